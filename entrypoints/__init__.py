@@ -1,0 +1,1 @@
+"""The command-line doors: options, settings, one call."""

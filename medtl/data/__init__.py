@@ -1,0 +1,1 @@
+"""Data: files, labels, patients, splits, and pixels decoded once."""

@@ -1,0 +1,1 @@
+"""Networks: building architectures, loading weights, and cutting a network at any layer."""

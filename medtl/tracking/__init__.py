@@ -1,0 +1,1 @@
+"""Tracking: everything MLflow: runs, artifacts, the registry and the served model."""

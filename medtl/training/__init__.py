@@ -1,0 +1,1 @@
+"""Training: what is kept at a cut, and the one loop that trains what comes after it."""
