@@ -1,0 +1,149 @@
+"""From scores to probabilities that mean what they say, and to decisions at an operating point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from medtl.evaluation.metrics import CALIBRATION_BINS, calibration_bin, checked
+from medtl.evaluation.ranking import Ranking
+
+# Where a temperature is looked for; networks of this field lie between 0.5 and 5.
+COLDEST, HOTTEST = 0.05, 20.0
+# Thresholds stay this far from 0 and 1, so that a ratio to one is always a number.
+MARGIN = 1e-6
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature that makes validation labels most likely (Guo et al. 2017, arXiv 1706.04599).
+
+    `logits` [N, K], `labels` int [N]. The likelihood of `softmax(logits / T)` is concave in 1/T and
+    at its top where the logit expected under the probabilities equals, on average, the logit of
+    the label. Without a mistake among the cases it has no top (the colder the better), nothing
+    can be learned from them, and the temperature is 1.
+    """
+    logits = checked(logits)
+    of_label = logits[np.arange(len(logits)), labels]
+    if (of_label >= logits.max(axis=1)).all():
+        return 1.0
+
+    def too_cold(temperature: float) -> bool:
+        expected = (calibrated(logits, temperature) * logits).sum(axis=1)
+        return bool(np.mean(expected - of_label) > 0)
+
+    low, high = COLDEST, HOTTEST
+    while high / low > 1 + 1e-6:
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if too_cold(middle) else (low, middle)
+    return float(np.sqrt(low * high))
+
+
+def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities float64 [N, K]: the softmax of `logits` [N, K] over `temperature`."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """A threshold a class, float64 [K]: where sensitivity + specificity is highest (Youden 1950).
+
+    Each class against the rest, on validation `labels` int [N] and `probabilities` [N, K]. With
+    two classes the threshold of the first is one less that of the second, so that one rule decides.
+    A class without cases, or without others, has 1 / K.
+    """
+
+    def highest_youden(true: np.ndarray, false: np.ndarray) -> int:
+        return int(np.argmax(true / true[-1] - false / false[-1]))
+
+    return thresholds_where(labels, probabilities, highest_youden)
+
+
+def operating_points_at(
+    labels: np.ndarray, probabilities: np.ndarray, sensitivity: float
+) -> np.ndarray:
+    """As `operating_points`, but the highest thresholds that give at least `sensitivity`."""
+
+    def first_sensitive(true: np.ndarray, false: np.ndarray) -> int:
+        return int(np.argmax(true >= sensitivity * true[-1]))
+
+    return thresholds_where(labels, probabilities, first_sensitive)
+
+
+def thresholds_where(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    choose: Callable[[np.ndarray, np.ndarray], int],
+) -> np.ndarray:
+    """A threshold a class, float64 [K]; `choose` picks it from true and false positives [G].
+
+    A threshold lies midway between the lowest score that it calls positive and the next below.
+    """
+    probabilities = checked(probabilities)
+    classes = probabilities.shape[1]
+    thresholds = np.full(classes, 1 / classes)
+    for index in range(classes):
+        positive = labels == index
+        if positive.all() or not positive.any():
+            continue
+        scores = probabilities[:, index]
+        ranking = Ranking.of(positive, scores)
+        true, false = ranking.curve()
+        edges = np.append(scores[ranking.order[ranking.starts]], 0.0)
+        place = choose(true, false)
+        thresholds[index] = (edges[place] + edges[place + 1]) / 2
+    if classes == 2:
+        thresholds[0] = 1 - thresholds[1]
+    return np.clip(thresholds, MARGIN, 1 - MARGIN)
+
+
+def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The class decided for each case, int64 [N], from `probabilities` [N, K], `thresholds` [K].
+
+    Two classes: the second from its threshold on. More: the class whose probability is highest
+    relative to its threshold.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if probabilities.shape[1] == 2:
+        return (probabilities[:, 1] >= thresholds[1]).astype(np.int64)
+    return (probabilities / thresholds).argmax(axis=1)
+
+
+def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """How often the most probable class was right, by its probability, in 15 bins of equal width.
+
+    `labels` int [N], `probabilities` [N, K]. A row a bin that has cases: `from`, `to`, `cases`,
+    `confidence` (mean probability), `accuracy` and its 95 % Wilson interval `low`, `high`.
+    The mean of |accuracy - confidence| over cases is the expected calibration error.
+    """
+    probabilities = checked(probabilities)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    rows = []
+    bins = calibration_bin(confidence)
+    for index in np.unique(bins):
+        inside = bins == index
+        low, high = wilson_interval(int(right[inside].sum()), int(inside.sum()))
+        rows.append(
+            {
+                "from": index / CALIBRATION_BINS,
+                "to": (index + 1) / CALIBRATION_BINS,
+                "cases": int(inside.sum()),
+                "confidence": confidence[inside].mean(),
+                "accuracy": right[inside].mean(),
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927)."""
+    z = 1.959964
+    share = successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / (1 + z**2 / trials)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

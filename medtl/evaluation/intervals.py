@@ -1,0 +1,168 @@
+"""How sure a metric is: 95 % bootstrap intervals over patients, alone and between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medtl.errors import ParameterError
+from medtl.evaluation.metrics import OVERALL, PER_CLASS, ScoredCases
+
+# Weights held at a time: under 1 MB, so that a chunk and its sums stay near the processor.
+CHUNK_VALUES = 100_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the bounds of its 95 % interval; bounds are NaN where none can be given."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured: `summary` metric to interval, `per_class` a table with a row a class.
+
+    The columns of `per_class` are `class`, `cases`, and for each metric M of a class `M`, `M_low`
+    and `M_high`.
+    """
+
+    summary: dict[str, Interval]
+    per_class: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The metric of b less that of a, with its 95 % interval; `confidence`: is that of b higher?"""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+def measure(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: np.ndarray,
+    classes: Sequence[str],
+    seed: int,
+    resamples: int = 2000,
+    decisions: np.ndarray | None = None,
+) -> Measures:
+    """Every metric of `medtl.evaluation.metrics` with its percentile bootstrap interval.
+
+    Args:
+        labels: int [N], index into `classes`.
+        probabilities: [N, K], rows that sum to one.
+        patients: [N], any codes; all cases of a patient are drawn together. Where each case has
+            its own, the bootstrap is over cases. The draw is not stratified by class, so the
+            intervals hold the chance in the class counts too.
+        classes: K names.
+        seed: equal seeds give equal intervals.
+        resamples: bootstrap resamples.
+        decisions: int [N], what was decided at an operating point; without it the most probable
+            class. Ranking and calibration metrics do not depend on it.
+
+    A class without a case has NaN, and the means are over the other classes. A resample that
+    happens to lack a class is left out of that class's interval and, in the means, is over the
+    classes it has. A value of exactly 0 or 1 has an interval of no width: no resample of flawless
+    cases has a flaw. Resampling makes a calibration error larger, so that the interval of `ece`
+    lies above rather than around the value when there are few cases. With one patient there are
+    no bounds.
+    """
+    cases = ScoredCases.of(labels, probabilities, decisions)
+    whole = cases.metrics(np.ones((1, len(cases.actual))))
+    draws = [cases.metrics(weights) for weights in resamplings(patients, seed, resamples)]
+    summary = {
+        name: interval(whole.overall[name], [draw.overall[name] for draw in draws])
+        for name in OVERALL
+    }
+    columns: dict[str, Sequence] = {
+        "class": list(classes),
+        "cases": cases.actual.sum(axis=0).astype(int),
+    }
+    for name in PER_CLASS:
+        intervals = [
+            interval(
+                whole.per_class[name][:, index], [draw.per_class[name][:, index] for draw in draws]
+            )
+            for index in range(len(classes))
+        ]
+        columns[name] = [each.value for each in intervals]
+        columns[f"{name}_low"] = [each.low for each in intervals]
+        columns[f"{name}_high"] = [each.high for each in intervals]
+    return Measures(summary, pd.DataFrame(columns))
+
+
+def paired_difference(
+    labels: np.ndarray,
+    probabilities_a: np.ndarray,
+    probabilities_b: np.ndarray,
+    patients: np.ndarray,
+    metric: str,
+    seed: int,
+    resamples: int = 2000,
+) -> Difference:
+    """By how much b beats a on the same cases, from resamples of patients that both share.
+
+    `confidence` is the share of resamples in which b's `metric` is the higher one, ties counting
+    half. For `ece` and `brier` the higher is the worse. Decisions are the most probable class.
+    The arguments are those of `measure`; with one patient bounds and confidence are NaN.
+
+    Raises:
+        ParameterError: there is no such metric.
+    """
+    if metric not in OVERALL:
+        raise ParameterError("metric", metric, f"one of {', '.join(OVERALL)}")
+    a = ScoredCases.of(labels, probabilities_a)
+    b = ScoredCases.of(labels, probabilities_b)
+
+    def differences(weights: np.ndarray) -> np.ndarray:
+        return b.metrics(weights).overall[metric] - a.metrics(weights).overall[metric]
+
+    draws = [differences(weights) for weights in resamplings(patients, seed, resamples)]
+    bounds = interval(differences(np.ones((1, len(labels)))), draws)
+    drawn = numbers(draws)
+    confidence = np.mean((drawn > 0) + 0.5 * (drawn == 0)) if len(drawn) else np.nan
+    return Difference(bounds.value, bounds.low, bounds.high, float(confidence))
+
+
+def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yields [r, N] weights, `resamples` rows in all: how often each case is in each resample.
+
+    A resample draws as many patients as there are, with replacement. One patient yields nothing.
+    """
+    _, codes = np.unique(patients, return_inverse=True)
+    count = int(codes.max()) + 1
+    if count == 1:
+        return
+    generator = np.random.default_rng(seed)
+    rows = max(1, CHUNK_VALUES // len(codes))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = generator.integers(count, size=(size, count))
+        drawn += np.arange(size)[:, None] * count
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        yield times[:, codes].astype(np.float64)
+
+
+def interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
+    """The value [1] with the 2.5th and 97.5th percentile of its draws, those that are numbers."""
+    drawn = numbers(draws)
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
+    return Interval(float(value[0]), float(low), float(high))
+
+
+def numbers(draws: Sequence[np.ndarray]) -> np.ndarray:
+    """All draws in one array, without those that are not numbers."""
+    joined = np.concatenate([*draws, np.empty(0)])
+    return joined[~np.isnan(joined)]

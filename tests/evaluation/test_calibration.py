@@ -1,0 +1,124 @@
+"""Temperatures, thresholds, decisions and the reliability table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_curve
+
+from medtl.evaluation.calibration import (
+    calibrated,
+    decide,
+    fit_temperature,
+    operating_points,
+    operating_points_at,
+    reliability_table,
+    wilson_interval,
+)
+from medtl.evaluation.metrics import ScoredCases
+
+
+def honest_logits(cases: int, classes: int, seed: int):
+    """Logits whose softmax is the true chance of each label."""
+    generator = np.random.default_rng(seed)
+    logits = 1.5 * generator.normal(size=(cases, classes))
+    chances = calibrated(logits, 1.0)
+    labels = (generator.random((cases, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    return logits, np.minimum(labels, classes - 1)
+
+
+@pytest.mark.parametrize("truth", [0.5, 1.0, 3.0])
+def test_a_known_temperature_is_found(truth: float):
+    logits, labels = honest_logits(6000, 3, seed=0)
+    assert fit_temperature(logits * truth, labels) == pytest.approx(truth, rel=0.06)
+
+
+def test_the_temperature_is_the_best_there_is():
+    logits, labels = honest_logits(400, 3, seed=1)
+    found = fit_temperature(4 * logits, labels)
+    losses = [
+        log_loss(labels, calibrated(4 * logits, found * factor), labels=[0, 1, 2])
+        for factor in (0.97, 1.0, 1.03)
+    ]
+    assert losses[1] == min(losses)
+
+
+def test_calibration_lowers_the_error_and_keeps_the_ranking():
+    logits, labels = honest_logits(3000, 3, seed=2)
+    before, after = (
+        ScoredCases.of(labels, calibrated(4 * logits, temperature)).metrics(np.ones((1, 3000)))
+        for temperature in (1.0, fit_temperature(4 * logits, labels))
+    )
+    assert after.overall["ece"][0] < 0.3 * before.overall["ece"][0]
+    assert after.overall["accuracy"][0] == before.overall["accuracy"][0]
+
+
+def test_flawless_cases_teach_no_temperature():
+    logits = np.eye(3)[[0, 1, 2, 1]] * 5
+    assert fit_temperature(logits, np.array([0, 1, 2, 1])) == 1.0
+
+
+def test_large_logits_do_not_overflow():
+    probabilities = calibrated(np.array([[1e4, -1e4, 0.0]], dtype=np.float32), 1.0)
+    np.testing.assert_allclose(probabilities, [[1, 0, 0]])
+
+
+def test_youden_threshold_is_scikit_learns_best():
+    generator = np.random.default_rng(3)
+    labels = generator.integers(2, size=200)
+    positive = np.clip(np.round(0.3 * labels + generator.uniform(0, 0.7, size=200), 2), 0, 1)
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    thresholds = operating_points(labels, probabilities)
+    false, true, _ = roc_curve(labels, positive)
+    decided = decide(probabilities, thresholds)
+    youden = decided[labels == 1].mean() - decided[labels == 0].mean()
+    assert youden == pytest.approx((true - false).max())
+    assert thresholds.sum() == pytest.approx(1)
+
+
+def test_a_demanded_sensitivity_is_given_and_not_more_than_needed():
+    logits, labels = honest_logits(500, 2, seed=4)
+    probabilities = calibrated(logits, 1.0)
+    thresholds = operating_points_at(labels, probabilities, sensitivity=0.95)
+    positive = labels == 1
+    reached = decide(probabilities, thresholds)[positive].mean()
+    assert 0.95 <= reached < 0.95 + 1.5 / positive.sum()
+
+
+def test_a_threshold_lies_between_two_scores():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
+    thresholds = operating_points(np.array([0, 0, 1, 1]), probabilities)
+    np.testing.assert_allclose(thresholds, [0.4, 0.6])
+    np.testing.assert_array_equal(decide(probabilities, thresholds), [0, 0, 1, 1])
+    np.testing.assert_array_equal(decide(thresholds[None], thresholds), [1])
+
+
+def test_more_classes_are_decided_relative_to_their_thresholds():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.2, 0.3]])
+    np.testing.assert_array_equal(decide(probabilities, np.array([0.6, 0.3, 0.4])), [1, 0])
+
+
+def test_an_absent_class_has_a_neutral_threshold():
+    logits, labels = honest_logits(60, 3, seed=5)
+    labels[labels == 2] = 0
+    thresholds = operating_points(labels, calibrated(logits, 1.0))
+    assert thresholds[2] == pytest.approx(1 / 3)
+    assert np.isfinite(thresholds).all()
+
+
+def test_the_reliability_table_holds_the_calibration_error():
+    logits, labels = honest_logits(500, 3, seed=6)
+    probabilities = calibrated(3 * logits, 1.0)
+    table = reliability_table(labels, probabilities)
+    gap = (table["accuracy"] - table["confidence"]).abs()
+    expected = ScoredCases.of(labels, probabilities).metrics(np.ones((1, 500))).overall["ece"][0]
+    assert np.average(gap, weights=table["cases"]) == pytest.approx(expected)
+    assert table["cases"].sum() == 500
+    assert (table["confidence"].between(table["from"], table["to"])).all()
+    assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
+
+
+def test_wilson_interval_of_a_published_example():
+    # Newcombe 1998, Statistics in Medicine 17:857, Table I, method 3: 81 of 263 and 0 of 20.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
