@@ -1,0 +1,117 @@
+"""What crosses a network at a cut point: tensors of each image, sizes, and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from medtl.errors import MedtlError
+from medtl.networks.cutpoints import CutPoint
+from medtl.networks.graph import Graph, evaluating
+
+_BATCHES = (2, 3)
+
+
+@dataclass(frozen=True)
+class Border:
+    """The values that are computed before a cut point and used after it.
+
+    `tensors` hold something of each image: their first axis is `folds` times the batch (windows
+    of an image are folded into it by some transformers). `sizes` are that many times the batch.
+    `constants` are the same for all images: parts of the frozen half that do not depend on them.
+    `shapes` are those of the tensors, for one image, unfolded.
+    """
+
+    point: CutPoint
+    folds: dict[fx.Node, int]
+    shapes: tuple[tuple[int, ...], ...]
+    sizes: dict[fx.Node, int]
+    constants: dict[fx.Node, object]
+
+
+def borders(graph: Graph, points: Sequence[CutPoint], image_size: int) -> list[Border]:
+    """The border at each of the points, for images [B, 3, `image_size`, `image_size`].
+
+    Runs the network, up to the deepest of the points, on a batch of two random images and on one
+    of three: what grows with the batch belongs to the images, what does not is constant.
+
+    Raises:
+        MedtlError: something crosses that is neither constant nor separable by image.
+    """
+    crossing = [_crossing(graph, point.position) for point in points]
+    wanted = list(dict.fromkeys(node for nodes in crossing for node in nodes))
+    runs = [_values(graph, wanted, batch, image_size) for batch in _BATCHES]
+    return [
+        _border(graph, point, {node: tuple(run[node] for run in runs) for node in nodes})
+        for point, nodes in zip(points, crossing, strict=True)
+    ]
+
+
+def _crossing(graph: Graph, position: int) -> list[fx.Node]:
+    places = graph.places
+    return [
+        node
+        for node in graph.nodes
+        if any(places[node] < position <= places[user] for user in node.users if user in places)
+    ]
+
+
+def _values(
+    graph: Graph, wanted: Sequence[fx.Node], batch: int, size: int
+) -> dict[fx.Node, object]:
+    """The values of the wanted operations for a batch of random images."""
+    until = max(graph.places[node] for node in wanted)
+    copy = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if graph.places[node] <= until:
+            copied[node] = copy.node_copy(node, copied.__getitem__)
+    copy.output(tuple(copied[node] for node in wanted))
+    parameter = next(graph.network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, size, size, generator=generator).to(parameter)
+    with evaluating(graph.network), torch.no_grad():
+        values = fx.GraphModule(graph.network, copy)(images)
+    return dict(zip(wanted, values, strict=True))
+
+
+def _border(graph: Graph, point: CutPoint, crossing: dict[fx.Node, tuple]) -> Border:
+    folds, shapes, sizes, constants = {}, [], {}, {}
+    for node, (two, three) in crossing.items():
+        if _is_constant(two, three):
+            constants[node] = two
+        elif isinstance(two, int) and two * 3 == three * 2:
+            sizes[node] = two // 2
+        elif fold := _images_folded(two, three):
+            folds[node] = fold
+            shapes.append(tuple(two.unflatten(0, (2, fold)).shape[1 if fold > 1 else 2 :]))
+        else:
+            raise MedtlError(
+                f"{type(graph.network).__name__} cannot be cut at {point.name}: "
+                f"{node} crosses there and does not hold one part for each image"
+            )
+    return Border(point, folds, tuple(shapes), sizes, constants)
+
+
+def _is_constant(two: object, three: object) -> bool:
+    if isinstance(two, torch.Tensor):
+        return two.shape == three.shape and torch.equal(two, three)
+    return two == three
+
+
+def _images_folded(two: object, three: object) -> int:
+    """How many parts of an image the first axis folds into the batch; 0 if it is not the batch.
+
+    The parts must lie image by image: the first two of three images must give what they give by
+    themselves, to the accuracy of kernels chosen for another batch.
+    """
+    if not isinstance(two, torch.Tensor) or two.ndim == 0 or two.shape[1:] != three.shape[1:]:
+        return 0
+    if len(two) == 0 or len(two) * 3 != len(three) * 2:
+        return 0
+    tolerance = 1e-3 * two.abs().max().item()
+    same = torch.allclose(three[: len(two)], two, rtol=1e-3, atol=tolerance)
+    return len(two) // 2 if same else 0

@@ -1,0 +1,126 @@
+"""A network as the list of operations that its `forward` runs, each with the module it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+
+from torch import fx, nn
+from torchvision.ops import StochasticDepth
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operations of `network` in forward order: the images first, the class scores last.
+
+    `modules[node]` is the path of the module whose `forward` ran the operation, `""` for the
+    network's own.
+    """
+
+    network: nn.Module
+    nodes: tuple[fx.Node, ...]
+    modules: dict[fx.Node, str]
+
+    @cached_property
+    def places(self) -> dict[fx.Node, int]:
+        """Where each operation stands: -1 for the images, then 0, 1, 2 ... up to the output.
+
+        A parameter that `forward` reads directly stands where it is first used. (ConvNeXt, for
+        one, names its layer scale before it runs the block that the scale is multiplied with.)
+        """
+        order = {node: index for index, node in enumerate(self.nodes, start=-1)}
+        return {
+            node: min(order[user] for user in node.users) if node.op == "get_attr" else place
+            for node, place in order.items()
+            if node.op != "get_attr" or node.users
+        }
+
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """Every layer with parameters, by name, and the place where it is first used.
+
+        A layer is a module that is one operation or whose children have no parameters. A parameter
+        that a larger module reads directly (class token, layer scale) is a layer of its own.
+        """
+        layers: dict[str, int] = {}
+        for node in sorted(self.nodes, key=self.places.__getitem__):
+            if node.op == "call_module" and has_parameters(self.attribute(node.target)):
+                layers.setdefault(node.target, self.places[node])
+            elif node.op == "get_attr" and isinstance(self.attribute(node.target), nn.Parameter):
+                layers.setdefault(self._reader(node.target), self.places[node])
+        return layers
+
+    def position(self, name: str) -> int | None:
+        """How many operations run before the module or parameter `name`; None if it never runs.
+
+        Operations before the first layer (Inception's own scaling of its input) freeze nothing:
+        from there the position is 0.
+        """
+        places = [
+            place
+            for node, place in self.places.items()
+            if is_within(node.target if node.op == "get_attr" else self.modules[node], name)
+        ]
+        if not places:
+            return None
+        return min(places) if min(places) > min(self.layers.values()) else 0
+
+    def attribute(self, path: str) -> object:
+        """The module, parameter or buffer of the network at `path`."""
+        return attrgetter(path)(self.network)
+
+    def _reader(self, parameter: str) -> str:
+        """The name of the layer to which a directly read parameter belongs."""
+        path, _, _ = parameter.rpartition(".")
+        module = self.network.get_submodule(path)
+        return parameter if any(map(has_parameters, module.children())) else path
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Is there anything to train in the module?"""
+    return next(module.parameters(), None) is not None
+
+
+def is_within(path: str, name: str) -> bool:
+    """Is `path` the module or parameter `name`, or inside it?"""
+    return path == name or path.startswith(f"{name}.")
+
+
+def trace(network: nn.Module) -> Graph:
+    """Follows the images through `network.forward` without computing anything.
+
+    Traced in eval mode: dropout and batch norm stay modules that obey `.train()`, and auxiliary
+    heads, which only training would run, are left out.
+    """
+    tracer = _Tracer()
+    with evaluating(network):
+        graph = tracer.trace(network)
+    nodes = tuple(graph.nodes)
+    modules = {node: tracer.node_name_to_scope.get(node.name, ("", None))[0] for node in nodes}
+    return Graph(network, nodes, modules)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode for the time of the block; then every module has the mode that it had before."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Tracer(fx.Tracer):
+    """Goes into every module but those of `torch.nn`, so that each layer is an operation."""
+
+    # Buffers read in `forward` (Swin, MaxViT) stay buffers under their own names.
+    proxy_buffer_attributes = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # Stochastic depth decides by its mode, which only a module can still be told later.
+        return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
