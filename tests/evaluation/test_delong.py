@@ -1,0 +1,78 @@
+"""DeLong's variance against a published example, its definition and the bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medtl.errors import MedtlError
+from medtl.evaluation.delong import delong_difference, delong_interval
+from medtl.evaluation.intervals import measure, paired_difference
+
+
+def two_models(cases: int, seed: int):
+    generator = np.random.default_rng(seed)
+    positive = generator.random(cases) < 0.4
+    first = positive + 1.2 * generator.normal(size=cases)
+    second = first + 0.4 * positive + 0.6 * generator.normal(size=cases)
+    return positive, first, second
+
+
+def as_probabilities(scores: np.ndarray) -> np.ndarray:
+    chance = 1 / (1 + np.exp(-scores))
+    return np.stack([1 - chance, chance], axis=1)
+
+
+def test_published_example():
+    # 109 CT images rated 1 to 5 (Hanley & McNeil 1982, Radiology 143:29, Table I); Stata's manual
+    # (roctab) gives the area 0.8932, DeLong's standard error 0.0307 and the interval.
+    normal = np.repeat([1, 2, 3, 4, 5], [33, 6, 6, 11, 2])
+    abnormal = np.repeat([1, 2, 3, 4, 5], [3, 2, 2, 11, 33])
+    positive = np.repeat([False, True], [len(normal), len(abnormal)])
+    found = delong_interval(positive, np.concatenate([normal, abnormal]))
+    assert found.value == pytest.approx(0.8932, abs=5e-5)
+    assert (found.low, found.high) == pytest.approx((0.83295, 0.95339), abs=5e-6)
+
+
+def test_difference_is_the_definition():
+    positive, first, second = two_models(60, seed=0)
+
+    def components(scores: np.ndarray):
+        x, y = scores[positive][:, None], scores[~positive][None]
+        beats = (x > y) + 0.5 * (x == y)
+        return beats.mean(axis=1), beats.mean(axis=0)
+
+    (x1, y1), (x2, y2) = components(first), components(second)
+    covariance = np.cov(x1, x2) / positive.sum() + np.cov(y1, y2) / (~positive).sum()
+    contrast = np.array([-1, 1])
+    found = delong_difference(positive, first, second)
+    assert found.value == pytest.approx(
+        roc_auc_score(positive, second) - roc_auc_score(positive, first)
+    )
+    error = (found.high - found.low) / 2 / 1.959964
+    assert error == pytest.approx(np.sqrt(contrast @ covariance @ contrast), rel=1e-5)
+
+
+def test_bootstrap_agrees():
+    positive, first, second = two_models(400, seed=1)
+    labels, patients = positive.astype(int), np.arange(400)
+    expected = delong_interval(positive, first)
+    found = measure(labels, as_probabilities(first), patients, ["no", "yes"], 0).summary["auroc"]
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+    expected = delong_difference(positive, first, second)
+    both = as_probabilities(first), as_probabilities(second)
+    found = paired_difference(labels, *both, patients, "auroc", seed=0)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.005)
+    assert found.confidence == pytest.approx(expected.confidence, abs=0.02)
+
+
+def test_equal_models_are_neither_better():
+    positive, first, _ = two_models(50, seed=2)
+    assert delong_difference(positive, first, first).confidence == 0.5
+
+
+def test_one_positive_has_no_variance():
+    with pytest.raises(MedtlError, match="1 positive and 2 negative"):
+        delong_interval(np.array([True, False, False]), np.arange(3.0))
