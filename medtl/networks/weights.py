@@ -1,0 +1,169 @@
+"""Loading weights into a network: ImageNet's through torchvision, or a file of the user's."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model_weights
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+from medtl.errors import MedtlError, ParameterError
+from medtl.networks.cutpoints import resolve
+
+_AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
+# DenseNet's published files name the layers inside a dense layer `norm.1` instead of `norm1`.
+_OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network's weights expect of an image whose values lie between 0 and 1.
+
+    `mean` and `std` normalise its three channels; `image_size` is the side in pixels that the
+    weights were trained at.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+
+
+def preprocessing(architecture: str) -> Preprocessing:
+    """That of the published weights of an architecture (of its default ones, if several)."""
+    return _published(architecture, get_model_weights(architecture).DEFAULT)
+
+
+def load_weights(network: nn.Module, architecture: str, weights: str) -> Preprocessing:
+    """Loads weights into a network that `build` made, and tells what images they expect.
+
+    `weights` is `imagenet`, `random` (the network stays as it was built), or a file:
+    `.safetensors`, or `.pth` / `.pt` holding tensors only. The head is loaded when it has the
+    network's number of classes, and else left as it was built. A vision transformer's position
+    embedding is interpolated to the network's image size. For a file, the images are expected as
+    by the architecture's published weights.
+
+    Raises:
+        ParameterError: `weights` is none of these.
+        MedtlError: the file cannot be had or read, or does not fit the network.
+    """
+    if weights == "random":
+        return preprocessing(architecture)
+    if weights == "imagenet":
+        chosen = _cached_or_default(architecture)
+        load_state(network, architecture, _imagenet(chosen), chosen.url)
+        return _published(architecture, chosen)
+    path = Path(weights).expanduser()
+    if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
+        raise ParameterError(
+            "weights", weights, "give imagenet, random, or an existing .safetensors or .pth file"
+        )
+    load_state(network, architecture, _read(path), str(path))
+    return preprocessing(architecture)
+
+
+def _published(architecture: str, weights: WeightsEnum) -> Preprocessing:
+    transforms = weights.transforms()
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    if architecture in ("googlenet", "inception_v3"):
+        # Their weights expect values from -1 to 1. torchvision normalises like ImageNet's and
+        # lets the network undo that (`transform_input`); this is the same in one step.
+        mean = std = (0.5, 0.5, 0.5)
+    return Preprocessing(mean, std, transforms.crop_size[0])
+
+
+def _cached_or_default(architecture: str) -> WeightsEnum:
+    """The published weights whose file is here already, else the default ones."""
+    published = get_model_weights(architecture)
+    # VGG16's FEATURES have no classifier and are for style transfer.
+    usable = [published.DEFAULT, *(w for w in published if not w.name.endswith("FEATURES"))]
+    cached = [weights for weights in usable if _cache_file(weights).is_file()]
+    return cached[0] if cached else published.DEFAULT
+
+
+def _cache_file(weights: WeightsEnum) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
+
+
+def _imagenet(weights: WeightsEnum) -> dict[str, Tensor]:
+    file = _cache_file(weights)
+    if file.is_file():
+        return _read(file)
+    try:
+        return weights.get_state_dict(
+            progress=True, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise MedtlError(
+            f"cannot download ImageNet weights ({error}): put the file {file.name} "
+            f"from {weights.url} into {file.parent}, or give weights=random"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The named tensors in a file, those of a training checkpoint included."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged file makes the readers raise is not documented
+        raise MedtlError(
+            f"{path} cannot be loaded: it is damaged, or holds more than tensors (which could run "
+            "any code); save only the network's state_dict() in it"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise MedtlError(f"{path} is not a state dict; save the network's state_dict()")
+    return state
+
+
+def load_state(
+    network: nn.Module, architecture: str, state: dict[str, Tensor], source: str
+) -> None:
+    """Loads a state dict in which only the head may be of another shape, or missing."""
+    own = network.state_dict()
+    shapes = {name: value.shape for name, value in own.items()}
+    head = resolve(network, architecture, "head").name + "."
+    fitting = OrderedDict(
+        (name, value)
+        for name, value in _present_names(network, state, source).items()
+        if not name.startswith(_AUXILIARY_HEADS)
+        and not (name.startswith(head) and value.shape != shapes.get(name))
+    )
+    # Layers bring old files up to date by the versions that are noted here.
+    fitting._metadata = getattr(state, "_metadata", own._metadata)
+    try:
+        missing, unexpected = network.load_state_dict(fitting, strict=False)
+    except (RuntimeError, ValueError) as error:
+        lines = str(error).splitlines()
+        raise MedtlError(f"{source} does not fit {architecture}: {lines[-1].strip()}") from error
+    optional = (f"{head}weight", f"{head}bias", "num_batches_tracked")
+    missing = [name for name in missing if not name.endswith(optional)]
+    for what, names in (("is without", missing), ("has the unknown", unexpected)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise MedtlError(
+                f"{source} does not fit {architecture}: it {what} {', '.join(names[:3])}{more}"
+            )
+
+
+def _present_names(network: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state dict under torchvision's present names, and for the network's image size."""
+    state = OrderedDict(
+        (_OLD_DENSE_NAME.sub(r"\1\2", name.removeprefix("module.")), value)
+        for name, value in state.items()
+    )
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in state:
+        try:
+            return interpolate_embeddings(network.image_size, network.patch_size, state)
+        except ValueError as error:
+            raise MedtlError(f"{source} does not fit the network: {error}") from error
+    return state
