@@ -1,0 +1,54 @@
+"""Rules that every decoder shares: how large an image may be, how deep values become 16 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medtl.errors import MedtlError
+
+LARGEST = 100_000_000
+"""Pixels; an image with more is refused before it is decoded."""
+
+
+class UnreadableImage(MedtlError):
+    """One image cannot be read; the message says in one line why."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuses an image that is empty or larger than `LARGEST` pixels.
+
+    Raises:
+        UnreadableImage: it is.
+    """
+    if width < 1 or height < 1:
+        raise UnreadableImage(f"the image has no pixels ({width} x {height})")
+    if width * height > LARGEST:
+        raise UnreadableImage(
+            f"the image has {width} x {height} pixels, more than the "
+            f"{LARGEST // 1_000_000} megapixels allowed"
+        )
+
+
+def full_range(values: np.ndarray) -> np.ndarray:
+    """Values of any type, stretched from their own smallest and largest to 0 and 65535 (uint16).
+
+    An image of one value becomes 0; a value that is no number counts as the smallest.
+    """
+    values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.uint16)
+    low, high = values[finite].min(), values[finite].max()
+    return unit_to_uint16((np.where(finite, values, low) - low) / max(high - low, 1e-12))
+
+
+def unit_to_uint16(values: np.ndarray) -> np.ndarray:
+    """Values in 0..1 as uint16; what lies outside is clipped."""
+    return np.round(np.clip(values, 0, 1) * 65535).astype(np.uint16)
+
+
+def grey_if_grey(pixels: np.ndarray) -> np.ndarray:
+    """[H, W, 3] with three equal channels as [H, W]; anything else as it is."""
+    if pixels.ndim == 2 or (pixels[..., :1] != pixels[..., 1:]).any():
+        return pixels
+    return np.ascontiguousarray(pixels[..., 0])

@@ -1,0 +1,88 @@
+"""Images listed in a CSV file: path, label, and what else is known of each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from medtl.errors import MedtlError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""The names of splits as people write them (in any case), and as they are here."""
+
+
+def read_csv(file: Path) -> pd.DataFrame:
+    """The rows of a CSV file: `path`, `label`, `patient`, `split` and its other columns, as text.
+
+    Raises:
+        MedtlError: it is no CSV, lacks a column or a value, or names images that are missing,
+            named twice, or outside the CSV's folder; rows are counted from 2, the one below the
+            column names.
+    """
+    try:
+        frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise MedtlError(f"{file} cannot be read as a CSV file in UTF-8 ({reason})") from error
+    frame.columns = frame.columns.str.strip()
+    missing = [column for column in ("path", "label") if column not in frame]
+    if missing:
+        raise MedtlError(
+            f"{file} lacks the column {' and '.join(missing)}; it has {', '.join(frame.columns)}"
+        )
+    if frame.empty:
+        raise MedtlError(f"{file} lists no images: it holds column names only")
+    for column in ("patient", "split"):
+        if column not in frame:
+            frame[column] = ""
+    for column in ("path", "label", "patient", "split"):
+        frame[column] = frame[column].str.strip()
+    _check_labels(file, frame)
+    frame["split"] = _splits(file, frame)
+    _check_paths(file, frame)
+    return frame
+
+
+def _check_labels(file: Path, frame: pd.DataFrame) -> None:
+    for column in ("path", "label"):
+        _refuse(file, frame, frame[column] == "", f"no {column}", f"give each row its {column}")
+    several = frame["label"].str.contains("|", regex=False)
+    _refuse(file, frame, several, "several labels joined by |", "give each image one label")
+
+
+def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:
+    splits = frame["split"].str.casefold().map({"": "", **SPLIT_NAMES})
+    _refuse(file, frame, splits.isna(), "an unknown split", "use train, valid, test or nothing")
+    return splits
+
+
+def _check_paths(file: Path, frame: pd.DataFrame) -> None:
+    root = file.parent.absolute()
+    # By the text of the path, so that links inside the folder may lead where their maker wants.
+    full = frame["path"].map(lambda path: os.path.normpath(root / path))
+    outside = ~full.str.startswith(os.path.join(root, ""))
+    _refuse(
+        file, frame, outside, f"a path that leaves {root}", "put the CSV above all of its images"
+    )
+    _refuse(file, frame, full.duplicated(), "a path named before", "list each image once")
+    gone = ~full.map(os.path.isfile)
+    _refuse(file, frame, gone, "no file at its path", f"paths start at {root}")
+
+
+def _refuse(file: Path, frame: pd.DataFrame, wrong: pd.Series, what: str, remedy: str) -> None:
+    """Raises for the rows that are wrong: how many, and the first three."""
+    if wrong.any():
+        rows = [f"row {row + 2}: {frame['path'][row] or '(empty)'}" for row in frame.index[wrong]]
+        more = ", ..." if len(rows) > 3 else ""
+        count = f"{len(rows)} {'row has' if len(rows) == 1 else 'rows have'}"
+        raise MedtlError(f"{file}: {count} {what} ({', '.join(rows[:3])}{more}); {remedy}")

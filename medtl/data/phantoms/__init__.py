@@ -1,0 +1,10 @@
+"""Phantoms: the embedded data sets, drawn by code; they look like images of patients, no more."""
+
+from medtl.data.phantoms.sets import (
+    NAMES,
+    phantoms_table,
+    write_axial_phantoms,
+    write_chest_phantoms,
+)
+
+__all__ = ["NAMES", "phantoms_table", "write_axial_phantoms", "write_chest_phantoms"]

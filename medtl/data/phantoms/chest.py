@@ -1,0 +1,180 @@
+"""Chest phantoms: drawings that look like frontal chest radiographs, in three classes.
+
+They are drawings, not radiographs: they teach and test the machinery, and say nothing about
+patients. Opacities are faint against what varies anyway (pose, exposure, ribs, vessels, noise),
+so that no single pixel tells the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medtl.data.phantoms import findings
+from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft
+
+CLASSES = ("clear", "diffuse", "focal")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What stays the same in all images of one patient; lengths in half widths of the image."""
+
+    lung_width: float
+    lung_height: float
+    diaphragm: float
+    heart_width: float
+    rib_gap: float
+    rib_density: float
+    vessels: float
+    fat: float
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator) -> Anatomy:
+        """A random patient."""
+        return cls(
+            lung_width=random.uniform(0.29, 0.36),
+            lung_height=random.uniform(0.66, 0.78),
+            diaphragm=random.uniform(0.38, 0.54),
+            heart_width=random.uniform(0.22, 0.36),
+            rib_gap=random.uniform(0.155, 0.205),
+            rib_density=random.uniform(0.10, 0.22),
+            vessels=random.uniform(0.10, 0.24),
+            fat=random.uniform(-0.15, 0.2),
+        )
+
+
+def draw(random: np.random.Generator, anatomy: Anatomy, finding: str, size: int) -> np.ndarray:
+    """One image of a patient with a finding of `CLASSES`: uint8 [size, size]."""
+    pose = Pose.drawn(random, turn=0.09, shift=0.06, scale=0.09)
+    x, y = pose.grid(size)
+    lungs = _lungs(random, anatomy, x, y)
+    opacity = _opacity(random, finding, x, y, lungs)
+    depth = _trunk(anatomy, x, y) + _bones(random, anatomy, x, y) + _heart(anatomy, x, y)
+    air = np.float32(random.uniform(0.75, 1.0))
+    vessels = np.float32(anatomy.vessels) * _vessels(random, x, y)
+    depth = depth - lungs * (air - vessels - opacity)
+    return _exposed(random, depth + _devices(random, x, y))
+
+
+def _lungs(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) -> Field:
+    """How much of each pixel is lung, 0 to 1; breathing moves the diaphragm."""
+    breath = random.normal(0, 0.05)
+    lungs = np.zeros_like(x + y)
+    for side in (-1, 1):
+        centre = side * (0.09 + anatomy.lung_width)
+        radii = (anatomy.lung_width, anatomy.lung_height)
+        outline = ellipse(x, y, (centre, 0.1), radii, turn=side * -0.10)
+        base = anatomy.diaphragm + breath + (0.05 if side > 0 else 0.0)
+        dome = y - np.float32(base) - np.float32(1.1) * (x - np.float32(centre * 0.9)) ** 2
+        lungs = np.maximum(lungs, soft(outline, 0.035) * soft(dome, 0.025))
+    return lungs
+
+
+def _trunk(anatomy: Anatomy, x: Field, y: Field) -> Field:
+    """Soft tissue: torso, shoulders and neck, thicker towards the waist; air around it."""
+    side = np.abs(x)
+    torso = soft(ellipse(x, y, (0, 0.9), (0.93 + 0.2 * anatomy.fat, 2.1)), 0.03)
+    shoulders = soft(y + np.float32(0.72) - 0.45 * side * side, 0.04)
+    shoulders = 1 - shoulders * soft(0.3 - side, 0.05)
+    arms = soft(y + np.float32(0.1), 0.1) * soft(0.9 - side, 0.05)
+    thickness = np.float32(1.2 + anatomy.fat) + np.float32(0.22) * y
+    windpipe = ridge(x, 0.055) * soft(y + np.float32(0.22), 0.05)
+    return np.maximum(torso, 0.8 * arms) * shoulders * (thickness - np.float32(0.25) * windpipe)
+
+
+def _bones(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) -> Field:
+    """Spine, posterior and anterior ribs and clavicles."""
+    gap, side = np.float32(anatomy.rib_gap), np.abs(x)
+    chest = soft(ellipse(x, y, (0, 0.12), (0.82, 0.88)), 0.04) * soft(y - 0.62, 0.15)
+    start = np.float32(random.uniform(0, anatomy.rib_gap))
+    posterior = _bands(y - start - 0.75 * side * side + 0.16 * side, gap, 0.27)
+    anterior = _bands(y - start + 0.55 * side, gap * np.float32(1.1), 0.22)
+    ribs = chest * soft(0.1 - side, 0.03) * posterior
+    ribs = ribs + 0.55 * chest * soft(0.38 - side, 0.08) * anterior
+    vertebrae = 0.8 + 0.2 * np.cos(y * np.float32(2 * np.pi / anatomy.rib_gap))
+    spine = soft(side - np.float32(0.085), 0.025) * vertebrae
+    clavicles = ridge(y + np.float32(0.6) + 0.22 * side, 0.045)
+    clavicles = clavicles * soft(0.06 - side, 0.03) * soft(side - 0.72, 0.05)
+    return np.float32(anatomy.rib_density) * (ribs + clavicles) + np.float32(0.3) * spine
+
+
+def _bands(height: Field, gap: np.float32, width: float) -> Field:
+    """Ribs: bands `gap` apart that fill `width` of it, brighter at their edges as bone is."""
+    phase = np.abs(height / gap - np.round(height / gap))
+    return soft(phase - np.float32(width), 0.05) * (0.7 + 0.6 * phase / np.float32(width))
+
+
+def _heart(anatomy: Anatomy, x: Field, y: Field) -> Field:
+    """Heart to the patient's left (the image's right), mediastinum and what lies below."""
+    width = anatomy.heart_width
+    heart = soft(ellipse(x, y, (0.10, 0.22), (width, 0.27), turn=0.5), 0.03)
+    vessels = soft(ellipse(x, y, (0.02, -0.25), (0.13, 0.42)), 0.03)
+    return np.float32(0.62) * np.maximum(heart, np.float32(0.7) * vessels)
+
+
+def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
+    """Vessels that branch out of the two hila and thin out towards the edge of the lung."""
+    bend = smooth_noise(random, len(x), 6)
+    total = np.float32(0.3) * bend
+    for side in (-1, 1):
+        dx, dy = x - np.float32(side * 0.2), y - np.float32(0.02)
+        far = np.sqrt(dx * dx + dy * dy)
+        turns = random.integers(5, 8)
+        around = np.arctan2(dy, dx * side) * turns + random.uniform(0, np.pi) + 0.9 * bend
+        branch = ridge(np.sin(around) * far / turns, 0.014) * np.exp(-far / np.float32(0.33))
+        total = total + branch * soft(-side * x, 0.02)
+    return total
+
+
+def _opacity(
+    random: np.random.Generator, finding: str, x: Field, y: Field, lungs: Field
+) -> Field | np.float32:
+    """What the finding adds to the lung."""
+    if finding == "focal":
+        row, column = _inside(random, lungs)
+        centre = (float(x[row, column]), float(y[row, column]))
+        radius = random.uniform(0.09, 0.17)
+        shape = findings.nodule if random.random() < 0.75 else findings.cavity
+        return np.float32(random.uniform(0.35, 0.6)) * shape(random, x, y, centre, radius)
+    if finding == "diffuse":
+        size = len(x)
+        pattern = random.choice(3)
+        texture = (
+            findings.network(random, size),
+            findings.dots(random, size),
+            findings.stripes(random, size, x, y),
+        )[pattern]
+        where = 0.25 + 0.75 * findings.haze(random, size, 3)
+        cloud = np.float32(random.uniform(0.0, 0.25)) * findings.haze(random, size)
+        return where * (np.float32(random.uniform(0.3, 0.5)) * texture + cloud)
+    return np.float32(0)
+
+
+def _inside(random: np.random.Generator, lungs: Field) -> tuple[int, int]:
+    """A pixel well inside a lung, each as likely as the other."""
+    rows, columns = np.nonzero(lungs > 0.9)
+    chosen = random.integers(len(rows))
+    return int(rows[chosen]), int(columns[chosen])
+
+
+def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | np.float32:
+    """In some images, whatever the finding: a tube or wire across the chest."""
+    if random.random() > 0.25:
+        return np.float32(0)
+    a, b, c = random.normal(0, 0.35, 3)
+    bent = x - np.float32(a) - np.float32(b) * y - np.float32(c) * y * y
+    return np.float32(0.35) * ridge(bent, 0.014) * soft(y - random.uniform(-0.2, 0.7), 0.02)
+
+
+def _exposed(random: np.random.Generator, depth: Field) -> np.ndarray:
+    """The radiograph of an attenuation: scatter, quantum noise, exposure, display window."""
+    size = len(depth)
+    depth = depth + np.float32(random.uniform(0.02, 0.08)) * smooth_noise(random, size, 3)
+    quanta = np.float32(random.uniform(0.015, 0.05)) * np.exp(np.float32(0.5) * depth)
+    depth = depth + quanta * random.standard_normal((size, size), dtype=np.float32)
+    centre, width = random.uniform(0.65, 1.0), random.uniform(0.3, 0.5)
+    shown = 0.5 + 0.5 * np.tanh((depth - np.float32(centre)) / np.float32(2 * width))
+    gain, gamma = random.uniform(0.75, 1.0), np.exp(random.normal(0, 0.2))
+    return np.clip(255 * gain * shown ** np.float32(gamma), 0, 255).astype(np.uint8)

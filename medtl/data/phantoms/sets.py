@@ -1,0 +1,89 @@
+"""The two embedded data sets: phantoms drawn once, written as PNG files with a `labels.csv`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medtl.data.phantoms import axial, chest
+from medtl.keep import kept_folder, key_of, written_whole
+from medtl.progress import progress
+
+TARGET = "phantoms"
+SOURCE = "phantoms-source"
+NAMES = (TARGET, SOURCE)
+"""The names under which `data` takes the embedded sets."""
+
+Drawn = tuple[str, str, str, np.ndarray]
+"""File name, label, patient, image."""
+
+
+def write_chest_phantoms(
+    folder: Path, seed: int = 0, patients: int = 300, image_size: int = 96
+) -> None:
+    """Writes chest phantoms (clear, diffuse, focal), two to four images a patient.
+
+    Each patient has one condition; one image in ten shows another, as a course of disease
+    does. Drawn on one kind of processor, the same seed gives the same bytes.
+
+    Args:
+        folder: an existing folder, for the images and `labels.csv` (path, label, patient).
+        seed: of all randomness; a patient's images do not depend on the number of patients.
+        patients: how many.
+        image_size: side of the square images, in pixels.
+    """
+    numbers = progress(range(patients), patients, "drawing chest phantoms", "patient")
+    _write(folder, (drawn for number in numbers for drawn in _chest(seed, number, image_size)))
+
+
+def write_axial_phantoms(
+    folder: Path, seed: int = 0, patients: int = 2400, image_size: int = 96
+) -> None:
+    """Writes cross-section phantoms (seven findings), one image a patient.
+
+    The arguments are those of `write_chest_phantoms`.
+    """
+    numbers = progress(range(patients), patients, "drawing cross-section phantoms")
+    _write(folder, (_axial(seed, number, image_size) for number in numbers))
+
+
+def phantoms_table(name: str) -> Path:
+    """The `labels.csv` of an embedded set of `NAMES`, which is drawn when it is first asked for."""
+    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    # A changed drawing is another set.
+    folder = kept_folder("phantoms", key_of(name, hashlib.sha256(code).hexdigest()))
+    if not folder.is_dir():
+        write = {TARGET: write_chest_phantoms, SOURCE: write_axial_phantoms}[name]
+        with written_whole(folder) as unfinished:
+            write(unfinished)
+    return folder / "labels.csv"
+
+
+def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
+    random = np.random.default_rng([seed, 1, patient])
+    anatomy = chest.Anatomy.drawn(random)
+    for visit in range(random.integers(2, 5)):
+        other = random.integers(1, len(chest.CLASSES)) if random.random() < 0.1 else 0
+        label = chest.CLASSES[(patient + other) % len(chest.CLASSES)]
+        image = chest.draw(random, anatomy, label, size)
+        yield f"p{patient:04d}_{visit}.png", label, f"p{patient:04d}", image
+
+
+def _axial(seed: int, patient: int, size: int) -> Drawn:
+    random = np.random.default_rng([seed, 2, patient])
+    label = axial.CLASSES[patient % len(axial.CLASSES)]
+    return f"s{patient:04d}.png", label, f"s{patient:04d}", axial.draw(random, label, size)
+
+
+def _write(folder: Path, images: Iterable[Drawn]) -> None:
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "label", "patient"))
+        for name, label, patient, image in images:
+            Image.fromarray(image).save(folder / name, compress_level=1)
+            table.writerow((name, label, patient))

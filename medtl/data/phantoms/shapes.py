@@ -1,0 +1,92 @@
+"""What phantoms are drawn with: a turned body grid, soft-edged shapes and smooth noise.
+
+All shapes live in body coordinates: x to the right, y downwards, the image's half width is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Field = np.ndarray
+"""float32 [S, S], a value for each pixel."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a body lies in the image: a turn in radians, a shift in half widths, a scale."""
+
+    turn: float
+    shift: tuple[float, float]
+    scale: tuple[float, float]
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator, turn: float, shift: float, scale: float) -> Pose:
+        """A random pose; `turn`, `shift` and `scale` are standard deviations."""
+        common = float(np.exp(random.normal(0, scale)))
+        stretch = float(np.exp(random.normal(0, scale / 3)))
+        dx, dy = random.normal(0, shift, 2)
+        return cls(
+            float(random.normal(0, turn)),
+            (float(dx), float(dy)),
+            (common * stretch, common / stretch),
+        )
+
+    def grid(self, size: int) -> tuple[Field, Field]:
+        """Body coordinates (x, y) of every pixel of an image of `size` x `size` pixels."""
+        line = ((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1
+        x, y = line[None, :] - self.shift[0], line[:, None] - self.shift[1]
+        cosine, sine = np.float32(np.cos(self.turn)), np.float32(np.sin(self.turn))
+        return (
+            (cosine * x + sine * y) / np.float32(self.scale[0]),
+            (cosine * y - sine * x) / np.float32(self.scale[1]),
+        )
+
+
+def soft(distance: Field, edge: float) -> Field:
+    """1 where `distance` is below 0, 0 above, with a smooth edge of about `edge` half widths."""
+    return 0.5 - 0.5 * np.tanh(distance / np.float32(edge))
+
+
+def ellipse(
+    x: Field,
+    y: Field,
+    centre: tuple[float, float],
+    radii: tuple[float, float],
+    turn: float = 0.0,
+) -> Field:
+    """About the distance to an ellipse's edge: negative inside, positive outside."""
+    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
+    along = (cosine * dx + sine * dy) / np.float32(radii[0])
+    across = (cosine * dy - sine * dx) / np.float32(radii[1])
+    return (np.sqrt(along * along + across * across) - 1) * np.float32(min(radii))
+
+
+def ridge(distance: Field, width: float) -> Field:
+    """A line where `distance` crosses 0: 1 on the line, falling off within `width`."""
+    scaled = distance * np.float32(1 / width)
+    return 1 / (1 + scaled * scaled * scaled * scaled)
+
+
+def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
+    """Noise of mean 0 and deviation 1 whose blobs are about `2 / cells` half widths wide.
+
+    A lattice of normal numbers under uniform cubic B-splines, so that the same draw looks alike
+    at every image size.
+    """
+    lattice = random.standard_normal((cells + 3, cells + 3), dtype=np.float32)
+    at = (np.arange(size, dtype=np.float32) + 0.5) / size * cells
+    first = at.astype(np.intp)
+    t = at - first
+    weights = (
+        (1 - t) ** 3 / 6,
+        (3 * t**3 - 6 * t**2 + 4) / 6,
+        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
+        t**3 / 6,
+    )
+    # Written out, not as matrix products: those round differently with the number of threads.
+    tall = sum(weight[:, None] * lattice[first + k] for k, weight in enumerate(weights))
+    field = sum(weight * tall[:, first + k] for k, weight in enumerate(weights))
+    return (field - field.mean()) / (field.std() + np.float32(1e-6))

@@ -1,0 +1,111 @@
+"""Train, valid and test: stratified, by patient, drawn once from a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from medtl.data.table import Table
+from medtl.errors import MedtlError
+
+SPLITS = ("train", "valid", "test")
+CARVED = 0.15
+"""The share of all images that goes to valid, and to test, where they are not given."""
+
+
+def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Table:
+    """The table with a split in every row.
+
+    Given splits stay. Where `valid` or `test` is missing, about 15 % of all images are taken for
+    each from the rows of `train` and those without a split: whole groups, so that every class
+    keeps its share. A table that gives `test` or `valid` to every row is for evaluation alone;
+    it stays as it is.
+
+    Args:
+        table: what `read_table` gives.
+        seed: decides which groups are taken.
+        groups: [N] of anything that can be sorted: rows of equal value stay together. Without
+            it the patients are taken, and a row of an unknown patient stands alone.
+
+    Raises:
+        MedtlError: a patient is in two of the given splits, or a split would lack a class.
+    """
+    frame = table.frame
+    _check_patients(table)
+    split = frame["split"].where(frame["split"] != "", "train").to_numpy(dtype=object, copy=True)
+    if not (split == "train").any():
+        return dataclasses.replace(table, frame=frame.assign(split=split))
+    labels = pd.Categorical(frame["label"], categories=table.classes).codes.astype(np.int64)
+    groups = patient_groups(frame) if groups is None else np.unique(groups, return_inverse=True)[1]
+    present = np.bincount(labels, minlength=len(table.classes))
+    wanted = np.maximum(CARVED * present, 1) * (present > 0)
+    for number, name in enumerate(missing_splits(frame)):
+        pool = np.flatnonzero(split == "train")
+        random = np.random.default_rng([seed, number])
+        split[pool[_taken(labels[pool], groups[pool], wanted, random)]] = name
+    _check_classes(table, split)
+    return dataclasses.replace(table, frame=frame.assign(split=split))
+
+
+def missing_splits(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Those of test and valid that no row is given to."""
+    return tuple(name for name in ("test", "valid") if not (frame["split"] == name).any())
+
+
+def patient_groups(frame: pd.DataFrame) -> np.ndarray:
+    """A number for each patient: int64 [N]; a row of an unknown patient has its own."""
+    known = frame["patient"] != ""
+    names = ("known " + frame["patient"]).where(known, "row " + frame.index.astype(str))
+    return pd.factorize(names)[0].astype(np.int64)
+
+
+def _taken(
+    labels: np.ndarray, groups: np.ndarray, wanted: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Rows (bool [N]) of whole groups whose classes come near `wanted` (images a class).
+
+    Greedy, in random order so that large groups are as likely as small ones: a group is taken
+    when it brings the counts nearer to what is wanted, each class measured by its own want.
+    """
+    names, places = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), len(wanted)))
+    np.add.at(counts, (places, labels), 1)
+    taken, missing = np.zeros(len(names), bool), wanted.astype(np.float64)
+    scale = 1 / np.maximum(wanted, 1e-9) ** 2
+    for group in random.permutation(len(names)):
+        after = missing - counts[group]
+        if (after * after * scale).sum() < (missing * missing * scale).sum():
+            taken[group], missing = True, after
+    return taken[places]
+
+
+def _check_patients(table: Table) -> None:
+    """A given split must not share patients."""
+    known = table.frame[(table.frame["patient"] != "") & (table.frame["split"] != "")]
+    shared = known.groupby("patient", sort=True)["split"].unique()
+    shared = shared[shared.map(len) > 1]
+    if len(shared):
+        named = ", ".join(
+            f"{patient} ({', '.join(sorted(splits))})" for patient, splits in shared[:3].items()
+        )
+        more = ", ..." if len(shared) > 3 else ""
+        count = f"{len(shared)} {'patient is' if len(shared) == 1 else 'patients are'}"
+        raise MedtlError(
+            f"{table.name}: {count} in more than one split: {named}{more}; "
+            "give each patient to one split, or leave the split out to have it drawn"
+        )
+
+
+def _check_classes(table: Table, split: np.ndarray) -> None:
+    """Each split must hold each class."""
+    counts = pd.crosstab(table.frame["label"], split).reindex(columns=list(SPLITS), fill_value=0)
+    for name in SPLITS:
+        lacking = counts.index[counts[name] == 0]
+        if len(lacking):
+            raise MedtlError(
+                f"{table.name}: the {name} split has no image of class {lacking[0]} "
+                f"({counts.loc[lacking[0]].sum()} in all); add images of at least three patients "
+                "to the class, or give the splits yourself"
+            )
