@@ -1,0 +1,25 @@
+"""Pictures of training, evaluation and search: arrays and tables in, matplotlib figures out."""
+
+from medtl.evaluation.pictures.calibration import reliability_diagram
+from medtl.evaluation.pictures.confusion import confusion_matrix
+from medtl.evaluation.pictures.curves import precision_recall_curves, roc_curves
+from medtl.evaluation.pictures.cutoffs import score_against_cutoff
+from medtl.evaluation.pictures.galleries import contact_sheet, mistakes_sheet, worst_mistakes
+from medtl.evaluation.pictures.learning import learning_curves
+from medtl.evaluation.pictures.parallel import parallel_coordinates
+from medtl.evaluation.pictures.search import hyperparameter_importances, search_history
+
+__all__ = [
+    "confusion_matrix",
+    "contact_sheet",
+    "hyperparameter_importances",
+    "learning_curves",
+    "mistakes_sheet",
+    "parallel_coordinates",
+    "precision_recall_curves",
+    "reliability_diagram",
+    "roc_curves",
+    "score_against_cutoff",
+    "search_history",
+    "worst_mistakes",
+]

@@ -1,0 +1,96 @@
+"""Sheets of images: the worst mistakes, and what a data set looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from medtl.evaluation.pictures.style import BAD, GOOD, INK, SMALL, finished, sheet, short
+
+COLUMNS = 4
+
+
+def worst_mistakes(
+    labels: np.ndarray, decisions: np.ndarray, probabilities: np.ndarray, count: int = 12
+) -> np.ndarray:
+    """Indices of at most `count` wrongly decided cases, the most confidently wrong first.
+
+    `labels`, `decisions` int [N], `probabilities` [N, K].
+    """
+    wrong = np.flatnonzero(labels != decisions)
+    confidence = probabilities[wrong, decisions[wrong]]
+    return wrong[np.argsort(-confidence, kind="stable")][:count]
+
+
+def mistakes_sheet(
+    images: np.ndarray,
+    labels: np.ndarray,
+    decisions: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:
+    """Wrongly decided cases as a sheet, each with its true and its decided class.
+
+    `images` [M, C, S, S] (uint8 or uint16, grey or RGB), `labels` and `decisions` int [M],
+    `probabilities` [M, K]: the cases of `worst_mistakes`, in their order.
+    """
+    figure, places = image_sheet(
+        "Worst mistakes",
+        "none: every case was decided right"
+        if len(images) == 0
+        else f"{len(images)} cases, the most confidently wrong first",
+        len(images),
+        caption_inches=0.5,
+    )
+    names = short(classes, 16)
+    for place, image, label, decision, row in zip(
+        places, images, labels, decisions, probabilities, strict=True
+    ):
+        show(place, image)
+        caption(place, 0, f"true: {names[label]} {row[label]:.2f}", GOOD)
+        caption(place, 1, f"said: {names[decision]} {row[decision]:.2f}", BAD)
+    return finished(figure)
+
+
+def contact_sheet(images: np.ndarray, captions: Sequence[str], title: str, subtitle: str) -> Figure:
+    """Images [M, C, S, S] (uint8 or uint16, grey or RGB) as a sheet, a caption below each."""
+    figure, places = image_sheet(title, subtitle, len(images), caption_inches=0.3)
+    for place, image, text in zip(places, images, short(captions, 26), strict=True):
+        show(place, image)
+        caption(place, 0, text, INK)
+    return finished(figure)
+
+
+def image_sheet(
+    title: str, subtitle: str, count: int, caption_inches: float
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` empty places in rows of four, and room for captions below each."""
+    rows = -(-count // COLUMNS)
+    figure = sheet(title, subtitle, width=7.4, height=1.0 + rows * (1.75 + caption_inches))
+    grid = figure.subplots(max(1, rows), COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    return figure, list(grid[:count])
+
+
+def show(axes: Axes, image: np.ndarray) -> None:
+    """Draws one image [C, S, S] from black to the white of its depth."""
+    white = np.iinfo(image.dtype).max
+    pixels = image.transpose(1, 2, 0) / white
+    axes.imshow(pixels.squeeze(-1) if len(image) == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+
+
+def caption(axes: Axes, line: int, text: str, colour: str) -> None:
+    axes.annotate(
+        text,
+        (0, 0),
+        (0, -4 - 11 * line),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="top",
+        size=SMALL,
+        color=colour,
+    )
