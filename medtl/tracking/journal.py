@@ -1,0 +1,164 @@
+"""What a run shows in the MLflow UI: data, curves, scores, pictures and tables, by their places."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from medtl.data.dataset import Dataset
+from medtl.evaluation import pictures
+from medtl.evaluation.calibration import reliability_table
+from medtl.evaluation.intervals import Measures
+from medtl.training.loop import Epoch, Fit
+
+DPI = 160
+SHEET_IMAGES = 16  # images on a contact sheet
+
+
+def log_data(dataset: Dataset) -> None:
+    """The data set as an MLflow input, its split file, and a contact sheet of its classes."""
+    frame = dataset.frame[["path", "label", "patient", "split"]]
+    source = mlflow.data.from_pandas(
+        frame, name=dataset.name, targets="label", digest=dataset.fingerprint
+    )
+    mlflow.log_input(source, context="training")
+    log_table(frame, "data/splits.csv")
+    counts = pd.crosstab(frame["label"], frame["split"]).reset_index()
+    log_table(counts, "data/counts.csv")
+    if dataset.notes:
+        mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
+    chosen = _some_of_each_class(dataset)
+    figure = pictures.contact_sheet(
+        dataset.images(chosen),
+        [dataset.classes[label] for label in dataset.labels[chosen]],
+        f"Training images of {dataset.name}",
+        f"{len(chosen)} of {len(dataset.splits['train'])}",
+    )
+    log_picture(figure, "data/contact_sheet.png")
+
+
+def log_epoch(epoch: Epoch) -> None:
+    """The curves of one epoch; the step is the epoch, from 1."""
+    mlflow.log_metrics(epoch.metrics(), step=epoch.number)
+
+
+def log_fit(fit: Fit) -> None:
+    """The learning curves of a finished training."""
+    history = pd.DataFrame([{"epoch": each.number, **each.metrics()} for each in fit.epochs])
+    log_picture(pictures.learning_curves(history, fit.best.number), "training/learning_curves.png")
+    log_table(history, "training/history.csv")
+
+
+def log_scores(
+    frame: pd.DataFrame,
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    uncalibrated: np.ndarray,
+    decisions: np.ndarray,
+    measures: Measures,
+    classes: tuple[str, ...],
+    split: str,
+) -> None:
+    """Metrics with intervals, pictures and tables of a model's scores on the N cases of a split.
+
+    `frame` has a row a case, `images` [N, C, S, S] are as stored, `probabilities` and
+    `uncalibrated` [N, K], `decisions` int [N].
+    """
+    for name, interval in measures.summary.items():
+        each = {"": interval.value, "_low": interval.low, "_high": interval.high}
+        mlflow.log_metrics(
+            {f"{split}_{name}{end}": value for end, value in each.items() if np.isfinite(value)}
+        )
+    place = f"evaluation/{split}"
+    log_table(measures.per_class, f"{place}/per_class.csv")
+    log_table(_predictions(frame, probabilities, decisions, classes), f"{place}/predictions.csv")
+    per_class = measures.per_class
+    log_picture(pictures.confusion_matrix(labels, decisions, classes), f"{place}/confusion.png")
+    log_picture(pictures.roc_curves(labels, probabilities, per_class), f"{place}/roc.png")
+    log_picture(
+        pictures.precision_recall_curves(labels, probabilities, per_class),
+        f"{place}/precision_recall.png",
+    )
+    tables = {
+        "as trained": reliability_table(labels, uncalibrated),
+        "calibrated": reliability_table(labels, probabilities),
+    }
+    log_picture(pictures.reliability_diagram(tables), f"{place}/reliability.png")
+    worst = pictures.worst_mistakes(labels, decisions, probabilities)
+    log_picture(
+        pictures.mistakes_sheet(
+            images[worst], labels[worst], decisions[worst], probabilities[worst], classes
+        ),
+        f"{place}/worst_mistakes.png",
+    )
+
+
+def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
+    """The table and the pictures of a search; `trials` as `medtl.search.study.table` gives it."""
+    metric = "validation AUROC"
+    log_table(trials, "search/trials.csv")
+    log_picture(pictures.search_history(trials, metric), "search/history.png")
+    log_picture(
+        pictures.parallel_coordinates(trials, ["optimizer", "lr", "cutoff"], metric),
+        "search/parallel_coordinates.png",
+    )
+    curve = trials.loc[trials["state"] == "complete", ["cutoff", "score"]]
+    order = list(trials["cutoff"].cat.categories)
+    log_picture(
+        pictures.score_against_cutoff({"trials": curve}, order, metric),
+        "search/score_against_cutoff.png",
+    )
+    if importances:
+        log_picture(
+            pictures.hyperparameter_importances(importances, metric), "search/importances.png"
+        )
+
+
+def log_picture(figure: Figure, place: str) -> None:
+    """A figure as a PNG artifact."""
+    with _file_for(place) as path:
+        figure.savefig(path, dpi=DPI)
+
+
+def log_table(frame: pd.DataFrame, place: str) -> None:
+    """A table as a CSV artifact."""
+    with _file_for(place) as path:
+        frame.to_csv(path, index=False)
+
+
+@contextlib.contextmanager
+def _file_for(place: str) -> Iterator[Path]:
+    folder, name = place.rsplit("/", 1)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / name
+        yield path
+        mlflow.log_artifact(str(path), folder)
+
+
+def _some_of_each_class(dataset: Dataset) -> np.ndarray:
+    """The first training images of each class in turn, the same for the same split."""
+    train = dataset.splits["train"]
+    each = max(1, SHEET_IMAGES // len(dataset.classes))
+    labels = dataset.labels[train]
+    return np.concatenate(
+        [train[labels == index][:each] for index in range(len(dataset.classes))]
+    )
+
+
+def _predictions(
+    frame: pd.DataFrame, probabilities: np.ndarray, decisions: np.ndarray, classes: tuple[str, ...]
+) -> pd.DataFrame:
+    table = frame[["path", "label", "patient"]].reset_index(drop=True)
+    table["decision"] = [classes[index] for index in decisions]
+    for index, name in enumerate(classes):
+        table[f"probability_{name}"] = probabilities[:, index]
+    return table

@@ -1,0 +1,93 @@
+"""Feeds: what crosses the cut for a batch of rows in an epoch, from what is kept or made afresh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medtl.networks.weights import Preprocessing
+from medtl.training.activations import Kept
+from medtl.training.augment import Augmentation
+from medtl.training.hardware import autocast
+from medtl.training.inputs import network_input, unit_images
+
+PASS_BATCH = 64  # images in one step of a pass without gradients
+
+
+class Images(Protocol):
+    """Anything that gives stored pixels [B, C, S, S] for indices: a data set, an array's wrapper."""
+
+    def images(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+class Feed(Protocol):
+    """What the training loop reads: rows 0..N-1, an epoch from 1."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]: ...
+
+
+@dataclass(frozen=True)
+class FreshFeed:
+    """Pixels through augmentation and the prefix, anew for each batch.
+
+    The same seed, epoch and rows give the same images.
+    """
+
+    source: Images
+    indices: np.ndarray
+    prefix: nn.Module
+    preprocessing: Preprocessing
+    augmentation: Augmentation | None
+    seed: int
+    precision: str
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @torch.no_grad()
+    def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        images = self.inputs(rows, epoch)
+        with autocast(self.device, self.precision):
+            return tuple(tensor.float() for tensor in self.prefix(images))
+
+    def inputs(self, rows: np.ndarray, epoch: int) -> Tensor:
+        """The network's input [B, 3, S, S] for these rows."""
+        images = unit_images(self.source.images(self.indices[rows]), self.device)
+        if self.augmentation is not None:
+            images = self._augmented(images, rows, epoch)
+        return network_input(images, self.preprocessing)
+
+    def _augmented(self, images: Tensor, rows: np.ndarray, epoch: int) -> Tensor:
+        generator = torch.Generator()
+        state = np.random.SeedSequence([self.seed, epoch, int(rows[0]), len(rows)])
+        generator.manual_seed(int(state.generate_state(1)[0]))
+        return self.augmentation(images, generator)
+
+
+@dataclass(frozen=True)
+class KeptFeed:
+    """What was kept of a fresh feed, a view an epoch in turn; afresh where nothing is kept.
+
+    `view(number)` gives the view of a number from 1, and makes it when it is first asked for.
+    """
+
+    fresh: FreshFeed
+    view: Callable[[int], Kept | None]
+    views: int
+
+    def __len__(self) -> int:
+        return len(self.fresh)
+
+    def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        kept = self.view((epoch - 1) % self.views + 1)
+        if kept is None:
+            return self.fresh.batch(rows, epoch)
+        return kept.batch(rows, self.fresh.device)

@@ -1,0 +1,133 @@
+"""One backbone on one data set: cut it somewhere, feed what crosses, train what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from medtl.data.dataset import Dataset
+from medtl.networks.backbone import Backbone
+from medtl.networks.cut import Cut, cut
+from medtl.networks.cutpoints import resolve
+from medtl.settings import ModelSettings
+from medtl.training.augment import AUGMENTATIONS, Augmentation
+from medtl.training.feeds import Feed, FreshFeed, KeptFeed
+from medtl.training.hardware import resolve_device, resolve_precision
+from medtl.training.keeper import Keeper
+from medtl.training.loop import Epoch, Fit, Recipe, fit
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network trained from a cut on; `network` is whole, `cut` shares its parameters."""
+
+    network: nn.Module
+    cut: Cut
+    fit: Fit
+
+
+@dataclass
+class Transfer:
+    """A backbone and a data set, from which any number of models are trained.
+
+    What crosses a cut is computed once for each image and view, and shared by all of them.
+    """
+
+    backbone: Backbone
+    dataset: Dataset
+    settings: ModelSettings
+    device: torch.device = field(init=False)
+    precision: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.device = resolve_device(self.settings.device)
+        self.precision = resolve_precision(self.settings.precision, self.device)
+        self._keeper = Keeper(self.backbone, self.dataset.fingerprint, self.settings.keep)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.backbone.preprocessing.image_size
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """What is done to training images."""
+        return AUGMENTATIONS[self.settings.augment]
+
+    def recipe(self, optimizer: str, lr: float) -> Recipe:
+        """The settings' recipe with this optimizer and learning rate."""
+        settings = self.settings
+        return Recipe(
+            optimizer=optimizer,
+            lr=lr,
+            weight_decay=settings.weight_decay,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            batch_size=settings.batch_size,
+            balance=settings.balance,
+            seed=settings.seed,
+            precision=self.precision,
+        )
+
+    def train(
+        self,
+        cutoff: str,
+        recipe: Recipe,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> Trained:
+        """Trains a copy of the backbone from `cutoff` on; all before it stays as it was."""
+        return self._train_on(self.backbone.copy().to(self.device), cutoff, recipe, on_epoch)
+
+    def train_in_two_stages(
+        self,
+        cutoff: str,
+        recipe: Recipe,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> Trained:
+        """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
+
+        Each stage has the recipe's epochs; `on_epoch` hears of the second.
+        """
+        network = self.backbone.copy().to(self.device)
+        self._train_on(network, "head", recipe, lambda epoch: None)
+        return self._train_on(network, cutoff, recipe, on_epoch)
+
+    def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Feed:
+        """What crosses the cut for the images of a split: kept where that pays."""
+        fresh = FreshFeed(
+            source=self.dataset,
+            indices=self.dataset.splits[split],
+            prefix=divided.prefix,
+            preprocessing=self.backbone.preprocessing,
+            augmentation=augmentation,
+            seed=self.settings.seed,
+            precision=self.precision,
+            device=self.device,
+        )
+        views = 1 if augmentation is None else self.settings.views
+        return KeptFeed(fresh, lambda view: self._keeper.kept(divided, fresh, view, views), views)
+
+    def _train_on(
+        self,
+        network: nn.Module,
+        cutoff: str,
+        recipe: Recipe,
+        on_epoch: Callable[[Epoch], None],
+    ) -> Trained:
+        point = resolve(network, self.backbone.architecture, cutoff)
+        divided = cut(network, point, self.image_size)
+        divided.suffix.to(memory_format=torch.channels_last)
+        labels, splits = self.dataset.labels, self.dataset.splits
+        fitted = fit(
+            divided.suffix,
+            self.feed(divided, "train", self.augmentation),
+            labels[splits["train"]],
+            self.feed(divided, "valid", None),
+            labels[splits["valid"]],
+            recipe,
+            on_epoch,
+        )
+        return Trained(network, divided, fitted)
