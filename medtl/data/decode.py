@@ -8,13 +8,20 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin
 
 from medtl.data import dicom
 from medtl.data.depth import UnreadableImage, check_size, full_range, grey_if_grey
 
-# Formats are named because Pillow also opens ones that start other programs (EPS).
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP")
+# Formats are named because Pillow also opens ones that start other programs (EPS). It looks
+# only for plug-ins that are imported; the two below are not among those that it imports itself.
+_FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "GIF",
+    *(plugin.format for plugin in (TiffImagePlugin.TiffImageFile, WebPImagePlugin.WebPImageFile)),
+)
 _DEEP_MODES = ("I", "F")
 
 

@@ -34,6 +34,8 @@ def read_csv(file: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise MedtlError(f"{file} cannot be read as a CSV file in UTF-8 ({reason})") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise MedtlError(f"{file}: rows have more fields than there are column names; quote commas")
     frame.columns = frame.columns.str.strip()
     missing = [column for column in ("path", "label") if column not in frame]
     if missing:

@@ -100,7 +100,8 @@ def _check_patients(table: Table) -> None:
 
 def _check_classes(table: Table, split: np.ndarray) -> None:
     """Each split must hold each class."""
-    counts = pd.crosstab(table.frame["label"], split).reindex(columns=list(SPLITS), fill_value=0)
+    counts = pd.crosstab(table.frame["label"], split)
+    counts = counts.reindex(index=list(table.classes), columns=list(SPLITS), fill_value=0)
     for name in SPLITS:
         lacking = counts.index[counts[name] == 0]
         if len(lacking):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from medtl.data.phantoms import findings
-from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft
+from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft, somewhere
 
 CLASSES = ("cavity", "dots", "haze", "network", "nodule", "none", "stripes")
 
@@ -65,12 +65,9 @@ def _opacity(
 ) -> Field | np.float32:
     """What the finding adds to the lungs."""
     size = len(x)
-    strength = np.float32(random.uniform(0.35, 0.6))
+    strength = np.float32(random.uniform(0.4, 0.75))
     if finding in ("nodule", "cavity"):
-        rows, columns = np.nonzero(lungs > 0.9)
-        chosen = random.integers(len(rows))
-        row, column = rows[chosen], columns[chosen]
-        centre = (float(x[row, column]), float(y[row, column]))
+        centre = somewhere(random, x, y, lungs)
         shape = findings.nodule if finding == "nodule" else findings.cavity
         return strength * shape(random, x, y, centre, random.uniform(0.09, 0.17))
     if finding == "none":
@@ -87,9 +84,10 @@ def _opacity(
 def _shown(random: np.random.Generator, density: Field) -> np.ndarray:
     """The slice in a random display window, with streaks of noise as reconstruction leaves."""
     size = len(density)
-    noise = random.standard_normal((size, size), dtype=np.float32)
-    grain = np.float32(random.uniform(0.02, 0.06)) * noise
-    density = density + grain + 0.03 * smooth_noise(random, size, 5)
+    grain, streaks = random.uniform(0.01, 0.05), np.float32(0.03)
     low, wide = random.uniform(-0.25, -0.05), random.uniform(1.1, 1.6)
+    gamma = np.exp(random.normal(0, 0.2))
+    density = density + streaks * smooth_noise(random, size, 5)
+    density = density + np.float32(grain) * random.standard_normal((size, size), np.float32)
     shown = np.clip((density - np.float32(low)) / np.float32(wide), 0, 1)
-    return (255 * shown ** np.float32(np.exp(random.normal(0, 0.2)))).astype(np.uint8)
+    return (255 * shown ** np.float32(gamma)).astype(np.uint8)

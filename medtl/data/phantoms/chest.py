@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtl.data.phantoms import findings
-from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft
+from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft, somewhere
 
 CLASSES = ("clear", "diffuse", "focal")
 
@@ -133,8 +133,7 @@ def _opacity(
 ) -> Field | np.float32:
     """What the finding adds to the lung."""
     if finding == "focal":
-        row, column = _inside(random, lungs)
-        centre = (float(x[row, column]), float(y[row, column]))
+        centre = somewhere(random, x, y, lungs)
         radius = random.uniform(0.09, 0.17)
         shape = findings.nodule if random.random() < 0.75 else findings.cavity
         return np.float32(random.uniform(0.35, 0.6)) * shape(random, x, y, centre, radius)
@@ -152,13 +151,6 @@ def _opacity(
     return np.float32(0)
 
 
-def _inside(random: np.random.Generator, lungs: Field) -> tuple[int, int]:
-    """A pixel well inside a lung, each as likely as the other."""
-    rows, columns = np.nonzero(lungs > 0.9)
-    chosen = random.integers(len(rows))
-    return int(rows[chosen]), int(columns[chosen])
-
-
 def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | np.float32:
     """In some images, whatever the finding: a tube or wire across the chest."""
     if random.random() > 0.25:
@@ -169,12 +161,13 @@ def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | np.floa
 
 
 def _exposed(random: np.random.Generator, depth: Field) -> np.ndarray:
-    """The radiograph of an attenuation: scatter, quantum noise, exposure, display window."""
+    """The radiograph of an attenuation: scatter, exposure, display window, quantum noise."""
     size = len(depth)
-    depth = depth + np.float32(random.uniform(0.02, 0.08)) * smooth_noise(random, size, 3)
-    quanta = np.float32(random.uniform(0.015, 0.05)) * np.exp(np.float32(0.5) * depth)
-    depth = depth + quanta * random.standard_normal((size, size), dtype=np.float32)
-    centre, width = random.uniform(0.65, 1.0), random.uniform(0.3, 0.5)
-    shown = 0.5 + 0.5 * np.tanh((depth - np.float32(centre)) / np.float32(2 * width))
+    scatter, quanta = random.uniform(0.02, 0.08), random.uniform(0.015, 0.05)
+    centre, width = random.uniform(0.65, 1.0), random.uniform(0.6, 1.0)
     gain, gamma = random.uniform(0.75, 1.0), np.exp(random.normal(0, 0.2))
-    return np.clip(255 * gain * shown ** np.float32(gamma), 0, 255).astype(np.uint8)
+    depth = depth + np.float32(scatter) * smooth_noise(random, size, 3)
+    noise = random.standard_normal((size, size), dtype=np.float32)
+    depth = depth + np.float32(quanta) * np.exp(np.float32(0.5) * depth) * noise
+    shown = soft(np.float32(centre) - depth, width)
+    return (np.float32(255 * gain) * shown ** np.float32(gamma)).astype(np.uint8)

@@ -67,10 +67,10 @@ def phantoms_table(name: str) -> Path:
 def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
     random = np.random.default_rng([seed, 1, patient])
     anatomy = chest.Anatomy.drawn(random)
-    for visit in range(random.integers(2, 5)):
-        other = random.integers(1, len(chest.CLASSES)) if random.random() < 0.1 else 0
+    for visit, own in enumerate(random.spawn(random.integers(2, 5))):
+        other = own.integers(1, len(chest.CLASSES)) if own.random() < 0.1 else 0
         label = chest.CLASSES[(patient + other) % len(chest.CLASSES)]
-        image = chest.draw(random, anatomy, label, size)
+        image = chest.draw(own, anatomy, label, size)
         yield f"p{patient:04d}_{visit}.png", label, f"p{patient:04d}", image
 
 

@@ -79,7 +79,7 @@ def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
     lattice = random.standard_normal((cells + 3, cells + 3), dtype=np.float32)
     at = (np.arange(size, dtype=np.float32) + 0.5) / size * cells
     first = at.astype(np.intp)
-    t = at - first
+    t = (at - first)[:, None]
     weights = (
         (1 - t) ** 3 / 6,
         (3 * t**3 - 6 * t**2 + 4) / 6,
@@ -87,6 +87,16 @@ def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
         t**3 / 6,
     )
     # Written out, not as matrix products: those round differently with the number of threads.
-    tall = sum(weight[:, None] * lattice[first + k] for k, weight in enumerate(weights))
-    field = sum(weight * tall[:, first + k] for k, weight in enumerate(weights))
-    return (field - field.mean()) / (field.std() + np.float32(1e-6))
+    tall = sum(weight * lattice[first + k] for k, weight in enumerate(weights))
+    tall = np.ascontiguousarray(tall.T)
+    field = sum(weight * tall[first + k] for k, weight in enumerate(weights))
+    # 151/315 is the mean square of the spline along each of the two axes.
+    return field * np.float32(315 / 151)
+
+
+def somewhere(random: np.random.Generator, x: Field, y: Field, mask: Field) -> tuple[float, float]:
+    """Body coordinates of a pixel well inside a mask of values 0 to 1, each as likely."""
+    rows, columns = np.nonzero(mask > 0.9)
+    # By a share, not a count, so that the place is the same at every image size.
+    chosen = int(random.random() * len(rows))
+    return float(x[rows[chosen], columns[chosen]]), float(y[rows[chosen], columns[chosen]])

@@ -1,0 +1,135 @@
+"""Folders and CSV files become the same table, or one line says what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medtl.data.table import read_table
+from medtl.errors import MedtlError, ParameterError
+
+
+def write_csv(folder: Path, text: str) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    return str(folder / "labels.csv")
+
+
+@pytest.fixture
+def four(tmp_path, write_image) -> Path:
+    """A folder of four images, a.png to d.png."""
+    for seed, name in enumerate("abcd"):
+        write_image(tmp_path / "clinic" / f"{name}.png", seed)
+    return tmp_path / "clinic"
+
+
+def test_a_folder_of_classes(write_folder):
+    table = read_table(str(write_folder({"sick": 2, "healthy": 3})))
+    assert table.name == "scans"
+    assert table.classes == ("healthy", "sick")
+    assert table.frame["path"].tolist()[0] == "healthy/000.png"
+    assert table.frame["label"].tolist() == ["healthy"] * 3 + ["sick"] * 2
+    assert set(table.frame["split"]) == set(table.frame["patient"]) == {""}
+    assert all(file.is_file() for file in table.files())
+
+
+def test_images_may_lie_deeper_than_their_class(write_folder):
+    table = read_table(str(write_folder({"sick/2021/may": 2, "healthy": 2})))
+    assert table.frame["label"].tolist() == ["healthy"] * 2 + ["sick"] * 2
+
+
+def test_a_folder_of_splits_in_other_words(write_folder):
+    names = {"Training/a": 2, "Training/b": 2, "val/a": 1, "val/b": 1, "testing/b": 1}
+    table = read_table(str(write_folder(names)))
+    assert table.classes == ("a", "b")
+    assert table.frame["split"].value_counts().to_dict() == {"train": 4, "valid": 2, "test": 1}
+
+
+def test_other_files_are_no_images(write_folder):
+    root = write_folder({"a": 2, "b": 2})
+    for name in ("a/notes.txt", "a/.hidden.png", "a/Thumbs.db", "labels.xlsx"):
+        (root / name).write_bytes(b"x")
+    (root / ".git").mkdir()
+    assert len(read_table(str(root)).frame) == 4
+
+
+def test_dicom_files_are_known_without_a_suffix(write_folder):
+    root = write_folder({"a": 2, "b": 2})
+    for name in ("IM0001", "1.2.840.113619"):
+        (root / "b" / name).write_bytes(b"\0" * 128 + b"DICM")
+    (root / "b" / "README").write_bytes(b"text")
+    assert len(read_table(str(root)).frame) == 6
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [
+        ({"a": 3}, "all 3 images are of one class, a"),
+        ({"a": 3, "b": 1}, "a class with one image.*b"),
+        ({".": 2}, "none in a folder that names their class"),
+        ({"train/a": 2, "train/b": 2, "extra": 1}, "beside others \\(extra\\)"),
+    ],
+)
+def test_folders_that_cannot_be_learned_from(write_folder, classes, reason):
+    with pytest.raises(MedtlError, match=reason):
+        read_table(str(write_folder(classes)))
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(MedtlError, match="holds no images"):
+        read_table(str(tmp_path))
+
+
+def test_a_missing_folder_is_a_wrong_parameter(tmp_path):
+    with pytest.raises(ParameterError, match=r"data=.*nowhere"):
+        read_table(str(tmp_path / "nowhere"))
+
+
+def test_a_csv_keeps_its_columns(four):
+    text = "path,label,patient,split,age\na.png,x,p1,train,07\nb.png,x,p1,Train,8\n"
+    text += f"c.png,y,NA,val,\n{four / 'd.png'}, y ,,TEST,9\n"
+    table = read_table(write_csv(four, text))
+    assert table.name == "clinic"
+    assert table.classes == ("x", "y")
+    assert table.frame["patient"].tolist() == ["p1", "p1", "NA", ""]
+    assert table.frame["split"].tolist() == ["train", "train", "valid", "test"]
+    assert table.frame["age"].tolist() == ["07", "8", "", "9"]
+    assert all(file.is_file() for file in table.files())
+
+
+def test_a_csv_with_the_byte_order_mark_of_excel(four):
+    text = "\ufeffpath,label\na.png,x\nb.png,x\nc.png,ä\nd.png,ä\n"
+    assert read_table(write_csv(four, text)).classes == ("x", "ä")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("file,label\na.png,x\n", "lacks the column path; it has file, label"),
+        ("path,label\n", "lists no images"),
+        ("", "cannot be read as a CSV"),
+        ("path,label\na.png,x,1,2\nb.png,x\n", "more fields than there are column names"),
+        ("path,label\na.png,x\nb.png,\n", "1 row has no label \\(row 3: b.png\\)"),
+        ("path,label\n,x\nb.png,y\n", "1 row has no path \\(row 2: \\(empty\\)\\)"),
+        ("path,label\na.png,x\nb.png,x|y\n", "several labels"),
+        ("path,label,split\na.png,x,dev\n", "1 row has an unknown split \\(row 2: a.png\\)"),
+        ("path,label\na.png,x\n../b.png,x\n", "leaves .*row 3: ../b.png"),
+        ("path,label\n/etc/passwd,x\n", "leaves .*row 2: /etc/passwd"),
+        ("path,label\na.png,x\n./a.png,y\n", "named before \\(row 3: ./a.png\\)"),
+        (
+            "path,label\na.png,x\n" + "".join(f"{n}.png,x\n" for n in range(5)),
+            "5 rows have no file at its path \\(row 3: 0.png, row 4: 1.png, row 5: 2.png, ...\\)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_csv_is_named(four, text, reason):
+    with pytest.raises(MedtlError, match=reason) as refusal:
+        read_table(write_csv(four, text))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_beside_with_the_same_beginning_is_outside(four, write_image):
+    write_image(four.parent / "clinic-2" / "e.png", 9)
+    with pytest.raises(MedtlError, match="leaves"):
+        read_table(write_csv(four, "path,label\n../clinic-2/e.png,x\n"))
