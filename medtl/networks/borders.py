@@ -19,10 +19,11 @@ _BATCHES = (2, 3)
 class Border:
     """The values that are computed before a cut point and used after it.
 
-    `tensors` hold something of each image: their first axis is `folds` times the batch (windows
-    of an image are folded into it by some transformers). `sizes` are that many times the batch.
-    `constants` are the same for all images: parts of the frozen half that do not depend on them.
-    `shapes` are those of the tensors, for one image, unfolded.
+    `folds` names the tensors that hold something of each image, in forward order, and how many
+    parts of one image lie along their first axis: 1, or more where a transformer folds its
+    windows into the batch. `shapes` are the shapes of these tensors for one image (unfolded).
+    `sizes` are whole numbers that are so many times the batch. `constants` are numbers and
+    tensors of the frozen half that do not depend on the images.
     """
 
     point: CutPoint
@@ -55,7 +56,7 @@ def _crossing(graph: Graph, position: int) -> list[fx.Node]:
     return [
         node
         for node in graph.nodes
-        if any(places[node] < position <= places[user] for user in node.users if user in places)
+        if any(places[node] < position <= places[user] for user in node.users)
     ]
 
 
@@ -113,5 +114,5 @@ def _images_folded(two: object, three: object) -> int:
     if len(two) == 0 or len(two) * 3 != len(three) * 2:
         return 0
     tolerance = 1e-3 * two.abs().max().item()
-    same = torch.allclose(three[: len(two)], two, rtol=1e-3, atol=tolerance)
+    same = torch.allclose(three[: len(two)], two, rtol=1e-3, atol=tolerance, equal_nan=True)
     return len(two) // 2 if same else 0

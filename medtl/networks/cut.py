@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import Argument
 
 from medtl.errors import MedtlError
-from medtl.networks.borders import Border, borders
+from medtl.networks.borders import borders
 from medtl.networks.cutpoints import CutPoint
-from medtl.networks.graph import Graph, trace
+from medtl.networks.graph import trace
+from medtl.networks.parts import part
 
 _IMAGES = CutPoint("images", 0)
 
@@ -27,9 +25,9 @@ class Frozen(nn.Module):
     statistics and dropout stays off, also after `.train()` of this part or of the whole network.
     """
 
-    def __init__(self, part: fx.GraphModule) -> None:
+    def __init__(self, operations: fx.GraphModule) -> None:
         super().__init__()
-        self.part = part.requires_grad_(False)
+        self.operations = operations.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> Frozen:
@@ -37,8 +35,9 @@ class Frozen(nn.Module):
 
     @torch.no_grad()
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        self.part.eval()  # the layers are the network's own: its `.train()` reaches them too
-        return self.part(*tensors)
+        # The layers are the network's own: its `.train()` has reached them too.
+        self.operations.eval()
+        return self.operations(*tensors)
 
 
 @dataclass(frozen=True)
@@ -61,29 +60,24 @@ def cut(network: nn.Module, point: CutPoint, image_size: int) -> Cut:
 
     Both halves share the network's parameters: training the suffix trains the network. Those
     of the prefix no longer ask for a gradient, those of the suffix do, whatever earlier cuts
-    said. What crosses and does not depend on the images is kept inside the suffix, so weights are
-    to be loaded before the cut.
+    said. What crosses and does not depend on the images is kept inside the suffix: load weights
+    into the network, and move it to its device, before the cut.
 
     Raises:
         MedtlError: the network cannot be cut there; the message names both.
     """
     graph = trace(network)
     images, border = borders(graph, [_IMAGES, point], image_size)
-    return cut_at(graph, images, border)
-
-
-def cut_at(graph: Graph, images: Border, border: Border) -> Cut:
-    """As `cut`, at a border that is known already; `images` is the border at position 0."""
-    prefix = Frozen(_part(graph, images, border))
-    suffix = _part(graph, border, None).requires_grad_(True)
-    frozen = set(map(id, prefix.parameters()))
+    prefix = Frozen(part(graph, images, border))
+    suffix = part(graph, border, None).requires_grad_(True)
+    frozen = set(prefix.parameters())
     for name, parameter in suffix.named_parameters():
-        if id(parameter) in frozen:
+        if parameter in frozen:
             raise MedtlError(
-                f"{type(graph.network).__name__} cannot be cut at {border.point.name}: "
+                f"{type(network).__name__} cannot be cut at {point.name}: "
                 f"{name} is used on both sides"
             )
-    return Cut(border.point, prefix, suffix, border.shapes)
+    return Cut(point, prefix, suffix, border.shapes)
 
 
 def deepen(network: nn.Module, shallow: CutPoint, deep: CutPoint, image_size: int) -> Frozen:
@@ -102,48 +96,4 @@ def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> l
     """
     graph = trace(network)
     known = borders(graph, [_IMAGES, *points], image_size)
-    return [Frozen(_part(graph, start, stop)) for start, stop in pairwise(known)]
-
-
-def _part(graph: Graph, start: Border, stop: Border | None) -> fx.GraphModule:
-    """The operations from one border to the next, or to the scores when `stop` is None."""
-    last = stop.point.position if stop else math.inf
-    inside = {node for node, place in graph.places.items() if start.point.position <= place < last}
-    part = fx.Graph()
-    copied: dict[fx.Node, Argument] = {}
-    given = [part.placeholder(node.name) for node in start.folds]
-    for tensor, (node, fold) in zip(given, start.folds.items(), strict=True):
-        copied[node] = part.call_method("flatten", (tensor, 0, 1)) if fold > 1 else tensor
-    for node, multiple in start.sizes.items():
-        if not inside.isdisjoint(node.users):
-            batch = part.call_method("size", (given[0], 0))
-            copied[node] = part.call_function(operator.mul, (batch, multiple))
-    constants = {}
-    for node, value in start.constants.items():
-        copied[node] = value
-        if isinstance(value, Tensor) and not inside.isdisjoint(node.users):
-            constants[node.name] = value
-            copied[node] = part.get_attr(node.name)
-
-    for node in graph.nodes:
-        if node in inside:
-            copied[node] = part.node_copy(node, copied.__getitem__)
-    if stop:
-        crossing = stop.folds.items()
-        part.output(tuple(_unfolded(part, copied[node], fold) for node, fold in crossing))
-    return _module(graph, part, constants)
-
-
-def _unfolded(part: fx.Graph, node: fx.Node, fold: int) -> fx.Node:
-    return part.call_method("unflatten", (node, 0, (-1, fold))) if fold > 1 else node
-
-
-def _module(graph: Graph, part: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
-    """The runnable part, on the network's own layers; constants stay out of its state dict."""
-    paths = [node.target for node in part.nodes if node.op in ("get_attr", "call_module")]
-    attributes = {path: graph.attribute(path) for path in paths if path not in constants}
-    module = fx.GraphModule(attributes | constants, part)
-    for name, value in constants.items():
-        delattr(module, name)
-        module.register_buffer(name, value, persistent=False)
-    return module
+    return [Frozen(part(graph, start, stop)) for start, stop in pairwise(known)]

@@ -33,9 +33,10 @@ class Graph:
         """
         order = {node: index for index, node in enumerate(self.nodes, start=-1)}
         return {
-            node: min(order[user] for user in node.users) if node.op == "get_attr" else place
+            node: min((order[user] for user in node.users), default=place)
+            if node.op == "get_attr"
+            else place
             for node, place in order.items()
-            if node.op != "get_attr" or node.users
         }
 
     @cached_property
