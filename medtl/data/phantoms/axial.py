@@ -50,7 +50,7 @@ def _bones(random: np.random.Generator, x: Field, y: Field, width: float, height
     breastbone = soft(ellipse(x, y, (0, 0.13 - height), (0.12, 0.04)), 0.02)
     ring = ridge(ellipse(x, y, (0, 0), (width - 0.13, height - 0.12)), 0.035)
     around = np.arctan2(y / np.float32(height), x / np.float32(width))
-    bars = soft(-np.sin(around * random.integers(9, 13) + random.uniform(0, 6)), 0.4)
+    bars = soft(-np.sin(around * int(random.integers(9, 13)) + random.uniform(0, 6)), 0.4)
     return 0.5 * (vertebra + arch + breastbone + 0.8 * ring * bars) - 0.2 * canal
 
 

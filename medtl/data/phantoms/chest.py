@@ -76,12 +76,11 @@ def _trunk(anatomy: Anatomy, x: Field, y: Field) -> Field:
     """Soft tissue: torso, shoulders and neck, thicker towards the waist; air around it."""
     side = np.abs(x)
     torso = soft(ellipse(x, y, (0, 0.9), (0.93 + 0.2 * anatomy.fat, 2.1)), 0.03)
-    shoulders = soft(y + np.float32(0.72) - 0.45 * side * side, 0.04)
-    shoulders = 1 - shoulders * soft(0.3 - side, 0.05)
-    arms = soft(y + np.float32(0.1), 0.1) * soft(0.9 - side, 0.05)
+    arms = soft(ellipse(x, y, (0, -0.12), (1.2, 0.42)), 0.05)
+    slope = soft(y + np.float32(0.72) - 0.4 * side * side, 0.04) * soft(0.27 - side, 0.06)
     thickness = np.float32(1.2 + anatomy.fat) + np.float32(0.22) * y
     windpipe = ridge(x, 0.055) * soft(y + np.float32(0.22), 0.05)
-    return np.maximum(torso, 0.8 * arms) * shoulders * (thickness - np.float32(0.25) * windpipe)
+    return np.maximum(torso, 0.9 * arms) * (1 - slope) * (thickness - 0.25 * windpipe)
 
 
 def _bones(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) -> Field:
@@ -96,7 +95,7 @@ def _bones(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) ->
     vertebrae = 0.8 + 0.2 * np.cos(y * np.float32(2 * np.pi / anatomy.rib_gap))
     spine = soft(side - np.float32(0.085), 0.025) * vertebrae
     clavicles = ridge(y + np.float32(0.6) + 0.22 * side, 0.045)
-    clavicles = clavicles * soft(0.06 - side, 0.03) * soft(side - 0.72, 0.05)
+    clavicles = clavicles * soft(0.06 - side, 0.03) * soft(side - 0.6, 0.05)
     return np.float32(anatomy.rib_density) * (ribs + clavicles) + np.float32(0.3) * spine
 
 
@@ -121,7 +120,7 @@ def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
     for side in (-1, 1):
         dx, dy = x - np.float32(side * 0.2), y - np.float32(0.02)
         far = np.sqrt(dx * dx + dy * dy)
-        turns = random.integers(5, 8)
+        turns = int(random.integers(5, 8))
         around = np.arctan2(dy, dx * side) * turns + random.uniform(0, np.pi) + 0.9 * bend
         branch = ridge(np.sin(around) * far / turns, 0.014) * np.exp(-far / np.float32(0.33))
         total = total + branch * soft(-side * x, 0.02)

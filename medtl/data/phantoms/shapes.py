@@ -79,7 +79,7 @@ def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
     lattice = random.standard_normal((cells + 3, cells + 3), dtype=np.float32)
     at = (np.arange(size, dtype=np.float32) + 0.5) / size * cells
     first = at.astype(np.intp)
-    t = (at - first)[:, None]
+    t = (at - first.astype(np.float32))[:, None]
     weights = (
         (1 - t) ** 3 / 6,
         (3 * t**3 - 6 * t**2 + 4) / 6,
