@@ -117,7 +117,7 @@ def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...]) -> tuple[str, ...]:
     lines = []
     if drawn:
         counts = ", ".join(f"{name} {(frame['split'] == name).sum()}" for name in SPLITS)
-        lines.append(f"{' and '.join(drawn)} drawn by patient from train ({counts} images)")
+        lines.append(f"{' and '.join(drawn)} drawn by patient ({counts} images)")
         if (frame["patient"] == "").any():
             lines.append("patients are not known for all images: unknown ones count one each")
     return tuple(lines)

@@ -49,7 +49,7 @@ def read_table(data: str) -> Table:
         file = phantoms.phantoms_table(data)
         return _table(data, file.parent, read_csv(file))
     place = Path(data).expanduser().absolute()
-    if place.is_dir():
+    if data and place.is_dir():
         return _table(place.resolve().name, place, read_folder(place))
     if place.is_file():
         return _table(place.parent.resolve().name, place.parent, read_csv(place))

@@ -81,9 +81,10 @@ def test_a_folder_without_images(tmp_path):
         read_table(str(tmp_path))
 
 
-def test_a_missing_folder_is_a_wrong_parameter(tmp_path):
-    with pytest.raises(ParameterError, match=r"data=.*nowhere"):
-        read_table(str(tmp_path / "nowhere"))
+@pytest.mark.parametrize("data", ["", "/nowhere/at/all", "phantom"])
+def test_what_is_not_there_is_a_wrong_parameter(data):
+    with pytest.raises(ParameterError, match=f"data={data} is not allowed: no such folder"):
+        read_table(data)
 
 
 def test_a_csv_keeps_its_columns(four):

@@ -57,7 +57,7 @@ def _bones(random: np.random.Generator, x: Field, y: Field, width: float, height
 def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
     """Vessels cut across and along: few bright spots, denser towards the middle."""
     spots = soft(np.float32(1.7) - smooth_noise(random, len(x), 18), 0.3)
-    return np.float32(random.uniform(0.15, 0.4)) * spots * np.exp(-np.abs(x))
+    return np.float32(random.uniform(0.1, 0.3)) * spots * np.exp(-np.abs(x))
 
 
 def _opacity(
@@ -65,11 +65,11 @@ def _opacity(
 ) -> Field | np.float32:
     """What the finding adds to the lungs."""
     size = len(x)
-    strength = np.float32(random.uniform(0.4, 0.75))
+    strength = np.float32(random.uniform(0.5, 0.85))
     if finding in ("nodule", "cavity"):
         centre = somewhere(random, x, y, lungs)
         shape = findings.nodule if finding == "nodule" else findings.cavity
-        return strength * shape(random, x, y, centre, random.uniform(0.09, 0.17))
+        return strength * shape(random, x, y, centre, random.uniform(0.1, 0.18))
     if finding == "none":
         return np.float32(0)
     texture = {
@@ -84,7 +84,7 @@ def _opacity(
 def _shown(random: np.random.Generator, density: Field) -> np.ndarray:
     """The slice in a random display window, with streaks of noise as reconstruction leaves."""
     size = len(density)
-    grain, streaks = random.uniform(0.01, 0.05), np.float32(0.03)
+    grain, streaks = random.uniform(0.01, 0.04), np.float32(0.03)
     low, wide = random.uniform(-0.25, -0.05), random.uniform(1.1, 1.6)
     gamma = np.exp(random.normal(0, 0.2))
     density = density + streaks * smooth_noise(random, size, 5)

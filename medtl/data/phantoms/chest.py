@@ -39,8 +39,8 @@ class Anatomy:
             diaphragm=random.uniform(0.38, 0.54),
             heart_width=random.uniform(0.22, 0.36),
             rib_gap=random.uniform(0.155, 0.205),
-            rib_density=random.uniform(0.10, 0.22),
-            vessels=random.uniform(0.10, 0.24),
+            rib_density=random.uniform(0.08, 0.18),
+            vessels=random.uniform(0.08, 0.2),
             fat=random.uniform(-0.15, 0.2),
         )
 
@@ -133,9 +133,9 @@ def _opacity(
     """What the finding adds to the lung."""
     if finding == "focal":
         centre = somewhere(random, x, y, lungs)
-        radius = random.uniform(0.09, 0.17)
+        radius = random.uniform(0.11, 0.19)
         shape = findings.nodule if random.random() < 0.75 else findings.cavity
-        return np.float32(random.uniform(0.35, 0.6)) * shape(random, x, y, centre, radius)
+        return np.float32(random.uniform(0.55, 0.85)) * shape(random, x, y, centre, radius)
     if finding == "diffuse":
         size = len(x)
         pattern = random.choice(3)
@@ -146,7 +146,7 @@ def _opacity(
         )[pattern]
         where = 0.25 + 0.75 * findings.haze(random, size, 3)
         cloud = np.float32(random.uniform(0.0, 0.25)) * findings.haze(random, size)
-        return where * (np.float32(random.uniform(0.3, 0.5)) * texture + cloud)
+        return where * (np.float32(random.uniform(0.45, 0.7)) * texture + cloud)
     return np.float32(0)
 
 
@@ -162,7 +162,7 @@ def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | np.floa
 def _exposed(random: np.random.Generator, depth: Field) -> np.ndarray:
     """The radiograph of an attenuation: scatter, exposure, display window, quantum noise."""
     size = len(depth)
-    scatter, quanta = random.uniform(0.02, 0.08), random.uniform(0.015, 0.05)
+    scatter, quanta = random.uniform(0.02, 0.08), random.uniform(0.01, 0.035)
     centre, width = random.uniform(0.65, 1.0), random.uniform(0.6, 1.0)
     gain, gamma = random.uniform(0.75, 1.0), np.exp(random.normal(0, 0.2))
     depth = depth + np.float32(scatter) * smooth_noise(random, size, 3)

@@ -43,7 +43,7 @@ def stripes(random: np.random.Generator, size: int, x: Field, y: Field) -> Field
     """Septal lines: thin, nearly parallel, bent and broken off here and there."""
     angle = random.uniform(0, np.pi)
     along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
-    bent = along * np.float32(random.uniform(20, 26)) + 1.4 * smooth_noise(random, size, 4)
+    bent = along * np.float32(random.uniform(20, 26)) + 0.9 * smooth_noise(random, size, 4)
     broken = soft(-smooth_noise(random, size, 9) - 0.3, 0.5)
     return ridge(np.sin(bent), 0.45) * broken
 
