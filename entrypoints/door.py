@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import sys
 import traceback
 import typing
-from collections.abc import Callable
-from typing import TypeVar
 
 import click
 
 from medtl.errors import MedtlError, ParameterError
 from medtl.settings import Settings
 
-S = TypeVar("S", bound=Settings)
 
+def command(settings_type: type[Settings], job: str, help_text: str) -> click.Command:
+    """The command that reads `settings_type` from its options and hands it to the job.
 
-def command(settings_type: type[S], work: Callable[[S], None], help_text: str) -> click.Command:
-    """The command that reads `settings_type` from its options and hands it to `work`."""
+    `job` is a module whose function of the same name does the work. It is imported when the
+    options have been read and found good: PyTorch and MLflow take seconds, `--help` does not.
+    """
+    name = job.rpartition(".")[2]
     hints = typing.get_type_hints(settings_type)
     options = [_option(field, hints[field.name]) for field in dataclasses.fields(settings_type)]
 
     def run(**values: object) -> None:
-        work(settings_type(**values))
+        settings = settings_type(**values)
+        getattr(importlib.import_module(job), name)(settings)
 
-    return click.Command(name=work.__name__, params=options, callback=run, help=help_text)
+    return click.Command(name=name, params=options, callback=run, help=help_text)
 
 
 def enter(entry_point: click.Command) -> typing.NoReturn:
@@ -52,12 +55,13 @@ def enter(entry_point: click.Command) -> typing.NoReturn:
 
 
 def _refuse(message: str, status: int) -> typing.NoReturn:
-    # MLflow takes a second to import: --help and a good run do not pay for it here
-    from medtl.tracking.runs import refuse_run
-
     if os.environ.get("MEDTL_DEBUG") == "1":
         traceback.print_exc()
-    refuse_run(message)
+    if os.environ.get("MLFLOW_RUN_ID"):
+        # imported only where it is needed: a wrong parameter is answered at once
+        from medtl.tracking.runs import refuse_run
+
+        refuse_run(message)
     print(f"medtl: {message}", file=sys.stderr)
     sys.exit(status)
 
@@ -74,4 +78,3 @@ def _option(field: dataclasses.Field, hint: type) -> click.Option:
         help=field.metadata["meaning"] + allowed,
         show_default=True,
     )
-

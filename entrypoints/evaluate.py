@@ -1,10 +1,9 @@
 """Evaluate a registered or logged model on any data and split."""
 
 from entrypoints.door import command, enter
-from medtl.jobs.evaluate import evaluate
 from medtl.settings import EvaluateSettings
 
-main = command(EvaluateSettings, evaluate, __doc__)
+main = command(EvaluateSettings, "medtl.jobs.evaluate", __doc__)
 
 if __name__ == "__main__":
     enter(main)

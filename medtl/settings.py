@@ -122,6 +122,17 @@ class TrainSettings(ModelSettings):
 
 
 @dataclass(frozen=True)
+class PretrainSettings(TrainSettings):
+    """A backbone, trained on any labelled source."""
+
+    data: str = option("phantoms-source", "the source: phantoms-source (embedded), a folder, a CSV")
+    weights: str = option("random", "where its training starts: random, imagenet, a file or a URI")
+    cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
+    lr: float = option(2e-3, "learning rate", low=1e-8, high=10.0)
+    backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
+
+
+@dataclass(frozen=True)
 class TuneSettings(ModelSettings):
     """A search over optimizer, learning rate and cut-off."""
 
@@ -167,14 +178,21 @@ class EvaluateSettings(DataSettings):
 
 
 @dataclass(frozen=True)
-class PromoteSettings(DataSettings):
+class PromoteSettings(Settings):
     """The gate alone, a version by hand, or a step back."""
 
+    data: str = option("phantoms", "the data set that model_name=auto is named after")
     model_name: str = option("auto", "the registered model; auto is medtl-DATA")
-    version: int = option(0, "version to make champion by hand; 0 lets the gate decide", low=0)
+    version: int = option(0, "version to make champion by hand; 0 lets the gate judge the newest",
+                          low=0)  # fmt: skip
     rollback: bool = option(False, "true makes the previous champion the champion again")
     confidence: float = option(0.95, "confidence the gate asks of a challenger", low=0.5, high=1.0)
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = option(0, "seed of the gate's bootstrap", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rollback and self.version:
+            raise ParameterError("version", self.version, "0 where rollback is true")
 
 
 def comma_list(name: str, value: str) -> tuple[str, ...]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mlflow
 import numpy as np
+from PIL import Image
 from mlflow.models.model import ModelInfo
 
 from medtl.data.dataset import Dataset, load
 from medtl.evaluation.calibration import calibrated, decide, fit_temperature, operating_points
 from medtl.evaluation.domain import DomainReference
 from medtl.evaluation.intervals import Measures, measure
-from medtl.settings import ModelSettings
+from medtl.settings import DataSettings, ModelSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, SplitFacts, model_card
 from medtl.tracking.journal import log_fit, log_scores
@@ -27,6 +30,23 @@ HEADLINES = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "f1", "
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A model's answers on one split, measured."""
+
+    split: str
+    probabilities: np.ndarray  # [N, K], calibrated
+    measures: Measures
+
+    def summary(self) -> str:
+        """The headline scores as lines for the console."""
+        count = len(self.probabilities)
+        lines = [f"{self.split} scores   (95 % intervals over patients, {count} images)"]
+        for name in HEADLINES:
+            lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
 class Concluded:
     """A trained model with its test scores, logged in the active run."""
 
@@ -34,16 +54,8 @@ class Concluded:
     dataset: Dataset
     bundle: Bundle
     facts: CardFacts
-    measures: Measures
-    probabilities: np.ndarray  # [N_test, K]
+    scored: Scored
     model: ModelInfo
-
-    def summary(self) -> str:
-        """The test scores as lines for the console."""
-        lines = [f"test scores   (95 % intervals over patients, {len(self.probabilities)} images)"]
-        for name in HEADLINES:
-            lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
-        return "\n".join(lines)
 
 
 def conclude(transfer: Transfer, trained: Trained) -> Concluded:
@@ -51,67 +63,83 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     dataset, settings = transfer.dataset, transfer.settings
     log_fit(trained.fit)
     bundle = _bundle(transfer, trained)
-    test = dataset.splits["test"]
-    logits = in_batches(bundle.scores, dataset, test)
+    scored = score(bundle, dataset, "test", settings.seed)
+    facts = CardFacts(bundle, split_facts(dataset), scored.measures.summary, dataset.notes)
+    mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
+    model = log_model(bundle, example_image(dataset, int(dataset.splits["test"][0])))
+    return Concluded(settings, dataset, bundle, facts, scored, model)
+
+
+def score(bundle: Bundle, dataset: Dataset, split: str, seed: int) -> Scored:
+    """Scores a split (or `all`) with a model, and logs metrics, pictures and tables."""
+    indices = np.arange(len(dataset.labels)) if split == "all" else dataset.splits[split]
+    logits = in_batches(bundle.scores, dataset, indices)
     probabilities = calibrated(logits, bundle.temperature)
     decisions = decide(probabilities, np.array(bundle.thresholds))
-    labels = dataset.labels[test]
     measures = measure(
-        labels,
+        dataset.labels[indices],
         probabilities,
-        dataset.patients[test],
+        dataset.patients[indices],
         dataset.classes,
-        settings.seed,
+        seed,
         decisions=decisions,
     )
-    log_scores(
-        dataset, test, probabilities, calibrated(logits, 1.0), decisions, measures, split="test"
-    )
-    facts = CardFacts(bundle, split_facts(dataset), measures.summary, dataset.notes)
-    mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
-    example = dataset.file_bytes(int(test[0]))
-    model = log_model(bundle, example)
-    return Concluded(settings, dataset, bundle, facts, measures, probabilities, model)
+    uncalibrated = calibrated(logits, 1.0)
+    log_scores(dataset, split, indices, probabilities, uncalibrated, decisions, measures)
+    return Scored(split, probabilities, measures)
 
 
 def registered(concluded: Concluded, model_name: str, confidence: float) -> Verdict:
     """Registers the model as a new version of `model_name`, and lets the gate judge it."""
     dataset, settings = concluded.dataset, concluded.settings
-    test = dataset.splits["test"]
-
-    def score_champion(champion: Bundle) -> np.ndarray:
-        seen = dataset
-        if champion.preprocessing.image_size != dataset.pixels.image_size:
-            seen = load(
-                settings.data,
-                champion.preprocessing.image_size,
-                settings.seed,
-                settings.duplicates,
-                settings.unreadable,
-            )
-        return calibrated(in_batches(champion.scores, seen, test), champion.temperature)
-
-    cases = GateCases(
-        dataset.labels[test], dataset.patients[test], dataset.classes, concluded.probabilities
-    )
     return register_and_gate(
         concluded.model,
         concluded.facts,
         model_name,
-        cases,
-        score_champion,
+        gate_cases(dataset, concluded.scored.probabilities),
+        partial(test_probabilities, dataset, settings, settings.seed),
         confidence,
         settings.seed,
     )
 
 
-def in_batches(function: Callable[[np.ndarray], np.ndarray], dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+def gate_cases(dataset: Dataset, probabilities: np.ndarray) -> GateCases:
+    """The test cases on which the gate compares, with the challenger's probabilities."""
+    test = dataset.splits["test"]
+    return GateCases(dataset.labels[test], dataset.patients[test], dataset.classes, probabilities)
+
+
+def test_probabilities(
+    dataset: Dataset, settings: DataSettings, seed: int, bundle: Bundle
+) -> np.ndarray:
+    """Calibrated probabilities [N_test, K] of any model of the same classes, at its own size."""
+    size = bundle.preprocessing.image_size
+    if size != dataset.pixels.array.shape[-1]:
+        dataset = load(settings.data, size, seed, settings.duplicates, settings.unreadable)
+    logits = in_batches(bundle.scores, dataset, dataset.splits["test"])
+    return calibrated(logits, bundle.temperature)
+
+
+def in_batches(
+    function: Callable[[np.ndarray], np.ndarray], dataset: Dataset, indices: np.ndarray
+) -> np.ndarray:
     """`function` of stored pixels [B, C, S, S] over all the images of `indices`, joined."""
     parts = [
         function(dataset.images(indices[start : start + PASS_BATCH]))
         for start in range(0, len(indices), PASS_BATCH)
     ]
     return np.concatenate(parts)
+
+
+def example_image(dataset: Dataset, index: int) -> bytes:
+    """One image as a PNG file of the size that the network sees: the model's input example."""
+    image = dataset.images(np.array([index]))[0]
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:

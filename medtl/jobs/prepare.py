@@ -8,7 +8,6 @@ import mlflow
 
 from medtl.data.dataset import Dataset, load
 from medtl.errors import ParameterError
-from medtl.jobs.phantom_backbone import phantom_backbone
 from medtl.networks.architectures import build, check_architecture
 from medtl.networks.backbone import Backbone
 from medtl.networks.weights import load_state, load_weights, preprocessing
@@ -32,7 +31,7 @@ def prepare(settings: ModelSettings) -> Transfer:
         ParameterError: a parameter is wrong (architecture, weights, data, image size ...).
         MedtlError: the data or the weights cannot be used.
     """
-    source = _source_bundle(settings)
+    source = _source_bundle(settings.weights)
     architecture = _architecture(settings, source)
     size = settings.image_size or _natural_size(settings, architecture, source)
     dataset = load(settings.data, size, settings.seed, settings.duplicates, settings.unreadable)
@@ -48,13 +47,8 @@ def prepare(settings: ModelSettings) -> Transfer:
     return Transfer(backbone, dataset, settings)
 
 
-def _source_bundle(settings: ModelSettings) -> Bundle | None:
+def _source_bundle(weights: str) -> Bundle | None:
     """The model of this project that the weights come from, if they do."""
-    weights = settings.weights
-    if weights == "auto" and settings.data == "phantoms":
-        architecture = _architecture(settings, None)
-        check_architecture(architecture)
-        weights = phantom_backbone(architecture, settings)
     return load_bundle(weights) if weights.startswith(MLFLOW_SCHEMES) else None
 
 
@@ -92,8 +86,6 @@ def _backbone(
     if source is not None:
         load_state(network, architecture, source.network.state_dict(), settings.weights)
         weights, expected = settings.weights, source.preprocessing
-        if weights == "auto":
-            weights = f"pretrained on {source.data}"
     else:
         weights = "imagenet" if settings.weights == "auto" else settings.weights
         expected = load_weights(network, architecture, weights)

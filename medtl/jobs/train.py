@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import mlflow
 
-from medtl.errors import ParameterError
 from medtl.jobs.conclude import conclude, registered
 from medtl.jobs.prepare import prepare
+from medtl.jobs.pretrain import with_phantom_backbone
 from medtl.networks.cutpoints import resolve
 from medtl.settings import TrainSettings
 from medtl.tracking.journal import log_epoch
 from medtl.tracking.runs import tracked_run
 
+CONFIDENCE = 0.95  # that the gate asks of a model that train registers
+
 
 def train(settings: TrainSettings) -> None:
     """Trains, evaluates and logs one model; registers it where `model_name` is given."""
     with tracked_run("train", settings):
+        settings = with_phantom_backbone(settings)
         transfer = prepare(settings)
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, settings.cutoff)
         mlflow.set_tag("medtl.cutoff", point.name)
-        recipe = transfer.recipe(settings.optimizer, settings.lr)
-        fit_from = transfer.train_in_two_stages if settings.schedule == "two_stage" else transfer.train
-        trained = fit_from(point.name, recipe, log_epoch)
+        two_stage = settings.schedule == "two_stage"
+        trained = (transfer.train_in_two_stages if two_stage else transfer.train)(
+            point.name, transfer.recipe(settings.optimizer, settings.lr), log_epoch
+        )
         concluded = conclude(transfer, trained)
-        print(concluded.summary())
+        print(concluded.scored.summary())
+        print(f"model         {concluded.model.model_uri}")
         if settings.model_name != "auto":
-            verdict = registered(concluded, settings.model_name, confidence=0.95)
-            print(verdict.reason)
+            verdict = registered(concluded, settings.model_name, CONFIDENCE)
+            print(
+                f"registered    {settings.model_name} version {verdict.version}: {verdict.reason}"
+            )

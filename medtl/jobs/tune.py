@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import mlflow
 import optuna
+from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from medtl.errors import ParameterError
-from medtl.jobs.conclude import conclude, registered, serve_command
+from medtl.jobs.conclude import conclude, registered
+from medtl.jobs.names import registered_name, study_name
 from medtl.jobs.prepare import prepare
+from medtl.jobs.pretrain import with_phantom_backbone
 from medtl.keep import key_of
 from medtl.networks.cutpoints import cut_points, resolve
 from medtl.search import study as studies
@@ -18,13 +21,15 @@ from medtl.search.space import Candidate, Space
 from medtl.search.study import Pruned, Schedule
 from medtl.settings import TuneSettings, comma_list
 from medtl.tracking.journal import log_epoch, log_search
-from medtl.tracking.runs import close_cut_off, embedded_storage, nested_run, tracked_run
+from medtl.tracking.runs import close_cut_off_runs, embedded_storage, nested_run, tracked_run
 from medtl.training.loop import Epoch
 from medtl.training.transfer import Transfer
 
-# Settings that say where and how long to search, not what is asked
-NOT_ASKED = ("trials", "timeout", "study", "storage", "workers", "executor", "confidence",
-             "model_name", "device", "keep")  # fmt: skip
+# Settings that say how long, where and by whom is searched; all others make another question.
+NOT_ASKED = frozenset(
+    ("trials", "timeout", "study", "storage", "workers", "executor", "confidence", "model_name",
+     "device", "keep")
+)  # fmt: skip
 
 
 def tune(settings: TuneSettings) -> None:
@@ -33,20 +38,22 @@ def tune(settings: TuneSettings) -> None:
     The validation split chooses; the test split is scored once, for the refitted best model.
     """
     with tracked_run("tune", settings) as run:
+        settings = with_phantom_backbone(settings)
         transfer = prepare(settings)
         space = search_space(settings, transfer)
         schedule = Schedule(
             settings.trials, settings.timeout, settings.pruner, settings.epochs, settings.seed
         )
-        study = opened(settings, transfer, space, schedule)
-        search(study, space, schedule, transfer)
+        study = _open(settings, transfer, space, schedule)
+        mlflow.set_tag("medtl.study", study.study_name)
+        _search(study, space, schedule, transfer)
         best = space.candidate(study.best_trial.params)
         mlflow.log_metric("best_valid_auroc", study.best_value)
         mlflow.set_tag("medtl.cutoff", best.cutoff)
-        log_search(studies.table(study), studies.importances(study, settings.seed), space.cutoffs)
-        trained = transfer.train(best.cutoff, transfer.recipe(best.optimizer, best.lr), log_epoch)
-        concluded = conclude(transfer, trained)
-        name = model_name(settings, transfer)
+        log_search(studies.table(study, space), studies.importances(study, settings.seed))
+        recipe = transfer.recipe(best.optimizer, best.lr)
+        concluded = conclude(transfer, transfer.train(best.cutoff, recipe, log_epoch))
+        name = registered_name(settings.model_name, settings.data)
         verdict = registered(concluded, name, settings.confidence)
         study.set_user_attr(studies.FINISHED, run.info.run_id)
     print(
@@ -54,6 +61,99 @@ def tune(settings: TuneSettings) -> None:
         f"{best.optimizer}, learning rate {best.lr:.2g}, trained from {best.cutoff} on, "
         f"validation AUROC {study.best_value:.3f}"
     )
-    print(concluded.summary())
+    print(concluded.scored.summary())
     print(f"registered    {name} version {verdict.version}: {verdict.reason}")
-    print(f"serve it      {serve_command(name)}")
+    print(f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local")
+
+
+def search_space(settings: TuneSettings, transfer: Transfer) -> Space:
+    """The space that the settings ask for; every cut-off named is checked."""
+    network, architecture = transfer.backbone.network, transfer.backbone.architecture
+    if settings.cutoffs in ("blocks", "layers"):
+        points = cut_points(network, settings.cutoffs)
+    else:
+        named = comma_list("cutoffs", settings.cutoffs)
+        points = sorted(
+            {resolve(network, architecture, name) for name in named},
+            key=lambda point: point.position,
+        )
+    names = tuple(point.name for point in points)
+    return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
+
+
+def _open(
+    settings: TuneSettings, transfer: Transfer, space: Space, schedule: Schedule
+) -> optuna.Study:
+    """The study, new or to be gone on with; what a kill left behind is put in order."""
+    asked = {
+        name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_ASKED
+    }
+    asks = key_of(asked, transfer.dataset.fingerprint, transfer.backbone.digest(), space.cutoffs)
+    name = settings.study or study_name(
+        transfer.dataset.name, transfer.backbone.architecture, transfer.backbone.weights
+    )
+    storage = settings.storage or embedded_storage()
+    study = studies.open_study(storage, name, bool(settings.study), asks, schedule)
+    close_cut_off_runs(
+        trial.user_attrs.get(studies.RUN_ID) for trial in studies.restart_cut_off_trials(study)
+    )
+    done = len(studies.finished(study))
+    if done:
+        print(f"study {study.study_name}: going on after {done} finished trials")
+    return study
+
+
+def _search(study: optuna.Study, space: Space, schedule: Schedule, transfer: Transfer) -> None:
+    """Runs the trials, each in a nested MLflow run, under a progress bar."""
+    done = len(studies.finished(study))
+    with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
+
+        def objective(trial: optuna.Trial, candidate: Candidate) -> float:
+            bar.set_postfix_str(f"{candidate.optimizer} {candidate.lr:.1e} from {candidate.cutoff}")
+            return _trial(study, trial, candidate, transfer)
+
+        def on_trial(trial: FrozenTrial) -> None:
+            bar.n = len(studies.finished(study))
+            bar.refresh()
+
+        studies.run_trials(study, space, schedule, objective, on_trial)
+    for name, note in transfer.keeper.notes.items():
+        print(f"activations at {name}: {note}", file=sys.stderr)
+
+
+def _trial(
+    study: optuna.Study, trial: optuna.Trial, candidate: Candidate, transfer: Transfer
+) -> float:
+    """One trial in a run of its own; its state stands in the tag `medtl.state`."""
+    tags = {
+        "medtl.kind": "trial",
+        "medtl.study": study.study_name,
+        "medtl.trial": str(trial.number),
+        "medtl.architecture": transfer.backbone.architecture,
+        "medtl.weights": transfer.backbone.weights,
+        "medtl.cutoff": candidate.cutoff,
+        "medtl.data": transfer.dataset.fingerprint,
+        "medtl.state": "failed",  # until it is known better
+    }
+    pruned: Pruned | None = None
+    with nested_run(f"trial {trial.number}", tags, candidate.params()) as run:
+        trial.set_user_attr(studies.RUN_ID, run.info.run_id)
+
+        def on_epoch(epoch: Epoch) -> None:
+            log_epoch(epoch)
+            studies.report(trial, epoch)
+
+        try:
+            recipe = transfer.recipe(candidate.optimizer, candidate.lr)
+            trained = transfer.train(candidate.cutoff, recipe, on_epoch)
+        except Pruned as reason:
+            # raised again outside the run: MLflow would call a pruned trial FAILED
+            pruned = reason
+            mlflow.set_tags({"medtl.state": "pruned", "mlflow.note.content": str(reason)})
+        else:
+            best = trained.fit.best
+            mlflow.log_metrics({"best_valid_auroc": best.valid_auroc, "best_epoch": best.number})
+            mlflow.set_tag("medtl.state", "complete")
+    if pruned is not None:
+        raise pruned
+    return best.valid_auroc

@@ -58,30 +58,29 @@ def log_fit(fit: Fit) -> None:
 
 
 def log_scores(
-    frame: pd.DataFrame,
-    images: np.ndarray,
-    labels: np.ndarray,
+    dataset: Dataset,
+    split: str,
+    indices: np.ndarray,
     probabilities: np.ndarray,
     uncalibrated: np.ndarray,
     decisions: np.ndarray,
     measures: Measures,
-    classes: tuple[str, ...],
-    split: str,
 ) -> None:
-    """Metrics with intervals, pictures and tables of a model's scores on the N cases of a split.
+    """Metrics with intervals, pictures and tables of a model's scores on N images of a split.
 
-    `frame` has a row a case, `images` [N, C, S, S] are as stored, `probabilities` and
-    `uncalibrated` [N, K], `decisions` int [N].
+    `indices` [N] are the images of the data set; `probabilities` and `uncalibrated` [N, K],
+    `decisions` int [N].
     """
     for name, interval in measures.summary.items():
         each = {"": interval.value, "_low": interval.low, "_high": interval.high}
         mlflow.log_metrics(
             {f"{split}_{name}{end}": value for end, value in each.items() if np.isfinite(value)}
         )
+    labels, classes, per_class = dataset.labels[indices], dataset.classes, measures.per_class
     place = f"evaluation/{split}"
-    log_table(measures.per_class, f"{place}/per_class.csv")
-    log_table(_predictions(frame, probabilities, decisions, classes), f"{place}/predictions.csv")
-    per_class = measures.per_class
+    log_table(per_class, f"{place}/per_class.csv")
+    predictions = _predictions(dataset, indices, probabilities, decisions)
+    log_table(predictions, f"{place}/predictions.csv")
     log_picture(pictures.confusion_matrix(labels, decisions, classes), f"{place}/confusion.png")
     log_picture(pictures.roc_curves(labels, probabilities, per_class), f"{place}/roc.png")
     log_picture(
@@ -96,7 +95,11 @@ def log_scores(
     worst = pictures.worst_mistakes(labels, decisions, probabilities)
     log_picture(
         pictures.mistakes_sheet(
-            images[worst], labels[worst], decisions[worst], probabilities[worst], classes
+            dataset.images(indices[worst]),
+            labels[worst],
+            decisions[worst],
+            probabilities[worst],
+            classes,
         ),
         f"{place}/worst_mistakes.png",
     )
@@ -149,16 +152,14 @@ def _some_of_each_class(dataset: Dataset) -> np.ndarray:
     train = dataset.splits["train"]
     each = max(1, SHEET_IMAGES // len(dataset.classes))
     labels = dataset.labels[train]
-    return np.concatenate(
-        [train[labels == index][:each] for index in range(len(dataset.classes))]
-    )
+    return np.concatenate([train[labels == index][:each] for index in range(len(dataset.classes))])
 
 
 def _predictions(
-    frame: pd.DataFrame, probabilities: np.ndarray, decisions: np.ndarray, classes: tuple[str, ...]
+    dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
 ) -> pd.DataFrame:
-    table = frame[["path", "label", "patient"]].reset_index(drop=True)
-    table["decision"] = [classes[index] for index in decisions]
-    for index, name in enumerate(classes):
+    table = dataset.frame.iloc[indices][["path", "label", "patient"]].reset_index(drop=True)
+    table["decision"] = [dataset.classes[index] for index in decisions]
+    for index, name in enumerate(dataset.classes):
         table[f"probability_{name}"] = probabilities[:, index]
     return table

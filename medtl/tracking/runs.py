@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
+from medtl.keep import cache_root
 from medtl.settings import Settings
+from medtl.tracking.origin import SETTINGS_FILE
 
 ERROR_TAG = "medtl.error"
+
+# MLflow tells of its own tables and threads at INFO; what a user must know comes as a warning
+for _name in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
 
 
 @contextmanager
-def tracked_run(kind: str, settings: Settings, tags: Mapping[str, str] = {}) -> Iterator[Run]:  # noqa: B006
-    """The run of an entry point: the one `mlflow run` handed over, or a new one.
+def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
+    """The run of a job: the one `mlflow run` handed over, or a new one (under an active one).
 
     Parameters already logged by `mlflow run` stay as the user typed them; the others are added,
     and the settings as they were resolved stand in the artifact `settings.json`.
     """
-    mlflow.enable_system_metrics_logging()
     mlflow.set_system_metrics_sampling_interval(5)
-    with mlflow.start_run(log_system_metrics=True) as run:
-        mlflow.set_tags({"medtl.kind": kind, **tags})
+    nested = mlflow.active_run() is not None
+    with mlflow.start_run(nested=nested, log_system_metrics=True) as run:
+        mlflow.set_tag("medtl.kind", kind)
         values = dataclasses.asdict(settings)
         missing = {name: values[name] for name in values if name not in run.data.params}
         mlflow.log_params(missing)
-        mlflow.log_dict(values, "settings.json")
+        mlflow.log_dict(values, SETTINGS_FILE)
         with error_tagged():
             yield run
 
@@ -40,7 +49,9 @@ def tracked_run(kind: str, settings: Settings, tags: Mapping[str, str] = {}) -> 
 @contextmanager
 def nested_run(name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Iterator[Run]:
     """A run under the one now active: a trial of a search, a cell of a study."""
-    with mlflow.start_run(run_name=name, nested=True, tags=dict(tags)) as run:
+    with mlflow.start_run(
+        run_name=name, nested=True, tags=dict(tags), log_system_metrics=False
+    ) as run:
         mlflow.log_params(dict(params))
         with error_tagged():
             yield run
@@ -58,8 +69,28 @@ def error_tagged() -> Iterator[None]:
 
 def refuse_run(message: str) -> None:
     """Marks the run that `mlflow run` handed over as FAILED when no work was begun in it."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        client = MlflowClient()
-        client.set_tag(run_id, ERROR_TAG, message[:TEXT_LIMIT])
-        client.set_terminated(run_id, "FAILED")
+    client, run_id = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
+    client.set_tag(run_id, ERROR_TAG, message[:TEXT_LIMIT])
+    client.set_terminated(run_id, "FAILED")
+
+
+def close_cut_off_runs(run_ids: Iterable[str | None]) -> None:
+    """Ends the runs of trials that a killed process left RUNNING."""
+    client = MlflowClient()
+    for run_id in filter(None, run_ids):
+        client.set_tag(run_id, ERROR_TAG, "cut off; its parameters are tried again")
+        client.set_terminated(run_id, "KILLED")
+
+
+def embedded_storage() -> str:
+    """The Optuna storage that lies beside the tracking store, so that both are kept or lost.
+
+    With a tracking server there is no beside: it then lies in the folder of all that is kept.
+    """
+    uri = urlparse(mlflow.get_tracking_uri())
+    if uri.scheme == "sqlite":
+        folder = Path(uri.path.removeprefix("/") or "mlflow.db").parent
+    else:
+        folder = cache_root()
+        folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder.absolute() / 'optuna.db'}"

@@ -84,9 +84,7 @@ class Keeper:
         return None
 
     @torch.no_grad()
-    def _pass(
-        self, point: CutPoint, fresh: FreshFeed, view: int
-    ) -> Iterator[tuple[Tensor, ...]]:
+    def _pass(self, point: CutPoint, fresh: FreshFeed, view: int) -> Iterator[tuple[Tensor, ...]]:
         """What crosses at `point`, in batches, from the deepest kept block before it.
 
         Between two blocks the activations are rounded to the 16 bits in which they are kept, so

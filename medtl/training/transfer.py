@@ -41,11 +41,12 @@ class Transfer:
     settings: ModelSettings
     device: torch.device = field(init=False)
     precision: str = field(init=False)
+    keeper: Keeper = field(init=False)
 
     def __post_init__(self) -> None:
         self.device = resolve_device(self.settings.device)
         self.precision = resolve_precision(self.settings.precision, self.device)
-        self._keeper = Keeper(self.backbone, self.dataset.fingerprint, self.settings.keep)
+        self.keeper = Keeper(self.backbone, self.dataset.fingerprint, self.settings.keep)
 
     @property
     def image_size(self) -> int:
@@ -108,7 +109,7 @@ class Transfer:
             device=self.device,
         )
         views = 1 if augmentation is None else self.settings.views
-        return KeptFeed(fresh, lambda view: self._keeper.kept(divided, fresh, view, views), views)
+        return KeptFeed(fresh, lambda view: self.keeper.kept(divided, fresh, view, views), views)
 
     def _train_on(
         self,

@@ -1,0 +1,24 @@
+"""Names of registered models and of studies, made from what they are about."""
+
+from __future__ import annotations
+
+import re
+
+from medtl.data.table import read_table
+
+
+def registered_name(model_name: str, data: str) -> str:
+    """The registered model: `model_name`, or for `auto` medtl-DATA with the data set's own name."""
+    if model_name != "auto":
+        return model_name
+    return f"medtl-{plain(read_table(data).name)}"
+
+
+def study_name(data_name: str, architecture: str, weights: str) -> str:
+    """The name of a new study: data, architecture and weights."""
+    return "-".join(map(plain, (data_name, architecture, weights)))
+
+
+def plain(text: str) -> str:
+    """Letters, digits, dots, underscores and dashes; all else becomes a dash."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")

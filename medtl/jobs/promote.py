@@ -1,0 +1,56 @@
+"""Move the champion alias: by the gate, by hand, or back."""
+
+from __future__ import annotations
+
+import mlflow
+
+from medtl.data.dataset import load
+from medtl.errors import MedtlError
+from medtl.jobs.conclude import gate_cases, test_probabilities
+from medtl.jobs.names import registered_name
+from medtl.settings import DataSettings, PromoteSettings
+from medtl.tracking.gate import Verdict
+from medtl.tracking.models import load_bundle
+from medtl.tracking.origin import training_settings
+from medtl.tracking.registry import gate, newest_version, promote_version, rollback
+from medtl.tracking.runs import tracked_run
+
+
+def promote(settings: PromoteSettings) -> None:
+    """Moves the alias `champion`, or says why not."""
+    name = registered_name(settings.model_name, settings.data)
+    with tracked_run("promote", settings):
+        if settings.rollback:
+            verdict = rollback(name)
+        elif settings.version:
+            verdict = promote_version(name, settings.version)
+        else:
+            verdict = _judged(name, settings)
+        mlflow.set_tags({"medtl.version": verdict.version, "medtl.champion": verdict.champion})
+        mlflow.log_dict(verdict.record(name), "verdict.json")
+        mlflow.set_tag("mlflow.note.content", f"{name}: {verdict.reason}")
+    print(f"{name}: {verdict.reason}")
+
+
+def _judged(name: str, settings: PromoteSettings) -> Verdict:
+    """The newest version against the champion, on the test split that the newest was scored on."""
+    version = newest_version(name)
+    uri = f"models:/{name}/{version}"
+    bundle = load_bundle(uri)
+    made = training_settings(uri)
+    seed = int(made["seed"])
+    data = DataSettings(str(made["data"]), str(made["duplicates"]), str(made["unreadable"]))
+    dataset = load(
+        data.data, bundle.preprocessing.image_size, seed, data.duplicates, data.unreadable
+    )
+    if dataset.fingerprint != bundle.fingerprint:
+        raise MedtlError(
+            f"{data.data} has changed since version {version} of {name} was trained on it, so its "
+            "test cases are not the same; train anew, or promote a version by hand"
+        )
+    cases = gate_cases(dataset, test_probabilities(dataset, data, seed, bundle))
+
+    def score_champion(champion):
+        return test_probabilities(dataset, data, seed, champion)
+
+    return gate(name, version, cases, score_champion, settings.confidence, settings.seed)

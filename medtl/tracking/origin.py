@@ -1,0 +1,29 @@
+"""Where a logged model came from: the run that made it, and that run's settings."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from medtl.errors import MedtlError
+
+SETTINGS_FILE = "settings.json"
+
+
+def training_settings(uri: str) -> dict[str, object]:
+    """The settings with which the model at this MLflow URI was made, by their names.
+
+    Raises:
+        MedtlError: the model's run is gone, or was not made by this project.
+    """
+    try:
+        run_id = mlflow.models.get_model_info(uri).run_id
+        text = mlflow.artifacts.load_text(f"runs:/{run_id}/{SETTINGS_FILE}")
+        return json.loads(text)
+    except (MlflowException, OSError, ValueError) as error:
+        raise MedtlError(
+            f"the settings that {uri} was trained with cannot be read "
+            f"({' '.join(str(error).split())[:200]}); say which data with data="
+        ) from error

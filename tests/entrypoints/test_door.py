@@ -1,0 +1,87 @@
+"""Exit status and the one line, as a user of the command line sees them."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+
+from entrypoints.door import enter
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs an entry point in this process: its exit status and its last line on stderr."""
+
+    def entered(entry_point: str, *arguments: str) -> tuple[int, str]:
+        module = importlib.import_module(f"entrypoints.{entry_point}")
+        monkeypatch.setattr("sys.argv", [entry_point, *arguments])
+        with pytest.raises(SystemExit) as exited:
+            enter(module.main)
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return exited.value.code, error.strip().splitlines()[-1]
+
+    return entered
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "many"], ["--epochs", "many", "integer"]),
+        (["--optimizer", "adaam"], ["optimizer", "adaam", "adamw"]),
+        (["--lr", "-1"], ["lr", "-1", "from 1e-08"]),
+        (["--learning-rate", "1"], ["--learning-rate"]),
+        (["--architecture", "resnet19"], ["architecture", "resnet19", "resnet18"]),
+        (["--device", "tpu"], ["device", "tpu", "cuda"]),
+        (["--data", "no/such/folder"], ["data", "no/such/folder"]),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_is_allowed(run, arguments, words):
+    status, line = run("train", "--weights", "random", *arguments)
+    assert status == 2, line
+    for word in words:
+        assert word in line
+
+
+def test_the_run_ends_failed_with_the_same_line_in_its_tag(run, monkeypatch):
+    client = mlflow.MlflowClient()
+    handed_over = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", handed_over)
+    _, line = run("train", "--optimizer", "adaam")
+    ended = client.get_run(handed_over)
+    assert ended.info.status == "FAILED"
+    assert line == f"medtl: {ended.data.tags['medtl.error']}"
+
+
+def test_work_that_fails_is_one_line_and_status_one(run, tmp_path):
+    for name in ("benign", "malignant"):
+        folder = tmp_path / "skin" / name
+        folder.mkdir(parents=True)
+        for index in range(12):
+            Image.new("L", (40, 40), index * 20 + len(name)).save(folder / f"{index}.png")
+    (tmp_path / "skin" / "benign" / "3.png").write_bytes(b"not an image")
+    status, line = run("train", "--data", str(tmp_path / "skin"), "--weights", "random")
+    assert status == 1
+    assert "3.png" in line
+    assert "unreadable=skip" in line
+
+
+def test_help_is_quick_and_names_every_parameter_and_its_default():
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "entrypoints.tune", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for option in ("--image-size", "--lr-low", "--cutoffs", "phantoms"):
+        assert option in process.stdout
+    assert "torch" not in process.stderr, "what takes seconds is imported when work begins"
