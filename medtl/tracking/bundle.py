@@ -1,0 +1,172 @@
+"""The trained model as it is kept and served: a network, and what its scores mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medtl.errors import MedtlError
+from medtl.evaluation.calibration import calibrated, decide
+from medtl.evaluation.domain import DomainReference
+from medtl.evaluation.explain import grad_cam, heatmap_png
+from medtl.evaluation.viewpoint import explanation_cut
+from medtl.networks.architectures import build
+from medtl.networks.cut import Cut, cut
+from medtl.networks.cutpoints import resolve
+from medtl.networks.weights import Preprocessing
+from medtl.training.inputs import network_input, unit_images
+
+FORMAT = 1
+SETTINGS_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+DOMAIN_FILE = "domain.safetensors"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a bundle says about B images."""
+
+    probabilities: np.ndarray  # float64 [B, K], calibrated
+    labels: np.ndarray  # int [B], the most probable class
+    decisions: np.ndarray  # int [B], the class decided at the operating point
+    in_domain: np.ndarray | None  # bool [B]; None where the bundle has no reference
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network with its classes, preprocessing, calibration, operating point and origin."""
+
+    architecture: str
+    classes: tuple[str, ...]  # in the order of the network's outputs
+    preprocessing: Preprocessing  # as in training: its image_size is the side of the input
+    weights: str  # where training started from, in the user's words
+    cutoff: str  # the first layer that was trained
+    data: str  # the name of the data set
+    fingerprint: str  # of its images, labels and splits
+    temperature: float
+    thresholds: tuple[float, ...]  # one a class, as `medtl.evaluation.calibration.decide` has them
+    network: nn.Module = field(repr=False)
+    domain: DomainReference | None = field(default=None, repr=False)
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square input in pixels."""
+        return self.preprocessing.image_size
+
+    def answer(self, images: np.ndarray) -> Answers:
+        """Probabilities and decisions for stored pixels [B, 1 or 3, S, S], uint8 or uint16."""
+        logits, features = self._forward(images)
+        probabilities = calibrated(logits, self.temperature)
+        return Answers(
+            probabilities,
+            probabilities.argmax(axis=1),
+            decide(probabilities, np.array(self.thresholds)),
+            None if self.domain is None else self.domain.inside(features),
+        )
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """The network's own scores (logits, not calibrated) of such pixels, float32 [B, K]."""
+        return self._forward(images)[0]
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the network's last layer reads of such pixels, float32 [B, F].
+
+        Where that is a map, it is averaged over its places.
+        """
+        return self._forward(images)[1]
+
+    def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
+        """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
+
+        Raises:
+            MedtlError: at this image size the network has no map to see it in.
+        """
+        heats = grad_cam(self._explained, self._prepared(images), torch.from_numpy(classes))
+        return [heatmap_png(image, heat) for image, heat in zip(images, heats, strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and domain reference as safetensors, and all else as JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.network.state_dict()
+        weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        save_file(weights, folder / WEIGHTS_FILE)
+        if self.domain is not None:
+            save_file(self.domain.tensors(), folder / DOMAIN_FILE)
+        settings = {
+            each.name: getattr(self, each.name)
+            for each in dataclasses.fields(self)
+            if each.name not in ("network", "domain")
+        }
+        settings |= {"format": FORMAT, "preprocessing": dataclasses.asdict(self.preprocessing)}
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """The bundle that `save` wrote, on the CPU, its network in eval mode.
+
+        Raises:
+            MedtlError: the folder holds no bundle, a damaged one, or one of another format.
+        """
+        try:
+            settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+            if settings.pop("format") != FORMAT:
+                raise MedtlError(f"{folder} was written by another version of medtl: use that one")
+            preprocessing = Preprocessing(**_tuples(settings.pop("preprocessing")))
+            classes, side = len(settings["classes"]), preprocessing.image_size
+            network = build(settings["architecture"], classes, side, seed=0)
+            network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            domain = folder / DOMAIN_FILE
+            return cls(
+                **_tuples(settings),
+                preprocessing=preprocessing,
+                network=network.eval(),
+                domain=DomainReference.of_tensors(load_file(domain)) if domain.exists() else None,
+            )
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise MedtlError(
+                f"{folder} holds no model of medtl that can be read: {reason}"
+            ) from error
+
+    @cached_property
+    def _halves(self) -> Cut:
+        """The network before and from its last layer: what crosses are the features."""
+        head = resolve(self.network, self.architecture, "head")
+        halves = cut(self.network, head, self.image_size)
+        halves.suffix.eval()
+        return halves
+
+    @cached_property
+    def _explained(self) -> Cut:
+        """The network cut where heat maps are taken; made when the first is asked for."""
+        return explanation_cut(self.network, self.image_size)
+
+    def _prepared(self, images: np.ndarray) -> Tensor:
+        device = next(self.network.parameters()).device
+        return network_input(unit_images(images, device), self.preprocessing)
+
+    @torch.inference_mode()
+    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        crossing = self._halves.prefix(self._prepared(images))
+        logits = self._halves.suffix(*crossing)
+        features = torch.cat([_averaged(tensor) for tensor in crossing], dim=1)
+        return logits.float().cpu().numpy(), features.float().cpu().numpy()
+
+
+def _averaged(tensor: Tensor) -> Tensor:
+    """[B, C] as it is, [B, C, H, W] averaged over its places."""
+    return tensor if tensor.ndim == 2 else tensor.flatten(2).mean(dim=2)
+
+
+def _tuples(settings: dict[str, object]) -> dict[str, object]:
+    """JSON knows lists only; frozen settings hold tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -1,0 +1,195 @@
+"""The model card: what a clinician must know of a model, in Markdown, and its numbers as tags."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medtl.evaluation.intervals import Interval
+from medtl.tracking.bundle import Bundle
+
+# Each measure's name in print and what it says, in the order in which a reader needs them.
+MEASURES = {
+    "auroc": ("AUROC", "how often an image of a class scores higher for it than an image of "
+              "another; 0.5 is chance"),
+    "auprc": ("AUPRC", "how pure the images most suspected of a class are; the share of the class "
+              "is chance"),
+    "sensitivity": ("sensitivity", "share of a class's images that are called so"),
+    "specificity": ("specificity", "share of the other images that are not called so"),
+    "accuracy": ("accuracy", "share of images called right"),
+    "balanced_accuracy": ("balanced accuracy", "the same, every class counting equally"),
+    "f1": ("F1", "balance of sensitivity and of the share of calls that are right"),
+    "mcc": ("MCC", "agreement with the truth beyond chance; 0 is none, 1 is full"),
+    "ece": ("calibration error", "mean gap between the probability given and how often it was "
+            "right; 0 is best"),
+    "brier": ("Brier score", "mean squared error of the probabilities; 0 is best"),
+}  # fmt: skip
+NOT_FOR_DIAGNOSIS = (
+    "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
+    "For research: a qualified person reads every image."
+)
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """One split of the data: its images, its patients, and its images of each class."""
+
+    name: str
+    images: int
+    patients: int
+    per_class: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells beyond the bundle itself."""
+
+    bundle: Bundle
+    splits: tuple[SplitFacts, ...]
+    scores: Mapping[str, Interval]  # metric (`auroc`, ...) on the test split, to its 95 % interval
+    notes: tuple[str, ...] = ()  # what was found and done while the data was read
+
+
+def model_card(facts: CardFacts, model_name: str) -> str:
+    """The card as Markdown."""
+    parts = (
+        _opening(facts, model_name),
+        _data(facts),
+        _scores(facts),
+        _operating_point(facts.bundle),
+        _calibration(facts),
+        _making(facts.bundle),
+        _limits(facts),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def version_tags(facts: CardFacts) -> dict[str, str]:
+    """The numbers of a version as tags: `test_METRIC` with `_low` and `_high`, and what it is."""
+    bundle = facts.bundle
+    tags = {
+        "medtl.architecture": bundle.architecture,
+        "medtl.weights": bundle.weights,
+        "medtl.cutoff": bundle.cutoff,
+        "medtl.data": bundle.fingerprint,
+        "medtl.classes": json.dumps(bundle.classes)[:1000],
+    }
+    for metric, interval in facts.scores.items():
+        tags[f"test_{metric}"] = f"{interval.value:.4f}"
+        tags[f"test_{metric}_low"] = f"{interval.low:.4f}"
+        tags[f"test_{metric}_high"] = f"{interval.high:.4f}"
+    return tags
+
+
+def _opening(facts: CardFacts, model_name: str) -> str:
+    bundle = facts.bundle
+    return (
+        f"# {model_name}\n\n{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
+        "Research, teaching and comparison of methods. Given one image of the kind in the data "
+        f"set `{bundle.data}`, the model gives a probability to each of: "
+        f"{', '.join(bundle.classes)}. It does so for every image, also for one that shows "
+        "something else; `in_domain` says whether an image looks like those it was trained on."
+    )
+
+
+def _data(facts: CardFacts) -> str:
+    classes = facts.bundle.classes
+    rows = [
+        [split.name, split.images, split.patients, *(split.per_class.get(c, 0) for c in classes)]
+        for split in facts.splits
+    ]
+    table = _table(["split", "images", "patients", *classes], rows)
+    notes = "".join(f"\n- {note}" for note in facts.notes)
+    return (
+        f"## Data\n\n`{facts.bundle.data}`, fingerprint `{facts.bundle.fingerprint}`. No patient "
+        "that the data name is in two splits. The validation split chose everything; the test "
+        f"split was scored once.\n\n{table}" + (f"\n{notes}" if notes else "")
+    )
+
+
+def _scores(facts: CardFacts) -> str:
+    rows = [
+        [name, f"{interval.value:.3f}", _bounds(interval), meaning]
+        for metric, (name, meaning) in MEASURES.items()
+        if (interval := facts.scores.get(metric)) is not None
+    ]
+    averaged = (
+        " Measures of single classes are averaged over the classes, each counting equally."
+        if len(facts.bundle.classes) > 2
+        else f" The class looked for is `{facts.bundle.classes[-1]}`."
+    )
+    return (
+        "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
+        "Intervals are 95 % bootstrap intervals over patients."
+        f"{averaged}\n\n{_table(['measure', 'value', '95 % interval', 'what it says'], rows)}"
+    )
+
+
+def _operating_point(bundle: Bundle) -> str:
+    thresholds = zip(bundle.classes, bundle.thresholds, strict=True)
+    table = _table(["class", "threshold"], [[name, f"{value:.3f}"] for name, value in thresholds])
+    rule = (
+        "the class whose probability is highest in proportion to its threshold"
+        if len(bundle.classes) > 2
+        else f"`{bundle.classes[-1]}` from its threshold on"
+    )
+    return (
+        f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable class. "
+        "Each threshold was chosen on the validation split, where sensitivity + specificity for "
+        f"its class is highest.\n\n{table}"
+    )
+
+
+def _calibration(facts: CardFacts) -> str:
+    ece = facts.scores.get("ece")
+    gap = f" On the test split the mean gap is {ece.value:.3f} ({_bounds(ece)})." if ece else ""
+    return (
+        "## Calibration\n\nProbabilities are scaled by one number, the temperature "
+        f"{facts.bundle.temperature:.3f}, fitted on the validation split: of the images that "
+        f"get 80 % for a class, about 80 % should be of it.{gap} Where the classes are more or "
+        "less frequent than in the data above, the probabilities are off."
+    )
+
+
+def _making(bundle: Bundle) -> str:
+    return (
+        f"## How it was made\n\n`{bundle.architecture}`, started from the weights "
+        f"`{bundle.weights}` and trained from the layer `{bundle.cutoff}` on; all layers before it "
+        f"stayed as they were. Images are brought to {bundle.image_size} x {bundle.image_size} "
+        "pixels."
+    )
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        "The scores hold for images like those of the test split: other devices, sites, ages and "
+        "protocols were not tested.",
+        "`in_domain` is true for about 99 of 100 images like these; true does not mean right, and "
+        "false means that the answer should not be used.",
+        "A heat map shows where the network looked, not that what it saw there is the finding.",
+    ]
+    test = next((split for split in facts.splits if split.name == "test"), None)
+    if test is not None and test.patients < 100:
+        lines.append(
+            f"The test split has only {test.patients} patients; mind the width of the intervals."
+        )
+    if facts.bundle.data.startswith("phantoms"):
+        lines.append("Phantoms are drawn by a program: nothing here says anything about patients.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _bounds(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return "none: too few patients"
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _table(head: list[str], rows: list[list[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,111 @@
+"""Logging a bundle as an MLflow model that brings its own code, and loading it back."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Map
+
+import medtl
+from medtl.errors import MedtlError
+from medtl.tracking.bundle import Bundle
+from medtl.tracking.serving import BUNDLE, COLUMN, HEATMAP
+
+SCRIPT = Path(__file__).with_name("served.py")
+PACKAGE = Path(medtl.__file__).parent
+# All that serving imports, and MLflow, which serves.
+REQUIREMENTS = (
+    "mlflow", "numpy", "pandas", "pillow", "pydicom", "safetensors", "torch", "torchvision",
+)  # fmt: skip
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, COLUMN)]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "label", required=False),
+            ColSpec(DataType.double, "probability", required=False),
+            ColSpec(Map(DataType.double), "probabilities", required=False),
+            ColSpec(DataType.string, "decision", required=False),
+            ColSpec(DataType.boolean, "in_domain", required=False),
+            ColSpec(DataType.string, "error", required=False),
+            ColSpec(DataType.string, HEATMAP, required=False),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("explain", DataType.boolean, default=False)]),
+)
+
+
+def log_model(bundle: Bundle, example_image: bytes, name: str = "model") -> ModelInfo:
+    """Logs `bundle` in the active run as the model that is served.
+
+    The weights are safetensors, the settings JSON, the code is this package's source: nothing is
+    pickled, and `mlflow models serve` needs the requirements but not medtl. `example_image` is an
+    image file's content; MLflow answers it once, as a server would, before the model is kept.
+    """
+    with tempfile.TemporaryDirectory() as folder, _no_small_talk():
+        kept = Path(folder, BUNDLE)
+        bundle.save(kept)
+        return mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(SCRIPT),
+            artifacts={BUNDLE: str(kept)},
+            code_paths=[str(PACKAGE)],
+            signature=SIGNATURE,
+            input_example=(pd.DataFrame({COLUMN: [example_image]}), {"explain": False}),
+            pip_requirements=requirements(),
+            metadata={"architecture": bundle.architecture, "classes": list(bundle.classes)},
+        )
+
+
+def load_bundle(uri: str) -> Bundle:
+    """The bundle in a model of MLflow: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/...`.
+
+    Raises:
+        MedtlError: there is no such model, or it is not one of medtl.
+    """
+    with tempfile.TemporaryDirectory() as folder, _no_small_talk():
+        try:
+            model = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        except (MlflowException, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise MedtlError(f"the model {uri} cannot be loaded: {reason}") from error
+        return Bundle.load(Path(model, "artifacts", BUNDLE))
+
+
+def requirements() -> list[str]:
+    """What serving needs, pinned to the versions that are installed here.
+
+    Local builds (`2.15.0+cpu`) are pinned to the release they were built from, which every
+    package index has.
+    """
+    return [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS]
+
+
+@contextmanager
+def _no_small_talk() -> Iterator[None]:
+    """Without MLflow's bars for copying small files and its line that an example is checked.
+
+    Its warnings are still shown.
+    """
+    logger = logging.getLogger("mlflow.pyfunc")
+    level, bars = logger.level, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get_raw()
+    logger.setLevel(logging.WARNING)
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.unset()
+        if bars is not None:
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(bars)

@@ -1,0 +1,160 @@
+"""Answering requests: image files in, a row of answers each out."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from medtl.data.decode import decode
+from medtl.data.depth import UnreadableImage
+from medtl.data.square import square
+from medtl.errors import MedtlError
+from medtl.tracking.bundle import Answers, Bundle
+
+BUNDLE = "bundle"  # the name of the artifact
+COLUMN = "image"
+FIELDS = ("label", "probability", "probabilities", "decision", "in_domain", "error")
+HEATMAP = "heatmap"
+MOST_ROWS = 4096
+MOST_BYTES = 512 * 2**20
+CHUNK = 32  # images decoded and scored at a time, which bounds the memory of a request
+MOST_DECODERS = 4  # files decoded at a time over all requests: one may have 100 megapixels
+
+
+class RefusedRequest(MlflowException):
+    """A request that is not answered at all: status 400, and one line that says why.
+
+    MLflow's scoring server writes a print of the request's data into an exception's message before
+    it sends that on; here the line alone is sent.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line, error_code=BAD_REQUEST)
+        self.line = line
+
+    def serialize_as_json(self) -> str:
+        self.message = self.line
+        return super().serialize_as_json()
+
+
+class ServedModel(PythonModel):
+    """Answers each row of a DataFrame whose column `image` holds the bytes of an image file."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Loads the bundle that was logged with the model."""
+        self.bundle = Bundle.load(Path(context.artifacts[BUNDLE]))
+        self.decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1))
+        # One pass at a time: each uses all cores, and two would only share them.
+        self.network_free = threading.Lock()
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """A row of answers for each row of `model_input`, in order.
+
+        `label`, `probability` (of the label, calibrated), `probabilities` (class to number),
+        `decision` (at the operating point), `in_domain` (None where the model cannot tell) and
+        `error` (None, or why the file could not be read; all else is None then). With the
+        parameter `explain` also `heatmap`: a PNG in base64 that shows where the label was seen.
+
+        Raises:
+            RefusedRequest: there are no rows, or too many, or too many bytes.
+        """
+        files = model_input[COLUMN].tolist()
+        check_request(files)
+        explain = bool(params and params.get("explain"))
+        rows: list[dict[str, object]] = []
+        for start in range(0, len(files), CHUNK):
+            rows += self._answered(files[start : start + CHUNK], explain)
+        # As objects, so that None stays None: NaN, which it would become, is not JSON.
+        return pd.DataFrame(rows, dtype=object)
+
+    def _answered(self, files: list[object], explain: bool) -> list[dict[str, object]]:
+        fields = (*FIELDS, HEATMAP) if explain else FIELDS
+        rows: list[dict[str, object]] = [dict.fromkeys(fields) for _ in files]
+        images = []
+        readable = []
+        read = partial(read_image, image_size=self.bundle.image_size)
+        for row, image in zip(rows, self.decoders.map(read, files), strict=True):
+            if isinstance(image, UnreadableImage):
+                row["error"] = str(image)
+            else:
+                images.append(image)
+                readable.append(row)
+        if images:
+            stored = as_one_array(images)
+            with self.network_free:
+                answers = self.bundle.answer(stored)
+                heatmaps = self._heatmaps(stored, answers.labels) if explain else []
+            for place, row in enumerate(readable):
+                row.update(answer_fields(answers, place, self.bundle.classes))
+                if explain:
+                    row[HEATMAP] = base64.b64encode(heatmaps[place]).decode("ascii")
+        return rows
+
+    def _heatmaps(self, stored: np.ndarray, labels: np.ndarray) -> list[bytes]:
+        try:
+            return self.bundle.heatmaps(stored, labels)
+        except MedtlError as error:
+            raise RefusedRequest(str(error)) from error
+
+
+def check_request(files: list[object]) -> None:
+    """Refuses a request that has nothing to answer, or too much."""
+    if not files:
+        raise RefusedRequest(f"the request has no rows; give one an image, in column {COLUMN!r}")
+    if len(files) > MOST_ROWS:
+        raise RefusedRequest(
+            f"the request has {len(files)} rows, more than {MOST_ROWS}; send it in parts"
+        )
+    size = sum(len(file) for file in files if isinstance(file, bytes))
+    if size > MOST_BYTES:
+        raise RefusedRequest(
+            f"the request has {size >> 20} MiB of images, more than {MOST_BYTES >> 20}; "
+            "send it in parts"
+        )
+
+
+def read_image(file: object, image_size: int) -> np.ndarray | UnreadableImage:
+    """The pixels [C, S, S] that the network takes of an image file, or why there are none."""
+    if not isinstance(file, bytes):
+        return UnreadableImage(f"not the bytes of an image file, but {type(file).__name__}")
+    try:
+        return square(decode(file), image_size)
+    except UnreadableImage as error:
+        return error
+
+
+def as_one_array(images: list[np.ndarray]) -> np.ndarray:
+    """Images [1 or 3, S, S], uint8 or uint16, as one array [B, C, S, S]; nothing is lost."""
+    if any(image.dtype == np.uint16 for image in images):
+        images = [image if image.dtype == np.uint16 else image * np.uint16(257) for image in images]
+    channels = max(len(image) for image in images)
+    return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
+
+
+def answer_fields(answers: Answers, place: int, classes: tuple[str, ...]) -> dict[str, object]:
+    """The answer to one image as a row's fields, in types that JSON knows."""
+    probabilities = answers.probabilities[place].tolist()
+    label = int(answers.labels[place])
+    return {
+        "label": classes[label],
+        "probability": probabilities[label],
+        "probabilities": dict(zip(classes, probabilities, strict=True)),
+        "decision": classes[int(answers.decisions[place])],
+        "in_domain": None if answers.in_domain is None else bool(answers.in_domain[place]),
+    }

@@ -1,0 +1,122 @@
+"""The bundle: what is saved is what is loaded, and images of every depth mean the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medtl.errors import MedtlError
+from medtl.evaluation.calibration import calibrated, decide
+from medtl.networks.architectures import build
+from medtl.tracking.bundle import SETTINGS_FILE, WEIGHTS_FILE, Bundle
+
+
+def test_a_loaded_bundle_answers_to_the_bit_as_the_saved_one(
+    bundle: Bundle, tmp_path: Path, pixels
+):
+    bundle.save(tmp_path)
+    loaded = Bundle.load(tmp_path)
+    images = pixels(3, 5)
+    np.testing.assert_array_equal(loaded.scores(images), bundle.scores(images))
+    np.testing.assert_array_equal(loaded.features(images), bundle.features(images))
+    for field in dataclasses.fields(Bundle):
+        if field.name not in ("network", "domain"):
+            assert getattr(loaded, field.name) == getattr(bundle, field.name)
+    assert loaded.domain.threshold == bundle.domain.threshold
+
+
+def test_nothing_is_pickled(bundle: Bundle, tmp_path: Path):
+    bundle.save(tmp_path / "bundle")
+    suffixes = {path.suffix for path in (tmp_path / "bundle").iterdir()}
+    assert suffixes == {".json", ".safetensors"}
+
+
+def test_scores_are_those_of_the_whole_network(bundle: Bundle, pixels):
+    images = pixels(2, 6)
+    prepared = (torch.from_numpy(images).float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        expected = bundle.network(prepared.expand(-1, 3, -1, -1)).numpy()
+    np.testing.assert_allclose(bundle.scores(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_answers_are_calibrated_and_decided_at_the_operating_point(bundle: Bundle, pixels):
+    images = pixels(5, 7)
+    answers = bundle.answer(images)
+    probabilities = calibrated(bundle.scores(images), 1.5)
+    np.testing.assert_allclose(answers.probabilities, probabilities)
+    np.testing.assert_array_equal(answers.labels, probabilities.argmax(axis=1))
+    np.testing.assert_array_equal(answers.decisions, decide(probabilities, bundle.thresholds))
+
+
+def test_strange_images_are_not_in_the_domain(bundle: Bundle, pixels):
+    white = np.full((4, 1, 64, 64), 255, np.uint8)
+    assert bundle.answer(pixels(4, 9)).in_domain.all()
+    assert not bundle.answer(white).in_domain.any()
+    assert dataclasses.replace(bundle, domain=None).answer(white).in_domain is None
+
+
+def test_grey_and_deep_images_mean_the_same_as_colour_and_bytes(bundle: Bundle, pixels):
+    images = pixels(2, 10)
+    expected = bundle.scores(images)
+    np.testing.assert_allclose(bundle.scores(np.repeat(images, 3, axis=1)), expected, atol=1e-6)
+    np.testing.assert_allclose(bundle.scores(images * np.uint16(257)), expected, atol=1e-5)
+
+
+def test_heat_maps_are_pictures_of_the_images(bundle: Bundle, pixels):
+    images = pixels(2, 11)
+    heatmaps = bundle.heatmaps(images, np.array([0, 2]))
+    for heatmap, image in zip(heatmaps, images, strict=True):
+        picture = np.asarray(Image.open(io.BytesIO(heatmap)))
+        assert picture.shape == (64, 64, 3)
+        assert (picture != image[0][..., None]).any()
+
+
+def test_features_are_those_of_a_linear_head(bundle: Bundle, pixels):
+    network = build("mobilenet_v3_small", 3, 64, seed=1).eval()
+    other = dataclasses.replace(
+        bundle, architecture="mobilenet_v3_small", network=network, domain=None
+    )
+    images = pixels(2, 12)
+    features = torch.from_numpy(other.features(images))
+    assert features.shape == (2, 1024)
+    with torch.no_grad():
+        scores = network.classifier[3](features).numpy()
+    np.testing.assert_allclose(scores, other.scores(images), rtol=1e-4, atol=1e-6)
+
+
+def test_a_folder_without_a_bundle_is_refused_in_one_line(tmp_path: Path):
+    with pytest.raises(MedtlError, match=r"holds no model of medtl.*model\.json") as refused:
+        Bundle.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_damaged_weights_are_refused(bundle: Bundle, tmp_path: Path):
+    bundle.save(tmp_path)
+    weights = tmp_path / WEIGHTS_FILE
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(MedtlError, match="holds no model of medtl that can be read"):
+        Bundle.load(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused_in_one_line(bundle: Bundle, tmp_path: Path):
+    bundle.save(tmp_path)
+    settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"architecture": "alexnet"}))
+    with pytest.raises(MedtlError, match="holds no model of medtl") as refused:
+        Bundle.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_bundle_of_another_format_is_refused(bundle: Bundle, tmp_path: Path):
+    bundle.save(tmp_path)
+    settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"format": 99}))
+    with pytest.raises(MedtlError, match="another version of medtl"):
+        Bundle.load(tmp_path)

@@ -1,0 +1,96 @@
+"""The model card says what a clinician must know, and the tags hold the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from medtl.evaluation.intervals import Interval
+from medtl.evaluation.metrics import OVERALL
+from medtl.tracking.bundle import Bundle
+from medtl.tracking.card import MEASURES, CardFacts, SplitFacts, model_card, version_tags
+
+
+@pytest.fixture
+def facts(bundle: Bundle) -> CardFacts:
+    counts = {"clear": 30, "focal": 20, "diffuse": 10}
+    return CardFacts(
+        bundle,
+        (SplitFacts("train", 240, 80, counts), SplitFacts("test", 60, 20, counts)),
+        dict.fromkeys(OVERALL, Interval(0.5, 0.4, 0.6)) | {"auroc": Interval(0.91234, 0.85, 0.95)},
+        ("3 images | unreadable",),
+    )
+
+
+def test_the_card_has_its_parts(facts: CardFacts):
+    card = model_card(facts, "medtl-phantoms")
+    headings = [line for line in card.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# medtl-phantoms",
+        "## Intended use",
+        "## Data",
+        "## Scores on the test split",
+        "## Operating point",
+        "## Calibration",
+        "## How it was made",
+        "## Limits",
+    ]
+    assert "not cleared for diagnosis" in card
+    assert "| AUROC | 0.912 | 0.850 to 0.950 |" in card
+    assert "| test | 60 | 20 | 30 | 20 | 10 |" in card
+    assert "| focal | 0.400 |" in card
+    assert "temperature 1.500" in card
+    assert "from the layer `head` on" in card
+    assert "- 3 images | unreadable" in card
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_head(facts: CardFacts):
+    odd = dataclasses.replace(facts.bundle, classes=("a|b", "c\nd", "e"))
+    card = model_card(dataclasses.replace(facts, bundle=odd), "medtl-odd")
+    block: list[int] = []
+    for line in [*card.splitlines(), ""]:
+        if line.startswith("| "):
+            block.append(line.replace("\\|", "").count("|"))
+        else:
+            assert len(set(block)) <= 1
+            block = []
+
+
+def test_every_measure_of_the_interface_stands_in_the_card(facts: CardFacts):
+    one_each = {name: Interval(index / 10, 0, 1) for index, name in enumerate(OVERALL)}
+    card = model_card(dataclasses.replace(facts, scores=one_each), "medtl-phantoms")
+    assert set(MEASURES) == set(OVERALL)
+    for name, interval in one_each.items():
+        assert f"| {MEASURES[name][0]} | {interval.value:.3f} |" in card
+
+
+def test_an_interval_that_cannot_be_given_says_so(facts: CardFacts):
+    alone = {"auroc": Interval(0.9, math.nan, math.nan)}
+    card = model_card(dataclasses.replace(facts, scores=alone), "medtl-phantoms")
+    assert "| AUROC | 0.900 | none: too few patients |" in card
+
+
+def test_phantoms_and_few_patients_are_named_as_limits(facts: CardFacts):
+    card = model_card(facts, "medtl-phantoms")
+    assert "Phantoms are drawn by a program" in card
+    assert "only 20 patients" in card
+    real = dataclasses.replace(facts, bundle=dataclasses.replace(facts.bundle, data="chest"))
+    assert "drawn by a program" not in model_card(real, "medtl-chest")
+
+
+def test_two_classes_name_the_one_that_is_looked_for(facts: CardFacts):
+    two = dataclasses.replace(facts.bundle, classes=("normal", "bacteria"), thresholds=(0.6, 0.4))
+    card = model_card(dataclasses.replace(facts, bundle=two), "medtl-chest")
+    assert "The class looked for is `bacteria`" in card
+    assert "`bacteria` from its threshold on" in card
+
+
+def test_tags_hold_the_numbers(facts: CardFacts):
+    tags = version_tags(facts)
+    assert tags["test_auroc"] == "0.9123"
+    assert tags["test_auroc_low"] == "0.8500"
+    assert tags["medtl.architecture"] == "squeezenet1_1"
+    assert tags["medtl.data"] == "0123456789abcdef"
+    assert all(isinstance(value, str) and len(value) <= 5000 for value in tags.values())

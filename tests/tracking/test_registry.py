@@ -1,0 +1,178 @@
+"""The registry: one champion, moved by the gate, by hand and back; every version with its card."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from mlflow.models.model import ModelInfo
+from mlflow.tracking import MlflowClient
+
+from medtl.errors import MedtlError, ParameterError
+from medtl.evaluation.intervals import Interval
+from medtl.tracking.bundle import Bundle
+from medtl.tracking.card import CardFacts
+from medtl.tracking.gate import GateCases, Verdict
+from medtl.tracking.registry import (
+    champion_version,
+    gate,
+    newest_version,
+    promote_version,
+    register,
+    register_and_gate,
+    rollback,
+)
+
+NAME = "medtl-phantoms"
+LABELS = np.arange(90) % 3
+
+
+@pytest.fixture
+def facts(bundle: Bundle) -> CardFacts:
+    return CardFacts(bundle, (), {"auroc": Interval(0.9, 0.8, 0.95)})
+
+
+def scores(noise: float, seed: int) -> np.ndarray:
+    """Probabilities [90, 3] for LABELS, the worse the noisier."""
+    raised = np.exp(np.eye(3)[LABELS] + noise * np.random.default_rng(seed).normal(size=(90, 3)))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def challenge(
+    model: ModelInfo, facts: CardFacts, own: np.ndarray, of_champion: np.ndarray | None = None
+) -> Verdict:
+    """Registers a version with these scores; the champion, when it is asked, has the others."""
+
+    def score_champion(champion: Bundle) -> np.ndarray:
+        assert of_champion is not None, "the champion must not be scored"
+        assert champion.classes == facts.bundle.classes
+        return of_champion
+
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, own)
+    return register_and_gate(model, facts, NAME, cases, score_champion, 0.95, seed=0)
+
+
+def aliases() -> dict[str, int]:
+    found = MlflowClient().get_registered_model(NAME).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def test_the_gate_leaves_one_champion_and_the_last_loser(logged: ModelInfo, facts: CardFacts):
+    good, better = scores(1.0, 1), scores(0.2, 2)
+    assert challenge(logged, facts, good).promoted
+    assert aliases() == {"champion": 1}
+
+    worse = challenge(logged, facts, scores(3.0, 3), good)
+    assert (worse.promoted, worse.champion) == (False, 1)
+    assert aliases() == {"champion": 1, "challenger": 2}
+
+    winner = challenge(logged, facts, better, good)
+    assert winner.promoted
+    assert winner.difference.confidence > 0.95
+    assert aliases() == {"champion": 3, "challenger": 2}
+    assert champion_version(NAME) == newest_version(NAME) == 3
+    assert MlflowClient().get_model_version(NAME, "3").tags["medtl.gate"] == winner.reason
+
+
+def test_a_version_carries_its_card_and_its_numbers(logged: ModelInfo, facts: CardFacts):
+    version = register(logged, facts, NAME)
+    registered = MlflowClient().get_model_version(NAME, str(version))
+    assert registered.description.startswith(f"# {NAME}")
+    assert registered.tags["test_auroc"] == "0.9000"
+    assert registered.run_id == logged.run_id
+    assert aliases() == {}
+    assert champion_version(NAME) is None
+
+
+def test_a_champion_of_other_classes_is_not_compared(logged: ModelInfo, facts: CardFacts):
+    challenge(logged, facts, scores(1.0, 1))
+    other = dataclasses.replace(facts.bundle, classes=("benign", "malignant", "normal"))
+    verdict = challenge(logged, dataclasses.replace(facts, bundle=other), scores(0.1, 2))
+    assert (verdict.promoted, verdict.champion) == (False, 1)
+    assert "model_name of their own" in verdict.reason
+    assert aliases() == {"champion": 1}
+
+
+def test_a_challenger_that_another_search_overtook_is_compared_anew(
+    logged: ModelInfo, facts: CardFacts
+):
+    first, second, third = scores(3.0, 1), scores(0.1, 2), scores(1.0, 3)
+    challenge(logged, facts, first)
+    overtaking = register(logged, facts, NAME)
+    late = register(logged, facts, NAME)
+    asked = []
+
+    def score_champion(_: Bundle) -> np.ndarray:
+        asked.append(champion_version(NAME))
+        if len(asked) == 1:  # meanwhile another search ends, with a better model
+            promote_version(NAME, overtaking)
+            return first
+        return second
+
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, third)
+    verdict = gate(NAME, late, cases, score_champion, 0.95, seed=0)
+    assert asked == [1, overtaking]
+    assert not verdict.promoted
+    assert aliases() == {"champion": overtaking, "challenger": late}
+
+
+def test_by_hand_and_back_again(logged: ModelInfo, facts: CardFacts):
+    for _ in range(3):
+        register(logged, facts, NAME)
+    for version in (1, 2, 3):
+        verdict = promote_version(NAME, version)
+        assert (verdict.promoted, verdict.champion) == (True, version)
+    assert "before it was version 2" in verdict.reason
+    assert rollback(NAME).champion == 2
+    assert rollback(NAME).champion == 1
+    with pytest.raises(MedtlError, match=r"no previous champion.*one of 1, 2, 3"):
+        rollback(NAME)
+    assert aliases() == {"champion": 1}
+    promote_version(NAME, 3)
+    assert rollback(NAME).champion == 1
+
+
+def test_the_champion_again_changes_nothing(logged: ModelInfo, facts: CardFacts):
+    challenge(logged, facts, scores(1.0, 1))
+    assert "is the champion already" in promote_version(NAME, 1).reason
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, scores(1.0, 1))
+    assert gate(NAME, 1, cases, lambda _: pytest.fail("scored"), 0.95, seed=0).promoted
+    with pytest.raises(MedtlError, match="no previous champion"):
+        rollback(NAME)
+
+
+def test_a_promoted_challenger_is_no_challenger_any_more(logged: ModelInfo, facts: CardFacts):
+    good = scores(0.5, 1)
+    challenge(logged, facts, good)
+    challenge(logged, facts, scores(3.0, 2), good)
+    promote_version(NAME, 2)
+    assert aliases() == {"champion": 2}
+
+
+def test_rollback_knows_a_champion_that_was_crowned_in_the_ui(logged: ModelInfo, facts: CardFacts):
+    for _ in range(3):
+        register(logged, facts, NAME)
+    promote_version(NAME, 1)
+    MlflowClient().set_registered_model_alias(NAME, "champion", "2")
+    promote_version(NAME, 3)
+    assert rollback(NAME).champion == 2
+    assert rollback(NAME).champion == 1
+
+
+def test_rollback_passes_over_deleted_versions(logged: ModelInfo, facts: CardFacts):
+    for version in (1, 2, 3):
+        register(logged, facts, NAME)
+        promote_version(NAME, version)
+    MlflowClient().delete_model_version(NAME, "2")
+    assert rollback(NAME).champion == 1
+
+
+def test_wrong_names_and_versions_are_wrong_parameters(logged: ModelInfo, facts: CardFacts):
+    register(logged, facts, NAME)
+    with pytest.raises(ParameterError, match=f"model_name=nobody is not allowed.*{NAME}"):
+        rollback("nobody")
+    with pytest.raises(ParameterError, match="version=7 is not allowed: one of 1"):
+        promote_version(NAME, 7)
+    with pytest.raises(ParameterError, match="model_name=a/b is not allowed"):
+        register(logged, facts, "a/b")
