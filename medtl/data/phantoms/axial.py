@@ -6,6 +6,8 @@ phantoms, but with shapes and textures that a network can carry over.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from medtl.data.phantoms import findings
@@ -20,15 +22,14 @@ def draw(random: np.random.Generator, finding: str, size: int) -> np.ndarray:
     x, y = pose.grid(size)
     width, height = random.uniform(0.82, 0.94), random.uniform(0.62, 0.76)
     outline = ellipse(x, y, (0, 0), (width, height))
-    lungs = _lungs(random, x, y, height) * soft(outline + np.float32(0.2), 0.02)
+    lungs = _lungs(random, x, y, height) * soft(outline + 0.2, 0.02)
     density = 0.55 * soft(outline, 0.015) + 0.3 * soft(outline + random.uniform(0.06, 0.14), 0.02)
     density = density + _bones(random, x, y, width, height)
     density = density + 0.12 * soft(ellipse(x, y, (0.08, -0.1), (0.22, 0.28), 0.4), 0.02)
-    air = np.float32(random.uniform(0.6, 0.75))
-    density = density - lungs * (
-        air - _vessels(random, x, y) - _opacity(random, finding, x, y, lungs)
-    )
-    return _shown(random, density)
+    air = random.uniform(0.6, 0.75)
+    vessels = _vessels(random, x, y)
+    opacity = _opacity(random, finding, x, y, lungs)
+    return _shown(random, density - lungs * (air - vessels - opacity))
 
 
 def _lungs(random: np.random.Generator, x: Field, y: Field, height: float) -> Field:
@@ -49,29 +50,29 @@ def _bones(random: np.random.Generator, x: Field, y: Field, width: float, height
     arch = ridge(ellipse(x, y, (0, height - 0.13), (0.1, 0.08)), 0.04)
     breastbone = soft(ellipse(x, y, (0, 0.13 - height), (0.12, 0.04)), 0.02)
     ring = ridge(ellipse(x, y, (0, 0), (width - 0.13, height - 0.12)), 0.035)
-    around = np.arctan2(y / np.float32(height), x / np.float32(width))
+    around = np.arctan2(y / height, x / width)
     bars = soft(-np.sin(around * int(random.integers(9, 13)) + random.uniform(0, 6)), 0.4)
     return 0.5 * (vertebra + arch + breastbone + 0.8 * ring * bars) - 0.2 * canal
 
 
 def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
     """Vessels cut across and along: few bright spots, denser towards the middle."""
-    spots = soft(np.float32(1.7) - smooth_noise(random, len(x), 18), 0.3)
-    return np.float32(random.uniform(0.1, 0.3)) * spots * np.exp(-np.abs(x))
+    spots = soft(1.7 - smooth_noise(random, len(x), 18), 0.3)
+    return random.uniform(0.1, 0.3) * spots * np.exp(-np.abs(x))
 
 
 def _opacity(
     random: np.random.Generator, finding: str, x: Field, y: Field, lungs: Field
-) -> Field | np.float32:
+) -> Field | float:
     """What the finding adds to the lungs."""
     size = len(x)
-    strength = np.float32(random.uniform(0.5, 0.85))
+    strength = random.uniform(0.5, 0.85)
     if finding in ("nodule", "cavity"):
         centre = somewhere(random, x, y, lungs)
         shape = findings.nodule if finding == "nodule" else findings.cavity
         return strength * shape(random, x, y, centre, random.uniform(0.1, 0.18))
     if finding == "none":
-        return np.float32(0)
+        return 0.0
     texture = {
         "network": lambda: findings.network(random, size),
         "dots": lambda: findings.dots(random, size),
@@ -84,10 +85,10 @@ def _opacity(
 def _shown(random: np.random.Generator, density: Field) -> np.ndarray:
     """The slice in a random display window, with streaks of noise as reconstruction leaves."""
     size = len(density)
-    grain, streaks = random.uniform(0.01, 0.04), np.float32(0.03)
+    grain, streaks = random.uniform(0.01, 0.04), 0.03
     low, wide = random.uniform(-0.25, -0.05), random.uniform(1.1, 1.6)
-    gamma = np.exp(random.normal(0, 0.2))
+    gamma = math.exp(random.normal(0, 0.2))
     density = density + streaks * smooth_noise(random, size, 5)
-    density = density + np.float32(grain) * random.standard_normal((size, size), np.float32)
-    shown = np.clip((density - np.float32(low)) / np.float32(wide), 0, 1)
-    return (255 * shown ** np.float32(gamma)).astype(np.uint8)
+    density = density + grain * random.standard_normal((size, size), np.float32)
+    shown = np.clip((density - low) / wide, 0, 1)
+    return (255 * shown**gamma).astype(np.uint8)

@@ -7,6 +7,7 @@ so that no single pixel tells the class.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,8 @@ def draw(random: np.random.Generator, anatomy: Anatomy, finding: str, size: int)
     lungs = _lungs(random, anatomy, x, y)
     opacity = _opacity(random, finding, x, y, lungs)
     depth = _trunk(anatomy, x, y) + _bones(random, anatomy, x, y) + _heart(anatomy, x, y)
-    air = np.float32(random.uniform(0.75, 1.0))
-    vessels = np.float32(anatomy.vessels) * _vessels(random, x, y)
+    air = random.uniform(0.75, 1.0)
+    vessels = anatomy.vessels * _vessels(random, x, y)
     depth = depth - lungs * (air - vessels - opacity)
     return _exposed(random, depth + _devices(random, x, y))
 
@@ -67,7 +68,7 @@ def _lungs(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) ->
         radii = (anatomy.lung_width, anatomy.lung_height)
         outline = ellipse(x, y, (centre, 0.1), radii, turn=side * -0.10)
         base = anatomy.diaphragm + breath + (0.05 if side > 0 else 0.0)
-        dome = y - np.float32(base) - np.float32(1.1) * (x - np.float32(centre * 0.9)) ** 2
+        dome = y - base - 1.1 * (x - centre * 0.9) ** 2
         lungs = np.maximum(lungs, soft(outline, 0.035) * soft(dome, 0.025))
     return lungs
 
@@ -77,86 +78,97 @@ def _trunk(anatomy: Anatomy, x: Field, y: Field) -> Field:
     side = np.abs(x)
     torso = soft(ellipse(x, y, (0, 0.9), (0.93 + 0.2 * anatomy.fat, 2.1)), 0.03)
     arms = soft(ellipse(x, y, (0, -0.12), (1.2, 0.42)), 0.05)
-    slope = soft(y + np.float32(0.72) - 0.4 * side * side, 0.04) * soft(0.27 - side, 0.06)
-    thickness = np.float32(1.2 + anatomy.fat) + np.float32(0.22) * y
-    windpipe = ridge(x, 0.055) * soft(y + np.float32(0.22), 0.05)
+    slope = soft(y + 0.72 - 0.4 * side * side, 0.04) * soft(0.27 - side, 0.06)
+    thickness = 1.2 + anatomy.fat + 0.22 * y
+    windpipe = ridge(x, 0.055) * soft(y + 0.22, 0.05)
     return np.maximum(torso, 0.9 * arms) * (1 - slope) * (thickness - 0.25 * windpipe)
 
 
 def _bones(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) -> Field:
     """Spine, posterior and anterior ribs and clavicles."""
-    gap, side = np.float32(anatomy.rib_gap), np.abs(x)
+    gap, side = anatomy.rib_gap, np.abs(x)
     chest = soft(ellipse(x, y, (0, 0.12), (0.82, 0.88)), 0.04) * soft(y - 0.62, 0.15)
-    start = np.float32(random.uniform(0, anatomy.rib_gap))
+    start = random.uniform(0, anatomy.rib_gap)
     posterior = _bands(y - start - 0.75 * side * side + 0.16 * side, gap, 0.27)
-    anterior = _bands(y - start + 0.55 * side, gap * np.float32(1.1), 0.22)
+    anterior = _bands(y - start + 0.55 * side, gap * 1.1, 0.22)
     ribs = chest * soft(0.1 - side, 0.03) * posterior
     ribs = ribs + 0.55 * chest * soft(0.38 - side, 0.08) * anterior
-    vertebrae = 0.8 + 0.2 * np.cos(y * np.float32(2 * np.pi / anatomy.rib_gap))
-    spine = soft(side - np.float32(0.085), 0.025) * vertebrae
-    clavicles = ridge(y + np.float32(0.6) + 0.22 * side, 0.045)
+    vertebrae = 0.8 + 0.2 * np.cos(y * (2 * math.pi / anatomy.rib_gap))
+    spine = soft(side - 0.085, 0.025) * vertebrae
+    clavicles = ridge(y + 0.6 + 0.22 * side, 0.045)
     clavicles = clavicles * soft(0.06 - side, 0.03) * soft(side - 0.6, 0.05)
-    return np.float32(anatomy.rib_density) * (ribs + clavicles) + np.float32(0.3) * spine
+    return anatomy.rib_density * (ribs + clavicles) + 0.3 * spine
 
 
-def _bands(height: Field, gap: np.float32, width: float) -> Field:
+def _bands(height: Field, gap: float, width: float) -> Field:
     """Ribs: bands `gap` apart that fill `width` of it, brighter at their edges as bone is."""
     phase = np.abs(height / gap - np.round(height / gap))
-    return soft(phase - np.float32(width), 0.05) * (0.7 + 0.6 * phase / np.float32(width))
+    return soft(phase - width, 0.05) * (0.7 + 0.6 * phase / width)
 
 
 def _heart(anatomy: Anatomy, x: Field, y: Field) -> Field:
-    """Heart to the patient's left (the image's right), mediastinum and what lies below."""
+    """Heart to the patient's left (the image's right), and the great vessels above it."""
     width = anatomy.heart_width
     heart = soft(ellipse(x, y, (0.10, 0.22), (width, 0.27), turn=0.5), 0.03)
     vessels = soft(ellipse(x, y, (0.02, -0.25), (0.13, 0.42)), 0.03)
-    return np.float32(0.62) * np.maximum(heart, np.float32(0.7) * vessels)
+    return 0.62 * np.maximum(heart, 0.7 * vessels)
 
 
 def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
     """Vessels that branch out of the two hila and thin out towards the edge of the lung."""
     bend = smooth_noise(random, len(x), 6)
-    total = np.float32(0.3) * bend
+    total = 0.3 * bend
     for side in (-1, 1):
-        dx, dy = x - np.float32(side * 0.2), y - np.float32(0.02)
+        dx, dy = x - side * 0.2, y - 0.02
         far = np.sqrt(dx * dx + dy * dy)
         turns = int(random.integers(5, 8))
-        around = np.arctan2(dy, dx * side) * turns + random.uniform(0, np.pi) + 0.9 * bend
-        branch = ridge(np.sin(around) * far / turns, 0.014) * np.exp(-far / np.float32(0.33))
+        around = np.arctan2(dy, dx * side) * turns + random.uniform(0, math.pi) + 0.9 * bend
+        branch = ridge(np.sin(around) * far / turns, 0.014) * np.exp(-far / 0.33)
         total = total + branch * soft(-side * x, 0.02)
     return total
 
 
 def _opacity(
     random: np.random.Generator, finding: str, x: Field, y: Field, lungs: Field
-) -> Field | np.float32:
+) -> Field | float:
     """What the finding adds to the lung."""
     if finding == "focal":
-        centre = somewhere(random, x, y, lungs)
-        radius = random.uniform(0.11, 0.19)
-        shape = findings.nodule if random.random() < 0.75 else findings.cavity
-        return np.float32(random.uniform(0.55, 0.85)) * shape(random, x, y, centre, radius)
+        return _focal(random, x, y, lungs)
     if finding == "diffuse":
-        size = len(x)
-        pattern = random.choice(3)
-        texture = (
-            findings.network(random, size),
-            findings.dots(random, size),
-            findings.stripes(random, size, x, y),
-        )[pattern]
-        where = 0.25 + 0.75 * findings.haze(random, size, 3)
-        cloud = np.float32(random.uniform(0.0, 0.25)) * findings.haze(random, size)
-        return where * (np.float32(random.uniform(0.45, 0.7)) * texture + cloud)
-    return np.float32(0)
+        return _diffuse(random, x, y)
+    return 0.0
 
 
-def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | np.float32:
+def _focal(random: np.random.Generator, x: Field, y: Field, lungs: Field) -> Field:
+    """One nodule, or now and then a cavity, somewhere in the lungs."""
+    centre = somewhere(random, x, y, lungs)
+    radius = random.uniform(0.11, 0.19)
+    shape = findings.nodule if random.random() < 0.75 else findings.cavity
+    return random.uniform(0.55, 0.85) * shape(random, x, y, centre, radius)
+
+
+def _diffuse(random: np.random.Generator, x: Field, y: Field) -> Field:
+    """A net, dots or stripes all over the lungs, here more and there less, under a thin cloud."""
+    size = len(x)
+    pattern = random.integers(3)
+    if pattern == 0:
+        texture = findings.network(random, size)
+    elif pattern == 1:
+        texture = findings.dots(random, size)
+    else:
+        texture = findings.stripes(random, size, x, y)
+    where = 0.25 + 0.75 * findings.haze(random, size, 3)
+    cloud = random.uniform(0.0, 0.25) * findings.haze(random, size)
+    return where * (random.uniform(0.45, 0.7) * texture + cloud)
+
+
+def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | float:
     """In some images, whatever the finding: a tube or wire across the chest."""
     if random.random() > 0.25:
-        return np.float32(0)
-    a, b, c = random.normal(0, 0.35, 3)
-    bent = x - np.float32(a) - np.float32(b) * y - np.float32(c) * y * y
-    return np.float32(0.35) * ridge(bent, 0.014) * soft(y - random.uniform(-0.2, 0.7), 0.02)
+        return 0.0
+    a, b, c = random.normal(0, 0.35, 3).tolist()
+    bent = x - a - b * y - c * y * y
+    return 0.35 * ridge(bent, 0.014) * soft(y - random.uniform(-0.2, 0.7), 0.02)
 
 
 def _exposed(random: np.random.Generator, depth: Field) -> np.ndarray:
@@ -164,9 +176,9 @@ def _exposed(random: np.random.Generator, depth: Field) -> np.ndarray:
     size = len(depth)
     scatter, quanta = random.uniform(0.02, 0.08), random.uniform(0.01, 0.035)
     centre, width = random.uniform(0.65, 1.0), random.uniform(0.6, 1.0)
-    gain, gamma = random.uniform(0.75, 1.0), np.exp(random.normal(0, 0.2))
-    depth = depth + np.float32(scatter) * smooth_noise(random, size, 3)
+    gain, gamma = random.uniform(0.75, 1.0), math.exp(random.normal(0, 0.2))
+    depth = depth + scatter * smooth_noise(random, size, 3)
     noise = random.standard_normal((size, size), dtype=np.float32)
-    depth = depth + np.float32(quanta) * np.exp(np.float32(0.5) * depth) * noise
-    shown = soft(np.float32(centre) - depth, width)
-    return (np.float32(255 * gain) * shown ** np.float32(gamma)).astype(np.uint8)
+    depth = depth + quanta * np.exp(0.5 * depth) * noise
+    shown = soft(centre - depth, width)
+    return (255 * gain * shown**gamma).astype(np.uint8)

@@ -6,6 +6,8 @@ the finding is at its densest.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from medtl.data.phantoms.shapes import Field, ellipse, ridge, smooth_noise, soft
@@ -23,15 +25,15 @@ def cavity(
 ) -> Field:
     """One opacity with a clear middle: a wall of about a third of the radius."""
     distance = _uneven(random, x, y, centre, radius)
-    return ridge(distance + np.float32(0.25 * radius), 0.28 * radius)
+    return ridge(distance + 0.25 * radius, 0.28 * radius)
 
 
 def _uneven(
     random: np.random.Generator, x: Field, y: Field, centre: tuple[float, float], radius: float
 ) -> Field:
     long = radius * random.uniform(1.0, 1.4)
-    distance = ellipse(x, y, centre, (long, radius), random.uniform(0, np.pi))
-    return distance + np.float32(0.18 * radius) * smooth_noise(random, len(x), 12)
+    distance = ellipse(x, y, centre, (long, radius), random.uniform(0, math.pi))
+    return distance + 0.18 * radius * smooth_noise(random, len(x), 12)
 
 
 def network(random: np.random.Generator, size: int, cells: int = 20) -> Field:
@@ -41,16 +43,16 @@ def network(random: np.random.Generator, size: int, cells: int = 20) -> Field:
 
 def stripes(random: np.random.Generator, size: int, x: Field, y: Field) -> Field:
     """Septal lines: thin, nearly parallel, bent and broken off here and there."""
-    angle = random.uniform(0, np.pi)
-    along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
-    bent = along * np.float32(random.uniform(20, 26)) + 0.9 * smooth_noise(random, size, 4)
+    angle = random.uniform(0, math.pi)
+    along = x * math.cos(angle) + y * math.sin(angle)
+    bent = along * random.uniform(20, 26) + 0.9 * smooth_noise(random, size, 4)
     broken = soft(-smooth_noise(random, size, 9) - 0.3, 0.5)
     return ridge(np.sin(bent), 0.45) * broken
 
 
 def dots(random: np.random.Generator, size: int, cells: int = 26) -> Field:
     """Miliary pattern: many small round opacities."""
-    return soft(np.float32(1.1) - smooth_noise(random, size, cells), 0.35)
+    return soft(1.1 - smooth_noise(random, size, cells), 0.35)
 
 
 def haze(random: np.random.Generator, size: int, cells: int = 5) -> Field:

@@ -5,12 +5,13 @@ All shapes live in body coordinates: x to the right, y downwards, the image's ha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 Field = np.ndarray
-"""float32 [S, S], a value for each pixel."""
+"""float32 [S, S], a value for each pixel; scalars beside it are plain floats, so it stays that."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,28 @@ class Pose:
     @classmethod
     def drawn(cls, random: np.random.Generator, turn: float, shift: float, scale: float) -> Pose:
         """A random pose; `turn`, `shift` and `scale` are standard deviations."""
-        common = float(np.exp(random.normal(0, scale)))
-        stretch = float(np.exp(random.normal(0, scale / 3)))
-        dx, dy = random.normal(0, shift, 2)
+        common = math.exp(random.normal(0, scale))
+        stretch = math.exp(random.normal(0, scale / 3))
         return cls(
-            float(random.normal(0, turn)),
-            (float(dx), float(dy)),
-            (common * stretch, common / stretch),
+            turn=random.normal(0, turn),
+            shift=(random.normal(0, shift), random.normal(0, shift)),
+            scale=(common * stretch, common / stretch),
         )
 
     def grid(self, size: int) -> tuple[Field, Field]:
         """Body coordinates (x, y) of every pixel of an image of `size` x `size` pixels."""
         line = ((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1
         x, y = line[None, :] - self.shift[0], line[:, None] - self.shift[1]
-        cosine, sine = np.float32(np.cos(self.turn)), np.float32(np.sin(self.turn))
+        cosine, sine = math.cos(self.turn), math.sin(self.turn)
         return (
-            (cosine * x + sine * y) / np.float32(self.scale[0]),
-            (cosine * y - sine * x) / np.float32(self.scale[1]),
+            (cosine * x + sine * y) / self.scale[0],
+            (cosine * y - sine * x) / self.scale[1],
         )
 
 
 def soft(distance: Field, edge: float) -> Field:
     """1 where `distance` is below 0, 0 above, with a smooth edge of about `edge` half widths."""
-    return 0.5 - 0.5 * np.tanh(distance / np.float32(edge))
+    return 0.5 - 0.5 * np.tanh(distance / edge)
 
 
 def ellipse(
@@ -57,16 +57,16 @@ def ellipse(
     turn: float = 0.0,
 ) -> Field:
     """About the distance to an ellipse's edge: negative inside, positive outside."""
-    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
-    along = (cosine * dx + sine * dy) / np.float32(radii[0])
-    across = (cosine * dy - sine * dx) / np.float32(radii[1])
-    return (np.sqrt(along * along + across * across) - 1) * np.float32(min(radii))
+    cosine, sine = math.cos(turn), math.sin(turn)
+    dx, dy = x - centre[0], y - centre[1]
+    along = (cosine * dx + sine * dy) / radii[0]
+    across = (cosine * dy - sine * dx) / radii[1]
+    return (np.sqrt(along * along + across * across) - 1) * min(radii)
 
 
 def ridge(distance: Field, width: float) -> Field:
     """A line where `distance` crosses 0: 1 on the line, falling off within `width`."""
-    scaled = distance * np.float32(1 / width)
+    scaled = distance * (1 / width)
     return 1 / (1 + scaled * scaled * scaled * scaled)
 
 
@@ -91,7 +91,7 @@ def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
     tall = np.ascontiguousarray(tall.T)
     field = sum(weight * tall[first + k] for k, weight in enumerate(weights))
     # 151/315 is the mean square of the spline along each of the two axes.
-    return field * np.float32(315 / 151)
+    return field * (315 / 151)
 
 
 def somewhere(random: np.random.Generator, x: Field, y: Field, mask: Field) -> tuple[float, float]:
