@@ -58,7 +58,7 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
     def highest_youden(true: np.ndarray, false: np.ndarray) -> int:
         return int(np.argmax(true / true[-1] - false / false[-1]))
 
-    return thresholds_where(labels, probabilities, highest_youden)
+    return _thresholds_where(labels, probabilities, highest_youden)
 
 
 def operating_points_at(
@@ -69,10 +69,10 @@ def operating_points_at(
     def first_sensitive(true: np.ndarray, false: np.ndarray) -> int:
         return int(np.argmax(true >= sensitivity * true[-1]))
 
-    return thresholds_where(labels, probabilities, first_sensitive)
+    return _thresholds_where(labels, probabilities, first_sensitive)
 
 
-def thresholds_where(
+def _thresholds_where(
     labels: np.ndarray,
     probabilities: np.ndarray,
     choose: Callable[[np.ndarray, np.ndarray], int],

@@ -24,7 +24,7 @@ def delong_interval(positive: np.ndarray, scores: np.ndarray) -> Interval:
     Raises:
         MedtlError: there are fewer than two positives or two negatives.
     """
-    above, below = placements(positive, scores)
+    above, below = _placements(positive, scores)
     area = above.mean()
     half = Z95 * np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
     return Interval(float(area), max(0.0, float(area - half)), min(1.0, float(area + half)))
@@ -38,7 +38,7 @@ def delong_difference(
     `confidence` is the normal probability that b's area is the higher (one less the one-sided p).
     Arguments and errors as in `delong_interval`.
     """
-    of_a, of_b = placements(positive, scores_a), placements(positive, scores_b)
+    of_a, of_b = _placements(positive, scores_a), _placements(positive, scores_b)
     above, below = of_b[0] - of_a[0], of_b[1] - of_a[1]
     value = above.mean()
     error = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
@@ -47,7 +47,7 @@ def delong_difference(
     return Difference(float(value), float(low), float(high), float(confidence))
 
 
-def placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each positive the share of negatives below it, for each negative of positives above.
 
     Ties count half. The mean of either is the area under the ROC curve.

@@ -42,13 +42,13 @@ class DomainReference:
         """
         size = min(KEPT_IMAGES, len(train_features))
         drawn = np.random.default_rng(seed).choice(len(train_features), size, replace=False)
-        reference = cls(unit(train_features[np.sort(drawn)]).astype(np.float16), np.inf)
+        reference = cls(_unit(train_features[np.sort(drawn)]).astype(np.float16), np.inf)
         distances = reference.distance(valid_features)
         return cls(reference.features, float(np.quantile(distances, FAMILIAR_SHARE)))
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Distance float32 [B] of `features` [B, F] to their 5th nearest training image."""
-        nearness = unit(features) @ unit(self.features).T
+        nearness = _unit(features) @ _unit(self.features).T
         neighbour = min(NEIGHBOUR, len(self.features))
         nearest = np.partition(nearness, -neighbour, axis=1)[:, -neighbour]
         return np.sqrt(np.maximum(2 - 2 * nearest, 0))
@@ -73,7 +73,7 @@ class DomainReference:
         return cls(tensors["features"].numpy(), tensors["threshold"].item())
 
 
-def unit(features: np.ndarray) -> np.ndarray:
+def _unit(features: np.ndarray) -> np.ndarray:
     """Rows [B, F] scaled to length one, float32; a row of zeros stays zero."""
     features = np.asarray(features, dtype=np.float32)
     length = np.linalg.norm(features, axis=1, keepdims=True)

@@ -40,7 +40,7 @@ def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Ten
     Raises:
         MedtlError: nothing that crosses the cut has places.
     """
-    activation, gradient = map_and_gradient(halves, images, class_index)
+    activation, gradient = _map_and_gradient(halves, images, class_index)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     heat = (weights * activation).sum(dim=1, keepdim=True).relu()
     heat = nn.functional.interpolate(heat, images.shape[-2:], mode="bilinear")[:, 0]
@@ -48,7 +48,7 @@ def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Ten
     return (heat / strongest.clamp_min(torch.finfo(heat.dtype).tiny)).cpu().numpy()
 
 
-def map_and_gradient(
+def _map_and_gradient(
     halves: Cut, images: Tensor, class_index: int | Sequence[int] | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The map that crosses the cut and the gradient of the class score on it, float32 [B, C, H, W].

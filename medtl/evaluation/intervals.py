@@ -83,7 +83,7 @@ def measure(
     whole = cases.metrics(np.ones((1, len(cases.actual))))
     draws = [cases.metrics(weights) for weights in resamplings(patients, seed, resamples)]
     summary = {
-        name: interval(whole.overall[name], [draw.overall[name] for draw in draws])
+        name: _interval(whole.overall[name], [draw.overall[name] for draw in draws])
         for name in OVERALL
     }
     columns: dict[str, Sequence] = {
@@ -92,7 +92,7 @@ def measure(
     }
     for name in PER_CLASS:
         intervals = [
-            interval(
+            _interval(
                 whole.per_class[name][:, index], [draw.per_class[name][:, index] for draw in draws]
             )
             for index in range(len(classes))
@@ -130,8 +130,8 @@ def paired_difference(
         return b.metrics(weights).overall[metric] - a.metrics(weights).overall[metric]
 
     draws = [differences(weights) for weights in resamplings(patients, seed, resamples)]
-    bounds = interval(differences(np.ones((1, len(labels)))), draws)
-    drawn = numbers(draws)
+    bounds = _interval(differences(np.ones((1, len(labels)))), draws)
+    drawn = _numbers(draws)
     confidence = np.mean((drawn > 0) + 0.5 * (drawn == 0)) if len(drawn) else np.nan
     return Difference(bounds.value, bounds.low, bounds.high, float(confidence))
 
@@ -155,14 +155,14 @@ def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.
         yield times[:, codes].astype(np.float64)
 
 
-def interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
+def _interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
     """The value [1] with the 2.5th and 97.5th percentile of its draws, those that are numbers."""
-    drawn = numbers(draws)
+    drawn = _numbers(draws)
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
     return Interval(float(value[0]), float(low), float(high))
 
 
-def numbers(draws: Sequence[np.ndarray]) -> np.ndarray:
+def _numbers(draws: Sequence[np.ndarray]) -> np.ndarray:
     """All draws in one array, without those that are not numbers."""
     joined = np.concatenate([*draws, np.empty(0)])
     return joined[~np.isnan(joined)]

@@ -67,17 +67,17 @@ class ScoredCases:
         classes = probabilities.shape[1]
         chosen = probabilities.argmax(axis=1)
         decisions = chosen if decisions is None else np.asarray(decisions)
-        actual = one_hot(labels, classes)
+        actual = _one_hot(labels, classes)
         confidence = probabilities.max(axis=1)
         right = (chosen == labels).astype(np.float64)
         squared_error = np.square(probabilities - actual).sum(axis=1)
         return cls(
             actual=actual,
-            decided=one_hot(decisions, classes),
+            decided=_one_hot(decisions, classes),
             rankings=tuple(
                 Ranking.of(labels == index, probabilities[:, index]) for index in range(classes)
             ),
-            calibration=one_hot(calibration_bin(confidence), CALIBRATION_BINS)
+            calibration=_one_hot(calibration_bin(confidence), CALIBRATION_BINS)
             * (right - confidence)[:, None],
             squared_error=squared_error / 2 if classes == 2 else squared_error,
         )
@@ -99,14 +99,14 @@ class ScoredCases:
         per_class = self._per_class(weights, total)
         overall = {
             "accuracy": self._agreed(weights).sum(axis=1) / total,
-            "balanced_accuracy": mean_over_classes(per_class["sensitivity"]),
+            "balanced_accuracy": _mean_over_classes(per_class["sensitivity"]),
             "mcc": self._matthews(weights, total),
             "ece": np.abs(weights @ self.calibration).sum(axis=1) / total,
             "brier": weights @ self.squared_error / total,
         }
         for name in ("auroc", "auprc", "f1", "sensitivity", "specificity"):
             columns = per_class[name]
-            overall[name] = columns[:, 1] if columns.shape[1] == 2 else mean_over_classes(columns)
+            overall[name] = columns[:, 1] if columns.shape[1] == 2 else _mean_over_classes(columns)
         return Metrics({name: overall[name] for name in OVERALL}, per_class)
 
     def _agreed(self, weights: np.ndarray) -> np.ndarray:
@@ -119,10 +119,10 @@ class ScoredCases:
         negatives = total[:, None] - actual
         present = actual > 0
         return {
-            "sensitivity": ratio(agreed, actual),
-            "specificity": ratio(negatives - (decided - agreed), negatives),
-            "precision": np.where(present, ratio(agreed, decided), np.nan),
-            "f1": np.where(present, ratio(2 * agreed, actual + decided), np.nan),
+            "sensitivity": _ratio(agreed, actual),
+            "specificity": _ratio(negatives - (decided - agreed), negatives),
+            "precision": np.where(present, _ratio(agreed, decided), np.nan),
+            "f1": np.where(present, _ratio(2 * agreed, actual + decided), np.nan),
             "auroc": np.stack([roc for roc, _ in areas], axis=1),
             "auprc": np.stack([average for _, average in areas], axis=1),
         }
@@ -132,7 +132,7 @@ class ScoredCases:
         agreed = self._agreed(weights).sum(axis=1)
         covariance = agreed * total - (actual * decided).sum(axis=1)
         spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (decided**2).sum(axis=1))
-        return np.where(spread > 0, ratio(covariance, np.sqrt(spread)), 0.0)
+        return np.where(spread > 0, _ratio(covariance, np.sqrt(spread)), 0.0)
 
 
 def checked(probabilities: np.ndarray) -> np.ndarray:
@@ -154,17 +154,17 @@ def calibration_bin(confidence: np.ndarray) -> np.ndarray:
     return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
 
 
-def one_hot(indices: np.ndarray, size: int) -> np.ndarray:
+def _one_hot(indices: np.ndarray, size: int) -> np.ndarray:
     """Rows of the identity, float64 [N, size]."""
     return np.eye(size)[indices]
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, NaN where `whole` is zero."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole != 0)
 
 
-def mean_over_classes(columns: np.ndarray) -> np.ndarray:
+def _mean_over_classes(columns: np.ndarray) -> np.ndarray:
     """The mean of each row [R, K] over what is a number; NaN for a row without any."""
     present = ~np.isnan(columns)
-    return ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))
+    return _ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))

@@ -28,7 +28,7 @@ def explanation_cut(network: nn.Module, image_size: int) -> Cut:
     Raises:
         MedtlError: the network has no such map at this image size.
     """
-    point = next(lone_maps(network, image_size), None)
+    point = next(_lone_maps(network, image_size), None)
     if point is None:
         raise MedtlError(
             f"{type(network).__name__} has no map of {LEAST_SIDE} x {LEAST_SIDE} places at "
@@ -37,10 +37,10 @@ def explanation_cut(network: nn.Module, image_size: int) -> Cut:
     return cut(network, point, image_size)
 
 
-def lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
+def _lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
     """The points that a map crosses and nothing else that depends on the image, deepest first."""
     graph = trace(network)
-    values, gradients = values_and_gradients(network, graph, image_size)
+    values, gradients = _values_and_gradients(network, graph, image_size)
     last_use = {node: max(graph.places[user] for user in node.users) for node in values}
     for node in reversed(values):
         if node.op == "placeholder" or places_a_side(values[node].shape[1:]) < LEAST_SIDE:
@@ -51,7 +51,7 @@ def lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
             yield CutPoint(f"operation {place + 1}", place + 1)
 
 
-def values_and_gradients(
+def _values_and_gradients(
     network: nn.Module, graph: Graph, image_size: int
 ) -> tuple[dict[fx.Node, Tensor], dict[fx.Node, Tensor]]:
     """The tensors that a random image becomes on its way to the scores, in forward order.
@@ -61,7 +61,7 @@ def values_and_gradients(
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, image_size, image_size, generator=generator)
     images = images.to(next(network.parameters())).requires_grad_(True)
-    recorder = Recorder(network, graph=graph.nodes[0].graph)
+    recorder = _Recorder(network, graph=graph.nodes[0].graph)
     of_images = {graph.nodes[0]}
     for node in graph.nodes:
         if not of_images.isdisjoint(node.all_input_nodes) and node.users:
@@ -79,7 +79,7 @@ def values_and_gradients(
     return values, dict(zip(values, gradients, strict=True))
 
 
-class Recorder(fx.Interpreter):
+class _Recorder(fx.Interpreter):
     """Runs a network operation by operation and keeps the value of each."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:

@@ -29,14 +29,14 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray, per_class: pd.Data
     `labels` int [N], `probabilities` [N, K]; `per_class` is the table of `Measures`, whose areas
     and intervals stand in the legend. With two classes only the second, the positive one, is drawn.
     """
-    figure = sheet("ROC curve", subtitle(labels, per_class), width=7.0, height=5.6)
-    axes = unit_square(figure, "False positive rate (1 - specificity)", "Sensitivity")
+    figure = sheet("ROC curve", _subtitle(labels, per_class), width=7.0, height=5.6)
+    axes = _unit_square(figure, "False positive rate (1 - specificity)", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-    for index, row in drawn_classes(per_class):
+    for index, row in _drawn_classes(per_class):
         true, false = Ranking.of(labels == index, probabilities[:, index]).curve()
-        rate_true, rate_false = from_zero(true / true[-1]), from_zero(false / false[-1])
-        axes.plot(rate_false, rate_true, **line(index, row, "auroc"))
-        mark(axes, index, 1 - row["specificity"], row["sensitivity"])
+        rate_true, rate_false = _from_zero(true / true[-1]), _from_zero(false / false[-1])
+        axes.plot(rate_false, rate_true, **_line(index, row, "auroc"))
+        _mark(axes, index, 1 - row["specificity"], row["sensitivity"])
     key(axes, "lower right", "Area under the curve (95 % interval)")
     return finished(figure)
 
@@ -48,17 +48,17 @@ def precision_recall_curves(
 
     Arguments as in `roc_curves`.
     """
-    figure = sheet("Precision and recall", subtitle(labels, per_class), width=7.0, height=5.6)
-    axes = unit_square(figure, "Recall (sensitivity)", "Precision (positive predictive value)")
-    for index, row in drawn_classes(per_class):
+    figure = sheet("Precision and recall", _subtitle(labels, per_class), width=7.0, height=5.6)
+    axes = _unit_square(figure, "Recall (sensitivity)", "Precision (positive predictive value)")
+    for index, row in _drawn_classes(per_class):
         true, false = Ranking.of(labels == index, probabilities[:, index]).curve()
         recall, precision = true / true[-1], true / (true + false)
         # A step: between two thresholds recall cannot be had at the better one's precision.
         axes.step(
-            from_zero(recall),
+            _from_zero(recall),
             np.append(precision[:1], precision),
             where="pre",
-            **line(index, row, "auprc"),
+            **_line(index, row, "auprc"),
         )
         axes.axhline(
             np.mean(labels == index),
@@ -67,42 +67,42 @@ def precision_recall_curves(
             alpha=0.7,
             linestyle=(0, (1, 3)),
         )
-        mark(axes, index, row["sensitivity"], row["precision"])
+        _mark(axes, index, row["sensitivity"], row["precision"])
     key(axes, "lower left", "Average precision (95 % interval)")
     return finished(figure)
 
 
-def drawn_classes(per_class: pd.DataFrame) -> Iterator[tuple[int, pd.Series]]:
+def _drawn_classes(per_class: pd.DataFrame) -> Iterator[tuple[int, pd.Series]]:
     """The classes that have a curve: all that have an area; of two only the second."""
     for index, row in per_class.iterrows():
         if (len(per_class) > 2 or index == 1) and np.isfinite(row["auroc"]):
             yield int(index), row
 
 
-def subtitle(labels: np.ndarray, per_class: pd.DataFrame) -> str:
+def _subtitle(labels: np.ndarray, per_class: pd.DataFrame) -> str:
     against = f"{per_class['class'][1]} against {per_class['class'][0]}"
     what = against if len(per_class) == 2 else "each class against the rest"
     return f"{len(labels):,} cases, {what}; the dot is the operating point"
 
 
-def unit_square(figure: Figure, across: str, up: str) -> Axes:
+def _unit_square(figure: Figure, across: str, up: str) -> Axes:
     axes = plain(figure.subplots(), across, up)
     axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015))
     return axes
 
 
-def from_zero(values: np.ndarray) -> np.ndarray:
+def _from_zero(values: np.ndarray) -> np.ndarray:
     return np.append(0.0, values)
 
 
-def line(index: int, row: pd.Series, metric: str) -> dict:
+def _line(index: int, row: pd.Series, metric: str) -> dict:
     (name,) = short([row["class"]])
     bounds = f"{row[f'{metric}_low']:.3f} to {row[f'{metric}_high']:.3f}"
     text = f"{row[metric]:.3f} ({bounds})  {name}, n = {row['cases']:,}"
     return {"color": colour(index), "linestyle": dash(index), "linewidth": 1.8, "label": text}
 
 
-def mark(axes: Axes, index: int, across: float, up: float) -> None:
+def _mark(axes: Axes, index: int, across: float, up: float) -> None:
     axes.plot(
         across,
         up,

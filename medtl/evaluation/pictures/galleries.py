@@ -37,7 +37,7 @@ def mistakes_sheet(
     `images` [M, C, S, S] (uint8 or uint16, grey or RGB), `labels` and `decisions` int [M],
     `probabilities` [M, K]: the cases of `worst_mistakes`, in their order.
     """
-    figure, places = image_sheet(
+    figure, places = _image_sheet(
         "Worst mistakes",
         "none: every case was decided right"
         if len(images) == 0
@@ -49,22 +49,22 @@ def mistakes_sheet(
     for place, image, label, decision, row in zip(
         places, images, labels, decisions, probabilities, strict=True
     ):
-        show(place, image)
-        caption(place, 0, f"true: {names[label]} {row[label]:.2f}", GOOD)
-        caption(place, 1, f"said: {names[decision]} {row[decision]:.2f}", BAD)
+        _show(place, image)
+        _caption(place, 0, f"true: {names[label]} {row[label]:.2f}", GOOD)
+        _caption(place, 1, f"said: {names[decision]} {row[decision]:.2f}", BAD)
     return finished(figure)
 
 
 def contact_sheet(images: np.ndarray, captions: Sequence[str], title: str, subtitle: str) -> Figure:
     """Images [M, C, S, S] (uint8 or uint16, grey or RGB) as a sheet, a caption below each."""
-    figure, places = image_sheet(title, subtitle, len(images), caption_inches=0.3)
+    figure, places = _image_sheet(title, subtitle, len(images), caption_inches=0.3)
     for place, image, text in zip(places, images, short(captions, 26), strict=True):
-        show(place, image)
-        caption(place, 0, text, INK)
+        _show(place, image)
+        _caption(place, 0, text, INK)
     return finished(figure)
 
 
-def image_sheet(
+def _image_sheet(
     title: str, subtitle: str, count: int, caption_inches: float
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` empty places in rows of four, and room for captions below each."""
@@ -76,14 +76,14 @@ def image_sheet(
     return figure, list(grid[:count])
 
 
-def show(axes: Axes, image: np.ndarray) -> None:
+def _show(axes: Axes, image: np.ndarray) -> None:
     """Draws one image [C, S, S] from black to the white of its depth."""
     white = np.iinfo(image.dtype).max
     pixels = image.transpose(1, 2, 0) / white
     axes.imshow(pixels.squeeze(-1) if len(image) == 1 else pixels, cmap="gray", vmin=0, vmax=1)
 
 
-def caption(axes: Axes, line: int, text: str, colour: str) -> None:
+def _caption(axes: Axes, line: int, text: str, colour: str) -> None:
     axes.annotate(
         text,
         (0, 0),

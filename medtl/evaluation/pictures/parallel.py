@@ -32,7 +32,7 @@ NAMES_AT_MOST = 22
 
 
 @dataclass(frozen=True)
-class Upright:
+class _Upright:
     """One axis: `places` [N] between 0 and 1, and tick `marks` as (place, text)."""
 
     places: np.ndarray
@@ -57,9 +57,9 @@ def parallel_coordinates(trials: pd.DataFrame, parameters: Sequence[str], metric
     axes.set_axis_off()
     if complete.empty:
         return finished(figure)
-    uprights = [upright(complete[name]) for name in parameters] + [upright(complete["score"])]
+    uprights = [_upright(complete[name]) for name in parameters] + [_upright(complete["score"])]
     for across, (name, each) in enumerate(zip([*parameters, metric], uprights, strict=True)):
-        draw_upright(axes, across, short([name])[0], each)
+        _draw_upright(axes, across, short([name])[0], each)
     heights = np.stack([each.places for each in uprights], axis=1)
     lines = [np.column_stack([np.arange(len(uprights)), row]) for row in heights]
     score = complete["score"].to_numpy(dtype=float)
@@ -70,7 +70,7 @@ def parallel_coordinates(trials: pd.DataFrame, parameters: Sequence[str], metric
     return finished(figure)
 
 
-def draw_upright(axes: Axes, across: int, name: str, each: Upright) -> None:
+def _draw_upright(axes: Axes, across: int, name: str, each: _Upright) -> None:
     axes.plot([across, across], [0, 1], color=MUTED, linewidth=1, zorder=3)
     axes.text(across, 1.06, name, ha="center", size=LABEL, weight="bold", color=INK)
     for place, text in each.marks:
@@ -87,14 +87,14 @@ def draw_upright(axes: Axes, across: int, name: str, each: Upright) -> None:
         )
 
 
-def upright(values: pd.Series) -> Upright:
+def _upright(values: pd.Series) -> _Upright:
     """Puts the values of one parameter on an axis."""
     if not pd.api.types.is_numeric_dtype(values):
-        return named(values)
+        return _named(values)
     numbers = values.to_numpy(dtype=float)
     low, high = float(numbers.min()), float(numbers.max())
     if low == high:
-        return Upright(np.full(len(numbers), 0.5), [(0.5, f"{low:.4g}")])
+        return _Upright(np.full(len(numbers), 0.5), [(0.5, f"{low:.4g}")])
     if low > 0 and high / low > LOGARITHMIC_SPAN:
         low, high = np.log10(low), np.log10(high)
         numbers = np.log10(numbers)
@@ -106,10 +106,10 @@ def upright(values: pd.Series) -> Upright:
     marks = [
         (float((tick - low) / (high - low)), text) for tick, text in zip(ticks, texts, strict=True)
     ]
-    return Upright((numbers - low) / (high - low), marks)
+    return _Upright((numbers - low) / (high - low), marks)
 
 
-def named(values: pd.Series) -> Upright:
+def _named(values: pd.Series) -> _Upright:
     """Puts names on an axis, evenly, in the order of their categories."""
     category = values.astype("category").cat.remove_unused_categories().cat
     names = short([str(name) for name in category.categories], 20)
@@ -120,4 +120,4 @@ def named(values: pd.Series) -> Upright:
         (index / span if len(names) > 1 else 0.5, names[index])
         for index in range((len(names) - 1) % every, len(names), every)
     ]
-    return Upright(places, marks)
+    return _Upright(places, marks)
