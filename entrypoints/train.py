@@ -1,9 +1,32 @@
 """Train one model, evaluate it once on the test split, and log it."""
 
+import click
+
 from entrypoints.door import command, enter
 from medtl.settings import TrainSettings
 
-main = command(TrainSettings, "medtl.jobs.train", __doc__)
+LIST_CUTOFFS = click.Option(
+    ["--list-cutoffs"],
+    is_flag=True,
+    help="Print the cut-offs of --architecture with what each costs, and end.",
+)
+
+train = command(TrainSettings, "medtl.jobs.train", __doc__)
+
+
+def train_or_list(list_cutoffs: bool, **values: object) -> None:
+    """Trains, or only prints where the network can be cut."""
+    if list_cutoffs:
+        from medtl.jobs.list_cutoffs import list_cutoffs as print_cutoffs
+
+        print_cutoffs(values["architecture"], values["image_size"])
+    else:
+        train.callback(**values)
+
+
+main = click.Command(
+    "train", callback=train_or_list, params=[*train.params, LIST_CUTOFFS], help=__doc__
+)
 
 if __name__ == "__main__":
     enter(main)

@@ -1,4 +1,4 @@
-"""Where computed things are kept between runs: content-keyed folders, written whole or not at all."""
+"""Where computed things are kept between runs: folders with keys, written whole or not at all."""
 
 from __future__ import annotations
 

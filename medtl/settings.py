@@ -195,6 +195,14 @@ class PromoteSettings(Settings):
             raise ParameterError("version", self.version, "0 where rollback is true")
 
 
+@dataclass(frozen=True)
+class DictionarySettings(Settings):
+    """The OCL dictionary."""
+
+    architecture: str = option("", "only this architecture; empty for all")
+    output: str = option("dictionary.csv", "CSV file to write; empty for none")
+
+
 def comma_list(name: str, value: str) -> tuple[str, ...]:
     """The entries of a comma list, in order, each once; an empty list is a wrong parameter."""
     entries = tuple(dict.fromkeys(entry.strip() for entry in value.split(",") if entry.strip()))

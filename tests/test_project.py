@@ -21,6 +21,7 @@ ENTRY_POINTS = {
     "pretrain": settings.PretrainSettings,
     "evaluate": settings.EvaluateSettings,
     "promote": settings.PromoteSettings,
+    "dictionary": settings.DictionarySettings,
 }
 TYPES = {str: "string", int: "int", float: "float", bool: "string"}
 

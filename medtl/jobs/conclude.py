@@ -10,8 +10,8 @@ from functools import partial
 
 import mlflow
 import numpy as np
-from PIL import Image
 from mlflow.models.model import ModelInfo
+from PIL import Image
 
 from medtl.data.dataset import Dataset, load
 from medtl.evaluation.calibration import calibrated, decide, fit_temperature, operating_points

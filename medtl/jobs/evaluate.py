@@ -19,10 +19,8 @@ from medtl.tracking.runs import tracked_run
 def evaluate(settings: EvaluateSettings) -> None:
     """Scores a model and logs metrics with intervals, pictures and tables."""
     with tracked_run("evaluate", settings):
-        uri = (
-            settings.model
-            or f"models:/{registered_name(settings.model_name, settings.data or 'phantoms')}@champion"
-        )
+        name = registered_name(settings.model_name, settings.data or "phantoms")
+        uri = settings.model or f"models:/{name}@champion"
         bundle = load_bundle(uri)
         dataset = _data(settings, uri, bundle)
         mlflow.set_tags(

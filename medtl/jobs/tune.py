@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 
 import mlflow
@@ -17,10 +18,13 @@ from medtl.jobs.pretrain import with_phantom_backbone
 from medtl.keep import key_of
 from medtl.networks.cutpoints import cut_points, resolve
 from medtl.search import study as studies
+from medtl.search.dictionary import Entry, nearest
+from medtl.search.probe import Probe, probe
 from medtl.search.space import Candidate, Space
 from medtl.search.study import Pruned, Schedule
 from medtl.settings import TuneSettings, comma_list
-from medtl.tracking.journal import log_epoch, log_search
+from medtl.tracking.journal import log_epoch, log_probe, log_search
+from medtl.tracking.ocl import known_entries, log_entry
 from medtl.tracking.runs import close_cut_off_runs, embedded_storage, nested_run, tracked_run
 from medtl.training.loop import Epoch
 from medtl.training.transfer import Transfer
@@ -30,6 +34,9 @@ NOT_ASKED = frozenset(
     ("trials", "timeout", "study", "storage", "workers", "executor", "confidence", "model_name",
      "device", "keep")
 )  # fmt: skip
+
+NEIGHBOURS = 2  # known data sets whose best trial is tried early
+PROBED = 2  # cut-offs of the layer probe that are tried early
 
 
 def tune(settings: TuneSettings) -> None:
@@ -46,6 +53,12 @@ def tune(settings: TuneSettings) -> None:
         )
         study = _open(settings, transfer, space, schedule)
         mlflow.set_tag("medtl.study", study.study_name)
+        probed = probe(transfer, "layers" if settings.cutoffs == "layers" else "blocks")
+        log_probe(probed.curve)
+        if not study.get_trials(deepcopy=False):
+            for start in first_trials(space, probed, transfer):
+                print(f"tried early: {start.candidate.cutoff}, {start.why}")
+                study.enqueue_trial(space.params(start.candidate), {"why": start.why})
         _search(study, space, schedule, transfer)
         best = space.candidate(study.best_trial.params)
         mlflow.log_metric("best_valid_auroc", study.best_value)
@@ -55,6 +68,7 @@ def tune(settings: TuneSettings) -> None:
         concluded = conclude(transfer, transfer.train(best.cutoff, recipe, log_epoch))
         name = registered_name(settings.model_name, settings.data)
         verdict = registered(concluded, name, settings.confidence)
+        log_entry(_entry(transfer, best, study.best_value, probed))
         study.set_user_attr(studies.FINISHED, run.info.run_id)
     print(
         f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
@@ -79,6 +93,49 @@ def search_space(settings: TuneSettings, transfer: Transfer) -> Space:
         )
     names = tuple(point.name for point in points)
     return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A candidate that is tried before the sampler is asked, and why."""
+
+    candidate: Candidate
+    why: str
+
+
+def first_trials(space: Space, probed: Probe, transfer: Transfer) -> list[Start]:
+    """What the nearest known data sets and the layer probe would try first."""
+    starts = []
+    backbone = transfer.backbone.digest()
+    for near in nearest(probed.description, backbone, known_entries(), NEIGHBOURS):
+        entry = near.entry
+        if entry.cutoff in space.cutoffs and entry.optimizer in space.optimizers:
+            candidate = Candidate(entry.optimizer, entry.lr, entry.cutoff)
+            why = f"best on {entry.data} (distance {near.distance:.2f}, run {entry.run_id})"
+            starts.append(Start(candidate, why))
+    lr = math.sqrt(space.lr_low * space.lr_high)
+    for cutoff in [name for name in probed.best(len(probed.curve)) if name in space.cutoffs][
+        :PROBED
+    ]:
+        starts.append(Start(Candidate(space.optimizers[0], lr, cutoff), "best of the layer probe"))
+    return starts
+
+
+def _entry(transfer: Transfer, best: Candidate, score: float, probed: Probe) -> Entry:
+    curve = probed.curve
+    return Entry(
+        architecture=transfer.backbone.architecture,
+        weights=transfer.backbone.weights,
+        backbone=transfer.backbone.digest(),
+        data=transfer.dataset.name,
+        fingerprint=transfer.dataset.fingerprint,
+        cutoff=best.cutoff,
+        optimizer=best.optimizer,
+        lr=best.lr,
+        valid_auroc=score,
+        curve=dict(zip(curve["cutoff"], curve["score"].round(4), strict=True)),
+        description=probed.description,
+    )
 
 
 def _open(

@@ -22,6 +22,7 @@ from medtl.evaluation.viewpoint import explanation_cut
 from medtl.networks.architectures import build
 from medtl.networks.cut import Cut, cut
 from medtl.networks.cutpoints import resolve
+from medtl.networks.pooling import pooled
 from medtl.networks.weights import Preprocessing
 from medtl.training.inputs import network_input, unit_images
 
@@ -158,13 +159,7 @@ class Bundle:
     def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         crossing = self._halves.prefix(self._prepared(images))
         logits = self._halves.suffix(*crossing)
-        features = torch.cat([_averaged(tensor) for tensor in crossing], dim=1)
-        return logits.float().cpu().numpy(), features.float().cpu().numpy()
-
-
-def _averaged(tensor: Tensor) -> Tensor:
-    """[B, C] as it is, [B, C, H, W] averaged over its places."""
-    return tensor if tensor.ndim == 2 else tensor.flatten(2).mean(dim=2)
+        return logits.float().cpu().numpy(), pooled(crossing).cpu().numpy()
 
 
 def _tuples(settings: dict[str, object]) -> dict[str, object]:

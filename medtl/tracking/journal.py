@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -124,6 +123,15 @@ def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
         log_picture(
             pictures.hyperparameter_importances(importances, metric), "search/importances.png"
         )
+
+
+def log_probe(curve: pd.DataFrame) -> None:
+    """The OCL curve of the layer probe; `curve` as `medtl.search.probe.Probe` has it."""
+    log_table(curve, "search/layer_probe.csv")
+    figure = pictures.score_against_cutoff(
+        {"linear probe": curve}, curve["cutoff"].tolist(), "AUROC by cross-validation"
+    )
+    log_picture(figure, "search/layer_probe.png")
 
 
 def log_picture(figure: Figure, place: str) -> None:

@@ -1,4 +1,4 @@
-"""MLflow runs: started where `mlflow run` or the user wants them, and always ended in a true state."""
+"""MLflow runs: started where `mlflow run` or the user wants them, ended in a true state."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PASS_BATCH = 64  # images in one step of a pass without gradients
 
 
 class Images(Protocol):
-    """Anything that gives stored pixels [B, C, S, S] for indices: a data set, an array's wrapper."""
+    """Anything that gives stored pixels [B, C, S, S] for indices, as a data set does."""
 
     def images(self, indices: np.ndarray) -> np.ndarray: ...
 

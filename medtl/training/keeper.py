@@ -65,8 +65,8 @@ class Keeper:
         if self._policy == "always" or activations.make_room(needed, budget):
             return True
         self.notes[divided.point.name] = (
-            f"computed anew each epoch: {each / 1e6:.2f} MB an image, {needed / 1e9:.1f} GB in all, "
-            f"is over the budget of {budget / 1e9:.1f} GB (MEDTL_CACHE_GB)"
+            f"computed anew each epoch: {each / 1e6:.2f} MB an image, {needed / 1e9:.1f} GB in "
+            f"all, is over the budget of {budget / 1e9:.1f} GB (MEDTL_CACHE_GB)"
         )
         return False
 

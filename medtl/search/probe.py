@@ -1,0 +1,124 @@
+"""The layer probe: how well a linear classifier does on the features at every cut-off.
+
+Linear probes of hidden layers are those of Alain & Bengio 2016, "Understanding intermediate layers
+using linear classifier probes", arXiv 1610.01644. One pass over the training images gives the
+pooled features at every cut; each is then classified by cross-validation over patients. The curve
+over the cut-offs is the OCL curve: where the pretrained features tell most about these labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from medtl.networks.cut import stages
+from medtl.networks.cutpoints import CutPoint, cut_points
+from medtl.networks.pooling import pooled
+from medtl.progress import progress
+from medtl.search.dictionary import Description
+from medtl.training.feeds import PASS_BATCH
+from medtl.training.hardware import autocast
+from medtl.training.inputs import network_input, unit_images
+from medtl.training.transfer import Transfer
+
+FOLDS = 5
+MOST_IMAGES = 2000  # training images that are probed; more change the curve little
+PENALTIES = np.logspace(0, 5, 6)  # of the ridge, on standardised features
+
+
+@torch.no_grad()
+def features_at(
+    transfer: Transfer, points: list[CutPoint], indices: np.ndarray
+) -> list[np.ndarray]:
+    """Pooled features [N, F_i] at each of `points` (forward order), from one pass over N images."""
+    backbone = transfer.backbone
+    network = backbone.copy().to(transfer.device)
+    parts = stages(network, points, backbone.preprocessing.image_size)
+    columns: list[list[np.ndarray]] = [[] for _ in points]
+    starts = range(0, len(indices), PASS_BATCH)
+    for start in progress(starts, len(starts), "layer probe", unit="batch"):
+        raw = transfer.dataset.images(indices[start : start + PASS_BATCH])
+        images = unit_images(raw, transfer.device)
+        tensors = (network_input(images, backbone.preprocessing),)
+        for part, column in zip(parts, columns, strict=True):
+            with autocast(transfer.device, transfer.precision):
+                tensors = part(*tensors)
+            column.append(pooled(tensors).cpu().numpy())
+    return [np.concatenate(column) for column in columns]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probe found.
+
+    `curve` has the columns `cutoff`, `score`, `low`, `high`, `features` (how many): `score` is the
+    macro AUROC, one against the rest, the mean over folds that keep patients together; `low` and
+    `high` are 1.96 standard errors of that mean away. `description` is of the deepest features.
+    """
+
+    curve: pd.DataFrame
+    description: Description
+
+    def best(self, count: int) -> list[str]:
+        """The cut-offs to try first: the `count` best of the curve, best first."""
+        ranked = self.curve.sort_values("score", ascending=False, kind="stable")
+        return ranked["cutoff"].head(count).tolist()
+
+
+def probe(transfer: Transfer, kind: Literal["blocks", "layers"]) -> Probe:
+    """Probes the training split at every cut point of a kind.
+
+    The very first layer has no features before it and is left out.
+    """
+    points = [p for p in cut_points(transfer.backbone.network, kind) if p.position > 0]
+    dataset = transfer.dataset
+    train = dataset.splits["train"]
+    if len(train) > MOST_IMAGES:
+        generator = np.random.default_rng(transfer.settings.seed)
+        train = np.sort(generator.choice(train, MOST_IMAGES, replace=False))
+    features = features_at(transfer, points, train)
+    labels, patients = dataset.labels[train], dataset.patients[train]
+    rows = []
+    for point, column in zip(points, features, strict=True):
+        scores = fold_scores(column, labels, patients, transfer.settings.seed)
+        error = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores))
+        mean = scores.mean()
+        rows.append((point.name, mean, mean - error, min(1.0, mean + error), column.shape[1]))
+    curve = pd.DataFrame(rows, columns=["cutoff", "score", "low", "high", "features"])
+    return Probe(curve, Description.of(features[-1]))
+
+
+def fold_scores(
+    features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int
+) -> np.ndarray:
+    """Macro AUROC of a ridge classifier on each fold, [folds]; `features` [N, F].
+
+    There are as many folds, up to five, as the rarest class has patients.
+    """
+    rarest = min(len(np.unique(patients[labels == label])) for label in np.unique(labels))
+    folds = StratifiedGroupKFold(max(2, min(FOLDS, rarest)), shuffle=True, random_state=seed)
+    scores = []
+    for train, held_out in folds.split(features, labels, patients):
+        model = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES))
+        model.fit(features[train], labels[train])
+        scores.append(_auroc(labels[held_out], model.decision_function(features[held_out])))
+    return np.array([score for score in scores if np.isfinite(score)])
+
+
+def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    if scores.ndim == 1:
+        return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else np.nan
+    present = [
+        label for label in range(scores.shape[1]) if 0 < (labels == label).sum() < len(labels)
+    ]
+    each = [roc_auc_score(labels == label, scores[:, label]) for label in present]
+    return float(np.mean(each)) if each else np.nan
