@@ -18,7 +18,7 @@ from medtl.errors import MedtlError
 
 @dataclass(frozen=True)
 class Dataset:
-    """N readable images of K classes.
+    """N readable images of K classes, in the order of their contents.
 
     Attributes:
         name: the data set's own name.
@@ -31,7 +31,8 @@ class Dataset:
         splits: for train, valid and test the images that belong there, int64.
         pixels: the decoded images of the table.
         rows: int64 [N], the row of `pixels` of each image.
-        fingerprint: 16 hex digits of the images' contents, labels and splits, in any order.
+        fingerprint: 16 hex digits of the images' contents, labels and splits, whatever the files
+            are called; data sets of one fingerprint have the same images in the same order.
         notes: what a reader of results should know: skipped, carved out, duplicated.
     """
 
@@ -72,9 +73,13 @@ def load(
     """
     table = read_table(data)
     pixels = decode_all(table, image_size)
-    readable = (pixels.index["reason"] == "").to_numpy()
     notes = _unreadable(table, pixels, unreadable)
-    frame = pd.concat([table.frame, pixels.index.drop(columns="reason")], axis=1)[readable]
+    frame = pd.concat([table.frame, pixels.index], axis=1)
+    frame = frame[frame.pop("reason") == ""]
+    # In the order of their contents, so that names and the order of a CSV decide nothing: equal
+    # fingerprints mean equal images in equal order.
+    frame = frame.sort_values(["content", "label", "split", "path"])
+    rows = frame.index.to_numpy(np.int64)
     table = dataclasses.replace(table, frame=frame.reset_index(drop=True))
     patients = patient_groups(table.frame)
     drawn = missing_splits(table.frame)
@@ -90,7 +95,7 @@ def load(
         patients=patients,
         splits={name: np.flatnonzero(frame["split"] == name) for name in SPLITS},
         pixels=pixels,
-        rows=np.flatnonzero(readable),
+        rows=rows,
         fingerprint=_fingerprint(frame),
         notes=notes,
     )

@@ -18,7 +18,8 @@ def test_a_folder_becomes_a_data_set(write_folder):
     dataset = load(str(root), 5, seed=0)
     assert dataset.name == "scans"
     assert dataset.classes == ("healthy", "sick")
-    assert dataset.labels.tolist() == [0] * 20 + [1] * 10
+    assert np.bincount(dataset.labels).tolist() == [20, 10]
+    assert [dataset.classes[label] for label in dataset.labels] == dataset.frame["label"].tolist()
     assert len(set(dataset.patients.tolist())) == 30
     together = np.sort(np.concatenate(list(dataset.splits.values())))
     assert np.array_equal(together, np.arange(30))
@@ -26,6 +27,19 @@ def test_a_folder_becomes_a_data_set(write_folder):
     files = [root / dataset.frame["path"][number] for number in (3, 29)]
     expected = np.stack([square(decode(file.read_bytes()), 5) for file in files])
     assert np.array_equal(dataset.images(np.array([3, 29])), expected)
+
+
+def test_neither_names_nor_their_order_decide_anything(write_folder):
+    root = write_folder({"a": 10, "b": 10})
+    first = load(str(root), 5, seed=0)
+    moved = shutil.copytree(root, root.with_name("moved"))
+    for number in range(10):
+        (moved / "a" / f"{number:03d}.png").rename(moved / "a" / f"x{9 - number}.png")
+    second = load(str(moved), 5, seed=0)
+    assert second.fingerprint == first.fingerprint
+    assert second.frame["split"].tolist() == first.frame["split"].tolist()
+    everything = np.arange(20)
+    assert np.array_equal(second.images(everything), first.images(everything))
 
 
 def test_the_fingerprint_follows_labels_and_splits_but_not_names(write_folder):
