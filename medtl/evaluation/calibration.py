@@ -67,7 +67,7 @@ def operating_points_at(
     """As `operating_points`, but the highest thresholds that give at least `sensitivity`."""
 
     def first_sensitive(true: np.ndarray, false: np.ndarray) -> int:
-        return int(np.argmax(true > sensitivity * true[-1]))
+        return int(np.argmax(true >= sensitivity * true[-1]))
 
     return _thresholds_where(labels, probabilities, first_sensitive)
 

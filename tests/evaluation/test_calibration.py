@@ -85,6 +85,12 @@ def test_a_demanded_sensitivity_is_given_and_not_more_than_needed():
     assert 0.95 <= reached < 0.95 + 1.5 / positive.sum()
 
 
+def test_every_positive_can_be_demanded():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.1, 0.9]])
+    thresholds = operating_points_at(np.array([0, 0, 1, 1]), probabilities, sensitivity=1.0)
+    np.testing.assert_array_equal(decide(probabilities, thresholds), [0, 1, 1, 1])
+
+
 def test_a_threshold_lies_between_two_scores():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
     thresholds = operating_points(np.array([0, 0, 1, 1]), probabilities)
