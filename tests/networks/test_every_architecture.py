@@ -1,15 +1,15 @@
-"""Every torchvision architecture, cut at every block: the halves joined equal the whole."""
+"""Every torchvision architecture, cut at every block: the parts joined equal the whole."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from medtl.networks.architectures import architecture_names, build
+from medtl.networks.architectures import architecture_names
 from medtl.networks.borders import borders
-from medtl.networks.cut import stages
 from medtl.networks.cutpoints import cut_points
 from medtl.networks.graph import trace
 from medtl.networks.parts import part
@@ -17,34 +17,59 @@ from medtl.networks.parts import part
 # Where 32 pixels a side are not possible.
 SIZES = {"alexnet": 64, "inception_v3": 75, "maxvit_t": 224, "vit_h_14": 28}
 
-# The largest run only when asked for; the same code with fewer or narrower blocks always runs.
-SIBLINGS = {}
+# The smallest of each family: there each suffix runs by itself too.
+FAMILIES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3"),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("resnet18", "resnet50", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t"),
+    *("vgg11_bn", "vit_b_32"),
+)
 
 
-def tested(name: str) -> object:
-    skipped = name in SIBLINGS and "MEDTL_TEST_LARGE" not in os.environ
-    reason = f"large, as {SIBLINGS.get(name)} but for its size; MEDTL_TEST_LARGE=1 runs it"
-    return pytest.param(name, marks=pytest.mark.skipif(skipped, reason=reason))
-
-
-@pytest.mark.parametrize("name", map(tested, architecture_names()))
-def test_halves_joined_equal_the_whole(name: str) -> None:
+def images_for(name: str) -> Tensor:
     size = SIZES.get(name, 32)
-    network = build(name, classes=3, image_size=size, seed=0).eval()
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def assert_equal(scores: Tensor, whole: Tensor) -> None:
+    assert (whole[0] - whole[1]).abs().max() > 1e-3 * whole.abs().max(), "all images look alike"
+    torch.testing.assert_close(scores, whole, rtol=0, atol=1e-4 * whole.abs().max().item())
+
+
+@pytest.mark.parametrize("name", architecture_names())
+@torch.no_grad()
+def test_parts_between_all_blocks_joined_equal_the_whole(
+    name: str, network_of: Callable[..., nn.Module]
+) -> None:
+    """What crosses at each cut is given by the part before it and enough for the part after it."""
+    images = images_for(name)
+    network = network_of(name, len(images[0, 0]))
+    graph = trace(network)
     points = cut_points(network, "blocks")
     assert len(points) >= 6
     assert points[0].position == 0
 
-    graph = trace(network)
+    known = borders(graph, points, len(images[0, 0]))
     crossing = (images,)
-    with torch.no_grad():
-        scores = network(images)
-        for border, stage in zip(
-            borders(graph, points, size), stages(network, points, size), strict=True
-        ):
-            crossing = stage(*crossing)
-            assert tuple(tuple(t.shape[1:]) for t in crossing) == border.shapes
-            suffix = part(graph, border, None).eval()
-            torch.testing.assert_close(suffix(*crossing), scores, rtol=1e-4, atol=1e-4)
-            assert suffix.state_dict().keys() <= network.state_dict().keys()
+    for start, stop in zip(known, [*known[1:], None], strict=True):
+        assert tuple(tuple(tensor.shape) for tensor in crossing) == tuple(
+            (2, *shape) for shape in start.shapes
+        )
+        crossing = part(graph, start, stop).eval()(*crossing)
+    assert_equal(crossing, network(images))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_prefix_and_suffix_joined_equal_the_whole_at_every_block(
+    name: str, network_of: Callable[..., nn.Module]
+) -> None:
+    images = images_for(name)
+    network = network_of(name, len(images[0, 0]))
+    graph = trace(network)
+    whole = network(images)
+    first, *others = borders(graph, cut_points(network, "blocks"), len(images[0, 0]))
+    for border in others:
+        suffix = part(graph, border, None).eval()
+        assert_equal(suffix(*part(graph, first, border).eval()(images)), whole)
+        assert suffix.state_dict().keys() < network.state_dict().keys()
