@@ -175,6 +175,7 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         temperature=temperature,
         thresholds=tuple(operating_points(valid_labels, valid_probabilities).tolist()),
         network=trained.network.eval(),
+        tail=trained.tail,
     )
     train_features, valid_features = (
         in_batches(bundle.features, dataset, dataset.splits[split]) for split in ("train", "valid")

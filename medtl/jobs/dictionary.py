@@ -35,14 +35,13 @@ def best_of_each(entries: list[Entry]) -> pd.DataFrame:
             "data": entry.data,
             "fingerprint": entry.fingerprint,
             "cutoff": entry.cutoff,
-            "optimizer": entry.optimizer,
-            "lr": entry.lr,
+            "recipe": ", ".join(f"{name}={value}" for name, value in entry.recipe.items()),
             "valid_auroc": entry.valid_auroc,
             "run_id": entry.run_id,
         }
         for entry in entries
     ]
-    columns = ["architecture", "weights", "data", "fingerprint", "cutoff", "optimizer", "lr",
+    columns = ["architecture", "weights", "data", "fingerprint", "cutoff", "recipe",
                "valid_auroc", "run_id"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     same = ["architecture", "weights", "fingerprint"]

@@ -11,6 +11,7 @@ from medtl.networks.cutpoints import resolve
 from medtl.settings import TrainSettings
 from medtl.tracking.journal import log_epoch
 from medtl.tracking.runs import tracked_run
+from medtl.training.transfer import Trained, Transfer
 
 CONFIDENCE = 0.95  # that the gate asks of a model that train registers
 
@@ -23,10 +24,7 @@ def train(settings: TrainSettings) -> None:
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, settings.cutoff)
         mlflow.set_tag("medtl.cutoff", point.name)
-        two_stage = settings.schedule == "two_stage"
-        trained = (transfer.train_in_two_stages if two_stage else transfer.train)(
-            point.name, transfer.recipe(settings.optimizer, settings.lr), log_epoch
-        )
+        trained = _trained(settings, transfer, point.name)
         concluded = conclude(transfer, trained)
         print(concluded.scored.summary())
         print(f"model         {concluded.model.model_uri}")
@@ -35,3 +33,14 @@ def train(settings: TrainSettings) -> None:
             print(
                 f"registered    {settings.model_name} version {verdict.version}: {verdict.reason}"
             )
+
+
+def _trained(settings: TrainSettings, transfer: Transfer, cutoff: str) -> Trained:
+    if settings.transfer == "hybrid":
+        trained = transfer.train_hybrid(cutoff)
+        log_epoch(trained.fit.best)
+        return trained
+    recipe = transfer.recipe(settings.optimizer, settings.lr)
+    if settings.schedule == "two_stage":
+        return transfer.train_in_two_stages(cutoff, recipe, log_epoch)
+    return transfer.train(cutoff, recipe, log_epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 
 import mlflow
 import optuna
@@ -20,14 +21,21 @@ from medtl.networks.cutpoints import cut_points, resolve
 from medtl.search import study as studies
 from medtl.search.dictionary import Entry, nearest
 from medtl.search.probe import Probe, probe
-from medtl.search.space import Candidate, Space
+from medtl.search.space import (
+    AnyCandidate,
+    AnySpace,
+    Candidate,
+    HybridCandidate,
+    HybridSpace,
+    Space,
+)
 from medtl.search.study import Pruned, Schedule
 from medtl.settings import TuneSettings, comma_list
 from medtl.tracking.journal import log_epoch, log_probe, log_search
 from medtl.tracking.ocl import known_entries, log_entry
 from medtl.tracking.runs import close_cut_off_runs, embedded_storage, nested_run, tracked_run
 from medtl.training.loop import Epoch
-from medtl.training.transfer import Transfer
+from medtl.training.transfer import Trained, Transfer
 
 # Settings that say how long, where and by whom is searched; all others make another question.
 NOT_ASKED = frozenset(
@@ -48,8 +56,11 @@ def tune(settings: TuneSettings) -> None:
         settings = with_phantom_backbone(settings)
         transfer = prepare(settings)
         space = search_space(settings, transfer)
+        trials = settings.trials
+        if isinstance(space, HybridSpace):
+            trials = min(trials, len(space.cutoffs))
         schedule = Schedule(
-            settings.trials, settings.timeout, settings.pruner, settings.epochs, settings.seed
+            trials, settings.timeout, settings.pruner, settings.epochs, settings.seed
         )
         study = _open(settings, transfer, space, schedule)
         mlflow.set_tag("medtl.study", study.study_name)
@@ -57,30 +68,28 @@ def tune(settings: TuneSettings) -> None:
         log_probe(probed.curve)
         if not study.get_trials(deepcopy=False):
             for start in first_trials(space, probed, transfer):
-                print(f"tried early: {start.candidate.cutoff}, {start.why}")
+                print(f"tried early   {start.candidate.cutoff}: {start.why}")
                 study.enqueue_trial(space.params(start.candidate), {"why": start.why})
         _search(study, space, schedule, transfer)
         best = space.candidate(study.best_trial.params)
         mlflow.log_metric("best_valid_auroc", study.best_value)
         mlflow.set_tag("medtl.cutoff", best.cutoff)
         log_search(studies.table(study, space), studies.importances(study, settings.seed))
-        recipe = transfer.recipe(best.optimizer, best.lr)
-        concluded = conclude(transfer, transfer.train(best.cutoff, recipe, log_epoch))
+        concluded = conclude(transfer, trained(transfer, best, log_epoch))
         name = registered_name(settings.model_name, settings.data)
         verdict = registered(concluded, name, settings.confidence)
         log_entry(_entry(transfer, best, study.best_value, probed))
         study.set_user_attr(studies.FINISHED, run.info.run_id)
     print(
         f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
-        f"{best.optimizer}, learning rate {best.lr:.2g}, trained from {best.cutoff} on, "
-        f"validation AUROC {study.best_value:.3f}"
+        f"{best}, validation AUROC {study.best_value:.3f}"
     )
     print(concluded.scored.summary())
     print(f"registered    {name} version {verdict.version}: {verdict.reason}")
     print(f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local")
 
 
-def search_space(settings: TuneSettings, transfer: Transfer) -> Space:
+def search_space(settings: TuneSettings, transfer: Transfer) -> AnySpace:
     """The space that the settings ask for; every cut-off named is checked."""
     network, architecture = transfer.backbone.network, transfer.backbone.architecture
     if settings.cutoffs in ("blocks", "layers"):
@@ -91,6 +100,10 @@ def search_space(settings: TuneSettings, transfer: Transfer) -> Space:
             {resolve(network, architecture, name) for name in named},
             key=lambda point: point.position,
         )
+    if settings.transfer == "hybrid":
+        # before the very first layer there are no features
+        later = tuple(point.name for point in points if point.position > 0)
+        return HybridSpace(settings.classifier, later)
     names = tuple(point.name for point in points)
     return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
 
@@ -99,29 +112,35 @@ def search_space(settings: TuneSettings, transfer: Transfer) -> Space:
 class Start:
     """A candidate that is tried before the sampler is asked, and why."""
 
-    candidate: Candidate
+    candidate: AnyCandidate
     why: str
 
 
-def first_trials(space: Space, probed: Probe, transfer: Transfer) -> list[Start]:
-    """What the nearest known data sets and the layer probe would try first."""
+def first_trials(space: AnySpace, probed: Probe, transfer: Transfer) -> list[Start]:
+    """What the nearest known data sets and the layer probe would try first.
+
+    A hybrid has nothing but its cut-off to search: all are tried, in the probe's order.
+    """
+    ranked = [name for name in probed.best(len(probed.curve)) if name in space.cutoffs]
+    if isinstance(space, HybridSpace):
+        others = [name for name in space.cutoffs if name not in ranked]
+        why = "in the order of the layer probe"
+        return [Start(HybridCandidate(space.classifier, name), why) for name in ranked + others]
     starts = []
     backbone = transfer.backbone.digest()
     for near in nearest(probed.description, backbone, known_entries(), NEIGHBOURS):
         entry = near.entry
-        if entry.cutoff in space.cutoffs and entry.optimizer in space.optimizers:
-            candidate = Candidate(entry.optimizer, entry.lr, entry.cutoff)
+        if entry.cutoff in space.cutoffs and entry.recipe.get("optimizer") in space.optimizers:
+            candidate = Candidate(entry.recipe["optimizer"], entry.recipe["lr"], entry.cutoff)
             why = f"best on {entry.data} (distance {near.distance:.2f}, run {entry.run_id})"
             starts.append(Start(candidate, why))
     lr = math.sqrt(space.lr_low * space.lr_high)
-    for cutoff in [name for name in probed.best(len(probed.curve)) if name in space.cutoffs][
-        :PROBED
-    ]:
+    for cutoff in ranked[:PROBED]:
         starts.append(Start(Candidate(space.optimizers[0], lr, cutoff), "best of the layer probe"))
     return starts
 
 
-def _entry(transfer: Transfer, best: Candidate, score: float, probed: Probe) -> Entry:
+def _entry(transfer: Transfer, best: AnyCandidate, score: float, probed: Probe) -> Entry:
     curve = probed.curve
     return Entry(
         architecture=transfer.backbone.architecture,
@@ -130,8 +149,7 @@ def _entry(transfer: Transfer, best: Candidate, score: float, probed: Probe) -> 
         data=transfer.dataset.name,
         fingerprint=transfer.dataset.fingerprint,
         cutoff=best.cutoff,
-        optimizer=best.optimizer,
-        lr=best.lr,
+        recipe={k: v for k, v in best.params().items() if k != "cutoff"},
         valid_auroc=score,
         curve=dict(zip(curve["cutoff"], curve["score"].round(4), strict=True)),
         description=probed.description,
@@ -139,7 +157,7 @@ def _entry(transfer: Transfer, best: Candidate, score: float, probed: Probe) -> 
 
 
 def _open(
-    settings: TuneSettings, transfer: Transfer, space: Space, schedule: Schedule
+    settings: TuneSettings, transfer: Transfer, space: AnySpace, schedule: Schedule
 ) -> optuna.Study:
     """The study, new or to be gone on with; what a kill left behind is put in order."""
     asked = {
@@ -160,13 +178,13 @@ def _open(
     return study
 
 
-def _search(study: optuna.Study, space: Space, schedule: Schedule, transfer: Transfer) -> None:
+def _search(study: optuna.Study, space: AnySpace, schedule: Schedule, transfer: Transfer) -> None:
     """Runs the trials, each in a nested MLflow run, under a progress bar."""
     done = len(studies.finished(study))
     with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
 
-        def objective(trial: optuna.Trial, candidate: Candidate) -> float:
-            bar.set_postfix_str(f"{candidate.optimizer} {candidate.lr:.1e} from {candidate.cutoff}")
+        def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
+            bar.set_postfix_str(str(candidate))
             return _trial(study, trial, candidate, transfer)
 
         def on_trial(trial: FrozenTrial) -> None:
@@ -178,8 +196,20 @@ def _search(study: optuna.Study, space: Space, schedule: Schedule, transfer: Tra
         print(f"activations at {name}: {note}", file=sys.stderr)
 
 
+def trained(
+    transfer: Transfer, candidate: AnyCandidate, on_epoch: Callable[[Epoch], None]
+) -> Trained:
+    """The model of a candidate."""
+    if isinstance(candidate, HybridCandidate):
+        model = transfer.train_hybrid(candidate.cutoff)
+        on_epoch(model.fit.best)
+        return model
+    recipe = transfer.recipe(candidate.optimizer, candidate.lr)
+    return transfer.train(candidate.cutoff, recipe, on_epoch)
+
+
 def _trial(
-    study: optuna.Study, trial: optuna.Trial, candidate: Candidate, transfer: Transfer
+    study: optuna.Study, trial: optuna.Trial, candidate: AnyCandidate, transfer: Transfer
 ) -> float:
     """One trial in a run of its own; its state stands in the tag `medtl.state`."""
     tags = {
@@ -201,14 +231,13 @@ def _trial(
             studies.report(trial, epoch)
 
         try:
-            recipe = transfer.recipe(candidate.optimizer, candidate.lr)
-            trained = transfer.train(candidate.cutoff, recipe, on_epoch)
+            fitted = trained(transfer, candidate, on_epoch).fit
         except Pruned as reason:
             # raised again outside the run: MLflow would call a pruned trial FAILED
             pruned = reason
             mlflow.set_tags({"medtl.state": "pruned", "mlflow.note.content": str(reason)})
         else:
-            best = trained.fit.best
+            best = fitted.best
             mlflow.log_metrics({"best_valid_auroc": best.valid_auroc, "best_epoch": best.number})
             mlflow.set_tag("medtl.state", "complete")
     if pruned is not None:

@@ -41,8 +41,7 @@ class Entry:
     data: str
     fingerprint: str
     cutoff: str
-    optimizer: str
-    lr: float
+    recipe: dict[str, object]  # optimizer and learning rate, or the classical classifier
     valid_auroc: float
     curve: dict[str, float]  # cut-off to the layer probe's score
     description: Description

@@ -18,7 +18,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.search.space import Candidate, Space
+from medtl.search.space import AnyCandidate, AnySpace
 from medtl.training.loop import Epoch
 
 FINISHED = "medtl.finished"  # study attribute: the MLflow run in which the search was concluded
@@ -99,9 +99,9 @@ def restart_cut_off_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def run_trials(
     study: optuna.Study,
-    space: Space,
+    space: AnySpace,
     schedule: Schedule,
-    objective: Callable[[optuna.Trial, Candidate], float],
+    objective: Callable[[optuna.Trial, AnyCandidate], float],
     on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
 ) -> None:
     """Runs trials until the study has `schedule.trials` finished ones or the time is up.
@@ -162,11 +162,11 @@ def failed(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in trials if ERROR in trial.user_attrs]
 
 
-def table(study: optuna.Study, space: Space) -> pd.DataFrame:
+def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
     """A row a finished trial, in order.
 
     Columns: `number`, `state` (complete, pruned, failed), `score` (validation AUROC; of a pruned
-    trial its last), `optimizer`, `lr`, `cutoff` (categories in forward order), `epochs`,
+    trial its last), the candidate's own, `cutoff` (categories in forward order), `epochs`,
     `seconds`, `error`.
     """
     rows = []
@@ -204,7 +204,7 @@ def importances(study: optuna.Study, seed: int) -> dict[str, float]:
     return {"cutoff" if name == "depth" else name: share for name, share in shares.items()}
 
 
-def _ask(study: optuna.Study, space: Space, seed: int) -> optuna.Trial:
+def _ask(study: optuna.Study, space: AnySpace, seed: int) -> optuna.Trial:
     number = len(finished(study)) + len(failed(study))
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,10 +27,14 @@ from medtl.networks.pooling import pooled
 from medtl.networks.weights import Preprocessing
 from medtl.training.inputs import network_input, unit_images
 
+if TYPE_CHECKING:
+    from medtl.training.tails import Tail
+
 FORMAT = 1
 SETTINGS_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 DOMAIN_FILE = "domain.safetensors"
+TAIL_FILE = "tail.skops"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Bundle:
     thresholds: tuple[float, ...]  # one a class, as `medtl.evaluation.calibration.decide` has them
     network: nn.Module = field(repr=False)
     domain: DomainReference | None = field(default=None, repr=False)
+    tail: Tail | None = field(default=None, repr=False)  # a hybrid's, which answers for the suffix
 
     @property
     def image_size(self) -> int:
@@ -79,7 +85,7 @@ class Bundle:
         return self._forward(images)[0]
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What the network's last layer reads of such pixels, float32 [B, F].
+        """What the network's last layer, or a hybrid's tail, reads of such pixels: float32 [B, F].
 
         Where that is a map, it is averaged over its places.
         """
@@ -89,8 +95,10 @@ class Bundle:
         """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
 
         Raises:
-            MedtlError: at this image size the network has no map to see it in.
+            MedtlError: the model is a hybrid, or its network has no map at this image size.
         """
+        if self.tail is not None:
+            raise MedtlError("a hybrid has no gradient to draw a heat map from; leave explain off")
         heats = grad_cam(self._explained, self._prepared(images), torch.from_numpy(classes))
         return [heatmap_png(image, heat) for image, heat in zip(images, heats, strict=True)]
 
@@ -102,10 +110,12 @@ class Bundle:
         save_file(weights, folder / WEIGHTS_FILE)
         if self.domain is not None:
             save_file(self.domain.tensors(), folder / DOMAIN_FILE)
+        if self.tail is not None:
+            self.tail.save(folder / TAIL_FILE)
         settings = {
             each.name: getattr(self, each.name)
             for each in dataclasses.fields(self)
-            if each.name not in ("network", "domain")
+            if each.name not in ("network", "domain", "tail")
         }
         settings |= {"format": FORMAT, "preprocessing": dataclasses.asdict(self.preprocessing)}
         (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
@@ -125,12 +135,13 @@ class Bundle:
             classes, side = len(settings["classes"]), preprocessing.image_size
             network = build(settings["architecture"], classes, side, seed=0)
             network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-            domain = folder / DOMAIN_FILE
+            domain, tail = folder / DOMAIN_FILE, folder / TAIL_FILE
             return cls(
                 **_tuples(settings),
                 preprocessing=preprocessing,
                 network=network.eval(),
                 domain=DomainReference.of_tensors(load_file(domain)) if domain.exists() else None,
+                tail=_tail(tail) if tail.exists() else None,
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -140,9 +151,10 @@ class Bundle:
 
     @cached_property
     def _halves(self) -> Cut:
-        """The network before and from its last layer: what crosses are the features."""
-        head = resolve(self.network, self.architecture, "head")
-        halves = cut(self.network, head, self.image_size)
+        """The network before and from the features: at its last layer, or a hybrid's cut-off."""
+        where = "head" if self.tail is None else self.cutoff
+        point = resolve(self.network, self.architecture, where)
+        halves = cut(self.network, point, self.image_size)
         halves.suffix.eval()
         return halves
 
@@ -158,8 +170,18 @@ class Bundle:
     @torch.inference_mode()
     def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         crossing = self._halves.prefix(self._prepared(images))
+        features = pooled(crossing).cpu().numpy()
+        if self.tail is not None:
+            return self.tail.logits(features), features
         logits = self._halves.suffix(*crossing)
-        return logits.float().cpu().numpy(), pooled(crossing).cpu().numpy()
+        return logits.float().cpu().numpy(), features
+
+
+def _tail(file: Path) -> Tail:
+    # scikit-learn takes a second to import, and only a hybrid needs it
+    from medtl.training.tails import Tail
+
+    return Tail.load(file)
 
 
 def _tuples(settings: dict[str, object]) -> dict[str, object]:

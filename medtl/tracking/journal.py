@@ -108,9 +108,11 @@ def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
     """The table and the pictures of a search; `trials` as `medtl.search.study.table` gives it."""
     metric = "validation AUROC"
     log_table(trials, "search/trials.csv")
+    known = ("optimizer", "lr", "classifier", "cutoff")
+    searched = [name for name in known if name in trials]
     log_picture(pictures.search_history(trials, metric), "search/history.png")
     log_picture(
-        pictures.parallel_coordinates(trials, ["optimizer", "lr", "cutoff"], metric),
+        pictures.parallel_coordinates(trials, searched, metric),
         "search/parallel_coordinates.png",
     )
     curve = trials.loc[trials["state"] == "complete", ["cutoff", "score"]]

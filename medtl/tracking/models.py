@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ PACKAGE = Path(medtl.__file__).parent
 REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "pydicom", "safetensors", "torch", "torchvision",
 )  # fmt: skip
+HYBRID = (*REQUIREMENTS, "scikit-learn", "skops")
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, COLUMN)]),
     outputs=Schema(
@@ -63,7 +64,7 @@ def log_model(bundle: Bundle, example_image: bytes, name: str = "model") -> Mode
             code_paths=[str(PACKAGE)],
             signature=SIGNATURE,
             input_example=(pd.DataFrame({COLUMN: [example_image]}), {"explain": False}),
-            pip_requirements=requirements(),
+            pip_requirements=requirements(REQUIREMENTS if bundle.tail is None else HYBRID),
             metadata={"architecture": bundle.architecture, "classes": list(bundle.classes)},
         )
 
@@ -83,13 +84,13 @@ def load_bundle(uri: str) -> Bundle:
         return Bundle.load(Path(model, "artifacts", BUNDLE))
 
 
-def requirements() -> list[str]:
-    """What serving needs, pinned to the versions that are installed here.
+def requirements(packages: Sequence[str]) -> list[str]:
+    """The packages that serving needs, pinned to the versions that are installed here.
 
     Local builds (`2.15.0+cpu`) are pinned to the release they were built from, which every
     package index has.
     """
-    return [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS]
+    return [f"{package}=={version(package).partition('+')[0]}" for package in packages]
 
 
 @contextmanager

@@ -57,6 +57,9 @@ class ServedModel(PythonModel):
         self.decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1))
         # One pass at a time: each uses all cores, and two would only share them.
         self.network_free = threading.Lock()
+        # The first pass is slow (the network is cut for it): no request should have to wait for it.
+        side = self.bundle.image_size
+        self.bundle.answer(np.zeros((1, 1, side, side), np.uint8))
 
     def predict(
         self,

@@ -111,7 +111,7 @@ def fit(
                 schedule.step()
                 total, seen = total + loss.item() * len(rows), seen + len(rows)
             valid_logits = predict(suffix, valid, recipe.precision)
-            epoch = _epoch(number, total / seen, valid_logits, valid_labels, started)
+            epoch = measured_epoch(number, total / seen, valid_logits, valid_labels, started)
             epochs.append(epoch)
             if best is None or epoch.valid_auroc > best.valid_auroc:
                 best, best_logits = epoch, valid_logits
@@ -138,9 +138,14 @@ def predict(suffix: nn.Module, feed: Feed, precision: str = "float32") -> np.nda
     return torch.cat(logits).numpy()
 
 
-def _epoch(
+def measured_epoch(
     number: int, train_loss: float, logits: np.ndarray, labels: np.ndarray, started: float
 ) -> Epoch:
+    """What an epoch showed: logits [N, K] of the validation split; `started` by `perf_counter`.
+
+    Raises:
+        MedtlError: a loss is not a finite number.
+    """
     scores = torch.from_numpy(logits).double()
     valid_loss = F.cross_entropy(scores, torch.from_numpy(labels)).item()
     if not np.isfinite(train_loss) or not np.isfinite(valid_loss):

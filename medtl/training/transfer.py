@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from medtl.data.dataset import Dataset
+from medtl.errors import ParameterError
 from medtl.networks.backbone import Backbone
 from medtl.networks.cut import Cut, cut
 from medtl.networks.cutpoints import resolve
+from medtl.networks.pooling import pooled
 from medtl.settings import ModelSettings
 from medtl.training.augment import AUGMENTATIONS, Augmentation
-from medtl.training.feeds import Feed, FreshFeed, KeptFeed
+from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed
 from medtl.training.hardware import resolve_device, resolve_precision
 from medtl.training.keeper import Keeper
-from medtl.training.loop import Epoch, Fit, Recipe, fit
+from medtl.training.loop import Epoch, Fit, Recipe, fit, measured_epoch
+from medtl.training.tails import Tail, fit_tail
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Trained:
     network: nn.Module
     cut: Cut
     fit: Fit
+    tail: Tail | None = None  # the classical classifier of a hybrid, else the suffix answers
 
 
 @dataclass
@@ -95,6 +102,45 @@ class Transfer:
         network = self.backbone.copy().to(self.device)
         self._train_on(network, "head", recipe, lambda epoch: None)
         return self._train_on(network, cutoff, recipe, on_epoch)
+
+    def train_hybrid(self, cutoff: str) -> Trained:
+        """Gives the pooled features at `cutoff` to the settings' classical classifier.
+
+        No image is augmented. The features are those before the layer `cutoff`, so the first layer
+        has none.
+
+        Raises:
+            ParameterError: `cutoff` is the first layer, or the classifier's settings are wrong.
+        """
+        started = time.perf_counter()
+        network = self.backbone.copy().to(self.device)
+        point = resolve(network, self.backbone.architecture, cutoff)
+        if point.position == 0:
+            raise ParameterError("cutoff", cutoff, "a later layer where transfer=hybrid")
+        divided = cut(network, point, self.image_size)
+        train, valid = (self.features(divided, split) for split in ("train", "valid"))
+        labels, splits, settings = self.dataset.labels, self.dataset.splits, self.settings
+        tail = fit_tail(
+            settings.classifier,
+            settings.pca,
+            train,
+            labels[splits["train"]],
+            settings.balance,
+            settings.seed,
+        )
+        train_logits = torch.from_numpy(tail.logits(train))
+        loss = F.cross_entropy(train_logits, torch.from_numpy(labels[splits["train"]])).item()
+        valid_logits = tail.logits(valid)
+        epoch = measured_epoch(1, loss, valid_logits, labels[splits["valid"]], started)
+        return Trained(network, divided, Fit((epoch,), epoch, valid_logits), tail)
+
+    def features(self, divided: Cut, split: str) -> np.ndarray:
+        """Pooled features float32 [N, F] at a cut, of the images of a split as they are."""
+        feed = self.feed(divided, split, None)
+        starts = range(0, len(feed), PASS_BATCH)
+        batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
+        parts = [pooled(feed.batch(rows, 1)).cpu().numpy() for rows in batches]
+        return np.concatenate(parts)
 
     def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Feed:
         """What crosses the cut for the images of a split: kept where that pays."""
