@@ -107,11 +107,11 @@ def _is_constant(two: object, three: object) -> bool:
 def _images_folded(two: object, three: object) -> int:
     """How many parts of an image the first axis folds into the batch; 0 if it is not the batch.
 
-    The parts must lie image by image: those of the first image do not depend on the second.
+    Several parts must lie image by image: those of the first image do not depend on the second.
     """
     if not isinstance(two, torch.Tensor) or two.ndim == 0 or two.shape[1:] != three.shape[1:]:
         return 0
-    if len(two) == 0 or len(two) * 3 != len(three) * 2:
+    folds, rest = divmod(len(two), 2)
+    if rest or len(three) != 3 * folds:
         return 0
-    folds = len(two) // 2
-    return 0 if two[:folds].isnan().any() else folds
+    return folds if folds == 1 or not two[:folds].isnan().any() else 0

@@ -80,12 +80,11 @@ def _points(graph: Graph, names: Iterable[str]) -> tuple[CutPoint, ...]:
 
 
 def _wrong_name(network: nn.Module, cutoff: str, names: Iterable[str]) -> ParameterError:
-    if cutoff in dict(network.named_modules()):
+    if cutoff and cutoff in dict(network.named_modules()):
         return ParameterError("cutoff", cutoff, "it has no parameters to train")
     near = difflib.get_close_matches(cutoff, list(dict.fromkeys(names)), n=3, cutoff=0.3)
-    return ParameterError(
-        "cutoff", cutoff, f"the nearest names are {', '.join(near)}; also head and all"
-    )
+    allowed = ["head", "all", *near]
+    return ParameterError("cutoff", cutoff, f"no such layer; the nearest are {', '.join(allowed)}")
 
 
 def _not_alone(cutoff: str, larger: str) -> ParameterError:

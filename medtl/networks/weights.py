@@ -143,8 +143,8 @@ def load_state(
     try:
         missing, unexpected = network.load_state_dict(fitting, strict=False)
     except (RuntimeError, ValueError) as error:
-        lines = str(error).splitlines()
-        raise MedtlError(f"{source} does not fit {architecture}: {lines[-1].strip()}") from error
+        *_, first_reason = str(error).splitlines()[:2]
+        raise MedtlError(f"{source} does not fit {architecture}: {first_reason.strip()}") from error
     optional = (f"{head}weight", f"{head}bias", "num_batches_tracked")
     missing = [name for name in missing if not name.endswith(optional)]
     for what, names in (("is without", missing), ("has the unknown", unexpected)):

@@ -28,10 +28,13 @@ def network_of() -> Callable[[str, int], nn.Module]:
                 if parameter.min() == parameter.max():
                     parameter += 0.1 * torch.randn(parameter.shape)
             layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+            momenta = [layer.momentum for layer in layers]
             for layer in layers:
                 layer.momentum = 1.0
             if layers:
-                network.train()(torch.rand(2, 3, image_size, image_size))
+                network.train()(torch.rand(4, 3, image_size, image_size))
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
         return network.eval()
 
     return make

@@ -39,7 +39,7 @@ def assert_equal(scores: Tensor, whole: Tensor) -> None:
 @pytest.mark.parametrize("name", architecture_names())
 @torch.no_grad()
 def test_parts_between_all_blocks_joined_equal_the_whole(
-    name: str, network_of: Callable[..., nn.Module]
+    name: str, network_of: Callable[[str, int], nn.Module]
 ) -> None:
     """What crosses at each cut is given by the part before it and enough for the part after it."""
     images = images_for(name)
@@ -62,7 +62,7 @@ def test_parts_between_all_blocks_joined_equal_the_whole(
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_prefix_and_suffix_joined_equal_the_whole_at_every_block(
-    name: str, network_of: Callable[..., nn.Module]
+    name: str, network_of: Callable[[str, int], nn.Module]
 ) -> None:
     images = images_for(name)
     network = network_of(name, len(images[0, 0]))
