@@ -6,3 +6,6 @@ __version__ = "0.1.0"
 
 # MLflow reads this when it is imported, and hospitals do not accept usage telemetry
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# OpenMP reads this when torch is imported. Its threads otherwise wait by spinning, and on a shared
+# machine a training step then takes ten times as long as it computes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

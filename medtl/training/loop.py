@@ -87,8 +87,14 @@ def fit(
     class_weights = _class_weights(train_labels, valid_labels, recipe.balance, device)
     optimizer = build_optimizer(recipe.optimizer, suffix, recipe.lr, recipe.weight_decay)
     batches = max(1, len(train) // recipe.batch_size)
-    # cosine to zero over all epochs (Loshchilov & Hutter 2017, arXiv 1608.03983)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs * batches)
+    # up for a quarter of the steps, then down to nothing (Smith & Topin 2018, arXiv 1708.07120)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        recipe.lr,
+        total_steps=recipe.epochs * batches,
+        pct_start=0.25,
+        cycle_momentum=False,
+    )
     epochs: list[Epoch] = []
     best: Epoch | None = None
     best_state: dict[str, Tensor] = {}
