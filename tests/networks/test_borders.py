@@ -22,7 +22,7 @@ class Windows(nn.Module):
         super().__init__()
         self.image_by_image = image_by_image
         self.stem = nn.Conv2d(3, 5, 1)
-        self.mix = nn.Linear(16, 16)
+        self.mix = nn.Conv1d(5, 5, 3, padding=1)
         self.head = nn.Linear(5, 2)
 
     def forward(self, x: Tensor) -> Tensor:

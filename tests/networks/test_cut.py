@@ -79,8 +79,9 @@ def test_prefix_stays_in_eval_mode_whatever_is_called() -> None:
     halves = cut(network, resolve(network, "mobilenet_v2", "head"), SIZE)
     expected = halves.prefix(images())[0]
     state = copy.deepcopy(network.state_dict())
-    network.train()
     halves.prefix.train(True)
+    assert not any(module.training for module in halves.prefix.modules())
+    network.train()  # reaches the prefix's layers, which are the network's own
     torch.testing.assert_close(halves.prefix(images())[0], expected, rtol=0, atol=0)
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
     assert not expected.requires_grad
