@@ -18,7 +18,7 @@ from medtl.tracking.models import load_bundle
 from medtl.training.transfer import Transfer
 
 EMBEDDED = ("phantoms", "phantoms-source")
-PHANTOM_ARCHITECTURE = "shufflenet_v2_x1_0"  # small enough to be pretrained on two cores
+PHANTOM_ARCHITECTURE = "small_resnet"  # small enough to be pretrained on two cores
 PHANTOM_SIZE = 96  # pixels; the size in which phantoms are drawn
 USER_ARCHITECTURE = "resnet50"  # a feature extractor that Kim et al. 2022 advise
 MLFLOW_SCHEMES = ("models:/", "runs:/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 import torch
 import torchvision
@@ -10,11 +11,15 @@ from torch import nn
 
 from medtl.errors import ParameterError
 from medtl.networks.graph import evaluating
+from medtl.networks.small_resnet import SmallResNet
+
+# Architectures of this project, beside torchvision's: each is built from its number of classes.
+OWN: dict[str, Callable[[int], nn.Module]] = {"small_resnet": SmallResNet}
 
 
 def architecture_names() -> tuple[str, ...]:
     """The names of all architectures, sorted."""
-    return tuple(sorted(torchvision.models.list_models(module=torchvision.models)))
+    return tuple(sorted([*OWN, *torchvision.models.list_models(module=torchvision.models)]))
 
 
 def check_architecture(name: str) -> None:
@@ -39,9 +44,7 @@ def build(name: str, classes: int, image_size: int, seed: int) -> nn.Module:
     generator_state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
-        network = torchvision.models.get_model(
-            name, num_classes=classes, **_own_options(name, image_size)
-        )
+        network = _built(name, classes, image_size)
         with evaluating(network), torch.no_grad():
             network(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -50,6 +53,13 @@ def build(name: str, classes: int, image_size: int, seed: int) -> nn.Module:
     finally:
         torch.set_rng_state(generator_state)
     return network
+
+
+def _built(name: str, classes: int, image_size: int) -> nn.Module:
+    if name in OWN:
+        return OWN[name](classes)
+    options = _own_options(name, image_size)
+    return torchvision.models.get_model(name, num_classes=classes, **options)
 
 
 def _own_options(name: str, image_size: int) -> dict[str, object]:

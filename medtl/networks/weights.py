@@ -15,6 +15,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from medtl.errors import MedtlError, ParameterError
+from medtl.networks.architectures import OWN
 from medtl.networks.cutpoints import resolve
 
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
@@ -36,7 +37,12 @@ class Preprocessing:
 
 
 def preprocessing(architecture: str) -> Preprocessing:
-    """That of the published weights of an architecture (of its default ones, if several)."""
+    """That of the published weights of an architecture (of its default ones, if several).
+
+    The project's own architectures have none; they are made for grey images of 96 pixels.
+    """
+    if architecture in OWN:
+        return Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 96)
     return _published(architecture, get_model_weights(architecture).DEFAULT)
 
 
@@ -56,6 +62,10 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
     if weights == "random":
         return preprocessing(architecture)
     if weights == "imagenet":
+        if architecture in OWN:
+            raise ParameterError(
+                "weights", weights, f"{architecture} has none: give random or a file"
+            )
         chosen = _cached_or_default(architecture)
         load_state(network, architecture, _imagenet(chosen), chosen.url)
         return _published(architecture, chosen)

@@ -1,0 +1,184 @@
+"""The main road from data to a served champion, on small phantoms, as the entry points run it."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from medtl.errors import MedtlError, ParameterError
+from medtl.jobs.dictionary import dictionary
+from medtl.jobs.evaluate import evaluate
+from medtl.jobs.promote import promote
+from medtl.jobs.train import train
+from medtl.jobs.tune import tune
+from medtl.settings import (
+    DictionarySettings,
+    EvaluateSettings,
+    PromoteSettings,
+    TrainSettings,
+    TuneSettings,
+)
+from medtl.training.transfer import Transfer
+
+SMALL = {
+    "architecture": "shufflenet_v2_x0_5",
+    "weights": "random",
+    "image_size": 64,
+    "epochs": 2,
+    "views": 2,
+}
+
+
+def runs(kind: str) -> pd.DataFrame:
+    return mlflow.search_runs(
+        search_all_experiments=True, filter_string=f"tags.`medtl.kind` = '{kind}'"
+    )
+
+
+def artifacts(run_id: str, folder: str) -> set[str]:
+    return {item.path for item in MlflowClient().list_artifacts(run_id, folder)}
+
+
+@pytest.fixture
+def tuned(small_phantoms, capsys) -> str:
+    """What a finished search prints."""
+    tune(TuneSettings(data=str(small_phantoms), **SMALL, trials=3, cutoffs="stage4.0,head"))
+    return capsys.readouterr().out
+
+
+def test_a_search_leaves_trials_scores_pictures_and_a_champion(tuned, capsys):
+    parent = runs("tune").iloc[0]
+    trials = runs("trial")
+    assert parent["status"] == "FINISHED"
+    assert set(trials["tags.mlflow.parentRunId"]) == {parent["run_id"]}
+    assert set(trials["tags.medtl.state"]) <= {"complete", "pruned"}
+    assert len(trials) == 3
+    best = parent["metrics.best_valid_auroc"]
+    assert best == trials["metrics.best_valid_auroc"].max()
+    for name in ("auroc", "sensitivity", "mcc", "ece", "brier"):
+        low, value, high = (parent[f"metrics.test_{name}{end}"] for end in ("_low", "", "_high"))
+        assert low <= high
+        assert 0 <= abs(value) <= 1
+    assert "search/score_against_cutoff.png" in artifacts(parent["run_id"], "search")
+    assert "search/layer_probe.png" in artifacts(parent["run_id"], "search")
+    assert "evaluation/test/worst_mistakes.png" in artifacts(parent["run_id"], "evaluation/test")
+    champion = MlflowClient().get_model_version_by_alias("medtl-wards", "champion")
+    assert int(champion.version) == 1
+    assert "Not a medical device" in champion.description
+    assert "models:/medtl-wards@champion" in tuned
+
+    evaluate(EvaluateSettings(model_name="medtl-wards"))
+    again = runs("evaluate").iloc[0]
+    assert again["metrics.test_auroc"] == pytest.approx(parent["metrics.test_auroc"], abs=1e-9)
+
+    promote(PromoteSettings(model_name="medtl-wards"))
+    assert "version 1 is the champion already" in capsys.readouterr().out
+
+    dictionary(DictionarySettings(output=""))
+    out = capsys.readouterr().out
+    assert "wards" in out
+    assert parent["tags.medtl.cutoff"] in out
+
+
+def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(
+    small_phantoms, monkeypatch, tuned, capsys
+):
+    undisturbed = runs("tune").iloc[0]
+    settings = TuneSettings(
+        data=str(small_phantoms), **SMALL, trials=3, cutoffs="stage4.0,head", study="again"
+    )
+    trained = Transfer.train
+    calls = []
+
+    def killed(self, *arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transfer, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune(settings)
+    mlflow.end_run("KILLED")
+    tune(settings)
+    assert "going on after 1 finished trials" in capsys.readouterr().out
+    resumed = runs("tune").iloc[0]
+    assert resumed["metrics.test_auroc"] == undisturbed["metrics.test_auroc"]
+    assert resumed["tags.medtl.cutoff"] == undisturbed["tags.medtl.cutoff"]
+    assert "RUNNING" not in set(runs("trial")["status"])
+
+
+@pytest.mark.parametrize("classifier", ["logistic", "svm", "forest", "knn"])
+def test_a_hybrid_is_trained_logged_and_evaluated(small_phantoms, classifier):
+    train(
+        TrainSettings(
+            data=str(small_phantoms),
+            **SMALL,
+            transfer="hybrid",
+            classifier=classifier,
+            cutoff="stage4.0",
+            pca=8,
+        )
+    )
+    trained = runs("train").iloc[0]
+    model = mlflow.search_logged_models(output_format="list")[0]
+    evaluate(EvaluateSettings(model=f"models:/{model.model_id}"))
+    again = runs("evaluate").iloc[0]
+    assert again["metrics.test_auroc"] == pytest.approx(trained["metrics.test_auroc"], abs=1e-6)
+
+
+def test_two_stages_differ_from_one(small_phantoms):
+    for schedule in ("single", "two_stage"):
+        train(
+            TrainSettings(
+                data=str(small_phantoms), **SMALL, cutoff="stage4.0", schedule=schedule
+            )
+        )
+    losses = runs("train")["metrics.train_loss"]
+    assert losses.nunique() == 2
+
+
+def test_the_same_seed_gives_the_same_numbers_with_a_cold_and_a_warm_cache(
+    small_phantoms, monkeypatch, tmp_path
+):
+    for cache in ("one", "one", "two"):
+        monkeypatch.setenv("MEDTL_CACHE", str(tmp_path / cache))
+        train(TrainSettings(data=str(small_phantoms), **SMALL, cutoff="stage4.0"))
+    for metric in ("train_loss", "valid_loss", "test_auroc", "test_brier"):
+        assert runs("train")[f"metrics.{metric}"].nunique() == 1, metric
+
+
+def test_data_that_changed_is_not_evaluated_in_silence(tuned, small_phantoms):
+    text = small_phantoms.read_text()
+    changed = text.splitlines()
+    changed[1] = changed[1].replace(changed[1].split(",")[1], "clear")
+    changed[2] = changed[2].replace(changed[2].split(",")[1], "focal")
+    try:
+        small_phantoms.write_text("\n".join(changed) + "\n")
+        with pytest.raises(MedtlError, match="have changed"):
+            evaluate(EvaluateSettings(model_name="medtl-wards"))
+    finally:
+        small_phantoms.write_text(text)
+
+
+def test_a_wrong_cutoff_is_answered_with_the_nearest(small_phantoms):
+    with pytest.raises(ParameterError, match="stage4"):
+        train(TrainSettings(data=str(small_phantoms), **SMALL, cutoff="stage4.00"))
+    failed = runs("train").iloc[0]
+    assert failed["status"] == "FAILED"
+    assert "stage4" in failed["tags.medtl.error"]
+
+
+def test_every_run_keeps_its_settings_and_its_split(tuned):
+    run_id = runs("tune").iloc[0]["run_id"]
+    settings = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/settings.json"))
+    assert settings["trials"] == 3
+    split = mlflow.artifacts.load_text(f"runs:/{run_id}/data/splits.csv").splitlines()
+    assert split[0] == "path,label,patient,split"
+    inputs = MlflowClient().get_run(run_id).inputs.dataset_inputs
+    assert inputs[0].dataset.digest == runs("tune").iloc[0]["tags.medtl.data"]
