@@ -128,7 +128,9 @@ class PretrainSettings(TrainSettings):
     data: str = option("phantoms-source", "the source: phantoms-source (embedded), a folder, a CSV")
     weights: str = option("random", "where its training starts: random, imagenet, a file or a URI")
     cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
-    lr: float = option(2e-3, "learning rate", low=1e-8, high=10.0)
+    optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
+    lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
+    epochs: int = option(10, "the most epochs it is trained", low=1)
     backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
 
 

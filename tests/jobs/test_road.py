@@ -135,9 +135,7 @@ def test_a_hybrid_is_trained_logged_and_evaluated(small_phantoms, classifier):
 def test_two_stages_differ_from_one(small_phantoms):
     for schedule in ("single", "two_stage"):
         train(
-            TrainSettings(
-                data=str(small_phantoms), **SMALL, cutoff="stage4.0", schedule=schedule
-            )
+            TrainSettings(data=str(small_phantoms), **SMALL, cutoff="stage4.0", schedule=schedule)
         )
     losses = runs("train")["metrics.train_loss"]
     assert losses.nunique() == 2
