@@ -130,7 +130,7 @@ class PretrainSettings(TrainSettings):
     cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
     optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
     lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
-    epochs: int = option(10, "the most epochs it is trained", low=1)
+    epochs: int = option(8, "the most epochs it is trained", low=1)
     backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
 
 
@@ -138,7 +138,7 @@ class PretrainSettings(TrainSettings):
 class TuneSettings(ModelSettings):
     """A search over optimizer, learning rate and cut-off."""
 
-    trials: int = option(16, "trials of the whole study, those of earlier runs counted", low=1)
+    trials: int = option(12, "trials of the whole study, those of earlier runs counted", low=1)
     timeout: float = option(0.0, "seconds after which no trial is begun; 0 for none", low=0.0)
     cutoffs: str = option("blocks", "blocks, layers, or a comma list of layers")
     optimizers: str = option("adam,sgd,rmsprop", "comma list of optimizers to search")

@@ -156,10 +156,14 @@ def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.
 
 
 def _interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
-    """The value [1] with the 2.5th and 97.5th percentile of its draws, those that are numbers."""
+    """The value [1] with the 2.5th and 97.5th percentile of its draws, those that are numbers.
+
+    Resampling makes a calibration error larger, now and then more than the value itself; the
+    interval is then drawn out to hold its value.
+    """
     drawn = _numbers(draws)
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
-    return Interval(float(value[0]), float(low), float(high))
+    return Interval(float(value[0]), float(min(low, value[0])), float(max(high, value[0])))
 
 
 def _numbers(draws: Sequence[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,7 @@ from medtl.tracking.bundle import Bundle
 from medtl.tracking.journal import log_data
 from medtl.tracking.models import load_bundle
 from medtl.tracking.origin import training_settings
-from medtl.tracking.runs import tracked_run
+from medtl.tracking.runs import name_run, tracked_run
 
 
 def evaluate(settings: EvaluateSettings) -> None:
@@ -32,6 +32,7 @@ def evaluate(settings: EvaluateSettings) -> None:
                 "medtl.model": uri,
             }
         )
+        name_run(f"{dataset.name} {settings.split}")
         log_data(dataset)
         scored = score(bundle, dataset, settings.split, settings.seed)
     print(f"{uri} on {dataset.name}")

@@ -15,6 +15,7 @@ from medtl.settings import ModelSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.journal import log_data
 from medtl.tracking.models import load_bundle
+from medtl.tracking.runs import name_run
 from medtl.training.transfer import Transfer
 
 EMBEDDED = ("phantoms", "phantoms-source")
@@ -36,6 +37,7 @@ def prepare(settings: ModelSettings) -> Transfer:
     size = settings.image_size or _natural_size(settings, architecture, source)
     dataset = load(settings.data, size, settings.seed, settings.duplicates, settings.unreadable)
     log_data(dataset)
+    name_run(f"{dataset.name} {architecture}")
     backbone = _backbone(settings, architecture, source, dataset, size)
     mlflow.set_tags(
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ ERROR_TAG = "medtl.error"
 # MLflow tells of its own tables and threads at INFO; what a user must know comes as a warning
 for _name in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as MLflow names a run that was given no name
 TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
 
 
@@ -44,6 +46,14 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         mlflow.log_dict(values, SETTINGS_FILE)
         with error_tagged():
             yield run
+
+
+def name_run(subject: str) -> None:
+    """Names the active run KIND SUBJECT, where it has no name but the one that MLflow drew."""
+    run = mlflow.active_run()
+    if DRAWN_NAME.fullmatch(run.info.run_name or ""):
+        kind = MlflowClient().get_run(run.info.run_id).data.tags["medtl.kind"]
+        mlflow.set_tag("mlflow.runName", f"{kind} {subject}")
 
 
 @contextmanager
