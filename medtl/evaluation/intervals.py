@@ -75,9 +75,8 @@ def measure(
     A class without a case has NaN, and the means are over the other classes. A resample that
     happens to lack a class is left out of that class's interval and, in the means, is over the
     classes it has. A value of exactly 0 or 1 has an interval of no width: no resample of flawless
-    cases has a flaw. Resampling makes a calibration error larger, so that the interval of `ece`
-    lies above rather than around the value when there are few cases. With one patient there are
-    no bounds.
+    cases has a flaw. Resampling makes a calibration error larger, so that with few cases the
+    interval of `ece` lies mostly above the value. With one patient there are no bounds.
     """
     cases = ScoredCases.of(labels, probabilities, decisions)
     whole = cases.metrics(np.ones((1, len(cases.actual))))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.metrics import roc_auc_score
+
+from medtl.errors import MedtlError, ParameterError
+from medtl.training.tails import Tail, fit_tail
+
+
+def separable(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(120) % classes
+    features = generator.normal(size=(120, 12)) + 2.0 * np.eye(12)[labels]
+    return features.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", ["logistic", "svm", "forest", "knn"])
+def test_a_tail_tells_classes_apart_and_survives_its_file(name, classes, tmp_path):
+    features, labels = separable(classes)
+    unseen, truth = separable(classes, seed=1)
+    tail = fit_tail(name, 6, features, labels, "none", seed=0)
+    logits = tail.logits(unseen)
+    assert logits.shape == (120, classes)
+    for label in range(classes):
+        assert roc_auc_score(truth == label, logits[:, label]) > 0.8
+    tail.save(tmp_path / "tail.skops")
+    np.testing.assert_array_equal(Tail.load(tmp_path / "tail.skops").logits(unseen), logits)
+
+
+def test_a_file_with_other_types_is_refused(tmp_path):
+    skops.io.dump(pytest.approx, tmp_path / "tail.skops")
+    with pytest.raises(MedtlError, match="not trusted"):
+        Tail.load(tmp_path / "tail.skops")
+
+
+def test_neighbours_cannot_be_balanced():
+    features, labels = separable(2)
+    with pytest.raises(ParameterError, match="knn"):
+        fit_tail("knn", 0, features, labels, "loss", seed=0)
