@@ -22,7 +22,7 @@ class Dataset:
 
     Attributes:
         name: the data set's own name.
-        classes: K labels in alphabetical order.
+        classes: K labels, in the order of `Table.classes`.
         frame: a row an image: `path`, `label`, `patient`, `split`, `content`, `width`, `height`,
             `mode`, and what else the CSV had.
         labels: int64 [N], places in `classes`.

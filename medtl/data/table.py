@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from medtl.data import phantoms
 from medtl.data.folder import read_folder
 from medtl.data.labels import read_csv
 from medtl.errors import MedtlError, ParameterError
+
+NEGATIVES = frozenset(
+    ("0", "absent", "benign", "clear", "control", "false", "healthy", "neg", "negative", "no",
+     "no finding", "none", "normal")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class Table:
         root: the folder under which all images lie.
         frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
-        classes: the labels in alphabetical order; a label's place here is its number.
+        classes: the labels in alphabetical order; a label's place here is its number. Of two,
+            the second is the positive one, and `normal` and its like are always the first.
     """
 
     name: str
@@ -72,4 +79,12 @@ def _table(name: str, root: Path, frame: pd.DataFrame) -> Table:
             f"{name}: a class with one image cannot be learned and tested: {', '.join(alone[:3])}"
             f"{' and more' if len(alone) > 3 else ''}; add images or leave the class out"
         )
-    return Table(name, root, frame.reset_index(drop=True), tuple(sorted(counts.index)))
+    return Table(name, root, frame.reset_index(drop=True), _ordered(counts.index))
+
+
+def _ordered(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels in alphabetical order; of two, the one that says that nothing was found is first."""
+    ordered = sorted(labels)
+    if len(ordered) == 2 and ordered[1].casefold() in NEGATIVES:
+        ordered.reverse()
+    return tuple(ordered)

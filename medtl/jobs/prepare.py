@@ -7,7 +7,7 @@ import dataclasses
 import mlflow
 
 from medtl.data.dataset import Dataset, load
-from medtl.errors import ParameterError
+from medtl.errors import MedtlError, ParameterError
 from medtl.networks.architectures import build, check_architecture
 from medtl.networks.backbone import Backbone
 from medtl.networks.weights import load_state, load_weights, preprocessing
@@ -36,6 +36,12 @@ def prepare(settings: ModelSettings) -> Transfer:
     architecture = _architecture(settings, source)
     size = settings.image_size or _natural_size(settings, architecture, source)
     dataset = load(settings.data, size, settings.seed, settings.duplicates, settings.unreadable)
+    for split, indices in dataset.splits.items():
+        if len(indices) == 0:
+            raise MedtlError(
+                f"{dataset.name} has no images in its {split} split; training needs train, valid "
+                "and test (those that are missing are drawn from train)"
+            )
     log_data(dataset)
     name_run(f"{dataset.name} {architecture}")
     backbone = _backbone(settings, architecture, source, dataset, size)

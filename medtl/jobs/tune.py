@@ -169,9 +169,12 @@ def _open(
     )
     storage = settings.storage or embedded_storage()
     study = studies.open_study(storage, name, bool(settings.study), asks, schedule)
-    close_cut_off_runs(
+    trials = [
         trial.user_attrs.get(studies.RUN_ID) for trial in studies.restart_cut_off_trials(study)
-    )
+    ]
+    run_id = mlflow.active_run().info.run_id
+    close_cut_off_runs([*trials, study.user_attrs.get(studies.RUN_ID)], successor=run_id)
+    study.set_user_attr(studies.RUN_ID, run_id)
     done = len(studies.finished(study))
     if done:
         print(f"study {study.study_name}: going on after {done} finished trials")

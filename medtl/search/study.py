@@ -23,7 +23,7 @@ from medtl.training.loop import Epoch
 
 FINISHED = "medtl.finished"  # study attribute: the MLflow run in which the search was concluded
 ASKS = "medtl.asks"  # study attribute: key of data and settings; another key is another question
-RUN_ID = "medtl.run_id"  # trial attribute: its MLflow run
+RUN_ID = "medtl.run_id"  # study and trial attribute: its MLflow run
 ERROR = "medtl.error"  # trial attribute: why it failed
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

@@ -21,6 +21,7 @@ from medtl.settings import Settings
 from medtl.tracking.origin import SETTINGS_FILE
 
 ERROR_TAG = "medtl.error"
+SUCCESSOR_TAG = "medtl.successor"  # on a run that was cut off: the run that went on with its work
 
 # MLflow tells of its own tables and threads at INFO; what a user must know comes as a warning
 for _name in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
@@ -84,12 +85,14 @@ def refuse_run(message: str) -> None:
     client.set_terminated(run_id, "FAILED")
 
 
-def close_cut_off_runs(run_ids: Iterable[str | None]) -> None:
-    """Ends the runs of trials that a killed process left RUNNING."""
+def close_cut_off_runs(run_ids: Iterable[str | None], successor: str) -> None:
+    """Ends those of the runs that a killed process left RUNNING, and links them to `successor`."""
     client = MlflowClient()
     for run_id in filter(None, run_ids):
-        client.set_tag(run_id, ERROR_TAG, "cut off; its parameters are tried again")
-        client.set_terminated(run_id, "KILLED")
+        if client.get_run(run_id).info.status == "RUNNING" and run_id != successor:
+            client.set_tag(run_id, ERROR_TAG, f"cut off; gone on with in run {successor}")
+            client.set_tag(run_id, SUCCESSOR_TAG, successor)
+            client.set_terminated(run_id, "KILLED")
 
 
 def embedded_storage() -> str:

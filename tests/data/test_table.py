@@ -34,6 +34,20 @@ def test_a_folder_of_classes(write_folder):
     assert all(file.is_file() for file in table.files())
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (("abnormal", "normal"), ("normal", "abnormal")),
+        (("1", "0"), ("0", "1")),
+        (("malignant", "benign"), ("benign", "malignant")),
+        (("cat", "dog"), ("cat", "dog")),
+        (("abnormal", "normal", "other"), ("abnormal", "normal", "other")),
+    ],
+)
+def test_of_two_classes_the_finding_is_the_second(write_folder, labels, classes):
+    assert read_table(str(write_folder(dict.fromkeys(labels, 2)))).classes == classes
+
+
 def test_images_may_lie_deeper_than_their_class(write_folder):
     table = read_table(str(write_folder({"sick/2021/may": 2, "healthy": 2})))
     assert table.frame["label"].tolist() == ["healthy"] * 2 + ["sick"] * 2

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import mlflow
+import optuna
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
@@ -15,6 +20,7 @@ from medtl.jobs.evaluate import evaluate
 from medtl.jobs.promote import promote
 from medtl.jobs.train import train
 from medtl.jobs.tune import tune
+from medtl.search import study as studies
 from medtl.settings import (
     DictionarySettings,
     EvaluateSettings,
@@ -22,8 +28,8 @@ from medtl.settings import (
     TrainSettings,
     TuneSettings,
 )
-from medtl.training.transfer import Transfer
 
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "architecture": "shufflenet_v2_x0_5",
     "weights": "random",
@@ -85,32 +91,36 @@ def test_a_search_leaves_trials_scores_pictures_and_a_champion(tuned, capsys):
 
 
 def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(
-    small_phantoms, monkeypatch, tuned, capsys
+    small_phantoms, tuned, tmp_path, capsys
 ):
     undisturbed = runs("tune").iloc[0]
-    settings = TuneSettings(
-        data=str(small_phantoms), **SMALL, trials=3, cutoffs="stage4.0,head", study="again"
+    asked = {"data": small_phantoms, **SMALL, "trials": 3, "cutoffs": "stage4.0,head"}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "entrypoints.tune", *arguments, "--study=again"], cwd=ROOT
     )
-    trained = Transfer.train
-    calls = []
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"  # made by the undisturbed search
+    while process.poll() is None and not finished_trials(storage, "again"):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert "RUNNING" in set(runs("tune")["status"])
 
-    def killed(self, *arguments, **keywords):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return trained(self, *arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Transfer, "train", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tune(settings)
-    mlflow.end_run("KILLED")
-    tune(settings)
-    assert "going on after 1 finished trials" in capsys.readouterr().out
-    resumed = runs("tune").iloc[0]
+    tune(TuneSettings(**{**asked, "data": str(small_phantoms)}, study="again"))
+    assert "going on after" in capsys.readouterr().out
+    resumed, cut_off = runs("tune").iloc[0], runs("tune").iloc[1]
     assert resumed["metrics.test_auroc"] == undisturbed["metrics.test_auroc"]
     assert resumed["tags.medtl.cutoff"] == undisturbed["tags.medtl.cutoff"]
-    assert "RUNNING" not in set(runs("trial")["status"])
+    assert cut_off["status"] == "KILLED"
+    assert cut_off["tags.medtl.successor"] == resumed["run_id"]
+    assert "RUNNING" not in {*runs("trial")["status"], *runs("tune")["status"]}
+
+
+def finished_trials(storage: str, name: str) -> int:
+    known = {each.study_name for each in optuna.get_all_study_summaries(storage)}
+    if name not in known:
+        return 0
+    return len(studies.finished(optuna.load_study(study_name=name, storage=storage)))
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "svm", "forest", "knn"])
