@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from medtl.data.phantoms import write_chest_phantoms
 from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.dictionary import dictionary
 from medtl.jobs.evaluate import evaluate
@@ -140,6 +141,32 @@ def test_a_hybrid_is_trained_logged_and_evaluated(small_phantoms, classifier):
     evaluate(EvaluateSettings(model=f"models:/{model.model_id}"))
     again = runs("evaluate").iloc[0]
     assert again["metrics.test_auroc"] == pytest.approx(trained["metrics.test_auroc"], abs=1e-6)
+
+
+def test_a_hybrid_search_tries_each_cutoff_once_in_the_order_of_the_probe(small_phantoms):
+    tune(
+        TuneSettings(
+            data=str(small_phantoms),
+            **SMALL,
+            transfer="hybrid",
+            cutoffs="stage2.0,stage4.0,head",
+            trials=9,
+        )
+    )
+    trials = runs("trial")
+    assert sorted(trials["params.cutoff"]) == ["fc", "stage2.0", "stage4.0"]
+    assert set(trials["params.classifier"]) == {"logistic"}
+    assert runs("tune").iloc[0]["status"] == "FINISHED"
+
+
+def test_a_search_on_new_data_starts_from_what_like_data_taught(tuned, tmp_path, capsys):
+    best = runs("tune").iloc[0]["tags.medtl.cutoff"]
+    other = tmp_path / "clinic"
+    other.mkdir()
+    write_chest_phantoms(other, seed=5, patients=45, image_size=64)
+    tune(TuneSettings(data=str(other / "labels.csv"), **SMALL, trials=1, cutoffs="stage4.0,head"))
+    assert f"tried early   {best}: best on wards (distance" in capsys.readouterr().out
+    assert runs("trial").iloc[0]["params.cutoff"] == best
 
 
 def test_two_stages_differ_from_one(small_phantoms):
