@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from medtl.errors import ParameterError
 from medtl.jobs.conclude import conclude, registered
 from medtl.jobs.names import registered_name, study_name
 from medtl.jobs.prepare import prepare
@@ -96,13 +97,15 @@ def search_space(settings: TuneSettings, transfer: Transfer) -> AnySpace:
         points = cut_points(network, settings.cutoffs)
     else:
         named = comma_list("cutoffs", settings.cutoffs)
-        points = sorted(
-            {resolve(network, architecture, name) for name in named},
-            key=lambda point: point.position,
-        )
+        resolved = (resolve(network, architecture, name) for name in named)
+        # two names of one place (a block and its first layer) are one cut
+        at = {point.position: point for point in resolved}
+        points = [at[position] for position in sorted(at)]
     if settings.transfer == "hybrid":
         # before the very first layer there are no features
         later = tuple(point.name for point in points if point.position > 0)
+        if not later:
+            raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
         return HybridSpace(settings.classifier, later)
     names = tuple(point.name for point in points)
     return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
