@@ -80,14 +80,6 @@ def cut(network: nn.Module, point: CutPoint, image_size: int) -> Cut:
     return Cut(point, prefix, suffix, border.shapes)
 
 
-def deepen(network: nn.Module, shallow: CutPoint, deep: CutPoint, image_size: int) -> Frozen:
-    """The part between two cut points: from what crosses at `shallow` to what crosses at `deep`.
-
-    `deepen(...)(*cut(network, shallow, ...).prefix(images))` is the prefix of the deeper cut.
-    """
-    return stages(network, [shallow, deep], image_size)[1]
-
-
 def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> list[Frozen]:
     """The frozen parts that lead from the images to the first point, from it to the second, ...
 

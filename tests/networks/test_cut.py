@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medtl.errors import MedtlError
 from medtl.networks.architectures import build
-from medtl.networks.cut import Cut, cut, deepen, stages
+from medtl.networks.cut import Cut, cut, stages
 from medtl.networks.cutpoints import CutPoint, cut_points, resolve
 
 SIZE = 32
@@ -156,7 +156,7 @@ def test_deepening_equals_going_directly(
     far = resolve(network, architecture, deep)
     direct = cut(network, far, SIZE).prefix(images())
     kept = cut(network, near, SIZE).prefix(images())
-    deepened = deepen(network, near, far, SIZE)(*kept)
+    deepened = stages(network, [near, far], SIZE)[1](*kept)
     assert len(direct) == len(deepened)
     for one, other in zip(direct, deepened, strict=True):
         torch.testing.assert_close(one, other)
