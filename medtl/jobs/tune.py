@@ -65,6 +65,8 @@ def tune(settings: TuneSettings) -> None:
         )
         study = _open(settings, transfer, space, schedule)
         mlflow.set_tag("medtl.study", study.study_name)
+        network, architecture = transfer.backbone.network, transfer.backbone.architecture
+        transfer.keeper.expect(resolve(network, architecture, name) for name in space.cutoffs)
         probed = probe(transfer, "layers" if settings.cutoffs == "layers" else "blocks")
         log_probe(probed.curve)
         if not study.get_trials(deepcopy=False):

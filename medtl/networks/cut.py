@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
 
 from medtl.errors import MedtlError
 from medtl.networks.borders import borders
@@ -84,8 +87,19 @@ def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> l
     """The frozen parts that lead from the images to the first point, from it to the second, ...
 
     `points` are in forward order. Run one after the other, they give in one pass what crosses
-    at each of the points. All parameters before the last point stop asking for a gradient.
+    at each of the points. They are copies, made for passes: later changes of the network do not
+    reach them.
     """
     graph = trace(network)
     known = borders(graph, [_IMAGES, *points], image_size)
-    return [Frozen(part(graph, start, stop)) for start, stop in pairwise(known)]
+    return [Frozen(_folded(part(graph, start, stop))) for start, stop in pairwise(known)]
+
+
+def _folded(operations: fx.GraphModule) -> fx.GraphModule:
+    """A copy with each batch norm folded into the convolution before it, equal but for rounding."""
+    operations = copy.deepcopy(operations).eval()
+    calls = Counter(node.target for node in operations.graph.nodes if node.op == "call_module")
+    if max(calls.values(), default=0) > 1:
+        # a layer that runs twice may be followed by two different norms
+        return operations
+    return fuse(operations, inplace=True, no_trace=True)

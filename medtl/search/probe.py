@@ -41,8 +41,9 @@ def features_at(
 ) -> list[np.ndarray]:
     """Pooled features [N, F_i] at each of `points` (forward order), from one pass over N images."""
     backbone = transfer.backbone
-    network = backbone.copy().to(transfer.device)
-    parts = stages(network, points, backbone.preprocessing.image_size)
+    parts = stages(backbone.network, points, backbone.preprocessing.image_size)
+    for part in parts:
+        part.to(transfer.device)
     columns: list[list[np.ndarray]] = [[] for _ in points]
     starts = range(0, len(indices), PASS_BATCH)
     for start in progress(starts, len(starts), "layer probe", unit="batch"):

@@ -11,9 +11,11 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -78,21 +80,26 @@ def find(key: str) -> Kept | None:
     return Kept(arrays)
 
 
-def keep(key: str, batches: Iterable[tuple[Tensor, ...]], count: int) -> Kept:
-    """Keeps the tensors of `batches` (together `count` images) under `key`.
+@contextmanager
+def writing(key: str, count: int) -> Iterator[Callable[[tuple[Tensor, ...]], None]]:
+    """Keeps, under `key`, the batches given to the yielded function, together `count` images.
+
+    The entry is there when the block has ended; when the block fails, nothing is left behind.
 
     Raises:
-        OSError: the disk is full or cannot be written; nothing is left behind.
-        OutOfRangeError: a value does not fit into 16 bits; nothing is left behind.
+        OSError: the disk is full or cannot be written.
+        OutOfRangeError: a value does not fit into 16 bits.
     """
-    folder = kept_folder(KIND, key)
-    with written_whole(folder) as unfinished:
-        checksums = _write(unfinished, batches, count)
-        (unfinished / "entry.json").write_text(json.dumps({"checksums": checksums}))
-    kept = find(key)
-    if kept is None:
-        raise OSError(f"what was kept in {folder} does not read back")
-    return kept
+    with written_whole(kept_folder(KIND, key)) as unfinished, ExitStack() as files:
+        writer = _Writer(unfinished, count, files)
+        yield writer.write
+        files.close()
+        (unfinished / "entry.json").write_text(json.dumps({"checksums": writer.checksums}))
+
+
+def room(budget: int) -> int:
+    """Bytes of the budget that no entry takes."""
+    return budget - sum(map(_size, _entries()))
 
 
 def make_room(needed: int, budget: int) -> bool:
@@ -110,29 +117,34 @@ def make_room(needed: int, budget: int) -> bool:
     return True
 
 
-def _write(folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int) -> list[int]:
+class _Writer:
     """Plain writes, not a writable memory map: a full disk is then an error and not a crash."""
-    files, checksums = [], []
-    try:
-        for batch in batches:
-            arrays = [_stored(tensor) for tensor in batch]
-            if not files:
-                files = [(folder / f"{index}.npy").open("wb") for index in range(len(arrays))]
-                checksums = [0] * len(arrays)
-                for file, array in zip(files, arrays, strict=True):
-                    header = {"descr": "<f2", "fortran_order": False}
-                    header["shape"] = (count, *array.shape[1:])
-                    np.lib.format.write_array_header_1_0(file, header)
-            for index, (file, array) in enumerate(zip(files, arrays, strict=True)):
-                if not np.isfinite(array).all():
-                    raise OutOfRangeError(f"tensor {index} exceeds the range of 16 bits")
-                data = array.tobytes()
-                checksums[index] = zlib.crc32(data, checksums[index])
-                file.write(data)
-    finally:
-        for file in files:
-            file.close()
-    return checksums
+
+    def __init__(self, folder: Path, count: int, open_files: ExitStack) -> None:
+        self.checksums: list[int] = []
+        self._folder = folder
+        self._count = count
+        self._open_files = open_files
+        self._files: list[BinaryIO] = []
+
+    def write(self, batch: tuple[Tensor, ...]) -> None:
+        arrays = [_stored(tensor) for tensor in batch]
+        if not self._files:
+            self._files = [self._begun(index, array) for index, array in enumerate(arrays)]
+            self.checksums = [0] * len(arrays)
+        for index, (file, array) in enumerate(zip(self._files, arrays, strict=True)):
+            if not np.isfinite(array).all():
+                raise OutOfRangeError(f"tensor {index} exceeds the range of 16 bits")
+            data = array.tobytes()
+            self.checksums[index] = zlib.crc32(data, self.checksums[index])
+            file.write(data)
+
+    def _begun(self, index: int, array: np.ndarray) -> BinaryIO:
+        file = self._open_files.enter_context((self._folder / f"{index}.npy").open("wb"))
+        shape = (self._count, *array.shape[1:])
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file
 
 
 def _stored(tensor: Tensor) -> np.ndarray:

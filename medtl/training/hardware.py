@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from medtl.errors import ParameterError
@@ -35,6 +38,20 @@ def resolve_precision(name: str, device: torch.device) -> str:
     else:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if fast else "float32"
+
+
+def reuse_freed_memory() -> None:
+    """Lets this process use its freed memory again instead of giving it back to the kernel.
+
+    A training step on the CPU takes and frees the same gigabytes each time. By glibc's defaults
+    the kernel gets back every larger piece at once, and has to clear the next one page by page,
+    which takes as long as the arithmetic. Where the C library is another one, nothing is done.
+    """
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return
+    no_maps, trim_threshold, never = -4, -1, 2**31 - 1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    library.mallopt(no_maps, 0)
+    library.mallopt(trim_threshold, never)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

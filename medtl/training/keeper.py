@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from medtl.keep import key_of
 from medtl.networks.backbone import Backbone
+from medtl.networks.compute import cut_costs
 from medtl.networks.cut import Cut, stages
 from medtl.networks.cutpoints import CutPoint, cut_points
 from medtl.progress import progress
@@ -19,14 +23,19 @@ from medtl.training.activations import Kept, OutOfRangeError
 from medtl.training.feeds import PASS_BATCH, FreshFeed
 from medtl.training.hardware import autocast
 
-FORMAT = 1  # of what is kept; a new number makes everything anew
+FORMAT = 2  # of what is kept; a new number makes everything anew
+
+WORTH = 50
+"""Operations saved for each byte kept, from which on keeping pays: about what a processor core
+does in the time in which it reads a byte back. Not measured anew on each machine, for a decision
+by the clock would make the results depend on it."""
 
 
 class Keeper:
     """Keeps activations of one backbone on one data set, in this process and on disk.
 
-    `policy` is `auto` (kept where it fits the budget), `always`, or `never`. `notes` says, cut
-    by cut, what was decided.
+    `policy` is `auto` (kept where it pays and fits the budget), `always`, or `never`. `notes`
+    says, cut by cut, what was decided.
     """
 
     def __init__(self, backbone: Backbone, images: str, policy: str) -> None:
@@ -35,8 +44,17 @@ class Keeper:
         self._key = (FORMAT, backbone.digest(), dataclasses.astuple(backbone.preprocessing), images)
         self._policy = policy
         self._blocks = cut_points(backbone.network, "blocks")
+        self._expected: set[int] = set()
         self._open: dict[str, Kept | None] = {}
         self._declined: set[int] = set()
+
+    def expect(self, points: Iterable[CutPoint]) -> None:
+        """Says which cuts will be asked for, so that a pass to a deep one also keeps some before.
+
+        Of those on its way a pass keeps one, the deepest, in each third of the network's compute:
+        no later pass has more than about a third of it to do again.
+        """
+        self._expected = {point.position for point in points}
 
     def kept(self, divided: Cut, fresh: FreshFeed, view: int, views: int) -> Kept | None:
         """The kept view of a feed at this cut, made now if it is not there; None if not kept.
@@ -49,8 +67,8 @@ class Keeper:
         key = self._view_key(point, fresh, view)
         if key not in self._open:
             kept = activations.find(key)
-            if kept is None and self._fits(divided, fresh, views - view + 1):
-                kept = self._made(key, divided, fresh, view)
+            if kept is None and self._is_worth_it(divided, fresh, views - view + 1):
+                kept = self._made(divided, fresh, view)
             if kept is None:
                 self._declined.add(point.position)
             else:
@@ -58,9 +76,16 @@ class Keeper:
             self._open[key] = kept
         return self._open[key]
 
-    def _fits(self, divided: Cut, fresh: FreshFeed, views: int) -> bool:
-        tensors = fresh.batch(np.arange(1), epoch=1)
-        each = 2 * sum(tensor[0].numel() for tensor in tensors)
+    def _is_worth_it(self, divided: Cut, fresh: FreshFeed, views: int) -> bool:
+        with FlopCounterMode(display=False) as counter:
+            tensors = fresh.batch(np.arange(1), epoch=1)
+        each, operations = _bytes(tensors), counter.get_total_flops()
+        if self._policy == "auto" and operations < WORTH * each:
+            self.notes[divided.point.name] = (
+                f"computed anew each epoch: {operations / 1e6:.0f} million operations an image "
+                f"cost less than reading {each / 1e6:.2f} MB back"
+            )
+            return False
         needed, budget = each * len(fresh) * views, activations.budget_bytes()
         if self._policy == "always" or activations.make_room(needed, budget):
             return True
@@ -70,30 +95,54 @@ class Keeper:
         )
         return False
 
-    def _made(self, key: str, divided: Cut, fresh: FreshFeed, view: int) -> Kept | None:
-        batches = self._pass(divided.point, fresh, view)
-        total = -(-len(fresh) // PASS_BATCH)
-        what = f"activations at {divided.point.name}"
+    def _made(self, divided: Cut, fresh: FreshFeed, view: int) -> Kept | None:
+        point = divided.point
         try:
-            return activations.keep(key, progress(batches, total, what, unit="batch"), len(fresh))
+            self._keep_on_the_way_to(point, fresh, view)
         except OutOfRangeError as error:
             reason = str(error)
         except OSError as error:
             reason = f"the disk refused them ({error.strerror or error})"
-        self.notes[divided.point.name] = f"computed anew each epoch: {reason}"
+        else:
+            return activations.find(self._view_key(point, fresh, view))
+        self.notes[point.name] = f"computed anew each epoch: {reason}"
         return None
 
-    @torch.no_grad()
-    def _pass(self, point: CutPoint, fresh: FreshFeed, view: int) -> Iterator[tuple[Tensor, ...]]:
-        """What crosses at `point`, in batches, from the deepest kept block before it.
+    def _keep_on_the_way_to(self, point: CutPoint, fresh: FreshFeed, view: int) -> None:
+        """One pass that keeps what crosses at `point`, and at the waypoints before it."""
+        begin, kept = self._deepest_before(point, fresh, view)
+        free = activations.room(activations.budget_bytes())
+        places = [*self._waypoints(begin, point), point]
+        passed = self._pass(begin, kept, point, fresh, view)
+        total = -(-len(fresh) // PASS_BATCH)
+        with ExitStack() as stack:
+            writers = {}
+            for crossing in progress(passed, total, f"activations at {point.name}", unit="batch"):
+                if not writers:
+                    free -= _bytes(crossing[point.position]) * len(fresh)
+                    for place in places:
+                        needed = _bytes(crossing[place.position]) * len(fresh)
+                        if place == point or needed <= (free := free - needed):
+                            writing = activations.writing(
+                                self._view_key(place, fresh, view), len(fresh)
+                            )
+                            writers[place.position] = stack.enter_context(writing)
+                for position, write in writers.items():
+                    write(crossing[position])
 
-        Between two blocks the activations are rounded to the 16 bits in which they are kept, so
-        that the result is the same to the bit whichever block it starts from.
+    @torch.no_grad()
+    def _pass(
+        self, begin: int, kept: Kept | None, point: CutPoint, fresh: FreshFeed, view: int
+    ) -> Iterator[dict[int, tuple[Tensor, ...]]]:
+        """What crosses at `point` and at the blocks before it, by position, in batches.
+
+        Starts from the images, or from what is kept at block number `begin`. Between two blocks
+        the activations are rounded to the 16 bits in which they are kept, so that the result is
+        the same to the bit whichever block it starts from.
         """
-        blocks = [block for block in self._blocks if 0 < block.position < point.position]
-        begin, kept = self._deepest(blocks, fresh, view)
         network, size = self._backbone.network, self._backbone.preprocessing.image_size
-        parts = stages(network, [*blocks, point], size)[begin:]
+        places = [*self._blocks_before(point), point]
+        parts = stages(network, places, size)[begin:]
         for part in parts:
             part.to(fresh.device)
         for start in range(0, len(fresh), PASS_BATCH):
@@ -102,16 +151,21 @@ class Keeper:
                 tensors = (fresh.inputs(rows, view),)
             else:
                 tensors = kept.batch(rows, fresh.device)
-            for part in parts:
+            crossing = {}
+            for place, part in zip(places[begin:], parts, strict=True):
                 with autocast(fresh.device, fresh.precision):
                     tensors = part(*tensors)
-                tensors = tuple(map(_rounded, tensors))
-            yield tensors
+                tensors = crossing[place.position] = tuple(map(_rounded, tensors))
+            yield crossing
 
-    def _deepest(
-        self, blocks: list[CutPoint], fresh: FreshFeed, view: int
+    def _blocks_before(self, point: CutPoint) -> list[CutPoint]:
+        return [block for block in self._blocks if 0 < block.position < point.position]
+
+    def _deepest_before(
+        self, point: CutPoint, fresh: FreshFeed, view: int
     ) -> tuple[int, Kept | None]:
-        """The deepest of `blocks` that is kept, and how many of them need not be computed."""
+        """How many blocks before `point` need not be computed, and the last of them as kept."""
+        blocks = self._blocks_before(point)
         for done in range(len(blocks), 0, -1):
             key = self._view_key(blocks[done - 1], fresh, view)
             kept = self._open.get(key) or activations.find(key)
@@ -119,11 +173,31 @@ class Keeper:
                 return done, kept
         return 0, None
 
+    def _waypoints(self, begin: int, point: CutPoint) -> list[CutPoint]:
+        """The blocks at which a pass from block number `begin` to `point` also keeps."""
+        by_third: dict[int, CutPoint] = {}
+        for block in self._blocks_before(point)[begin:]:
+            if block.position in self._expected:
+                by_third[self._thirds[block.position]] = block
+        return list(by_third.values())
+
+    @cached_property
+    def _thirds(self) -> dict[int, int]:
+        """In which third of the network's compute, 0 to 2, each block begins."""
+        size = self._backbone.preprocessing.image_size
+        costs = cut_costs(self._backbone.network, "blocks", size)
+        return {cost.point.position: int(3 * (1 - cost.trained_share)) for cost in costs}
+
     def _view_key(self, point: CutPoint, fresh: FreshFeed, view: int) -> str:
         augmentation = fresh.augmentation
         changed = None if augmentation is None else (repr(augmentation), fresh.seed, view)
         rows = key_of(fresh.indices.tolist())
         return key_of(*self._key, point.position, rows, fresh.precision, changed)
+
+
+def _bytes(tensors: tuple[Tensor, ...]) -> int:
+    """What one image of a batch takes in 16 bits."""
+    return 2 * sum(tensor[0].numel() for tensor in tensors)
 
 
 def _rounded(tensor: Tensor) -> Tensor:

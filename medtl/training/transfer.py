@@ -20,7 +20,7 @@ from medtl.networks.pooling import pooled
 from medtl.settings import ModelSettings
 from medtl.training.augment import AUGMENTATIONS, Augmentation
 from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed
-from medtl.training.hardware import resolve_device, resolve_precision
+from medtl.training.hardware import resolve_device, resolve_precision, reuse_freed_memory
 from medtl.training.keeper import Keeper
 from medtl.training.loop import Epoch, Fit, Recipe, fit, measured_epoch
 from medtl.training.tails import Tail, fit_tail
@@ -53,6 +53,8 @@ class Transfer:
     def __post_init__(self) -> None:
         self.device = resolve_device(self.settings.device)
         self.precision = resolve_precision(self.settings.precision, self.device)
+        if self.device.type == "cpu":
+            reuse_freed_memory()
         self.keeper = Keeper(self.backbone, self.dataset.fingerprint, self.settings.keep)
 
     @property

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 
 import pytest
 import torch
 
 from medtl.keep import kept_folder
 from medtl.training import activations
-from medtl.training.activations import OutOfRangeError
+from medtl.training.activations import Kept, OutOfRangeError
 
 
 def crossing(count: int, seed: int = 0) -> list[tuple[torch.Tensor, ...]]:
@@ -18,9 +19,16 @@ def crossing(count: int, seed: int = 0) -> list[tuple[torch.Tensor, ...]]:
     return [(images[at : at + 4], tokens[at : at + 4]) for at in range(0, count, 4)]
 
 
+def keep(key: str, batches: Iterable[tuple[torch.Tensor, ...]], count: int) -> Kept:
+    with activations.writing(key, count) as write:
+        for batch in batches:
+            write(batch)
+    return activations.find(key)
+
+
 def test_what_is_kept_reads_back_to_sixteen_bits_in_the_shape_in_which_it_crossed():
     batches = crossing(10)
-    kept = activations.keep("key", batches, 10)
+    kept = keep("key", batches, 10)
     images, tokens = activations.find("key").batch([9, 0, 3])
     assert len(kept) == 10
     assert torch.equal(images[1], batches[0][0][0].half().float())
@@ -35,25 +43,25 @@ def test_nothing_is_left_when_the_pass_breaks_off():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        activations.keep("key", broken(), 8)
+        keep("key", broken(), 8)
     folder = kept_folder(activations.KIND, "key")
     assert activations.find("key") is None
     assert list(folder.parent.iterdir()) == []
 
 
 def test_an_entry_with_a_flipped_bit_is_dropped_and_made_again():
-    activations.keep("key", crossing(4), 4)
+    keep("key", crossing(4), 4)
     path = kept_folder(activations.KIND, "key") / "0.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     assert activations.find("key") is None
     assert not path.exists()
-    assert len(activations.keep("key", crossing(4), 4)) == 4
+    assert len(keep("key", crossing(4), 4)) == 4
 
 
 def test_a_truncated_entry_is_dropped():
-    activations.keep("key", crossing(4), 4)
+    keep("key", crossing(4), 4)
     path = kept_folder(activations.KIND, "key") / "1.npy"
     os.truncate(path, path.stat().st_size - 2)
     assert activations.find("key") is None
@@ -61,13 +69,13 @@ def test_a_truncated_entry_is_dropped():
 
 def test_a_value_beyond_sixteen_bits_is_an_error_and_leaves_nothing():
     with pytest.raises(OutOfRangeError):
-        activations.keep("key", [(torch.full((2, 3), 1e6),)], 2)
+        keep("key", [(torch.full((2, 3), 1e6),)], 2)
     assert activations.find("key") is None
 
 
 def test_the_entries_used_longest_ago_make_room_first():
     for name in ("old", "used", "new"):
-        activations.keep(name, crossing(8), 8)
+        keep(name, crossing(8), 8)
     folders = {name: kept_folder(activations.KIND, name) for name in ("old", "used", "new")}
     for age, name in enumerate(("new", "used", "old")):
         os.utime(folders[name], (1e9 - age, 1e9 - age))
@@ -83,6 +91,6 @@ def test_the_entries_used_longest_ago_make_room_first():
 
 
 def test_a_batch_stays_readable_when_its_entry_is_dropped():
-    kept = activations.keep("key", crossing(8), 8)
+    kept = keep("key", crossing(8), 8)
     shutil.rmtree(kept_folder(activations.KIND, "key"))
     assert kept.batch([0])[0].shape == (1, 3, 4, 5)

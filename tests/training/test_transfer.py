@@ -9,10 +9,12 @@ import torch
 
 from medtl.errors import MedtlError, ParameterError
 from medtl.keep import cache_root
+from medtl.networks.architectures import build
 from medtl.networks.cut import cut
-from medtl.networks.cutpoints import resolve
+from medtl.networks.cutpoints import cut_points, resolve
 from medtl.training.activations import KIND
 from medtl.training.loop import Epoch
+from medtl.training.transfer import Transfer
 
 
 def divided(transfer, cutoff):
@@ -80,6 +82,41 @@ def test_nothing_is_kept_where_it_never_pays_or_is_forbidden(transfer):
         made = transfer(**settings)
         made.train(cutoff, made.recipe("adam", 1e-3))
         assert not (cache_root() / KIND).exists()
+
+
+def kept_entries() -> int:
+    folder = cache_root() / KIND
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def test_a_pass_keeps_expected_cuts_on_its_way_one_in_each_third_of_the_compute(
+    transfer, monkeypatch, tmp_path
+):
+    made = transfer(augment="none", epochs=1)
+    made.train("fc", made.recipe("adam", 1e-3))
+    assert kept_entries() == 2, "unasked, a pass keeps nothing but its own cut, of two splits"
+
+    monkeypatch.setenv("MEDTL_CACHE", str(tmp_path / "expected"))
+    made = transfer(augment="none", epochs=1)
+    made.keeper.expect(cut_points(made.backbone.network, "blocks"))
+    made.train("fc", made.recipe("adam", 1e-3))
+    kept = kept_entries()
+    assert 2 * (1 + 2) <= kept <= 2 * (1 + 3)
+    made.train("layer4", made.recipe("adam", 1e-3))
+    assert kept_entries() == kept, "layer4 lies in the last third and was kept on the way"
+
+
+def test_a_cheap_prefix_before_large_activations_is_computed_anew_and_said(transfer):
+    """MobileNetV2's first convolution: 54 operations for each number of 16 bits."""
+    for keep, entries in (("auto", 0), ("always", 3)):
+        made = transfer(keep=keep)
+        network = build("mobilenet_v2", 3, made.image_size, seed=0)
+        backbone = dataclasses.replace(made.backbone, architecture="mobilenet_v2", network=network)
+        made = Transfer(backbone, made.dataset, made.settings)
+        made.train("features.0.1", made.recipe("adam", 1e-3))
+        said = made.keeper.notes["features.0.1"]
+        assert ("cost less than reading" in said) == (keep == "auto")
+        assert kept_entries() == entries, "always: two views to train on, one to validate"
 
 
 def test_over_the_budget_it_is_computed_anew_and_said(transfer, monkeypatch):
