@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from torch import Tensor
 from medtl.keep import cache_root, kept_folder, written_whole
 
 KIND = "activations"
+ABANDONED = 24 * 3600  # seconds after which an unfinished entry is nobody's
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,16 @@ def _checksum(path: Path) -> int:
 
 
 def _entries() -> list[Path]:
+    """All entries; of those that are being written only the ones that a kill left behind."""
     root = cache_root() / KIND
-    return [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    long_ago = time.time() - ABANDONED
+    return [
+        path
+        for path in root.iterdir()
+        if path.is_dir() and (not path.name.startswith(".") or _last_used(path) < long_ago)
+    ]
 
 
 def _size(folder: Path) -> int:

@@ -1,0 +1,105 @@
+"""The other side: a plain float32 loop, as one writes it from PyTorch's tutorials.
+
+ImageFolder decodes each image in each epoch, the whole network runs in each step, what is frozen
+has `requires_grad=False` and its batch norm in eval mode. Nothing of medtl is imported here: its
+settings of threads and memory must not reach this process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from benchmarks.trials import Trial
+
+SIZE = 224
+BATCH = 32
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+
+
+@dataclass
+class PlainSide:
+    """Trains one network after the other on a folder with `train/` and `valid/`."""
+
+    folder: Path
+    architecture: str
+    weights: str  # imagenet or random
+
+    def prepare(self) -> None:
+        """Nothing: a plain loop begins with its first trial."""
+
+    def run(self, trial: Trial, epochs: int) -> Iterator[tuple[float, float]]:
+        """Yields the validation AUROC and the seconds since the trial began after each epoch."""
+        began = time.perf_counter()
+        torch.manual_seed(0)
+        train, valid = (self._loader(split) for split in ("train", "valid"))
+        network = self._network(len(train.dataset.classes))
+        norms = freeze_before(network, trial.cutoff)
+        optimizer = _optimizer(trial, network)
+        for _ in range(epochs):
+            network.train()
+            for norm in norms:
+                norm.eval()
+            for images, labels in train:
+                optimizer.zero_grad()
+                F.cross_entropy(network(images), labels).backward()
+                optimizer.step()
+            yield _auroc(network, valid), time.perf_counter() - began
+
+    def _loader(self, split: str) -> DataLoader:
+        steps = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor()]
+        steps.append(transforms.Normalize(MEAN, STD))
+        images = ImageFolder(str(self.folder / split), transforms.Compose(steps))
+        return DataLoader(images, BATCH, shuffle=split == "train")
+
+    def _network(self, classes: int) -> nn.Module:
+        weights = "DEFAULT" if self.weights == "imagenet" else None
+        if self.architecture == "mobilenet_v2" and weights:
+            weights = "IMAGENET1K_V1"
+        network = torchvision.models.get_model(self.architecture, weights=weights)
+        name, head = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+        parent = network.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, classes))
+        return network
+
+
+def freeze_before(network: nn.Module, cutoff: str) -> list[nn.Module]:
+    """Freezes the parameters before `cutoff`; the batch norms among them, to be kept in eval."""
+    frozen, norms = True, []
+    for name, module in network.named_modules():
+        frozen = frozen and name != cutoff
+        if frozen and isinstance(module, nn.BatchNorm2d):
+            norms.append(module)
+    for name, parameter in network.named_parameters():
+        if name.startswith(f"{cutoff}."):
+            break
+        parameter.requires_grad_(False)
+    return norms
+
+
+def _optimizer(trial: Trial, network: nn.Module) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if trial.optimizer == "sgd":
+        return torch.optim.SGD(trained, trial.lr, momentum=0.9)
+    return OPTIMIZERS[trial.optimizer](trained, trial.lr)
+
+
+@torch.no_grad()
+def _auroc(network: nn.Module, valid: DataLoader) -> float:
+    network.eval()
+    scores, labels = zip(*((network(images).softmax(1), y) for images, y in valid), strict=True)
+    truth, probabilities = np.concatenate(labels), torch.cat(scores).numpy()
+    return float(roc_auc_score(truth, probabilities, multi_class="ovr"))

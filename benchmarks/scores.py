@@ -1,0 +1,94 @@
+"""What the fast ways cost in score: kept views against fresh augmentation, bf16 against float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from medtl.data.dataset import Dataset, load
+from medtl.evaluation.calibration import calibrated
+from medtl.evaluation.intervals import mean_difference
+from medtl.networks.architectures import build
+from medtl.networks.backbone import Backbone
+from medtl.networks.weights import load_weights
+from medtl.settings import TrainSettings
+from medtl.training.loop import predict
+from medtl.training.transfer import Transfer
+
+SIZE = 224
+ARCHITECTURE = "mobilenet_v2"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train, by the settings that make it."""
+
+    name: str
+    settings: dict[str, object]
+
+
+VIEWS = (
+    Way("fresh each epoch", {"keep": "never"}),
+    *(Way(f"{views} kept views", {"keep": "always", "views": views}) for views in (8, 4, 2, 1)),
+    Way("no augmentation", {"keep": "always", "augment": "none"}),
+)
+PRECISIONS = (
+    Way("float32", {"precision": "float32"}),
+    Way("bf16", {"precision": "bf16"}),
+)
+
+
+def compare_ways(
+    folder: Path, ways: tuple[Way, ...], cutoff: str, epochs: int, seeds: int
+) -> Iterator[str]:
+    """A line a way: AUROC on the test split, the paired difference from the first way, seconds.
+
+    Scores are averaged over seeds (of initial weights, order and augmentation; the images and
+    splits are the same); the interval of the difference is over patients.
+    """
+    dataset = load(str(folder / "labels.csv"), SIZE, seed=0, duplicates="allow")
+    reference: list[np.ndarray] = []
+    for way in ways:
+        began = time.perf_counter()
+        each = [_probabilities(dataset, way, cutoff, epochs, seed) for seed in range(seeds)]
+        seconds = (time.perf_counter() - began) / seeds
+        yield _line(dataset, way, each, reference, seconds)
+        reference = reference or each
+
+
+def _probabilities(dataset: Dataset, way: Way, cutoff: str, epochs: int, seed: int) -> np.ndarray:
+    """Of the test split, [N, K]."""
+    settings = TrainSettings(epochs=epochs, patience=epochs, seed=seed, **way.settings)
+    network = build(ARCHITECTURE, len(dataset.classes), SIZE, seed)
+    expected = load_weights(network, ARCHITECTURE, "imagenet")
+    transfer = Transfer(Backbone(ARCHITECTURE, "imagenet", network, expected), dataset, settings)
+    recipe = dataclasses.replace(transfer.recipe("adam", 1e-3), epochs=epochs)
+    trained = transfer.train(cutoff, recipe)
+    test = transfer.feed(trained.cut, "test", None)
+    return calibrated(predict(trained.cut.suffix, test, transfer.precision), 1.0)
+
+
+def _line(
+    dataset: Dataset,
+    way: Way,
+    each: list[np.ndarray],
+    reference: list[np.ndarray],
+    seconds: float,
+) -> str:
+    test = dataset.splits["test"]
+    labels, patients = dataset.labels[test], dataset.patients[test]
+    scores = [roc_auc_score(labels, p, multi_class="ovr") for p in each]
+    line = f"{way.name:<18} AUROC {np.mean(scores):.4f} (seeds {min(scores):.4f} to "
+    line += f"{max(scores):.4f}), {seconds:.0f} s a training"
+    if not reference:
+        return line
+    pairs = list(zip(reference, each, strict=True))
+    difference = mean_difference(labels, pairs, patients, "auroc", seed=0)
+    largest = max(np.abs(one - other).max() for one, other in pairs)
+    return f"{line}; difference {difference}; a probability differs by {largest:.3f} at most"

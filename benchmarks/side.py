@@ -1,0 +1,123 @@
+"""A side in a process of its own, so that neither sees the other's threads, memory or cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.trials import Trial
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial showed: the validation AUROC after each epoch, and the seconds until then."""
+
+    scores: list[float]
+    seconds: list[float]
+
+    @property
+    def best(self) -> float:
+        """The best epoch's score."""
+        return max(self.scores)
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole trial."""
+        return self.seconds[-1]
+
+
+class Side:
+    """A worker (`plain` or `medtl`) that runs what it is told, one thing after the other."""
+
+    def __init__(self, kind: str, cache: Path, **settings: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.side", kind, json.dumps(settings)]
+        environment = {**os.environ, "MEDTL_CACHE": str(cache)}
+        self._cache = cache
+        self._process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def prepare(self) -> float:
+        """Seconds to be ready for the first trial."""
+        return self._ask({"do": "prepare"})["seconds"]
+
+    def expect(self, cutoffs: list[str]) -> None:
+        """Tells which cut-offs will come."""
+        self._ask({"do": "expect", "cutoffs": cutoffs})
+
+    def run(self, trial: Trial, epochs: int) -> Outcome:
+        """One trial."""
+        return Outcome(**self._ask({"do": "run", "trial": asdict(trial), "epochs": epochs}))
+
+    def search_until(self, score: float, epochs: int, most: int) -> dict[str, float]:
+        """`seconds`, `best`, `trials` of a search that ends when it reaches the score."""
+        return self._ask({"do": "search", "score": score, "epochs": epochs, "most": most})
+
+    def peak_gb(self) -> float:
+        """The most memory that the process has held, in GB."""
+        return self._ask({"do": "peak"})["gb"]
+
+    def disk_gb(self) -> float:
+        """What it keeps on disk, in GB."""
+        return sum(f.stat().st_size for f in self._cache.rglob("*") if f.is_file()) / 1e9
+
+    def _ask(self, question: dict) -> dict:
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the worker ended while it was asked {question}")
+        return json.loads(answer)
+
+
+def _answer(side: object, question: dict) -> dict:
+    match question.pop("do"):
+        case "prepare":
+            began = os.times().elapsed
+            side.prepare()
+            return {"seconds": os.times().elapsed - began}
+        case "expect":
+            side.expect(question["cutoffs"])
+            return {}
+        case "run":
+            pairs = list(side.run(Trial(**question["trial"]), question["epochs"]))
+            return {"scores": [score for score, _ in pairs], "seconds": [at for _, at in pairs]}
+        case "search":
+            seconds, best, trials = side.search_until(**question)
+            return {"seconds": seconds, "best": best, "trials": trials}
+        case _:
+            return {"gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+
+
+def _work() -> None:
+    kind, settings = sys.argv[1], json.loads(sys.argv[2])
+    folder = Path(settings.pop("folder"))
+    if kind == "plain":
+        from benchmarks.plain import PlainSide as Chosen
+    else:
+        from benchmarks.ours import OurSide as Chosen
+    side = Chosen(folder, **settings)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever is printed meanwhile does not mix with the answers
+    for line in sys.stdin:
+        answers.write(json.dumps(_answer(side, json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _work()

@@ -1,0 +1,41 @@
+"""The trials that both sides run, in this order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: everything from `cutoff` on, by this optimizer and learning rate."""
+
+    cutoff: str
+    optimizer: str
+    lr: float
+
+    def __str__(self) -> str:
+        return f"{self.cutoff:<14}{self.optimizer:<9}{self.lr:g}"
+
+
+TEN = (
+    Trial("classifier", "adam", 1e-3),
+    Trial("classifier", "sgd", 1e-2),
+    Trial("features.18", "adam", 1e-3),
+    Trial("features.17", "adam", 1e-3),
+    Trial("features.17", "rmsprop", 1e-4),
+    Trial("features.14", "adam", 1e-3),
+    Trial("features.11", "adam", 1e-3),
+    Trial("features.7", "adam", 1e-3),
+    Trial("features.4", "adam", 1e-3),
+    Trial("features.0", "adam", 1e-3),
+)
+"""MobileNetV2: the first trial also makes what is kept, the second is the second of the head."""
+
+
+def many(count: int) -> list[Trial]:
+    """`count` trials: the ten again and again, each round with a learning rate a tenth lower."""
+    return [
+        Trial(trial.cutoff, trial.optimizer, trial.lr * 0.9**turn)
+        for turn in range(-(-count // len(TEN)))
+        for trial in TEN
+    ][:count]

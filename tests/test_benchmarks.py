@@ -1,0 +1,75 @@
+"""The benchmarks measure what they say: equal images, equal freezing, both sides at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from torch import nn
+
+from benchmarks.plain import freeze_before
+from benchmarks.side import Side
+from benchmarks.subset import write_subset
+from benchmarks.trials import TEN, Trial, many
+from medtl.data.phantoms import write_chest_phantoms
+from medtl.networks.architectures import build
+from medtl.networks.cut import cut
+from medtl.networks.cutpoints import resolve
+
+
+@pytest.fixture(scope="module")
+def subset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("benchmark")
+    (root / "all").mkdir()
+    write_chest_phantoms(root / "all", seed=0, patients=40, image_size=32)
+    write_subset(root / "all" / "labels.csv", root / "some", train=45, valid=12, test=6)
+    return root / "some"
+
+
+def test_a_subset_is_balanced_and_has_each_patient_in_one_split(subset: Path):
+    rows = pd.read_csv(subset / "labels.csv")
+    counts = rows.groupby(["split", "label"]).size().unstack()
+    assert (counts.loc["train"] == 15).all()
+    assert (counts.loc["valid"] == 4).all()
+    assert (rows.groupby("patient")["split"].nunique() == 1).all()
+    assert all((subset / path).is_file() for path in rows["path"])
+
+
+def test_images_that_are_missing_are_shifted_copies(tmp_path: Path):
+    (tmp_path / "all").mkdir()
+    write_chest_phantoms(tmp_path / "all", seed=0, patients=20, image_size=32)
+    write_subset(tmp_path / "all" / "labels.csv", tmp_path / "some", train=120, valid=6, test=6)
+    rows = pd.read_csv(tmp_path / "some" / "labels.csv")
+    assert (rows["split"] == "train").sum() == 120
+    assert rows["path"].str.contains("shifted").any()
+    assert (rows.groupby("patient")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("cutoff", ["classifier", "features.14", "features.0"])
+def test_both_sides_train_the_same_parameters(cutoff: str):
+    plain, ours = (build("mobilenet_v2", 3, 32, seed=0) for _ in "ab")
+    norms = freeze_before(plain, cutoff)
+    divided = cut(ours, resolve(ours, "mobilenet_v2", cutoff), 32)
+    trained = {name for name, parameter in plain.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in divided.suffix.named_parameters()}
+    frozen = [m for m in divided.prefix.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == len(frozen)
+
+
+def test_many_trials_begin_with_the_ten_and_differ():
+    assert tuple(many(10)) == TEN
+    assert len(set(many(30))) == 30
+
+
+def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path: Path):
+    settings = {"folder": str(subset), "architecture": "mobilenet_v2", "weights": "random"}
+    for kind in ("plain", "medtl"):
+        with Side(kind, tmp_path / kind, **settings) as side:
+            assert side.prepare() >= 0
+            outcome = side.run(Trial("classifier", "sgd", 1e-2), epochs=2)
+            assert len(outcome.scores) == 2
+            assert 0 < outcome.seconds[0] < outcome.total
+            assert 0 <= outcome.best <= 1
+            assert (side.disk_gb() > 0) == (kind == "medtl")
