@@ -6,40 +6,15 @@ checks and the README's tables are made from it.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from medtl.errors import ParameterError
+from medtl.options import Settings, check_number, comma_list, option
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-
-
-def option(
-    default: Any,
-    meaning: str,
-    *,
-    choices: tuple[str, ...] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-) -> Any:
-    """A settings field: its default, its meaning, and what is allowed (both ends included)."""
-    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What every entry point's settings share: the check of each value against its field."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
-            if choices is not None and value not in choices:
-                raise ParameterError(field.name, value, f"one of {', '.join(choices)}")
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
-                raise ParameterError(field.name, value, _range(low, high))
+TRANSFERS = ("finetune", "hybrid")
+CLASSIFIERS = ("logistic", "svm", "forest", "knn")
+STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2019", "trinh2021")
 
 
 @dataclass(frozen=True)
@@ -58,11 +33,11 @@ class DataSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ModelSettings(DataSettings):
-    """What training one model and searching many have in common."""
+class LearningSettings(DataSettings):
+    """What training one model, searching many and comparing many have in common."""
 
     architecture: str = option(
-        "auto", "a torchvision classification network by its name; auto chooses for the data"
+        "auto", "an architecture by its name (README, Architectures); auto chooses for the data"
     )
     weights: str = option(
         "auto", "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI"
@@ -70,12 +45,12 @@ class ModelSettings(DataSettings):
     transfer: str = option(
         "finetune",
         "train on from the cut-off, or give its features to a classical classifier",
-        choices=("finetune", "hybrid"),
+        choices=TRANSFERS,
     )
     classifier: str = option(
         "logistic",
         "the classical classifier of transfer=hybrid",
-        choices=("logistic", "svm", "forest", "knn"),
+        choices=CLASSIFIERS,
     )
     pca: int = option(0, "principal components given to the classifier; 0 for none", low=0)
     epochs: int = option(12, "the most epochs a model is trained", low=1)
@@ -104,6 +79,12 @@ class ModelSettings(DataSettings):
         choices=("auto", "float32", "bf16"),
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True)
+class ModelSettings(LearningSettings):
+    """What training one model and searching many have in common: a model that is registered."""
+
     model_name: str = option("auto", "the registered model; auto is medtl-DATA")
 
 
@@ -168,15 +149,105 @@ class TuneSettings(ModelSettings):
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(DataSettings):
-    """A model on any data."""
+class CompareSettings(LearningSettings):
+    """A study: cells that differ in what is compared, and in nothing else.
+
+    An empty or `auto` value leaves the choice to the study.
+    """
+
+    architecture: str = option("auto", "comma list of architectures; auto for the study's own")
+    weights: str = option("auto", "comma list of weights, as in train; auto for the study's own")
+    transfer: str = option("finetune", "comma list of finetune, hybrid; for study=grid")
+    classifier: str = option("", "comma list of logistic, svm, forest, knn; empty for the study's")
+    seed: int = option(0, "seed of splits, kept views, bootstrap", low=0)
+    study: str = option("grid", "a study by its name, or a grid of one's own", choices=STUDIES)
+    cutoffs: str = option(
+        "", "comma list of cut-offs (all, head, layers), or blocks; empty for the study's"
+    )
+    optimizers: str = option("", "comma list of optimizers; empty for the study's")
+    lr: float = option(0.0, "learning rate of every cell; 0 for the study's", low=0.0, high=10.0)
+    fractions: str = option(
+        "", "comma list of shares of the training split, drawn by patient; empty for the study's"
+    )
+    seeds: str = option(
+        "", "comma list of seeds (initial weights, order, share drawn); empty for the study's"
+    )
+    different: str = option(
+        "digits", "source of another domain (alzubaidi2020): data to pretrain on, or weights"
+    )
+    same: str = option(
+        "", "source of the same domain, likewise; empty for phantoms-source where data=phantoms"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("optimizers", OPTIMIZERS), ("transfer", TRANSFERS),
+                            ("classifier", CLASSIFIERS)):  # fmt: skip
+            for entry in self.listed(name):
+                if entry not in known:
+                    raise ParameterError(name, entry, f"a comma list of {', '.join(known)}")
+        for entry in self.listed("fractions"):
+            check_number("fractions", entry, float, 1e-6, 1.0)
+        for entry in self.listed("seeds"):
+            check_number("seeds", entry, int, 0, 2**31)
+
+    def listed(self, name: str) -> tuple[str, ...]:
+        """The entries of a comma list; none where the choice is left to the study."""
+        value = getattr(self, name)
+        return () if value in ("", "auto") else comma_list(name, value)
+
+
+@dataclass(frozen=True)
+class TrainedModelSettings(DataSettings):
+    """A trained model, and the images on which something is asked of it."""
 
     data: str = option("", "data to evaluate on; empty for the data that the model was trained on")
     model: str = option("", "MLflow URI of a model; empty for the champion of model_name")
     model_name: str = option("auto", "the registered model whose champion is evaluated")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(TrainedModelSettings):
+    """A model on any data."""
+
     split: str = option("test", "the split to evaluate", choices=("train", "valid", "test", "all"))
     seed: int = option(0, "seed of the bootstrap", low=0)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True)
+class PerturbSettings(TrainedModelSettings):
+    """Universal perturbations against a model."""
+
+    images: str = option("", "folder of natural images; empty for patches of two photographs")
+    norm: str = option("l2", "the norm that bounds a perturbation", choices=("l2", "linf"))
+    zeta: str = option(
+        "0.01,0.02,0.04", "comma list of bounds, as shares of the mean norm of the training images"
+    )
+    target: str = option("", "class that all images shall get; empty for any but their own")
+    order: str = option(
+        "batched",
+        "one step for a batch of images, or the paper's, one image at a time",
+        choices=("batched", "sequential"),
+    )
+    passes: int = option(10, "the most passes over the images a perturbation is made from", low=1)
+    step_size: float = option(0.01, "of a step in each pixel, where black is -1 and white 1",
+                              low=1e-6, high=2.0)  # fmt: skip
+    most_images: int = option(256, "the most images that a perturbation is made from", low=1)
+    models: str = option("", "comma list of URIs of other models to compare and to transfer to")
+    seed: int = option(0, "seed of the images drawn, their order, random controls, bootstrap",
+                       low=0)  # fmt: skip
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for entry in comma_list("zeta", self.zeta):
+            check_number("zeta", entry, float, 1e-6, 1.0)
+
+    @property
+    def zetas(self) -> tuple[float, ...]:
+        """The bounds, the smallest first."""
+        return tuple(sorted({float(entry) for entry in comma_list("zeta", self.zeta)}))
 
 
 @dataclass(frozen=True)
@@ -203,17 +274,3 @@ class DictionarySettings(Settings):
 
     architecture: str = option("", "only this architecture; empty for all")
     output: str = option("dictionary.csv", "CSV file to write; empty for none")
-
-
-def comma_list(name: str, value: str) -> tuple[str, ...]:
-    """The entries of a comma list, in order, each once; an empty list is a wrong parameter."""
-    entries = tuple(dict.fromkeys(entry.strip() for entry in value.split(",") if entry.strip()))
-    if not entries:
-        raise ParameterError(name, repr(value), "a comma list with at least one entry")
-    return entries
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if low is None:
-        return f"at most {high}"
-    return f"at least {low}" if high is None else f"from {low} to {high}"

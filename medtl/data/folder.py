@@ -43,11 +43,18 @@ def read_folder(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "label", "patient", "split"])
 
 
+def images_below(folder: Path) -> Iterator[Path]:
+    """The image files of a folder at any depth, in the order of their names."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (Path(place) / name for name in sorted(names) if _is_image(Path(place) / name))
+
+
 def _classes(root: Path, folder: Path, split: str) -> list[tuple[str, str, str, str]]:
     rows = [
         (file.relative_to(root).as_posix(), kind.name, "", split)
         for kind in _folders(folder)
-        for file in _images(kind)
+        for file in images_below(kind)
     ]
     if not rows:
         beside = any(_is_image(file) for file in folder.iterdir())
@@ -63,12 +70,6 @@ def _folders(folder: Path) -> list[Path]:
         for inside in folder.iterdir()
         if inside.is_dir() and not inside.name.startswith((".", "__"))
     )
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        yield from (Path(place) / name for name in sorted(names) if _is_image(Path(place) / name))
 
 
 def _is_image(file: Path) -> bool:

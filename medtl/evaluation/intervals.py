@@ -120,19 +120,60 @@ def paired_difference(
     Raises:
         ParameterError: there is no such metric.
     """
+    pair = (probabilities_a, probabilities_b)
+    return mean_difference(labels, [pair], patients, metric, seed, resamples)
+
+
+def mean_difference(
+    labels: np.ndarray,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    patients: np.ndarray,
+    metric: str,
+    seed: int,
+    resamples: int = 2000,
+) -> Difference:
+    """`paired_difference` averaged over `pairs` (a, b): two recipes, trained with several seeds.
+
+    The interval holds the chance in the patients, not that in the seeds.
+    """
     if metric not in OVERALL:
         raise ParameterError("metric", metric, f"one of {', '.join(OVERALL)}")
-    a = ScoredCases.of(labels, probabilities_a)
-    b = ScoredCases.of(labels, probabilities_b)
+    prepared = [tuple(ScoredCases.of(labels, each) for each in pair) for pair in pairs]
 
     def differences(weights: np.ndarray) -> np.ndarray:
-        return b.metrics(weights).overall[metric] - a.metrics(weights).overall[metric]
+        each = [
+            b.metrics(weights).overall[metric] - a.metrics(weights).overall[metric]
+            for a, b in prepared
+        ]
+        return np.mean(each, axis=0)
 
     draws = [differences(weights) for weights in resamplings(patients, seed, resamples)]
     bounds = _interval(differences(np.ones((1, len(labels)))), draws)
     drawn = _numbers(draws)
     confidence = np.mean((drawn > 0) + 0.5 * (drawn == 0)) if len(drawn) else np.nan
     return Difference(bounds.value, bounds.low, bounds.high, float(confidence))
+
+
+def mean_score(
+    labels: np.ndarray,
+    repeats: Sequence[np.ndarray],
+    patients: np.ndarray,
+    metric: str,
+    seed: int,
+    resamples: int = 2000,
+) -> Interval:
+    """A metric averaged over models that score the same cases: one recipe, several seeds.
+
+    `repeats` are probabilities [N, K]. The interval holds the chance in the patients, not that in
+    the seeds. The other arguments are those of `measure`.
+    """
+    prepared = [ScoredCases.of(labels, each) for each in repeats]
+
+    def scores(weights: np.ndarray) -> np.ndarray:
+        return np.mean([each.metrics(weights).overall[metric] for each in prepared], axis=0)
+
+    draws = [scores(weights) for weights in resamplings(patients, seed, resamples)]
+    return _interval(scores(np.ones((1, len(labels)))), draws)
 
 
 def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:

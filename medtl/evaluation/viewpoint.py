@@ -59,7 +59,7 @@ def _values_and_gradients(
     With the gradient of the sum of the scores on each.
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(1, 3, image_size, image_size, generator=generator)
+    images = torch.rand(1, graph.channels, image_size, image_size, generator=generator)
     images = images.to(next(network.parameters())).requires_grad_(True)
     recorder = _Recorder(network, graph=graph.nodes[0].graph)
     of_images = {graph.nodes[0]}

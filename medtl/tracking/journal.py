@@ -11,6 +11,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from safetensors.torch import save_file
+from torch import Tensor
 
 from medtl.data.dataset import Dataset
 from medtl.evaluation import pictures
@@ -34,14 +36,18 @@ def log_data(dataset: Dataset) -> None:
     log_table(counts, "data/counts.csv")
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
+    log_picture(contact_sheet(dataset), "data/contact_sheet.png")
+
+
+def contact_sheet(dataset: Dataset) -> Figure:
+    """Some training images of each class."""
     chosen = _some_of_each_class(dataset)
-    figure = pictures.contact_sheet(
+    return pictures.contact_sheet(
         dataset.images(chosen),
         [dataset.classes[label] for label in dataset.labels[chosen]],
         f"Training images of {dataset.name}",
         f"{len(chosen)} of {len(dataset.splits['train'])}",
     )
-    log_picture(figure, "data/contact_sheet.png")
 
 
 def log_epoch(epoch: Epoch) -> None:
@@ -51,9 +57,14 @@ def log_epoch(epoch: Epoch) -> None:
 
 def log_fit(fit: Fit) -> None:
     """The learning curves of a finished training."""
-    history = pd.DataFrame([{"epoch": each.number, **each.metrics()} for each in fit.epochs])
-    log_picture(pictures.learning_curves(history, fit.best.number), "training/learning_curves.png")
-    log_table(history, "training/history.csv")
+    epochs = history(fit)
+    log_picture(pictures.learning_curves(epochs, fit.best.number), "training/learning_curves.png")
+    log_table(epochs, "training/history.csv")
+
+
+def history(fit: Fit) -> pd.DataFrame:
+    """A row an epoch: its number in `epoch`, and its metrics."""
+    return pd.DataFrame([{"epoch": each.number, **each.metrics()} for each in fit.epochs])
 
 
 def log_scores(
@@ -146,6 +157,13 @@ def log_table(frame: pd.DataFrame, place: str) -> None:
     """A table as a CSV artifact."""
     with _file_for(place) as path:
         frame.to_csv(path, index=False)
+
+
+def log_tensors(tensors: Mapping[str, Tensor], place: str, facts: Mapping[str, str]) -> None:
+    """Tensors by name as a safetensors artifact, with `facts` in its metadata."""
+    with _file_for(place) as path:
+        kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(kept, path, dict(facts))
 
 
 @contextlib.contextmanager

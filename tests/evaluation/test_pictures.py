@@ -205,6 +205,55 @@ def test_many_cutoffs_are_thinned_and_the_head_stays():
     assert names[-1] == "classifier"
 
 
+def perturbed_rates() -> pd.DataFrame:
+    rows = [("none", 0.0, split, 0.2) for split in ("train", "test")]
+    rows += [
+        (source, zeta, split, min(1.0, 0.2 + strength * zeta))
+        for source, strength in (("natural", 10), ("training", 20), ("random", 0))
+        for zeta in (0.04, 0.01)
+        for split in ("train", "test")
+    ]
+    frame = pd.DataFrame(rows, columns=["source", "zeta", "split", "rate"])
+    return frame.assign(low=frame["rate"] - 0.1, high=frame["rate"] + 0.05, images=30)
+
+
+def test_rate_against_zeta_has_a_curve_a_source_with_its_intervals():
+    figure = pictures.rate_against_zeta(perturbed_rates(), "Success rate", "L2")
+    drawn(figure)
+    for axes in figure.axes:
+        curves = {each.get_label(): each for each in axes.containers}
+        assert set(curves) == {"natural", "training", "random"}
+        line, _, (bars,) = curves["training"].lines
+        # in per cent, from the smallest bound to the largest, all from where nothing is added
+        np.testing.assert_allclose(line.get_xydata(), [[0, 0.2], [1, 0.4], [4, 1.0]])
+        np.testing.assert_allclose(bars.get_segments()[1][:, 1], [0.3, 0.45])
+
+
+def test_perturbations_are_amplified_and_say_how_much():
+    pattern = np.zeros((1, 4, 4), np.float32)
+    pattern[0, 0] = [0.02, -0.02, 0.01, 0]
+    figure = pictures.perturbations_sheet({"natural": pattern, "still": 0 * pattern}, "at most")
+    drawn(figure)
+    said = texts(figure)
+    assert "natural: 50 times" in said
+    assert "still: none" in said
+    first, second = (axes.images[0].get_array() for axes in figure.axes[:2])
+    np.testing.assert_allclose(first[0], [1, 0, 0.75, 0.5], atol=0.01)
+    np.testing.assert_allclose(second, 0.5, atol=0.01)
+
+
+def test_perturbed_images_stand_beside_their_originals_with_what_is_said_of_both():
+    images = np.stack([np.full((1, 4, 4), value, np.float32) for value in (-1, 0.9)])
+    pattern = np.full((1, 4, 4), 0.2, np.float32)
+    own, after = np.array([0, 1]), np.array([1, 1])
+    figure = pictures.perturbed_sheet(images, pattern, own, after, ["well", "ill"], "at most")
+    drawn(figure)
+    captions = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert captions == ["says: well", "perturbed: ill", "says: ill", "perturbed: ill"]
+    shown = [float(axes.images[0].get_array()[0, 0]) for axes in figure.axes[:4]]
+    np.testing.assert_allclose(shown, [0, 0.1, 0.95, 1], atol=0.005)
+
+
 def test_class_names_are_taken_literally():
     classes = ["$x_1", r"\frac{1}", "a" * 60]
     labels, probabilities, measures = scored(classes)

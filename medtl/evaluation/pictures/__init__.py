@@ -7,19 +7,39 @@ from medtl.evaluation.pictures.cutoffs import score_against_cutoff
 from medtl.evaluation.pictures.galleries import contact_sheet, mistakes_sheet, worst_mistakes
 from medtl.evaluation.pictures.learning import learning_curves
 from medtl.evaluation.pictures.parallel import parallel_coordinates
+from medtl.evaluation.pictures.perturbed import (
+    perturbations_sheet,
+    perturbed_sheet,
+    rate_against_zeta,
+)
 from medtl.evaluation.pictures.search import hyperparameter_importances, search_history
+from medtl.evaluation.pictures.studies import (
+    convergence_curves,
+    score_against_cost,
+    score_against_depth,
+    score_against_size,
+    values_with_intervals,
+)
 
 __all__ = [
     "confusion_matrix",
     "contact_sheet",
+    "convergence_curves",
     "hyperparameter_importances",
     "learning_curves",
     "mistakes_sheet",
     "parallel_coordinates",
+    "perturbations_sheet",
+    "perturbed_sheet",
     "precision_recall_curves",
+    "rate_against_zeta",
     "reliability_diagram",
     "roc_curves",
+    "score_against_cost",
     "score_against_cutoff",
+    "score_against_depth",
+    "score_against_size",
     "search_history",
+    "values_with_intervals",
     "worst_mistakes",
 ]

@@ -1,0 +1,150 @@
+"""Models under attack, and the attack that is made on each of them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medtl.data.dataset import Dataset
+from medtl.data.natural import natural_images
+from medtl.errors import MedtlError
+from medtl.evaluation.intervals import Interval
+from medtl.evaluation.perturbation import (
+    ORDERS,
+    Recipe,
+    fooled,
+    norms,
+    predicted,
+    random_perturbation,
+    resized,
+)
+from medtl.evaluation.rates import rate
+from medtl.jobs.conclude import in_batches
+from medtl.settings import PerturbSettings
+from medtl.tracking.bundle import Bundle
+from medtl.training.inputs import network_input, unit_images
+
+SOURCES = NATURAL, TRAINING, RANDOM = "natural", "training", "random"
+"""What a perturbation is made from: natural images, the training images, or nothing."""
+
+Made = tuple[str, float]
+"""What a perturbation was made from, and its bound (zeta)."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A model under attack, its network on `device`, and the images in the size that it takes."""
+
+    uri: str
+    bundle: Bundle
+    dataset: Dataset
+    device: torch.device
+
+    @classmethod
+    def of(cls, uri: str, bundle: Bundle, dataset: Dataset, device: torch.device) -> Attacked:
+        """Moves the network to the device.
+
+        Raises:
+            MedtlError: the model is a hybrid.
+        """
+        if bundle.tail is not None:
+            raise MedtlError(
+                f"{uri} is a hybrid: its classifier has no gradient to make a perturbation with; "
+                "give a model of transfer=finetune"
+            )
+        bundle.network.to(device)
+        return cls(uri, bundle, dataset, device)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images [B, C, S, S] from -1 to 1, with their gradient."""
+        return self.bundle.network(network_input((images + 1) / 2, self.bundle.preprocessing))
+
+    def images(self, indices: np.ndarray) -> Tensor:
+        """Images of the data set as the attack takes them: [N, C, S, S] from -1 to 1."""
+        return self.signed(self.dataset.images(indices))
+
+    def signed(self, raw: np.ndarray) -> Tensor:
+        """Stored pixels [N, C, S, S] (uint8 or uint16) from -1 (black) to 1 (white)."""
+        return unit_images(raw, self.device) * 2 - 1
+
+    def predictions(self, indices: np.ndarray, perturbation: Tensor | None = None) -> np.ndarray:
+        """The most probable class of each image of the data set, perturbed or not: int [N]."""
+
+        def classes(raw: np.ndarray) -> np.ndarray:
+            images = self.signed(raw)
+            shifted = images if perturbation is None else images + perturbation
+            return predicted(self.scores, shifted).cpu().numpy()
+
+        return in_batches(classes, self.dataset, indices)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What is done to each model alike.
+
+    Attributes:
+        settings: norm, order, passes, seed ...
+        target: the class that all images shall get, or None.
+        splits: the images on which rates are taken: `train`, from which perturbations are made
+            too, and `test`.
+    """
+
+    settings: PerturbSettings
+    target: int | None
+    splits: dict[str, np.ndarray]
+
+    def limit(self, model: Attacked, zeta: float) -> float:
+        """The largest norm at this bound: a share of the mean norm of the training images."""
+        images = model.images(self.splits["train"])
+        return zeta * norms(images, self.settings.norm).mean().item()
+
+    def perturbations(self, model: Attacked, zetas: Sequence[float]) -> dict[Made, Tensor]:
+        """Perturbations [C, S, S] against the model, by source and bound; equal for equal seeds."""
+        settings, made = self.settings, {}
+        for source in SOURCES:
+            images = self._images(model, source)
+            for zeta in zetas:
+                limit = self.limit(model, zeta)
+                # anew for each, so that none depends on which others are made
+                generator = torch.Generator().manual_seed(settings.seed)
+                if source == RANDOM:
+                    pattern = random_perturbation(images[0], settings.norm, limit, generator)
+                else:
+                    recipe = Recipe(
+                        settings.norm, limit, settings.step_size, settings.passes, self.target
+                    )
+                    pattern = ORDERS[settings.order](model.scores, images, recipe, generator)
+                made[source, zeta] = pattern
+        return made
+
+    def carried(self, perturbation: Tensor, maker: Attacked, other: Attacked) -> Tensor:
+        """What was made against one model, in the size of another and as strong there."""
+        side = other.bundle.image_size
+        if side == maker.bundle.image_size:
+            return perturbation
+        norm = self.settings.norm
+        share = norms(perturbation[None], norm)[0].item() / self.limit(maker, 1.0)
+        return resized(perturbation, side, norm, share * self.limit(other, 1.0))
+
+    def rate(
+        self, model: Attacked, split: str, own: np.ndarray, perturbation: Tensor | None
+    ) -> Interval:
+        """The share of a split's images that it fools; `own` int [N] are their predictions."""
+        indices = self.splits[split]
+        after = own if perturbation is None else model.predictions(indices, perturbation)
+        hits = fooled(own, after, self.target)
+        return rate(hits, model.dataset.patients[indices], self.settings.seed)
+
+    def _images(self, model: Attacked, source: str) -> Tensor:
+        if source != NATURAL:
+            return model.images(self.splits["train"])
+        side, channels = model.bundle.image_size, model.dataset.pixels.array.shape[1]
+        asked = self.settings
+        raw = natural_images(
+            asked.images, asked.most_images, side, channels, asked.seed, asked.unreadable
+        )
+        return model.signed(raw)

@@ -1,0 +1,67 @@
+"""The trained model that a job is about, and the images on which something is asked of it."""
+
+from __future__ import annotations
+
+from medtl.data.dataset import Dataset, load
+from medtl.errors import MedtlError
+from medtl.jobs.names import registered_name
+from medtl.settings import EvaluateSettings, PerturbSettings
+from medtl.tracking.bundle import Bundle
+from medtl.tracking.models import load_bundle
+from medtl.tracking.origin import training_settings
+
+About = EvaluateSettings | PerturbSettings
+
+
+def chosen_model(settings: About) -> tuple[str, Bundle]:
+    """The model asked for, or the champion of `model_name`: its URI and itself.
+
+    Raises:
+        MedtlError: there is no such model; where a champion is missing, with the command that
+            makes one.
+    """
+    if settings.model:
+        return settings.model, load_bundle(settings.model)
+    data = settings.data or "phantoms"
+    uri = f"models:/{registered_name(settings.model_name, data)}@champion"
+    try:
+        return uri, load_bundle(uri)
+    except MedtlError as error:
+        named = "" if settings.model_name == "auto" else f" -P model_name={settings.model_name}"
+        raise MedtlError(
+            f"{error}; a search makes one: mlflow run . -e tune --env-manager local "
+            f"-P data={data}{named}"
+        ) from error
+
+
+def images_for(settings: About, uri: str, bundle: Bundle, image_size: int) -> Dataset:
+    """The data asked for, or the very data and split that the model was trained on.
+
+    Raises:
+        MedtlError: the data has changed since, or has other classes than the model.
+    """
+    if settings.data:
+        dataset = load(
+            settings.data, image_size, settings.seed, settings.duplicates, settings.unreadable
+        )
+    else:
+        made = training_settings(uri)
+        data, seed = str(made["data"]), int(made["seed"])
+        dataset = load(data, image_size, seed, str(made["duplicates"]), str(made["unreadable"]))
+        if dataset.fingerprint != bundle.fingerprint:
+            raise MedtlError(
+                f"{data} is not what {uri} was trained on (fingerprint {dataset.fingerprint}, "
+                f"then {bundle.fingerprint}): its images, labels or splits have changed; "
+                f"give data={data} to evaluate on it as it is now"
+            )
+    check_classes(uri, bundle, dataset)
+    return dataset
+
+
+def check_classes(uri: str, bundle: Bundle, dataset: Dataset) -> None:
+    """Refuses a model that answers with other classes than the data is labelled with."""
+    if dataset.classes != bundle.classes:
+        raise MedtlError(
+            f"{uri} answers with {', '.join(bundle.classes)}, and {dataset.name} is labelled "
+            f"{', '.join(dataset.classes)}: the classes must be the same"
+        )

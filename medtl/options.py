@@ -1,0 +1,61 @@
+"""What settings are made of: fields that describe themselves, checked when they are set."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from medtl.errors import ParameterError
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A settings field: its default, its meaning, and what is allowed (both ends included)."""
+    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every entry point's settings share: the check of each value against its field."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
+            if choices is not None and value not in choices:
+                raise ParameterError(field.name, value, f"one of {', '.join(choices)}")
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                raise ParameterError(field.name, value, _range(low, high))
+
+
+def comma_list(name: str, value: str) -> tuple[str, ...]:
+    """The entries of a comma list, in order, each once; an empty list is a wrong parameter."""
+    entries = tuple(dict.fromkeys(entry.strip() for entry in value.split(",") if entry.strip()))
+    if not entries:
+        raise ParameterError(name, repr(value), "a comma list with at least one entry")
+    return entries
+
+
+def check_number(name: str, entry: str, kind: type, low: float, high: float) -> None:
+    """Raises `ParameterError` where an entry of a comma list is no number of this range."""
+    try:
+        allowed = low <= kind(entry) <= high
+    except ValueError:
+        allowed = False
+    if not allowed:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ParameterError(name, entry, f"a comma list of {what} {_range(low, high)}")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return f"at most {high}"
+    return f"at least {low}" if high is None else f"from {low} to {high}"

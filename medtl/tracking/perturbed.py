@@ -1,0 +1,231 @@
+"""What a run of `perturb` shows: rates, pictures, the perturbations, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlflow
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from medtl.evaluation import pictures
+from medtl.settings import PerturbSettings
+from medtl.tracking.journal import log_picture, log_table, log_tensors
+from medtl.tracking.runs import TEXT_LIMIT
+
+PLACE = "perturbation"
+WITHOUT = "none"  # the source in rows that say what holds without any perturbation
+NORM_NAMES = {"l2": "L2", "linf": "L-infinity"}
+LIMITS = (
+    "The perturbations were made with the model's weights at hand. That natural images suffice "
+    "means that no image of a patient is needed, not that the model is not.",
+    "A low share does not make a model safe: more images, more passes, another step size or "
+    "another kind of attack may fool more. A high share at a norm that can be seen says less "
+    "than one at a norm that cannot.",
+    "It holds for images like these and for this model; for others it has to be tried.",
+    "Pixels were not clipped: perturbed, some are blacker than black or whiter than white, which "
+    "no image file can hold.",
+)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """M images [M, C, S, S] from -1 to 1, and the predictions of them before and after, int [M]."""
+
+    images: np.ndarray
+    own: np.ndarray
+    after: np.ndarray
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What an attack on a model gave.
+
+    Attributes:
+        uri: of the model.
+        dataset: name of the data set.
+        classes: its K classes.
+        settings: those of the attack.
+        images: training images that the perturbations were made from and tried on.
+        rates: a row a source, bound and split: `source`, `zeta`, `split`, `rate`, `low`, `high`,
+            `images`.
+        transfers: a row a source, model that it was made on and model that it was tried on, or
+            None where there is one model.
+        perturbations: the pattern [C, S, S] of each source at the largest bound.
+        examples: test images before and after, of each source.
+    """
+
+    uri: str
+    dataset: str
+    classes: tuple[str, ...]
+    settings: PerturbSettings
+    images: int
+    rates: pd.DataFrame
+    transfers: pd.DataFrame | None
+    perturbations: Mapping[str, Tensor]
+    examples: Mapping[str, Examples]
+
+    @property
+    def bound(self) -> str:
+        """The largest bound in words."""
+        norm = NORM_NAMES[self.settings.norm]
+        return f"{norm} norm at most {100 * self.settings.zetas[-1]:g} % of an image's"
+
+    @property
+    def rate_name(self) -> str:
+        """`fooling` for any other class, `success` for a target."""
+        return "success" if self.settings.target else "fooling"
+
+    def strongest(self) -> pd.DataFrame:
+        """The rows of `rates` at the largest bound, and those without a pattern."""
+        return self.rates[self.rates["zeta"].isin((0.0, self.settings.zetas[-1]))]
+
+    def summary(self) -> str:
+        """The rates at the largest bound as lines for the console."""
+        rows = self.strongest()
+        count = rows.loc[rows["split"] == "test", "images"].iloc[0]
+        lines = [
+            f"{self.uri} on {self.dataset}: {self.bound}",
+            f"{self.rate_name} rate   (95 % intervals over patients, {count} test images)",
+        ]
+        for _, row in rows[rows["split"] == "test"].iterrows():
+            interval = f"{row['rate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+            lines.append(f"  {row['source']:<12}{interval}")
+        if self.transfers is not None:
+            lines.append("made on, tried on:")
+            for _, row in self.transfers.iterrows():
+                interval = f"{row['rate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+                where = f"{row['made_on']} on {row['tried_on']}"
+                lines.append(f"  {row['source']:<12}{interval}  {where}")
+        return "\n".join(lines)
+
+
+def log_perturbed(found: Perturbed, patterns: Mapping[str, Tensor]) -> None:
+    """Metrics, tables, pictures and a description; `patterns` are all that were made, by name."""
+    for _, row in found.strongest().iterrows():
+        name = f"{found.rate_name}_{row['source']}_{row['split']}"
+        mlflow.log_metrics(
+            {
+                f"{name}{end}": row[column]
+                for end, column in (("", "rate"), ("_low", "low"), ("_high", "high"))
+                if np.isfinite(row[column])
+            }
+        )
+    settings = found.settings
+    log_table(found.rates, f"{PLACE}/rates.csv")
+    if found.transfers is not None:
+        log_table(found.transfers, f"{PLACE}/transfers.csv")
+    facts = {"model": found.uri, "scale": "black is -1, white is 1", "norm": settings.norm}
+    log_tensors(patterns, f"{PLACE}/perturbations.safetensors", facts)
+    _log_pictures(found)
+    mlflow.set_tag("mlflow.note.content", note(found))
+
+
+def note(found: Perturbed) -> str:
+    """What the numbers say, and what they do not, as Markdown."""
+    settings = found.settings
+    aim = f"the answer {settings.target}" if settings.target else "another answer than before"
+    lines = [
+        f"# Universal perturbations against {found.uri}",
+        f"One pattern is added to every image of {found.dataset}, its {found.bound} (mean of the "
+        f"training images). How many images get {aim}? ({settings.order} order)",
+        "",
+        "| pattern made from | training images | test images |",
+        "| --- | --- | --- |",
+    ]
+    rows = found.strongest()
+    for source in rows["source"].unique():
+        of_source = rows[rows["source"] == source].set_index("split")
+        cells = " | ".join(_percent(of_source.loc[split]) for split in ("train", "test"))
+        lines.append(f"| {_source_in_words(source, found)} | {cells} |")
+    lines += [
+        "",
+        "In brackets: 95 % intervals over patients.",
+        "",
+        f"**What this says.** On the test images {_against_random(rows)}.",
+        "",
+        "**What it does not say.**",
+        "",
+        *(f"- {limit}" for limit in (_counted(settings.target), *LIMITS)),
+    ]
+    text = "\n".join(lines)
+    if found.transfers is None:
+        return text
+    between = "\n".join(_transfer_lines(found.transfers))
+    if len(text) + len(between) > TEXT_LIMIT:
+        between = f"\n\nBetween models: see {PLACE}/transfers.csv."
+    return text + between
+
+
+def _against_random(rows: pd.DataFrame) -> str:
+    """Whether the patterns do more than noise of the same norm, by intervals that are apart."""
+    test = rows[rows["split"] == "test"].set_index("source")
+    said = []
+    for source in ("natural", "training"):
+        apart = test.loc[source, "low"] > test.loc["random", "high"]
+        what = "does more than" if apart else "cannot be told from"
+        said.append(f"the pattern from {source} images {what} noise of the same norm")
+    return ", and ".join(said)
+
+
+def _counted(target: str) -> str:
+    if target:
+        return (
+            f"The share counts answers {target}, right or wrong, among them those of images that "
+            "had this answer before."
+        )
+    return (
+        "The share counts changed answers, not wrong ones: an answer is compared with the model's "
+        "own answer before, not with the label."
+    )
+
+
+def _transfer_lines(transfers: pd.DataFrame) -> list[str]:
+    lines = [
+        "",
+        "",
+        "Between models, with the same bound, on the test images:",
+        "",
+        "| pattern | made on | tried on | rate |",
+        "| --- | --- | --- | --- |",
+    ]
+    for _, row in transfers.iterrows():
+        made, tried = (f"{row[who]} ({row[f'{who}_weights']})" for who in ("made_on", "tried_on"))
+        made = "-" if row["source"] == "random" else made
+        lines.append(f"| {row['source']} | {made} | {tried} | {_percent(row)} |")
+    return lines
+
+
+def _log_pictures(found: Perturbed) -> None:
+    settings, name = found.settings, f"{found.rate_name.capitalize()} rate"
+    figure = pictures.rate_against_zeta(found.rates, name, NORM_NAMES[settings.norm])
+    log_picture(figure, f"{PLACE}/rate_against_zeta.png")
+    shown = {source: pattern.numpy() for source, pattern in found.perturbations.items()}
+    figure = pictures.perturbations_sheet(shown, f"{found.bound}; grey is no change")
+    log_picture(figure, f"{PLACE}/perturbations.png")
+    for source, examples in found.examples.items():
+        images, changed = examples.images, int((examples.own != examples.after).sum())
+        figure = pictures.perturbed_sheet(
+            images,
+            shown[source],
+            examples.own,
+            examples.after,
+            found.classes,
+            f"pattern from {source} images, {found.bound}; {changed} of {len(images)} changed",
+        )
+        log_picture(figure, f"{PLACE}/perturbed_{source}.png")
+
+
+def _source_in_words(source: str, found: Perturbed) -> str:
+    return {
+        WITHOUT: "nothing (no pattern)",
+        "natural": "natural images (no medical image)",
+        "training": f"{found.images} training images",
+        "random": "nothing (random, same norm)",
+    }[source]
+
+
+def _percent(row: pd.Series) -> str:
+    return f"{100 * row['rate']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
