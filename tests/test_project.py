@@ -20,7 +20,9 @@ ENTRY_POINTS = {
     "tune": settings.TuneSettings,
     "pretrain": settings.PretrainSettings,
     "evaluate": settings.EvaluateSettings,
+    "compare": settings.CompareSettings,
     "promote": settings.PromoteSettings,
+    "perturb": settings.PerturbSettings,
     "dictionary": settings.DictionarySettings,
 }
 TYPES = {str: "string", int: "int", float: "float", bool: "string"}

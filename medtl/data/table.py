@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from medtl.data import phantoms
+from medtl.data import digits, phantoms
 from medtl.data.folder import read_folder
 from medtl.data.labels import read_csv
 from medtl.errors import MedtlError, ParameterError
@@ -17,6 +17,9 @@ NEGATIVES = frozenset(
     ("0", "absent", "benign", "clear", "control", "false", "healthy", "neg", "negative", "no",
      "no finding", "none", "normal")
 )  # fmt: skip
+
+EMBEDDED = (*phantoms.NAMES, digits.NAME)
+"""The names under which `data` takes what the project brings along."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Table:
 
 
 def read_table(data: str) -> Table:
-    """The table of `phantoms` or `phantoms-source`, of a folder, or of a CSV file.
+    """The table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
 
     A folder holds `CLASS/...`, or `train/ valid/ test/` (any of them) over classes. A CSV has the
     columns `path` and `label` and may have `patient` and `split`; its paths start at its folder.
@@ -55,13 +58,16 @@ def read_table(data: str) -> Table:
     if data in phantoms.NAMES:
         file = phantoms.phantoms_table(data)
         return _table(data, file.parent, read_csv(file))
+    if data == digits.NAME:
+        file = digits.digits_table()
+        return _table(data, file.parent, read_csv(file))
     place = Path(data).expanduser().absolute()
     if data and place.is_dir():
         return _table(place.resolve().name, place, read_folder(place))
     if place.is_file():
         return _table(place.parent.resolve().name, place.parent, read_csv(place))
     raise ParameterError(
-        "data", data, f"no such folder or file; give one, or {' or '.join(phantoms.NAMES)}"
+        "data", data, f"no such folder or file; give one, or {' or '.join(EMBEDDED)}"
     )
 
 

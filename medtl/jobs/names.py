@@ -14,6 +14,11 @@ def registered_name(model_name: str, data: str) -> str:
     return f"medtl-{plain(read_table(data).name)}"
 
 
+def backbone_name(data_name: str, architecture: str) -> str:
+    """The registered backbone that nobody named: medtl-DATA-ARCHITECTURE."""
+    return f"medtl-{plain(data_name)}-{plain(architecture)}"
+
+
 def study_name(data_name: str, architecture: str, weights: str) -> str:
     """The name of a new study: data, architecture and weights."""
     return "-".join(map(plain, (data_name, architecture, weights)))

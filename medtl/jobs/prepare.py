@@ -3,26 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import mlflow
 
 from medtl.data.dataset import Dataset, load
+from medtl.data.table import EMBEDDED
 from medtl.errors import MedtlError, ParameterError
 from medtl.networks.architectures import build, check_architecture
 from medtl.networks.backbone import Backbone
 from medtl.networks.weights import load_state, load_weights, preprocessing
-from medtl.settings import ModelSettings
+from medtl.settings import LearningSettings, ModelSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.journal import log_data
 from medtl.tracking.models import load_bundle
 from medtl.tracking.runs import name_run
 from medtl.training.transfer import Transfer
 
-EMBEDDED = ("phantoms", "phantoms-source")
 PHANTOM_ARCHITECTURE = "small_resnet"  # small enough to be pretrained on two cores
 PHANTOM_SIZE = 96  # pixels; the size in which phantoms are drawn
 USER_ARCHITECTURE = "resnet50"  # a feature extractor that Kim et al. 2022 advise
 MLFLOW_SCHEMES = ("models:/", "runs:/")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a backbone will be made of, known before any image is read."""
+
+    architecture: str
+    weights: str  # as `load_weights` takes them, or the URI of `source`
+    image_size: int  # side of the square input, in pixels
+    source: Bundle | None  # the model of this project that the weights come from, if they do
+
+    @classmethod
+    def of(cls, settings: ModelSettings) -> Origin:
+        """What the settings ask for.
+
+        Raises:
+            ParameterError: there is no such architecture, or the weights are of another one.
+            MedtlError: the weights are a model that cannot be loaded.
+        """
+        is_model = settings.weights.startswith(MLFLOW_SCHEMES)
+        source = load_bundle(settings.weights) if is_model else None
+        architecture = _architecture(settings, source)
+        size = settings.image_size or _natural_size(settings, architecture, source)
+        weights = "imagenet" if settings.weights == "auto" else settings.weights
+        return cls(architecture, weights, size, source)
+
+    def backbone(self, classes: int, seed: int) -> Backbone:
+        """The backbone; the seed draws the weights that are loaded from nowhere."""
+        network = build(self.architecture, classes, self.image_size, seed)
+        if self.source is not None:
+            load_state(network, self.architecture, self.source.network.state_dict(), self.weights)
+            expected = self.source.preprocessing
+        else:
+            expected = load_weights(network, self.architecture, self.weights)
+        expected = dataclasses.replace(expected, image_size=self.image_size)
+        return Backbone(self.architecture, self.weights, network, expected)
 
 
 def prepare(settings: ModelSettings) -> Transfer:
@@ -32,22 +69,14 @@ def prepare(settings: ModelSettings) -> Transfer:
         ParameterError: a parameter is wrong (architecture, weights, data, image size ...).
         MedtlError: the data or the weights cannot be used.
     """
-    source = _source_bundle(settings.weights)
-    architecture = _architecture(settings, source)
-    size = settings.image_size or _natural_size(settings, architecture, source)
-    dataset = load(settings.data, size, settings.seed, settings.duplicates, settings.unreadable)
-    for split, indices in dataset.splits.items():
-        if len(indices) == 0:
-            raise MedtlError(
-                f"{dataset.name} has no images in its {split} split; training needs train, valid "
-                "and test (those that are missing are drawn from train)"
-            )
+    origin = Origin.of(settings)
+    dataset = training_data(settings, origin.image_size)
     log_data(dataset)
-    name_run(f"{dataset.name} {architecture}")
-    backbone = _backbone(settings, architecture, source, dataset, size)
+    name_run(f"{dataset.name} {origin.architecture}")
+    backbone = origin.backbone(len(dataset.classes), settings.seed)
     mlflow.set_tags(
         {
-            "medtl.architecture": architecture,
+            "medtl.architecture": origin.architecture,
             "medtl.weights": backbone.weights,
             "medtl.data": dataset.fingerprint,
         }
@@ -55,9 +84,23 @@ def prepare(settings: ModelSettings) -> Transfer:
     return Transfer(backbone, dataset, settings)
 
 
-def _source_bundle(weights: str) -> Bundle | None:
-    """The model of this project that the weights come from, if they do."""
-    return load_bundle(weights) if weights.startswith(MLFLOW_SCHEMES) else None
+def training_data(settings: LearningSettings, image_size: int) -> Dataset:
+    """The data set of the settings at a size, with images in all three splits.
+
+    Raises:
+        ParameterError: there is no such data.
+        MedtlError: it cannot be trained on.
+    """
+    dataset = load(
+        settings.data, image_size, settings.seed, settings.duplicates, settings.unreadable
+    )
+    for split, indices in dataset.splits.items():
+        if len(indices) == 0:
+            raise MedtlError(
+                f"{dataset.name} has no images in its {split} split; training needs train, valid "
+                "and test (those that are missing are drawn from train)"
+            )
+    return dataset
 
 
 def _architecture(settings: ModelSettings, source: Bundle | None) -> str:
@@ -81,20 +124,3 @@ def _natural_size(settings: ModelSettings, architecture: str, source: Bundle | N
     if settings.data in EMBEDDED:
         return PHANTOM_SIZE
     return preprocessing(architecture).image_size
-
-
-def _backbone(
-    settings: ModelSettings,
-    architecture: str,
-    source: Bundle | None,
-    dataset: Dataset,
-    size: int,
-) -> Backbone:
-    network = build(architecture, len(dataset.classes), size, settings.seed)
-    if source is not None:
-        load_state(network, architecture, source.network.state_dict(), settings.weights)
-        weights, expected = settings.weights, source.preprocessing
-    else:
-        weights = "imagenet" if settings.weights == "auto" else settings.weights
-        expected = load_weights(network, architecture, weights)
-    return Backbone(architecture, weights, network, dataclasses.replace(expected, image_size=size))

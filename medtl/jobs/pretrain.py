@@ -6,8 +6,10 @@ import dataclasses
 
 import mlflow
 
+from medtl.data.table import EMBEDDED
 from medtl.jobs.conclude import Concluded, conclude
-from medtl.jobs.prepare import PHANTOM_ARCHITECTURE, prepare
+from medtl.jobs.names import backbone_name
+from medtl.jobs.prepare import PHANTOM_ARCHITECTURE, Origin, prepare, training_data
 from medtl.keep import key_of
 from medtl.settings import ModelSettings, PretrainSettings
 from medtl.tracking.backbones import find_backbone, mark_backbone
@@ -33,17 +35,16 @@ def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
         concluded = conclude(transfer, trained)
         name = settings.backbone_name
         if name == "auto":
-            name = f"medtl-{transfer.dataset.name}-{transfer.backbone.architecture}"
+            name = backbone_name(transfer.dataset.name, transfer.backbone.architecture)
         version = register(concluded.model, concluded.facts, name)
-        mark_backbone(name, version, _recipe_key(settings))
+        mark_backbone(name, version, _recipe_key(settings, transfer.dataset.fingerprint))
     return concluded, f"models:/{name}/{version}"
 
 
 def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
     """The settings with `weights=auto` on phantoms made the URI of a backbone of this project.
 
-    It is pretrained on the embedded source phantoms when there is none of this kind yet, and
-    found in the registry from then on. Other settings come back as they are.
+    It is pretrained on the embedded source phantoms. Other settings come back as they are.
     """
     if settings.weights != "auto" or settings.data != "phantoms":
         return settings
@@ -54,15 +55,28 @@ def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
         precision=settings.precision,
         device=settings.device,
     )
-    name = f"medtl-{source.data}-{source.architecture}"
-    version = find_backbone(name, _recipe_key(source))
+    return dataclasses.replace(settings, weights=backbone_of(source))
+
+
+def backbone_of(source: PretrainSettings) -> str:
+    """The URI of the backbone that these settings make.
+
+    It is trained when there is none of this kind yet, and found in the registry from then on.
+    """
+    data, fingerprint = source.data, ""
+    if data not in EMBEDDED:
+        dataset = training_data(source, Origin.of(source).image_size)
+        data, fingerprint = dataset.name, dataset.fingerprint
+    name = backbone_name(data, source.architecture)
+    version = find_backbone(name, _recipe_key(source, fingerprint))
     if version is not None:
-        uri = f"models:/{name}/{version}"
-    else:
-        print(f"no backbone yet: {source.architecture} is pretrained on {source.data}, once")
-        _, uri = pretrained(source)
-    return dataclasses.replace(settings, weights=uri)
+        return f"models:/{name}/{version}"
+    print(f"no backbone yet: {source.architecture} is pretrained on {data}, once")
+    _, uri = pretrained(source)
+    return uri
 
 
-def _recipe_key(settings: PretrainSettings) -> str:
-    return key_of(dataclasses.asdict(settings))
+def _recipe_key(settings: PretrainSettings, fingerprint: str) -> str:
+    """A key of all that makes a backbone; the user's own data may change under one name."""
+    parts = () if settings.data in EMBEDDED else (fingerprint,)
+    return key_of(dataclasses.asdict(settings), *parts)

@@ -24,8 +24,8 @@ def train(settings: TrainSettings) -> None:
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, settings.cutoff)
         mlflow.set_tag("medtl.cutoff", point.name)
-        trained = _trained(settings, transfer, point.name)
-        concluded = conclude(transfer, trained)
+        model = trained(settings, transfer, point.name)
+        concluded = conclude(transfer, model)
         print(concluded.scored.summary())
         print(f"model         {concluded.model.model_uri}")
         if settings.model_name != "auto":
@@ -35,11 +35,12 @@ def train(settings: TrainSettings) -> None:
             )
 
 
-def _trained(settings: TrainSettings, transfer: Transfer, cutoff: str) -> Trained:
+def trained(settings: TrainSettings, transfer: Transfer, cutoff: str) -> Trained:
+    """The model that the settings ask for; its epochs are logged in the active run."""
     if settings.transfer == "hybrid":
-        trained = transfer.train_hybrid(cutoff)
-        log_epoch(trained.fit.best)
-        return trained
+        model = transfer.train_hybrid(cutoff)
+        log_epoch(model.fit.best)
+        return model
     recipe = transfer.recipe(settings.optimizer, settings.lr)
     if settings.schedule == "two_stage":
         return transfer.train_in_two_stages(cutoff, recipe, log_epoch)

@@ -101,11 +101,11 @@ def search_space(settings: TuneSettings, transfer: Transfer) -> AnySpace:
         named = comma_list("cutoffs", settings.cutoffs)
         resolved = (resolve(network, architecture, name) for name in named)
         # two names of one place (a block and its first layer) are one cut
-        at = {point.position: point for point in resolved}
-        points = [at[position] for position in sorted(at)]
+        at = {point.key: point for point in resolved}
+        points = [at[key] for key in sorted(at)]
     if settings.transfer == "hybrid":
         # before the very first layer there are no features
-        later = tuple(point.name for point in points if point.position > 0)
+        later = tuple(point.name for point in points if point.key > (0,))
         if not later:
             raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
         return HybridSpace(settings.classifier, later)

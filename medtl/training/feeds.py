@@ -73,6 +73,20 @@ class FreshFeed:
 
 
 @dataclass(frozen=True)
+class SomeRows:
+    """Some rows of a feed, numbered anew from 0: what is kept of the whole feed serves them too."""
+
+    whole: Feed
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        return self.whole.batch(self.rows[rows], epoch)
+
+
+@dataclass(frozen=True)
 class KeptFeed:
     """What was kept of a fresh feed, a view an epoch in turn; afresh where nothing is kept.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from medtl.networks.cutpoints import resolve
 from medtl.networks.pooling import pooled
 from medtl.settings import ModelSettings
 from medtl.training.augment import AUGMENTATIONS, Augmentation
-from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed
+from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed, SomeRows
 from medtl.training.hardware import resolve_device, resolve_precision, reuse_freed_memory
 from medtl.training.keeper import Keeper
-from medtl.training.loop import Epoch, Fit, Recipe, fit, measured_epoch
+from medtl.training.loop import Epoch, Fit, Recipe, fit, measured_epoch, predict
 from medtl.training.tails import Tail, fit_tail
 
 
@@ -40,22 +40,29 @@ class Trained:
 class Transfer:
     """A backbone and a data set, from which any number of models are trained.
 
-    What crosses a cut is computed once for each image and view, and shared by all of them.
+    What crosses a cut is computed once for each image and view, and shared by all of them, and by
+    the transfers to which its keeper is given.
+
+    `rows` are the images of the training split that are learned from, None for all. `view_seed`
+    draws the augmented views, where they shall be those of other seeds' trainings too.
     """
 
     backbone: Backbone
     dataset: Dataset
     settings: ModelSettings
+    rows: np.ndarray | None = None
+    view_seed: int | None = None
+    shared: InitVar[Keeper | None] = None
     device: torch.device = field(init=False)
     precision: str = field(init=False)
     keeper: Keeper = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, shared: Keeper | None) -> None:
         self.device = resolve_device(self.settings.device)
         self.precision = resolve_precision(self.settings.precision, self.device)
         if self.device.type == "cpu":
             reuse_freed_memory()
-        self.keeper = Keeper(self.backbone, self.dataset.fingerprint, self.settings.keep)
+        self.keeper = shared or Keeper(self.backbone, self.dataset.fingerprint, self.settings.keep)
 
     @property
     def image_size(self) -> int:
@@ -117,24 +124,36 @@ class Transfer:
         started = time.perf_counter()
         network = self.backbone.copy().to(self.device)
         point = resolve(network, self.backbone.architecture, cutoff)
-        if point.position == 0:
+        if point.key == (0,):
             raise ParameterError("cutoff", cutoff, "a later layer where transfer=hybrid")
         divided = cut(network, point, self.image_size)
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
-        labels, splits, settings = self.dataset.labels, self.dataset.splits, self.settings
+        train_labels, valid_labels = self.labels("train"), self.labels("valid")
+        settings = self.settings
         tail = fit_tail(
             settings.classifier,
             settings.pca,
             train,
-            labels[splits["train"]],
+            train_labels,
             settings.balance,
             settings.seed,
         )
         train_logits = torch.from_numpy(tail.logits(train))
-        loss = F.cross_entropy(train_logits, torch.from_numpy(labels[splits["train"]])).item()
+        loss = F.cross_entropy(train_logits, torch.from_numpy(train_labels)).item()
         valid_logits = tail.logits(valid)
-        epoch = measured_epoch(1, loss, valid_logits, labels[splits["valid"]], started)
+        epoch = measured_epoch(1, loss, valid_logits, valid_labels, started)
         return Trained(network, divided, Fit((epoch,), epoch, valid_logits), tail)
+
+    def logits(self, trained: Trained, split: str) -> np.ndarray:
+        """Scores float32 [N, K] of a trained model on a split, from what is kept at its cut."""
+        if trained.tail is not None:
+            return trained.tail.logits(self.features(trained.cut, split))
+        return predict(trained.cut.suffix, self.feed(trained.cut, split, None), self.precision)
+
+    def labels(self, split: str) -> np.ndarray:
+        """The labels of the images of a split that are used, int64 [N]."""
+        labels = self.dataset.labels[self.dataset.splits[split]]
+        return labels if self.rows is None or split != "train" else labels[self.rows]
 
     def features(self, divided: Cut, split: str) -> np.ndarray:
         """Pooled features float32 [N, F] at a cut, of the images of a split as they are."""
@@ -145,19 +164,20 @@ class Transfer:
         return np.concatenate(parts)
 
     def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Feed:
-        """What crosses the cut for the images of a split: kept where that pays."""
+        """What crosses the cut for the images of a split that are used: kept where that pays."""
         fresh = FreshFeed(
             source=self.dataset,
             indices=self.dataset.splits[split],
             prefix=divided.prefix,
             preprocessing=self.backbone.preprocessing,
             augmentation=augmentation,
-            seed=self.settings.seed,
+            seed=self.settings.seed if self.view_seed is None else self.view_seed,
             precision=self.precision,
             device=self.device,
         )
         views = 1 if augmentation is None else self.settings.views
-        return KeptFeed(fresh, lambda view: self.keeper.kept(divided, fresh, view, views), views)
+        feed = KeptFeed(fresh, lambda view: self.keeper.kept(divided, fresh, view, views), views)
+        return feed if self.rows is None or split != "train" else SomeRows(feed, self.rows)
 
     def _train_on(
         self,
@@ -169,13 +189,12 @@ class Transfer:
         point = resolve(network, self.backbone.architecture, cutoff)
         divided = cut(network, point, self.image_size)
         divided.suffix.to(memory_format=torch.channels_last)
-        labels, splits = self.dataset.labels, self.dataset.splits
         fitted = fit(
             divided.suffix,
             self.feed(divided, "train", self.augmentation),
-            labels[splits["train"]],
+            self.labels("train"),
             self.feed(divided, "valid", None),
-            labels[splits["valid"]],
+            self.labels("valid"),
             recipe,
             on_epoch,
         )

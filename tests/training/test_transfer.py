@@ -196,3 +196,26 @@ def test_a_hybrid_needs_features(transfer):
         made.train_hybrid("all")
     with pytest.raises(ParameterError, match="pca"):
         transfer(pca=5000).train_hybrid("fc")
+
+
+def test_a_share_of_the_training_split_reads_what_was_kept_of_the_whole(transfer):
+    made = transfer()
+    halves = divided(made, "layer3")
+    whole = made.feed(halves, "train", made.augmentation)
+    rows = np.array([2, 3, 7, 11])
+    (expected,) = whole.batch(rows, 1)
+    kept = set((cache_root() / KIND).iterdir())
+
+    settings = dataclasses.replace(made.settings, seed=5)
+    share = Transfer(made.backbone, made.dataset, settings, rows, made.settings.seed, made.keeper)
+    (found,) = share.feed(halves, "train", share.augmentation).batch(np.arange(4), 1)
+    assert torch.equal(found, expected)
+    assert set((cache_root() / KIND).iterdir()) == kept
+    assert share.labels("train").tolist() == made.labels("train")[rows].tolist()
+    assert len(share.feed(halves, "valid", None)) == len(made.dataset.splits["valid"])
+
+
+def test_the_logits_of_a_split_are_those_of_the_trained_network(transfer):
+    made = transfer(epochs=1)
+    trained = made.train("layer4", made.recipe("adam", 1e-3))
+    assert np.array_equal(made.logits(trained, "valid"), trained.fit.valid_logits)

@@ -1,0 +1,241 @@
+"""The bench of a study: data, backbones and kept activations, made once, shared by its cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from medtl.data.dataset import Dataset
+from medtl.data.shares import nested_share
+from medtl.data.table import EMBEDDED
+from medtl.errors import MedtlError, ParameterError
+from medtl.evaluation.calibration import calibrated, fit_temperature
+from medtl.evaluation.comparison import Cases, Outcome
+from medtl.evaluation.intervals import mean_score
+from medtl.jobs.prepare import Origin, training_data
+from medtl.jobs.pretrain import backbone_of, with_phantom_backbone
+from medtl.jobs.train import trained
+from medtl.keep import key_of
+from medtl.networks.backbone import Backbone
+from medtl.networks.compute import operations
+from medtl.networks.cutpoints import resolve
+from medtl.search.studies import PRETRAINED_ON, Cell, Plan
+from medtl.settings import CompareSettings, LearningSettings, PretrainSettings, TrainSettings
+from medtl.tracking.journal import history
+from medtl.training.keeper import Keeper
+from medtl.training.transfer import Trained, Transfer
+
+# Settings of which no number depends, or that the cell, the data and the backbone stand for.
+NOT_IN_KEY = frozenset(
+    ("data", "duplicates", "unreadable", "architecture", "weights", "transfer", "classifier",
+     "augment", "keep", "device")
+)  # fmt: skip
+
+
+class Bench:
+    """What the cells of a study share, for as long as cells of one origin follow each other."""
+
+    def __init__(self, settings: CompareSettings, plan: Plan) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._datasets: dict[int, Dataset] = {}
+        self._origins: dict[tuple[str, str], Origin | MedtlError] = {}
+        self._operations: dict[tuple[str, int], int] = {}
+        self._backbone: tuple[object, Backbone] | None = None
+        self._keeper: tuple[object, Keeper] | None = None
+
+    def dataset(self, cells: Iterable[Cell]) -> Dataset:
+        """The data set as the first of the cells that has a backbone sees it.
+
+        Raises:
+            MedtlError: the data cannot be trained on, or no cell has a backbone.
+        """
+        reason: MedtlError | None = None
+        for cell in cells:
+            try:
+                return self._data(self.origin(cell).image_size)
+            except MedtlError as error:
+                if not isinstance(self._origins.get((cell.architecture, cell.weights)), MedtlError):
+                    raise  # of the data, which all cells have in common
+                reason = error
+        assert reason is not None
+        raise reason
+
+    def origin(self, cell: Cell) -> Origin:
+        """What the cell's backbone is made of; one that has to be pretrained is, once.
+
+        Raises:
+            MedtlError: it cannot be had; the same for all cells of this architecture and weights.
+        """
+        key = (cell.architecture, cell.weights)
+        if key not in self._origins:
+            try:
+                self._origins[key] = Origin.of(self._with_weights(self.train_settings(cell)))
+            except MedtlError as error:
+                self._origins[key] = error
+        found = self._origins[key]
+        if isinstance(found, MedtlError):
+            raise found
+        return found
+
+    def transfer(self, cell: Cell) -> Transfer:
+        """The cell's backbone on its share of the training split.
+
+        Raises:
+            MedtlError: the backbone cannot be had.
+        """
+        origin = self.origin(cell)
+        dataset = self._data(origin.image_size)
+        backbone = self._made(cell, origin, dataset)
+        rows = None
+        if cell.fraction < 1:
+            train = dataset.splits["train"]
+            labels, patients = dataset.labels[train], dataset.patients[train]
+            rows = nested_share(labels, patients, cell.fraction, cell.seed)
+        seen_as = (backbone.digest(), backbone.preprocessing)
+        known = self._keeper[1] if self._keeper and self._keeper[0] == seen_as else None
+        transfer = Transfer(
+            backbone, dataset, self.train_settings(cell), rows, self._settings.seed, known
+        )
+        if known is None:
+            self._keeper = (seen_as, transfer.keeper)
+            transfer.keeper.expect(self._points(cell, backbone))
+        return transfer
+
+    def key(self, cell: Cell, transfer: Transfer) -> str:
+        """A key of all that the cell's numbers depend on."""
+        asked = {
+            field.name: getattr(self._settings, field.name)
+            for field in dataclasses.fields(LearningSettings)
+            if field.name not in NOT_IN_KEY
+        }
+        backbone = transfer.backbone
+        return key_of(
+            self._plan.study,
+            dataclasses.asdict(dataclasses.replace(cell, series="")),
+            {**asked, "precision": transfer.precision},
+            transfer.dataset.fingerprint,
+            (backbone.digest(), dataclasses.astuple(backbone.preprocessing)),
+        )
+
+    def run(self, cell: Cell, transfer: Transfer, run_id: str) -> Outcome:
+        """Trains the cell, logging its epochs in the active run, and scores the test split once."""
+        started = time.perf_counter()
+        backbone = transfer.backbone
+        point = resolve(backbone.network, backbone.architecture, cell.cutoff)
+        model = trained(self.train_settings(cell), transfer, point.name)
+        labels = transfer.labels("valid")
+        temperature = fit_temperature(model.fit.valid_logits, labels)
+        probabilities = calibrated(transfer.logits(model, "test"), temperature)
+        seconds = time.perf_counter() - started
+        patients = transfer.dataset.patients[transfer.dataset.splits["valid"]]
+        valid = calibrated(model.fit.valid_logits, temperature)
+        interval = mean_score(labels, [valid], patients, "auroc", self._settings.seed)
+        return Outcome(
+            probabilities=probabilities,
+            history=history(model.fit),
+            valid_auroc=model.fit.best.valid_auroc,
+            valid_error=(interval.high - interval.low) / (2 * 1.96),
+            best_epoch=model.fit.best.number,
+            seconds=seconds,
+            place=point.position,
+            run_id=run_id,
+            **self._cost(transfer, model),
+        )
+
+    def train_settings(self, cell: Cell) -> TrainSettings:
+        """The settings with which `train` would train the cell on all images."""
+        shared = {
+            field.name: getattr(self._settings, field.name)
+            for field in dataclasses.fields(LearningSettings)
+        }
+        own = {
+            "architecture": cell.architecture,
+            "weights": cell.weights,
+            "transfer": cell.transfer,
+            "augment": cell.augment,
+            "seed": cell.seed,
+            "cutoff": cell.cutoff,
+            "schedule": cell.schedule,
+            "image_size": self._settings.image_size or self._plan.image_size,
+        }
+        if cell.transfer == "hybrid":
+            own["classifier"] = cell.classifier
+        else:
+            own |= {"classifier": "logistic", "optimizer": cell.optimizer, "lr": cell.lr}
+        return TrainSettings(**shared | own)
+
+    def _with_weights(self, settings: TrainSettings) -> TrainSettings:
+        """The settings with weights that have to be made first replaced by the URI of the model."""
+        if not settings.weights.startswith(PRETRAINED_ON):
+            return with_phantom_backbone(settings)
+        source = PretrainSettings(
+            data=settings.weights.removeprefix(PRETRAINED_ON),
+            architecture=settings.architecture,
+            image_size=settings.image_size,
+            precision=settings.precision,
+            device=settings.device,
+        )
+        self._check_source(source)
+        return dataclasses.replace(settings, weights=backbone_of(source))
+
+    def _check_source(self, source: PretrainSettings) -> None:
+        """Raises `MedtlError` where a source shows images that the target is judged by."""
+        if source.data in EMBEDDED:
+            return
+        size = Origin.of(source).image_size
+        target = self._data(size)
+        judged = np.concatenate([target.splits[split] for split in ("valid", "test")])
+        known = set(training_data(source, size).frame["content"])
+        shared = known & set(target.frame["content"].iloc[judged])
+        if shared:
+            raise MedtlError(
+                f"{source.data} holds {len(shared)} of the images that {target.name} is validated "
+                "and tested on: what is pretrained on them cannot be judged by them; leave them out"
+            )
+
+    def _data(self, image_size: int) -> Dataset:
+        if image_size not in self._datasets:
+            self._datasets[image_size] = training_data(self._settings, image_size)
+        return self._datasets[image_size]
+
+    def _made(self, cell: Cell, origin: Origin, dataset: Dataset) -> Backbone:
+        key = (cell.architecture, cell.weights, cell.seed)
+        if self._backbone is None or self._backbone[0] != key:
+            self._backbone = (key, origin.backbone(len(dataset.classes), cell.seed))
+        return self._backbone[1]
+
+    def _points(self, cell: Cell, backbone: Backbone):
+        """The cuts that the cells of this backbone ask for, as far as it has them."""
+        for other in self._plan.cells:
+            if (other.architecture, other.weights) == (cell.architecture, cell.weights):
+                try:
+                    yield resolve(backbone.network, backbone.architecture, other.cutoff)
+                except ParameterError:
+                    continue
+
+    def _cost(self, transfer: Transfer, model: Trained) -> dict[str, float]:
+        """What was trained; a hybrid takes no gradient through the network."""
+        if model.tail is not None:
+            return {"trained_parameters": 0, "trained_flops": 0, "trained_share": 0.0}
+        backbone = transfer.backbone
+        size = transfer.image_size
+        if (backbone.architecture, size) not in self._operations:
+            whole = operations(backbone.network, [(3, size, size)])
+            self._operations[backbone.architecture, size] = whole
+        trained_flops = operations(model.cut.suffix, model.cut.shapes)
+        return {
+            "trained_parameters": sum(each.numel() for each in model.cut.suffix.parameters()),
+            "trained_flops": trained_flops,
+            "trained_share": trained_flops / self._operations[backbone.architecture, size],
+        }
+
+
+def test_cases(dataset: Dataset) -> tuple[Cases, list[str]]:
+    """The test cases, and what tells them apart: the contents of the images."""
+    test = dataset.splits["test"]
+    cases = Cases(dataset.labels[test], dataset.patients[test], dataset.classes)
+    return cases, np.asarray(dataset.frame["content"])[test].tolist()

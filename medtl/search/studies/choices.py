@@ -1,0 +1,121 @@
+"""What the user chose for a study, and what is left to it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from medtl.data.table import EMBEDDED
+from medtl.errors import ParameterError
+from medtl.networks.architectures import build, check_architecture
+from medtl.networks.cutpoints import cut_points
+from medtl.networks.weights import preprocessing
+from medtl.search.studies.cells import Cell
+from medtl.settings import CompareSettings
+
+# Small enough to be pretrained on embedded images, on two processor cores, in half a minute each.
+SMALL = ("small_resnet", "shufflenet_v2_x0_5")
+SMALL_SIZE = 96  # pixels
+SMALLER_SIZE = 48  # pixels, for networks that take longer
+
+SERIES = {"auto": "pretrained", "imagenet": "pretrained", "random": "random"}
+"""What weights are called; others by themselves."""
+
+GENTLE, USUAL, SGD_FACTOR = 1e-4, 1e-3, 10.0
+
+
+def is_embedded(settings: CompareSettings) -> bool:
+    """Whether the study runs on images that the project brings along: then it is kept small."""
+    return settings.data in EMBEDDED
+
+
+def architectures(
+    settings: CompareSettings, published: tuple[str, ...], small: tuple[str, ...] = SMALL
+) -> tuple[str, ...]:
+    """The user's; else those of the paper, or on embedded images small ones in their place.
+
+    Raises:
+        ParameterError: there is no such architecture.
+    """
+    chosen = settings.listed("architecture") or (small if is_embedded(settings) else published)
+    for name in chosen:
+        check_architecture(name)
+    return chosen
+
+
+def weights(settings: CompareSettings, *own: str) -> tuple[str, ...]:
+    """The user's, else the study's own."""
+    return settings.listed("weights") or own
+
+
+def optimizers(settings: CompareSettings, *own: str) -> tuple[str, ...]:
+    """The user's, else the study's own."""
+    return settings.listed("optimizers") or own or ("adam",)
+
+
+def fractions(settings: CompareSettings, *own: float) -> tuple[float, ...]:
+    """The shares of the training split: the user's, else the study's own."""
+    return tuple(map(float, settings.listed("fractions"))) or own or (1.0,)
+
+
+def seeds(settings: CompareSettings, *own: int) -> tuple[int, ...]:
+    """The user's, else the study's own, else that of the splits."""
+    return tuple(map(int, settings.listed("seeds"))) or own or (settings.seed,)
+
+
+def learning_rate(settings: CompareSettings, optimizer: str, cutoff: str) -> float:
+    """The user's; else ours: smaller where large pretrained layers are trained, larger for SGD."""
+    if settings.lr:
+        return settings.lr
+    rate = USUAL if cutoff == "head" or is_embedded(settings) else GENTLE
+    return rate * SGD_FACTOR if optimizer == "sgd" else rate
+
+
+def finetuned(
+    settings: CompareSettings,
+    series: str,
+    architecture: str,
+    start: str,
+    cutoff: str,
+    *own: str,
+) -> list[Cell]:
+    """What is trained by gradient from a cut-off on, by each of the user's or `own` optimizers."""
+    return [
+        Cell(
+            series,
+            architecture,
+            start,
+            cutoff=cutoff,
+            optimizer=optimizer,
+            lr=learning_rate(settings, optimizer, cutoff),
+            augment=settings.augment,
+        )
+        for optimizer in optimizers(settings, *own)
+    ]
+
+
+def blocks(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
+    """The coarse cut-offs in forward order, the first as `all` and the last as `head`."""
+    size = settings.image_size or SMALL_SIZE
+    if not (settings.image_size or is_embedded(settings)):
+        size = preprocessing(architecture).image_size
+    network = build(architecture, 2, size, seed=0)
+    _, *between, _ = (point.name for point in cut_points(network, "blocks"))
+    return ("all", *between, "head")
+
+
+def spelled_out(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
+    """The cut-offs that the user listed, `blocks` replaced by all of them."""
+    listed = settings.listed("cutoffs")
+    named = [blocks(settings, architecture) if each == "blocks" else (each,) for each in listed]
+    return tuple(dict.fromkeys(cutoff for part in named for cutoff in part))
+
+
+def refuse_chosen(settings: CompareSettings, *names: str) -> None:
+    """Raises `ParameterError` where the user gave a parameter that the study itself decides."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    for name in names:
+        value = getattr(settings, name)
+        if value != defaults[name]:
+            raise ParameterError(
+                name, value, f"study={settings.study} decides it; leave it out, or take study=grid"
+            )

@@ -1,0 +1,114 @@
+"""Studies of what a network is pretrained on: nothing, another domain, the same one.
+
+What a paper leaves open is a choice of this project; each plan's notes say which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from medtl.data.table import EMBEDDED
+from medtl.errors import ParameterError
+from medtl.search.studies.cells import PRETRAINED_ON, Plan, paired, repeated
+from medtl.search.studies.choices import (
+    SERIES,
+    SMALLER_SIZE,
+    architectures,
+    finetuned,
+    fractions,
+    is_embedded,
+    refuse_chosen,
+    seeds,
+    spelled_out,
+    weights,
+)
+from medtl.settings import CompareSettings
+
+
+def zhang2023(settings: CompareSettings) -> Plan:
+    """Zhang 2023, whether ImageNet helps chest X-rays, doi:10.54254/2755-2721/18/20230980."""
+    refuse_chosen(settings, "transfer", "classifier", "different", "same")
+    starts = weights(settings, "random", "auto")
+    cells = repeated(
+        (
+            cell
+            for architecture in architectures(
+                settings, ("resnet18", "vgg11", "alexnet", "mobilenet_v2")
+            )
+            for start in starts
+            for cutoff in spelled_out(settings, architecture) or ("all",)
+            for cell in finetuned(settings, SERIES.get(start, start), architecture, start, cutoff)
+        ),
+        fractions(settings),
+        seeds(settings),
+    )
+    baseline = "random" if "random" in starts else starts[0]
+    return Plan(
+        "zhang2023",
+        "Does pretraining help: the same networks from pretrained and from random weights",
+        "Zhang 2023, doi:10.54254/2755-2721/18/20230980",
+        "accuracy",
+        cells,
+        paired(
+            cells,
+            lambda cell: cell.weights == baseline,
+            "fraction",
+            "architecture",
+            "cutoff",
+            "optimizer",
+        ),
+        ("convergence",),
+        notes=(
+            "Known: ResNet18, VGG11, AlexNet and MobileNet, each trained twice on the same three "
+            "classes of chest X-rays, from ImageNet weights and from random ones.",
+            "Ours: the optimizer, the learning rate (one for both sides), the epochs.",
+        ),
+    )
+
+
+def alzubaidi2020(settings: CompareSettings) -> Plan:
+    """Alzubaidi et al. 2020, Applied Sciences 10(13):4523: same against different domain."""
+    refuse_chosen(settings, "transfer", "classifier", "weights", "cutoffs")
+    same = settings.same or ("phantoms-source" if settings.data == "phantoms" else "")
+    if not same:
+        raise ParameterError(
+            "same", "''", "a data set like yours to pretrain on, or weights made from one"
+        )
+    starts = {"scratch": "random", "different domain": settings.different, "same domain": same}
+    small = is_embedded(settings)
+    cells = repeated(
+        (
+            dataclasses.replace(cell, weights=_source(cell.weights))
+            for architecture in architectures(settings, ("parallel_cnn",), ("parallel_cnn",))
+            for series, start in starts.items()
+            for cell in finetuned(settings, series, architecture, start, "all")
+        ),
+        fractions(settings, *((0.1, 0.25, 1.0) if small else (0.1, 0.25, 0.5, 1.0))),
+        seeds(settings, *((0, 1) if small else (0, 1, 2))),
+    )
+    return Plan(
+        "alzubaidi2020",
+        "Same-domain against different-domain pretraining, by size of the training set",
+        "Alzubaidi et al. 2020, Applied Sciences 10(13):4523",
+        "f1",
+        cells,
+        paired(
+            cells, lambda cell: cell.series == "scratch", "fraction", "architecture", "optimizer"
+        ),
+        ("size",),
+        image_size=SMALLER_SIZE if small else 0,
+        notes=(
+            "Known: F1 on foot ulcers of 86.6 % from scratch, 89.4 % after pretraining on another "
+            "domain, 97.6 % on the same domain, with few target images.",
+            "Ours: the layer table of the network, the sizes and seeds, optimizer and learning "
+            "rate.",
+        ),
+    )
+
+
+def _source(start: str) -> str:
+    """Weights as they are; a data set as what is to be pretrained on."""
+    is_weights = start in ("random", "imagenet") or start.endswith((".safetensors", ".pth", ".pt"))
+    if start not in EMBEDDED and (is_weights or start.startswith(("models:/", "runs:/"))):
+        return start
+    return f"{PRETRAINED_ON}{start}"

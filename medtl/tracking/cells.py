@@ -1,0 +1,115 @@
+"""Cells of studies in MLflow: each a run, found again by its key when a study goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from medtl.evaluation.comparison import Cases, Outcome
+from medtl.evaluation.intervals import Interval
+from medtl.tracking.journal import log_table
+from medtl.tracking.runs import close_cut_off_runs
+
+KEY_TAG = "medtl.cell"  # on a cell's run: key of all that its numbers depend on
+ASKS_TAG = "medtl.asks"  # on a study's run: key of its data and settings
+PARENT_TAG = "mlflow.parentRunId"
+PROBABILITIES = "cell/probabilities.csv"
+HISTORY = "cell/history.csv"
+NUMBERS = ("valid_error", "best_epoch", "seconds", "place", "trained_parameters", "trained_flops",
+           "trained_share")  # fmt: skip
+PROBABILITY = "probability_"  # begins the columns of the classes
+
+
+def log_outcome(
+    outcome: Outcome, cases: Cases, names: Sequence[str], scores: Mapping[str, Interval]
+) -> None:
+    """Logs in the active run what a cell came to, and its test scores with their bounds.
+
+    `names` [N] tell the test cases apart, whatever their files are called.
+    """
+    mlflow.log_metrics(
+        {
+            "best_valid_auroc": outcome.valid_auroc,
+            **{name: getattr(outcome, name) for name in NUMBERS},
+        }
+    )
+    for metric, interval in scores.items():
+        each = {"": interval.value, "_low": interval.low, "_high": interval.high}
+        mlflow.log_metrics(
+            {f"test_{metric}{end}": value for end, value in each.items() if np.isfinite(value)}
+        )
+    table = pd.DataFrame({"case": names, "label": [cases.classes[each] for each in cases.labels]})
+    for index, name in enumerate(cases.classes):
+        table[f"{PROBABILITY}{name}"] = outcome.probabilities[:, index]
+    log_table(table, PROBABILITIES)
+    log_table(outcome.history, HISTORY)
+
+
+def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> Outcome | None:
+    """What the cell of this key came to, in a run of this or an earlier study; None if it did not.
+
+    A cell whose study was stopped is moved under `parent`, the run of the study that goes on.
+    """
+    found = _search(f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'FINISHED'")
+    for run in found:
+        outcome = _outcome(run, cases, names)
+        if outcome is not None:
+            _adopt(run, parent)
+            return outcome
+    return None
+
+
+def close_cut_off_studies(asks: str, successor: str) -> None:
+    """Ends what a killed process left RUNNING of the study of this key, and its cells."""
+    for run in _search(f"tags.`{ASKS_TAG}` = '{asks}' and attributes.status = 'RUNNING'"):
+        own = run.info.run_id
+        if own != successor:
+            below = _search(f"tags.`{PARENT_TAG}` = '{own}' and attributes.status = 'RUNNING'")
+            close_cut_off_runs([*(each.info.run_id for each in below), own], successor)
+
+
+def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:
+    """The outcome in a run; None where its artifacts are gone or are of other cases."""
+    metrics, place = run.data.metrics, f"runs:/{run.info.run_id}"
+    try:
+        table = _table(f"{place}/{PROBABILITIES}")
+        history = _table(f"{place}/{HISTORY}").astype(float).astype({"epoch": int})
+        numbers = {name: metrics[name] for name in NUMBERS}
+        columns = [f"{PROBABILITY}{name}" for name in cases.classes]
+        probabilities = table[columns].to_numpy().astype(float)
+        same = list(table["case"]) == list(names)
+        valid_auroc = metrics["best_valid_auroc"]
+    except (MlflowException, OSError, ValueError, KeyError):
+        return None
+    if not same:
+        return None
+    whole = ("best_epoch", "place", "trained_parameters", "trained_flops")
+    numbers |= {name: int(numbers[name]) for name in whole}
+    return Outcome(
+        probabilities, history, valid_auroc=valid_auroc, run_id=run.info.run_id, **numbers
+    )
+
+
+def _table(uri: str) -> pd.DataFrame:
+    """A table as texts: pandas' own reading of numbers is not exact to the last bit everywhere."""
+    path = mlflow.artifacts.download_artifacts(artifact_uri=uri)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _adopt(run: Run, parent: str) -> None:
+    """Moves a cell under `parent`, unless its own study came to its end."""
+    client, before = MlflowClient(), run.data.tags.get(PARENT_TAG)
+    if before not in (None, parent) and client.get_run(before).info.status != "FINISHED":
+        client.set_tag(run.info.run_id, PARENT_TAG, parent)
+
+
+def _search(asked: str) -> list[Run]:
+    client = MlflowClient()
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return list(client.search_runs(experiments, asked))

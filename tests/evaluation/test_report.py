@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from medtl.evaluation.comparison import compared
+from medtl.evaluation.report import Subject, report
+from medtl.evaluation.report.words import chosen, summary
+
+
+@pytest.fixture
+def subject() -> Subject:
+    return Subject(
+        study="zhang2023",
+        title="Does pretraining help?",
+        source="Zhang 2023",
+        notes=("Ours: the rest.",),
+        data="<i>wards</i>",
+        data_notes=("2 images cannot be read",),
+        counts=pd.DataFrame([{"split": "test", "images": 90, "<script>": 3}]),
+        sheet=Figure(),
+        embedded=True,
+        settings={"data": "x & y"},
+        pictures=("convergence", "depth", "size"),
+    )
+
+
+def test_the_page_needs_nothing_but_itself_and_escapes_what_users_wrote(subject, comparison):
+    page = report(subject, comparison).html
+    assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    assert set(re.findall(r'src="([^;"]+)', page)) == {"data:image/png"}
+    assert "&lt;i&gt;wards" in page
+    assert "&lt;b&gt;out&lt;/b&gt; of memory" in page
+    assert "x &amp; y" in page
+    assert page.count("<img ") == len(re.findall(r'<img alt="[^"]{10,}"', page)) >= 5
+
+
+def test_every_cell_stands_in_the_page_and_in_the_description(subject, comparison):
+    written = report(subject, comparison)
+    for each in comparison.contenders:
+        assert each.name in written.html
+        assert each.name in written.description
+    rows = [line for line in written.description.splitlines() if line.startswith("| broken")]
+    assert rows[0].replace("\\|", "").count("|") == 5
+
+
+def test_the_words_follow_the_numbers(comparison, cases, made):
+    text = " ".join(summary(comparison, embedded=True))
+    assert "1 of them failed" in text
+    assert "“pretrained” is" in text
+    assert "above “random”" in text
+    assert "had the higher validation accuracy than “random” in 0 of 2 pairs" in text
+    assert "tell nothing about patients" in text
+    equal = compared(
+        cases,
+        [made("a", 0, 0.5), made("b", 1, 0.5)],
+        [("a, seed 0", "b, seed 1")],
+        "auroc",
+        seed=0,
+    )
+    text = " ".join(summary(equal, embedded=False))
+    assert "cannot tell which side is better" in text
+    assert "patients of the test split" not in text
+    assert "with one seed" in text
+    assert "drawings" not in text
+
+
+def test_the_cheapest_within_a_standard_error_is_named():
+    def arms(gap: float) -> pd.DataFrame:
+        row = {"fraction": 1.0, "valid_error": 0.02}
+        return pd.DataFrame(
+            [
+                {"arm": "deep", "valid_auroc": 0.9, "trained_flops": 100, **row},
+                {"arm": "head", "valid_auroc": 0.9 - gap, "trained_flops": 1, **row},
+                {"arm": "few", "valid_auroc": 0.99, "trained_flops": 0, **row, "fraction": 0.1},
+            ]
+        )
+
+    assert [each["arm"] for each in chosen(arms(0.015))] == ["deep", "head"]
+    assert [each["arm"] for each in chosen(arms(0.025))] == ["deep", "deep"]
+
+
+def test_a_study_of_one_cell_has_a_report(subject, cases, made):
+    alone = compared(cases, [made("a", 0, 0.5)], [], "f1", seed=0)
+    page = report(dataclasses.replace(subject, embedded=False), alone).html
+    assert "Nothing in this study is paired." in page
