@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from torch import nn
 from torchvision.models.maxvit import MaxVitBlock
 from torchvision.models.regnet import AnyStage
+from torchvision.models.resnet import ResNet
 from torchvision.models.vision_transformer import Encoder
 
+from medtl.networks.composed import Composed
 from medtl.networks.graph import Graph, has_parameters
 
-# These only line up blocks. Any other module that has children is a block.
-_LINES_OF_BLOCKS = (nn.Sequential, nn.ModuleList, AnyStage, Encoder, MaxVitBlock)
+# These only line up blocks (a ResNet where it is a part of a larger network). Any other module that
+# has children is a block.
+_LINES_OF_BLOCKS = (nn.Sequential, nn.ModuleList, AnyStage, Encoder, MaxVitBlock, ResNet)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
@@ -25,6 +28,8 @@ def block_names(graph: Graph) -> list[str]:
     Kandel & Castelli, 2020, How deeply to fine-tune a convolutional neural network,
     doi:10.3390/app10103359; where a block begins in each architecture is ours.
     """
+    if isinstance(graph.network, Composed):
+        return list(graph.network.blocks)
     units = [
         (position, name, module)
         for name, module in _units(graph.network, "")

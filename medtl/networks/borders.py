@@ -20,10 +20,10 @@ class Border:
     """The values that are computed before a cut point and used after it.
 
     `folds` names the tensors that hold something of each image, in forward order, and how many
-    parts of one image lie along their first axis: 1, or more where a transformer folds its
-    windows into the batch. `shapes` are the shapes of these tensors for one image (unfolded).
-    `sizes` are whole numbers that are so many times the batch. `constants` are numbers and
-    tensors of the frozen half that do not depend on the images.
+    parts of one image lie along their first axis: 1, or more where windows, patches, or the images
+    of a case are folded into the batch. `shapes` are the shapes of these tensors for one image
+    (unfolded). `sizes` are whole numbers that are so many times the batch. `constants` are numbers
+    and tensors of the frozen half that do not depend on the images.
     """
 
     point: CutPoint
@@ -34,7 +34,7 @@ class Border:
 
 
 def borders(graph: Graph, points: Sequence[CutPoint], image_size: int) -> list[Border]:
-    """The border at each of the points, for images [B, 3, `image_size`, `image_size`].
+    """The border at each of the points, for images [B, C, `image_size`, `image_size`].
 
     Runs the network, up to the deepest of the points, on a batch of two images and on one of
     three: what grows with the batch belongs to the images, what does not is constant. The second
@@ -43,7 +43,7 @@ def borders(graph: Graph, points: Sequence[CutPoint], image_size: int) -> list[B
     Raises:
         MedtlError: something crosses that is neither constant nor separable by image.
     """
-    crossing = [_crossing(graph, point.position) for point in points]
+    crossing = [_crossing(graph, point) for point in points]
     wanted = list(dict.fromkeys(node for nodes in crossing for node in nodes))
     runs = [_values(graph, wanted, batch, image_size) for batch in _BATCHES]
     return [
@@ -52,13 +52,9 @@ def borders(graph: Graph, points: Sequence[CutPoint], image_size: int) -> list[B
     ]
 
 
-def _crossing(graph: Graph, position: int) -> list[fx.Node]:
-    places = graph.places
-    return [
-        node
-        for node in graph.nodes
-        if any(places[node] < position <= places[user] for user in node.users)
-    ]
+def _crossing(graph: Graph, point: CutPoint) -> list[fx.Node]:
+    frozen = {node for node, place in graph.places.items() if point.freezes(place)}
+    return [node for node in graph.nodes if node in frozen and not frozen.issuperset(node.users)]
 
 
 def _values(
@@ -73,7 +69,8 @@ def _values(
             copied[node] = copy.node_copy(node, copied.__getitem__)
     copy.output(tuple(copied[node] for node in wanted))
     parameter = next(graph.network.parameters())
-    images = torch.zeros(batch, 3, size, size, dtype=parameter.dtype, device=parameter.device)
+    shape = (batch, graph.channels, size, size)
+    images = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
     images[1] = torch.nan
     with evaluating(graph.network), torch.no_grad():
         values = fx.GraphModule(graph.network, copy)(images)

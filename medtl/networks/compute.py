@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,14 +44,26 @@ def cut_costs(
     graph = trace(network)
     counter = _Counter(graph)
     # Asking for gradients keeps attention off a fused kernel whose operations are not counted.
-    images = torch.zeros(1, 3, image_size, image_size, requires_grad=True)
+    images = torch.zeros(1, graph.channels, image_size, image_size, requires_grad=True)
     with evaluating(network):
         counter.run(images.to(next(network.parameters()).device))
     return [_cost(graph, counter.flops, point) for point in cut_points(network, kind)]
 
 
+def operations(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Floating-point operations, counted as for `CutCost`, of a module for one image.
+
+    `shapes` are those of the tensors that it takes, without the batch.
+    """
+    device = next(module.parameters()).device
+    tensors = [torch.zeros(1, *shape, device=device, requires_grad=True) for shape in shapes]
+    with evaluating(module), FlopCounterMode(display=False) as counter:
+        module(*tensors)
+    return counter.get_total_flops()
+
+
 def _cost(graph: Graph, flops: dict[fx.Node, int], point: CutPoint) -> CutCost:
-    frozen = {node for node, place in graph.places.items() if place < point.position}
+    frozen = {node for node, place in graph.places.items() if point.freezes(place)}
     frozen_flops = sum(count for node, count in flops.items() if node in frozen)
     frozen_parameters = sum(
         parameter.numel()

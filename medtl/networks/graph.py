@@ -11,6 +11,8 @@ from operator import attrgetter
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
+from medtl.networks.composed import SCOPE, Composed
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -23,6 +25,11 @@ class Graph:
     network: nn.Module
     nodes: tuple[fx.Node, ...]
     modules: dict[fx.Node, str]
+
+    @property
+    def channels(self) -> int:
+        """The channels of its input: three for each image of a case."""
+        return 3 * getattr(self.network, "modalities", 1)
 
     @cached_property
     def places(self) -> dict[fx.Node, int]:
@@ -96,6 +103,9 @@ def trace(network: nn.Module) -> Graph:
     Traced in eval mode: dropout and batch norm stay modules that obey `.train()`, and auxiliary
     heads, which only training would run, are left out.
     """
+    if isinstance(network, Composed):
+        nodes = tuple(network.operations.nodes)
+        return Graph(network, nodes, {node: node.meta[SCOPE] for node in nodes})
     tracer = _Tracer()
     with evaluating(network):
         graph = tracer.trace(network)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from medtl.networks.dual import halves_of
+
 _DENSENET_LAYERS = {
     "densenet121": (6, 12, 24, 16),
     "densenet169": (6, 12, 32, 32),
@@ -23,8 +25,14 @@ def keras_names(architecture: str) -> dict[str, str]:
 
     Only layers with parameters are listed. Keras calls InceptionV3's convolutions by numbers
     that depend on the session, so there its blocks `mixed0` ... `mixed10` stand for themselves,
-    from their first convolution on.
+    from their first convolution on. The halves of a `dual` have theirs, under `first` and `second`.
     """
+    if halves := halves_of(architecture):
+        return {
+            f"{half}.{keras}": f"{half}.{name}"
+            for half, own in halves.items()
+            for keras, name in keras_names(own).items()
+        }
     if architecture in _DENSENET_LAYERS:
         return _densenet(_DENSENET_LAYERS[architecture])
     if architecture in _RESNET_BLOCKS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 
 from torch import Tensor, fx
@@ -20,8 +19,11 @@ def part(graph: Graph, start: Border, stop: Border | None) -> fx.GraphModule:
     layers and parameters, under their own names. Constants that cross at `start` are buffers
     of the part, outside its state dict.
     """
-    end = stop.point.position if stop else math.inf
-    inside = {node for node, place in graph.places.items() if start.point.position <= place < end}
+    inside = {
+        node
+        for node, place in graph.places.items()
+        if not start.point.freezes(place) and (stop is None or stop.point.freezes(place))
+    }
     copy = fx.Graph()
     copied: dict[fx.Node, Argument] = {}
     tensors = [copy.placeholder(node.name) for node in start.folds]

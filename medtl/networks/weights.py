@@ -15,9 +15,13 @@ from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.networks.architectures import OWN
+from medtl.networks.architectures import torchvision_within
 from medtl.networks.cutpoints import resolve
+from medtl.networks.dual import halves_of
+from medtl.networks.graph import has_parameters
 
+# The usual image sizes, in pixels, of architectures that have nothing of torchvision's.
+_OWN_SIZES = {"small_resnet": 96, "parallel_cnn": 224}
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 # DenseNet's published files name the layers inside a dense layer `norm.1` instead of `norm1`.
 _OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -39,11 +43,25 @@ class Preprocessing:
 def preprocessing(architecture: str) -> Preprocessing:
     """That of the published weights of an architecture (of its default ones, if several).
 
-    The project's own architectures have none; they are made for grey images of 96 pixels.
+    Those of torchvision's networks within a larger one count for the whole, with the smallest of
+    their sizes. Where there are none, images are taken to be grey.
+
+    Raises:
+        ParameterError: the weights of two networks within expect images normalised differently.
     """
-    if architecture in OWN:
-        return Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 96)
-    return _published(architecture, get_model_weights(architecture).DEFAULT)
+    within = torchvision_within(architecture)
+    if "" in within:
+        return _published(architecture, get_model_weights(architecture).DEFAULT)
+    if not within:
+        names = list(halves_of(architecture).values()) or [architecture]
+        size = min(_OWN_SIZES[name] for name in names)
+        return Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), size)
+    expected = [_transformed(get_model_weights(name).DEFAULT) for name in within.values()]
+    if len({(each.mean, each.std) for each in expected}) > 1:
+        raise ParameterError(
+            "architecture", architecture, "two whose weights expect images normalised alike"
+        )
+    return min(expected, key=lambda each: each.image_size)
 
 
 def load_weights(network: nn.Module, architecture: str, weights: str) -> Preprocessing:
@@ -53,7 +71,8 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
     `.safetensors`, or `.pth` / `.pt` holding tensors only. The head is loaded when it has the
     network's number of classes, and else left as it was built. A vision transformer's position
     embedding is interpolated to the network's image size. For a file, the images are expected as
-    by the architecture's published weights.
+    by the architecture's published weights. ImageNet weights are loaded into those layers of the
+    project's own architectures that are torchvision's; the others stay as they were built.
 
     Raises:
         ParameterError: `weights` is none of these.
@@ -62,13 +81,7 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
     if weights == "random":
         return preprocessing(architecture)
     if weights == "imagenet":
-        if architecture in OWN:
-            raise ParameterError(
-                "weights", weights, f"{architecture} has none: give random or a file"
-            )
-        chosen = _cached_or_default(architecture)
-        load_state(network, architecture, _imagenet(chosen), chosen.url)
-        return _published(architecture, chosen)
+        return _load_imagenet(network, architecture)
     path = Path(weights).expanduser()
     if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
         raise ParameterError(
@@ -78,14 +91,35 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
     return preprocessing(architecture)
 
 
+def _load_imagenet(network: nn.Module, architecture: str) -> Preprocessing:
+    within = torchvision_within(architecture)
+    if not within:
+        raise ParameterError(
+            "weights", "imagenet", f"{architecture} has none: give random or a file"
+        )
+    for path, name in within.items():
+        chosen = _cached_or_default(name)
+        state = _imagenet(chosen)
+        if path == "":
+            load_state(network, architecture, state, chosen.url)
+            return _published(architecture, chosen)
+        load_state(network, architecture, _placed(state, network, path), chosen.url)
+    return preprocessing(architecture)
+
+
 def _published(architecture: str, weights: WeightsEnum) -> Preprocessing:
-    transforms = weights.transforms()
-    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    expected = _transformed(weights)
     if architecture in ("googlenet", "inception_v3"):
         # Their weights expect values from -1 to 1. torchvision normalises like ImageNet's and
         # lets the network undo that (`transform_input`); this is the same in one step.
-        mean = std = (0.5, 0.5, 0.5)
-    return Preprocessing(mean, std, transforms.crop_size[0])
+        return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), expected.image_size)
+    return expected
+
+
+def _transformed(weights: WeightsEnum) -> Preprocessing:
+    """As torchvision's own transforms for these weights have it."""
+    transforms = weights.transforms()
+    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0])
 
 
 def _cached_or_default(architecture: str) -> WeightsEnum:
@@ -114,6 +148,14 @@ def _imagenet(weights: WeightsEnum) -> dict[str, Tensor]:
             f"cannot download ImageNet weights ({error}): put the file {file.name} "
             f"from {weights.url} into {file.parent}, or give weights=random"
         ) from error
+
+
+def _placed(state: dict[str, Tensor], network: nn.Module, path: str) -> dict[str, Tensor]:
+    """The network's own state, with another's in place of that at `path`, which has no head."""
+    part = network.get_submodule(path)
+    layers = [name for name, child in part.named_children() if has_parameters(child)]
+    own = {k: v for k, v in network.state_dict().items() if not k.startswith(f"{path}.")}
+    return own | {f"{path}.{k}": v for k, v in state.items() if k.partition(".")[0] in layers}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -155,8 +197,11 @@ def load_state(
     except (RuntimeError, ValueError) as error:
         *_, first_reason = str(error).splitlines()[:2]
         raise MedtlError(f"{source} does not fit {architecture}: {first_reason.strip()}") from error
-    optional = (f"{head}weight", f"{head}bias", "num_batches_tracked")
-    missing = [name for name in missing if not name.endswith(optional)]
+    missing = [
+        name
+        for name in missing
+        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    ]
     for what, names in (("is without", missing), ("has the unknown", unexpected)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -46,7 +46,7 @@ class Keeper:
         self._blocks = cut_points(backbone.network, "blocks")
         self._expected: set[int] = set()
         self._open: dict[str, Kept | None] = {}
-        self._declined: set[int] = set()
+        self._declined: set[tuple[int, ...]] = set()
 
     def expect(self, points: Iterable[CutPoint]) -> None:
         """Says which cuts will be asked for, so that a pass to a deep one also keeps some before.
@@ -62,7 +62,7 @@ class Keeper:
         `views` is how many views of the feed will be asked for, which is what must fit.
         """
         point = divided.point
-        if self._policy == "never" or point.position == 0 or point.position in self._declined:
+        if self._policy == "never" or point.key == (0,) or point.key in self._declined:
             return None
         key = self._view_key(point, fresh, view)
         if key not in self._open:
@@ -70,7 +70,7 @@ class Keeper:
             if kept is None and self._is_worth_it(divided, fresh, views - view + 1):
                 kept = self._made(divided, fresh, view)
             if kept is None:
-                self._declined.add(point.position)
+                self._declined.add(point.key)
             else:
                 self.notes.setdefault(point.name, "kept: computed once for all trials")
             self._open[key] = kept
@@ -192,7 +192,7 @@ class Keeper:
         augmentation = fresh.augmentation
         changed = None if augmentation is None else (repr(augmentation), fresh.seed, view)
         rows = key_of(fresh.indices.tolist())
-        return key_of(*self._key, point.position, rows, fresh.precision, changed)
+        return key_of(*self._key, *point.key, rows, fresh.precision, changed)
 
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:

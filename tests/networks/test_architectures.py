@@ -7,13 +7,15 @@ import torch
 import torchvision
 
 from medtl.errors import ParameterError
-from medtl.networks.architectures import OWN, architecture_names, build
+from medtl.networks.architectures import OF_CASES, OWN, architecture_names, build
 
 
 def test_every_classification_network_of_torchvision_is_there() -> None:
     names = architecture_names()
     assert {"alexnet", "densenet121", "vit_b_16", "maxvit_t", "swin_v2_t"} <= set(names)
-    assert set(torchvision.models.list_models(module=torchvision.models)) == set(names) - set(OWN)
+    theirs = set(torchvision.models.list_models(module=torchvision.models))
+    assert theirs == set(names) - {*OWN, *OF_CASES}
+    assert {"parallel_cnn", "late_fusion", "transmed_ti", "transmed_s", "transmed_b"} <= set(names)
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:

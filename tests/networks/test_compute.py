@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torchvision
 
-from medtl.networks.compute import cut_costs
+from medtl.networks.compute import cut_costs, operations
+from medtl.networks.cut import cut
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,12 @@ def test_deeper_cuts_freeze_more() -> None:
     assert costs[-1].trained_flops == 2 * head.weight.numel()
     everything = sum(parameter.numel() for parameter in network.parameters())
     assert all(c.frozen_parameters + c.trained_parameters == everything for c in costs)
+
+
+def test_what_comes_after_a_cut_costs_what_the_cut_says() -> None:
+    network = torchvision.models.get_model("shufflenet_v2_x0_5")
+    costs = cut_costs(network, "blocks", 64)
+    assert operations(network, [(3, 64, 64)]) == costs[0].trained_flops
+    cost = costs[len(costs) // 2]
+    divided = cut(network, cost.point, 64)
+    assert operations(divided.suffix, divided.shapes) == cost.trained_flops

@@ -1,4 +1,4 @@
-"""Every torchvision architecture, cut at every block: the parts joined equal the whole."""
+"""Every architecture, cut at every block: the parts joined equal the whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ FAMILIES = (
     *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf"),
     *("resnet18", "resnet50", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t"),
     *("vgg11_bn", "vit_b_32"),
+    *("parallel_cnn", "late_fusion", "transmed_ti"),
+    "dual:small_resnet+squeezenet1_1",
 )
+
+DUALS = ("dual:densenet121+mobilenet_v3_small", "dual:swin_t+resnet18")
 
 
 def images_for(name: str) -> Tensor:
@@ -36,7 +40,7 @@ def assert_equal(scores: Tensor, whole: Tensor) -> None:
     torch.testing.assert_close(scores, whole, rtol=0, atol=1e-4 * whole.abs().max().item())
 
 
-@pytest.mark.parametrize("name", architecture_names())
+@pytest.mark.parametrize("name", [*architecture_names(), *DUALS])
 @torch.no_grad()
 def test_parts_between_all_blocks_joined_equal_the_whole(
     name: str, network_of: Callable[[str, int], nn.Module]
