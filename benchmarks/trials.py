@@ -32,10 +32,14 @@ TEN = (
 """MobileNetV2: the first trial also makes what is kept, the second is the second of the head."""
 
 
-def many(count: int) -> list[Trial]:
-    """`count` trials: the ten again and again, each round with a learning rate a tenth lower."""
+LATE = TEN[:7]
+"""Those that cut at features.11 or later."""
+
+
+def many(trials: tuple[Trial, ...], count: int) -> list[Trial]:
+    """`count` trials: the same ones again and again, each time with a tenth less learning rate."""
     return [
         Trial(trial.cutoff, trial.optimizer, trial.lr * 0.9**turn)
-        for turn in range(-(-count // len(TEN)))
-        for trial in TEN
+        for turn in range(-(-count // len(trials)))
+        for trial in trials
     ][:count]

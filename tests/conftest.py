@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    # tests that run side by side share the processor: threads that compete wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.plain import freeze_before
 from benchmarks.side import Side
 from benchmarks.subset import write_subset
-from benchmarks.trials import TEN, Trial, many
+from benchmarks.trials import LATE, TEN, Trial, many
 from medtl.data.phantoms import write_chest_phantoms
 from medtl.networks.architectures import build
 from medtl.networks.cut import cut
@@ -24,14 +24,14 @@ def subset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("benchmark")
     (root / "all").mkdir()
     write_chest_phantoms(root / "all", seed=0, patients=40, image_size=32)
-    write_subset(root / "all" / "labels.csv", root / "some", train=45, valid=12, test=6)
+    write_subset(root / "all" / "labels.csv", root / "some", train=30, valid=12, test=6)
     return root / "some"
 
 
 def test_a_subset_is_balanced_and_has_each_patient_in_one_split(subset: Path):
     rows = pd.read_csv(subset / "labels.csv")
     counts = rows.groupby(["split", "label"]).size().unstack()
-    assert (counts.loc["train"] == 15).all()
+    assert (counts.loc["train"] == 10).all()
     assert (counts.loc["valid"] == 4).all()
     assert (rows.groupby("patient")["split"].nunique() == 1).all()
     assert all((subset / path).is_file() for path in rows["path"])
@@ -58,9 +58,9 @@ def test_both_sides_train_the_same_parameters(cutoff: str):
     assert len(norms) == len(frozen)
 
 
-def test_many_trials_begin_with_the_ten_and_differ():
-    assert tuple(many(10)) == TEN
-    assert len(set(many(30))) == 30
+def test_many_trials_begin_with_the_given_and_differ():
+    assert tuple(many(TEN, 10)) == TEN
+    assert len(set(many(LATE, 30))) == 30
 
 
 def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path: Path):
@@ -68,8 +68,8 @@ def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path
     for kind in ("plain", "medtl"):
         with Side(kind, tmp_path / kind, **settings) as side:
             assert side.prepare() >= 0
-            outcome = side.run(Trial("classifier", "sgd", 1e-2), epochs=2)
-            assert len(outcome.scores) == 2
-            assert 0 < outcome.seconds[0] < outcome.total
+            outcome = side.run(Trial("classifier", "sgd", 1e-2), epochs=1)
+            assert len(outcome.scores) == 1
+            assert outcome.total > 0
             assert 0 <= outcome.best <= 1
             assert (side.disk_gb() > 0) == (kind == "medtl")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -50,11 +53,26 @@ def artifacts(run_id: str, folder: str) -> set[str]:
     return {item.path for item in MlflowClient().list_artifacts(run_id, folder)}
 
 
+@pytest.fixture(scope="module")
+def searched(small_phantoms, empty_store, tmp_path_factory) -> tuple[Path, str]:
+    """A folder with the stores of a finished search, and what it printed."""
+    folder = tmp_path_factory.mktemp("searched")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("MEDTL_CACHE", str(folder / "cache"))
+        tune(TuneSettings(data=str(small_phantoms), **SMALL, trials=3, cutoffs="stage4.0,head"))
+    return folder, printed.getvalue()
+
+
 @pytest.fixture
-def tuned(small_phantoms, capsys) -> str:
-    """What a finished search prints."""
-    tune(TuneSettings(data=str(small_phantoms), **SMALL, trials=3, cutoffs="stage4.0,head"))
-    return capsys.readouterr().out
+def tuned(searched, own_folders, tmp_path) -> str:
+    """What a finished search printed; the test has copies of its stores."""
+    folder, printed = searched
+    for store in folder.glob("*.db*"):
+        shutil.copy(store, tmp_path)
+    return printed
 
 
 def test_a_search_leaves_trials_scores_pictures_and_a_champion(tuned, capsys):
