@@ -34,7 +34,7 @@ from medtl.search.study import Pruned, Schedule
 from medtl.settings import TuneSettings, comma_list
 from medtl.tracking.journal import log_epoch, log_probe, log_search
 from medtl.tracking.ocl import known_entries, log_entry
-from medtl.tracking.runs import close_cut_off_runs, embedded_storage, nested_run, tracked_run
+from medtl.tracking.runs import close_cut_off_run, embedded_storage, nested_run, tracked_run
 from medtl.training.loop import Epoch
 from medtl.training.transfer import Trained, Transfer
 
@@ -174,11 +174,9 @@ def _open(
     )
     storage = settings.storage or embedded_storage()
     study = studies.open_study(storage, name, bool(settings.study), asks, schedule)
-    trials = [
-        trial.user_attrs.get(studies.RUN_ID) for trial in studies.restart_cut_off_trials(study)
-    ]
+    studies.restart_cut_off_trials(study)
     run_id = mlflow.active_run().info.run_id
-    close_cut_off_runs([*trials, study.user_attrs.get(studies.RUN_ID)], successor=run_id)
+    close_cut_off_run(study.user_attrs.get(studies.RUN_ID), successor=run_id)
     study.set_user_attr(studies.RUN_ID, run_id)
     done = len(studies.finished(study))
     if done:

@@ -87,14 +87,12 @@ def open_study(
         raise MedtlError(f"storage {storage} does not open: {_line(error)}") from error
 
 
-def restart_cut_off_trials(study: optuna.Study) -> list[FrozenTrial]:
+def restart_cut_off_trials(study: optuna.Study) -> None:
     """Trials that a killed process left running are failed, and their parameters queued again."""
-    cut_off = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in cut_off:
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
             study.enqueue_trial(trial.params, user_attrs={"medtl.restarts": trial.number})
-    return cut_off
 
 
 def run_trials(

@@ -14,11 +14,10 @@ from mlflow.tracking import MlflowClient
 from medtl.evaluation.comparison import Cases, Outcome
 from medtl.evaluation.intervals import Interval
 from medtl.tracking.journal import log_table
-from medtl.tracking.runs import close_cut_off_runs
+from medtl.tracking.runs import PARENT_TAG, close_cut_off_run
 
 KEY_TAG = "medtl.cell"  # on a cell's run: key of all that its numbers depend on
 ASKS_TAG = "medtl.asks"  # on a study's run: key of its data and settings
-PARENT_TAG = "mlflow.parentRunId"
 PROBABILITIES = "cell/probabilities.csv"
 HISTORY = "cell/history.csv"
 NUMBERS = ("valid_error", "best_epoch", "seconds", "place", "trained_parameters", "trained_flops",
@@ -68,10 +67,7 @@ def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> 
 def close_cut_off_studies(asks: str, successor: str) -> None:
     """Ends what a killed process left RUNNING of the study of this key, and its cells."""
     for run in _search(f"tags.`{ASKS_TAG}` = '{asks}' and attributes.status = 'RUNNING'"):
-        own = run.info.run_id
-        if own != successor:
-            below = _search(f"tags.`{PARENT_TAG}` = '{own}' and attributes.status = 'RUNNING'")
-            close_cut_off_runs([*(each.info.run_id for each in below), own], successor)
+        close_cut_off_run(run.info.run_id, successor)
 
 
 def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:

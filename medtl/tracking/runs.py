@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -21,6 +21,7 @@ from medtl.settings import Settings
 from medtl.tracking.origin import SETTINGS_FILE
 
 ERROR_TAG = "medtl.error"
+PARENT_TAG = "mlflow.parentRunId"
 SUCCESSOR_TAG = "medtl.successor"  # on a run that was cut off: the run that went on with its work
 
 # MLflow tells of its own tables and threads at INFO; what a user must know comes as a warning
@@ -85,14 +86,25 @@ def refuse_run(message: str) -> None:
     client.set_terminated(run_id, "FAILED")
 
 
-def close_cut_off_runs(run_ids: Iterable[str | None], successor: str) -> None:
-    """Ends those of the runs that a killed process left RUNNING, and links them to `successor`."""
+def close_cut_off_run(run_id: str | None, successor: str) -> None:
+    """Ends a run that a killed process left RUNNING, and those nested in it; links them.
+
+    Nested ones are found by their parent: one that was killed as it began is known by no other.
+    """
+    if run_id is None or run_id == successor:
+        return
     client = MlflowClient()
-    for run_id in filter(None, run_ids):
-        if client.get_run(run_id).info.status == "RUNNING" and run_id != successor:
-            client.set_tag(run_id, ERROR_TAG, f"cut off; gone on with in run {successor}")
-            client.set_tag(run_id, SUCCESSOR_TAG, successor)
-            client.set_terminated(run_id, "KILLED")
+    run = client.get_run(run_id)
+    nested = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`{PARENT_TAG}` = '{run_id}' and attributes.status = 'RUNNING'",
+    )
+    for cut_off in (*nested, run):
+        if cut_off.info.status == "RUNNING":
+            cut_off_id = cut_off.info.run_id
+            client.set_tag(cut_off_id, ERROR_TAG, f"cut off; gone on with in run {successor}")
+            client.set_tag(cut_off_id, SUCCESSOR_TAG, successor)
+            client.set_terminated(cut_off_id, "KILLED")
 
 
 def embedded_storage() -> str:
