@@ -13,6 +13,7 @@ import optuna
 
 from benchmarks.trials import TEN, Trial
 from medtl.data.dataset import load
+from medtl.data.reading import Reading
 from medtl.networks.architectures import build
 from medtl.networks.backbone import Backbone
 from medtl.networks.cutpoints import resolve
@@ -48,7 +49,7 @@ class OurSide:
             patience=self.patience,
             precision=self.precision,
         )
-        dataset = load(settings.data, SIZE, settings.seed, duplicates="allow")
+        dataset = load(settings.data, SIZE, settings.seed, reading=Reading(duplicates="allow"))
         network = build(self.architecture, len(dataset.classes), SIZE, settings.seed)
         expected = load_weights(network, self.architecture, self.weights)
         backbone = Backbone(self.architecture, self.weights, network, expected)
@@ -72,11 +73,11 @@ class OurSide:
         self.transfer.train(trial.cutoff, recipe, on_epoch)
         yield from seen
 
-    def search_until(self, score: float, epochs: int, most: int) -> tuple[float, float, int]:
+    def search_until(self, score: float, epochs: int, limit: float) -> tuple[float, float, int]:
         """Probe and pruned search until a validation AUROC is reached.
 
         Returns the seconds it took from the first file read, the best score, and the trials begun;
-        the search ends after `most` trials if the score is never reached.
+        no trial is begun after `limit` seconds.
         """
         began = time.perf_counter()
         self.prepare()
@@ -105,7 +106,7 @@ class OurSide:
         for name in ranked[:2]:
             study.enqueue_trial(space.params(Candidate("adam", 1e-3, name)))
         with contextlib.suppress(_Reached):
-            run_trials(study, space, Schedule(most, 0.0, "median", epochs, 0), objective)
+            run_trials(study, space, Schedule(1000, limit, "median", epochs, 0), objective)
         return reached or time.perf_counter() - began, best, len(study.trials)
 
 

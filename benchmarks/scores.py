@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from medtl.data.dataset import Dataset, load
+from medtl.data.reading import Reading
 from medtl.evaluation.calibration import calibrated
 from medtl.evaluation.intervals import mean_difference
 from medtl.networks.architectures import build
@@ -52,7 +53,7 @@ def compare_ways(
     Scores are averaged over seeds (of initial weights, order and augmentation; the images and
     splits are the same); the interval of the difference is over patients.
     """
-    dataset = load(str(folder / "labels.csv"), SIZE, seed=0, duplicates="allow")
+    dataset = load(str(folder / "labels.csv"), SIZE, seed=0, reading=Reading(duplicates="allow"))
     reference: list[np.ndarray] = []
     for way in ways:
         began = time.perf_counter()

@@ -64,9 +64,9 @@ class Side:
         """One trial."""
         return Outcome(**self._ask({"do": "run", "trial": asdict(trial), "epochs": epochs}))
 
-    def search_until(self, score: float, epochs: int, most: int) -> dict[str, float]:
+    def search_until(self, score: float, epochs: int, limit: float) -> dict[str, float]:
         """`seconds`, `best`, `trials` of a search that ends when it reaches the score."""
-        return self._ask({"do": "search", "score": score, "epochs": epochs, "most": most})
+        return self._ask({"do": "search", "score": score, "epochs": epochs, "limit": limit})
 
     def peak_gb(self) -> float:
         """The most memory that the process has held, in GB."""

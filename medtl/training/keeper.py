@@ -26,9 +26,8 @@ from medtl.training.hardware import autocast
 FORMAT = 2  # of what is kept; a new number makes everything anew
 
 WORTH = 50
-"""Operations saved for each byte kept, from which on keeping pays: about what a processor core
-does in the time in which it reads a byte back. Not measured anew on each machine, for a decision
-by the clock would make the results depend on it."""
+"""Operations saved for each byte kept, from which on keeping pays. Ours; not measured on each
+machine, for a decision by the clock would make the results depend on it."""
 
 
 class Keeper:
@@ -111,24 +110,36 @@ class Keeper:
     def _keep_on_the_way_to(self, point: CutPoint, fresh: FreshFeed, view: int) -> None:
         """One pass that keeps what crosses at `point`, and at the waypoints before it."""
         begin, kept = self._deepest_before(point, fresh, view)
-        free = activations.room(activations.budget_bytes())
-        places = [*self._waypoints(begin, point), point]
+        waypoints = self._waypoints(begin, point)
         passed = self._pass(begin, kept, point, fresh, view)
         total = -(-len(fresh) // PASS_BATCH)
         with ExitStack() as stack:
             writers = {}
             for crossing in progress(passed, total, f"activations at {point.name}", unit="batch"):
                 if not writers:
-                    free -= _bytes(crossing[point.position]) * len(fresh)
-                    for place in places:
-                        needed = _bytes(crossing[place.position]) * len(fresh)
-                        if place == point or needed <= (free := free - needed):
-                            writing = activations.writing(
-                                self._view_key(place, fresh, view), len(fresh)
-                            )
-                            writers[place.position] = stack.enter_context(writing)
+                    for place in self._fitting(waypoints, point, crossing, len(fresh)):
+                        key = self._view_key(place, fresh, view)
+                        writing = activations.writing(key, len(fresh))
+                        writers[place.position] = stack.enter_context(writing)
                 for position, write in writers.items():
                     write(crossing[position])
+
+    def _fitting(
+        self,
+        waypoints: list[CutPoint],
+        point: CutPoint,
+        crossing: dict[int, tuple[Tensor, ...]],
+        count: int,
+    ) -> list[CutPoint]:
+        """`point`, and before it those of the waypoints for which there is room beside it."""
+        needed = {place: _bytes(crossing[place.position]) * count for place in (*waypoints, point)}
+        free = activations.room(activations.budget_bytes()) - needed[point]
+        fitting = []
+        for place in waypoints:
+            if needed[place] <= free:
+                fitting.append(place)
+                free -= needed[place]
+        return [*fitting, point]
 
     @torch.no_grad()
     def _pass(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -78,18 +79,7 @@ def score_against_size(curves: Mapping[str, pd.DataFrame], metric: str) -> Figur
         shares |= set(table["fraction"])
         # side by side, so that bars do not cover each other
         place = 100 * table["fraction"] * 1.02 ** (index - (len(curves) - 1) / 2)
-        axes.errorbar(
-            place,
-            table["score"],
-            np.abs(table[["low", "high"]].to_numpy().T - table["score"].to_numpy()),
-            marker="o",
-            markersize=5,
-            linewidth=1.8,
-            elinewidth=1,
-            color=colour(index),
-            linestyle=dash(index),
-            label=short([name], 44)[0],
-        )
+        _with_bars(axes, place, table, name, index)
     axes.set_xscale("log")
     ticks = sorted(100 * share for share in shares)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -109,26 +99,30 @@ def score_against_depth(curves: Mapping[str, pd.DataFrame], metric: str) -> Figu
     )
     axes = plain(figure.subplots(), "Cut-off, from the first layer to the head", metric)
     for index, (name, table) in enumerate(curves.items()):
-        look = {"color": colour(index)}
         place = np.linspace(0, 1, len(table))
-        axes.errorbar(
-            place,
-            table["score"],
-            np.abs(table[["low", "high"]].to_numpy().T - table["score"].to_numpy()),
-            marker="o",
-            markersize=5,
-            linewidth=1.8,
-            elinewidth=0.8,
-            linestyle=dash(index),
-            label=short([name], 44)[0],
-            **look,
-        )
+        _with_bars(axes, place, table, name, index)
         best = int(table["score"].to_numpy().argmax())
         ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2}
-        axes.plot(place[best], table["score"].iloc[best], "o", **ring, **look)
+        axes.plot(place[best], table["score"].iloc[best], "o", color=colour(index), **ring)
     axes.set_xticks([0, 1], ["every layer is trained", "the head alone"])
     key(axes, "best")
     return finished(figure)
+
+
+def _with_bars(axes: Axes, place: np.ndarray, table: pd.DataFrame, name: str, index: int) -> None:
+    """The curve of a table with `score`, `low` and `high`, and a bar for each interval."""
+    axes.errorbar(
+        place,
+        table["score"],
+        np.abs(table[["low", "high"]].to_numpy().T - table["score"].to_numpy()),
+        marker="o",
+        markersize=5,
+        linewidth=1.8,
+        elinewidth=1,
+        color=colour(index),
+        linestyle=dash(index),
+        label=short([name], 44)[0],
+    )
 
 
 def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool) -> Figure:
