@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from medtl.data.binary import BETWEEN
+from medtl.data.chestxray14 import in_plain_columns, is_chestxray14
 from medtl.errors import MedtlError
 
 SPLIT_NAMES = {
@@ -20,9 +22,14 @@ SPLIT_NAMES = {
 }
 """The names of splits as people write them (in any case), and as they are here."""
 
+TRIMMED = ("path", "label", "patient", "split", "case", "modality")
+"""The columns that mean something here; spaces around their values do not."""
+
 
 def read_csv(file: Path) -> pd.DataFrame:
     """The rows of a CSV file: `path`, `label`, `patient`, `split` and its other columns, as text.
+
+    An image may have several labels, joined by |. The CSV of ChestX-ray14 is taken as published.
 
     Raises:
         MedtlError: it is no CSV, lacks a column or a value, or names images that are missing,
@@ -37,6 +44,8 @@ def read_csv(file: Path) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise MedtlError(f"{file}: rows have more fields than there are column names; quote commas")
     frame.columns = frame.columns.str.strip()
+    if is_chestxray14(frame):
+        frame = in_plain_columns(file, frame)
     missing = [column for column in ("path", "label") if column not in frame]
     if missing:
         raise MedtlError(
@@ -47,7 +56,7 @@ def read_csv(file: Path) -> pd.DataFrame:
     for column in ("patient", "split"):
         if column not in frame:
             frame[column] = ""
-    for column in ("path", "label", "patient", "split"):
+    for column in frame.columns.intersection(TRIMMED):
         frame[column] = frame[column].str.strip()
     _check_labels(file, frame)
     frame["split"] = _splits(file, frame)
@@ -57,14 +66,20 @@ def read_csv(file: Path) -> pd.DataFrame:
 
 def _check_labels(file: Path, frame: pd.DataFrame) -> None:
     for column in ("path", "label"):
-        _refuse(file, frame, frame[column] == "", f"no {column}", f"give each row its {column}")
-    several = frame["label"].str.contains("|", regex=False)
-    _refuse(file, frame, several, "several labels joined by |", "give each image one label")
+        empty = frame[column].str.strip(f"{BETWEEN} ") == ""
+        refuse_rows(file, frame, empty, f"no {column}", f"give each row its {column}")
+
+
+def check_one_label(file: Path, frame: pd.DataFrame) -> None:
+    """Raises `MedtlError` where an image has several labels."""
+    several = frame["label"].str.contains(BETWEEN, regex=False)
+    remedy = "give each image one label, or name those that make it positive: positive=LABEL,LABEL"
+    refuse_rows(file, frame, several, "several labels joined by |", f"{remedy}, or positive=any")
 
 
 def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:
     splits = frame["split"].str.casefold().map({"": "", **SPLIT_NAMES})
-    _refuse(file, frame, splits.isna(), "an unknown split", "use train, valid, test or nothing")
+    refuse_rows(file, frame, splits.isna(), "an unknown split", "use train, valid, test or nothing")
     return splits
 
 
@@ -73,16 +88,16 @@ def _check_paths(file: Path, frame: pd.DataFrame) -> None:
     # By the text of the path, so that links inside the folder may lead where their maker wants.
     full = frame["path"].map(lambda path: os.path.normpath(root / path))
     outside = ~full.str.startswith(os.path.join(root, ""))
-    _refuse(
+    refuse_rows(
         file, frame, outside, f"a path that leaves {root}", "put the CSV above all of its images"
     )
-    _refuse(file, frame, full.duplicated(), "a path named before", "list each image once")
+    refuse_rows(file, frame, full.duplicated(), "a path named before", "list each image once")
     gone = ~full.map(os.path.isfile)
-    _refuse(file, frame, gone, "no file at its path", f"paths start at {root}")
+    refuse_rows(file, frame, gone, "no file at its path", f"paths start at {root}")
 
 
-def _refuse(file: Path, frame: pd.DataFrame, wrong: pd.Series, what: str, remedy: str) -> None:
-    """Raises for the rows that are wrong: how many, and the first three."""
+def refuse_rows(file: Path, frame: pd.DataFrame, wrong: pd.Series, what: str, remedy: str) -> None:
+    """Raises `MedtlError` where rows of a CSV are wrong: how many, and the first three."""
     if wrong.any():
         rows = [f"row {row + 2}: {frame['path'][row] or '(empty)'}" for row in frame.index[wrong]]
         more = ", ..." if len(rows) > 3 else ""

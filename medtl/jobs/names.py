@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from medtl.data.table import read_table
+from medtl.data.table import data_name
 
 
 def registered_name(model_name: str, data: str) -> str:
     """The registered model: `model_name`, or for `auto` medtl-DATA with the data set's own name."""
     if model_name != "auto":
         return model_name
-    return f"medtl-{plain(read_table(data).name)}"
+    return f"medtl-{plain(data_name(data))}"
 
 
 def backbone_name(data_name: str, architecture: str) -> str:

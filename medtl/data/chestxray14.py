@@ -1,0 +1,101 @@
+"""ChestX-ray14 as the NIH publishes it: its CSV, its folders of images, its two lists.
+
+The CSV is `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv` of Wang et al. 2017, "ChestX-ray8:
+Hospital-scale Chest X-ray Database and Benchmarks", CVPR.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from medtl.errors import MedtlError
+
+IMAGE, FINDINGS = "Image Index", "Finding Labels"
+
+COLUMNS = {
+    FINDINGS: "label",
+    "Patient ID": "patient",
+    "Patient Age": "age",
+    "Patient Gender": "gender",
+    "Patient Sex": "gender",
+    "View Position": "view",
+    "Follow-up #": "follow_up",
+}
+"""The published columns that are kept, and what they are called here; each edition has one of the
+two for the gender."""
+
+LISTS = TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
+"""The published lists of images; valid is drawn out of the first one."""
+
+
+def is_chestxray14(frame: pd.DataFrame) -> bool:
+    """Whether the columns of a CSV are those of ChestX-ray14."""
+    return {IMAGE, FINDINGS} <= set(frame.columns)
+
+
+def in_plain_columns(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `path`, `label` (findings joined by |), `patient`, `split` and what is known.
+
+    Images are found by their names: beside the CSV, in `images/`, or in `images_*/images/` as the
+    archives are unpacked. The split is that of the two lists where they lie beside the CSV.
+
+    Args:
+        file: the CSV.
+        frame: its rows, as text, with the columns as published.
+
+    Raises:
+        MedtlError: images are not there, or the lists do not give each image one split.
+    """
+    columns = {name: plain for name, plain in COLUMNS.items() if name in frame}
+    plain = frame[list(columns)].rename(columns=columns)
+    names = frame[IMAGE].str.strip()
+    plain.insert(0, "path", names.map(_images(file.parent)))
+    gone = names[plain["path"].isna()]
+    if len(gone):
+        raise MedtlError(
+            f"{file}: {len(gone)} of {len(names)} images are not there ({_some(gone)}); unpack all "
+            f"archives, so that they lie in {file.parent}/images or in images_*/images there, or "
+            "take their rows out of the CSV"
+        )
+    return plain.assign(split=_splits(file, names))
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """The files that may be images by their names, with their paths below the folder."""
+    places = [*sorted(folder.glob("images_*/images")), folder / "images", folder]
+    return {
+        found.name: found.relative_to(folder).as_posix()
+        for place in places
+        if place.is_dir()
+        for found in place.iterdir()
+    }
+
+
+def _splits(file: Path, names: pd.Series) -> pd.Series:
+    """`test` for the images of the one list, '' for those of the other; '' without lists."""
+    given = [name for name in LISTS if (file.parent / name).is_file()]
+    if not given:
+        return pd.Series("", index=names.index)
+    if len(given) == 1:
+        (other,) = set(LISTS) - set(given)
+        raise MedtlError(
+            f"{file} has {given[0]} beside it, and not {other}: put both there, or neither to have "
+            "the test split drawn by patient"
+        )
+    train, test = (names.isin((file.parent / name).read_text().split()) for name in LISTS)
+    times = train.astype(int) + test
+    for count, where in ((0, "neither"), (2, "both")):
+        wrong = names[times == count]
+        if len(wrong):
+            raise MedtlError(
+                f"{file}: {where} of {' and '.join(LISTS)} {'have' if count else 'has'} "
+                f"{len(wrong)} of the images ({_some(wrong)}); use the lists as published, or take "
+                "both away to have the test split drawn by patient"
+            )
+    return test.map({True: "test", False: ""})
+
+
+def _some(names: pd.Series) -> str:
+    return ", ".join(name or "(empty)" for name in names[:3]) + (", ..." if len(names) > 3 else "")
