@@ -44,6 +44,23 @@ def comma_list(name: str, value: str) -> tuple[str, ...]:
     return entries
 
 
+def named_lists(name: str, value: str) -> dict[str, tuple[str, ...]]:
+    """The entries NAME=A|B of a comma list, in order; NAME= has none, no entry gives no name.
+
+    Raises:
+        ParameterError: an entry is of another form, or a name is given twice.
+    """
+    lists: dict[str, tuple[str, ...]] = {}
+    for entry in filter(None, map(str.strip, value.split(","))):
+        key, sign, listed = (part.strip() for part in entry.partition("="))
+        if not sign or not key or "=" in listed or key in lists:
+            raise ParameterError(
+                name, entry, "a comma list of NAME=A, NAME=A|B or NAME=, each once"
+            )
+        lists[key] = tuple(dict.fromkeys(filter(None, map(str.strip, listed.split("|")))))
+    return lists
+
+
 def check_number(name: str, entry: str, kind: type, low: float, high: float) -> None:
     """Raises `ParameterError` where an entry of a comma list is no number of this range."""
     try:

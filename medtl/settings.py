@@ -6,15 +6,18 @@ checks and the README's tables are made from it.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+from medtl.data.reading import Reading
 from medtl.errors import ParameterError
-from medtl.options import Settings, check_number, comma_list, option
+from medtl.options import Settings, check_number, comma_list, named_lists, option
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
-STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2019", "trinh2021")
+STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2019", "trinh2021",
+           "dai2021")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,17 @@ class DataSettings(Settings):
         choices=("refuse", "allow"),
     )
     unreadable: str = option("refuse", "images that cannot be read", choices=("refuse", "skip"))
+    missing: str = option(
+        "refuse", "cases without the image of a modality", choices=("refuse", "mask")
+    )
+    positive: str = option(
+        "", "comma list of the labels that make an image positive, or any; empty keeps all classes"
+    )
+
+    @property
+    def reading(self) -> Reading:
+        """Which labels are positive, and what is done about what is amiss in the data."""
+        return Reading.of(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -211,8 +225,20 @@ class EvaluateSettings(TrainedModelSettings):
     """A model on any data."""
 
     split: str = option("test", "the split to evaluate", choices=("train", "valid", "test", "all"))
+    mapping: str = option(
+        "", "which class of the model a label of the data is: comma list of LABEL=CLASS"
+    )
     seed: int = option(0, "seed of the bootstrap", low=0)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named_lists("mapping", self.mapping)
+
+    @property
+    def classes_of_labels(self) -> dict[str, tuple[str, ...]]:
+        """For each label that is named: the model's classes that mean it, none to leave it out."""
+        return named_lists("mapping", self.mapping)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from medtl.data.cases import CASE, incomplete
 from medtl.data.duplicates import check_duplicates, groups_that_stay_together
 from medtl.data.pixels import Pixels, decode_all
+from medtl.data.reading import Reading
 from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
 from medtl.data.table import Table, read_table
 from medtl.errors import MedtlError
@@ -18,19 +20,24 @@ from medtl.errors import MedtlError
 
 @dataclass(frozen=True)
 class Dataset:
-    """N readable images of K classes, in the order of their contents.
+    """N readable samples of K classes, in the order of their contents.
+
+    A sample is an image, or a case of M images, one a modality.
 
     Attributes:
         name: the data set's own name.
         classes: K labels, in the order of `Table.classes`.
-        frame: a row an image: `path`, `label`, `patient`, `split`, `content`, `width`, `height`,
-            `mode`, and what else the CSV had.
+        frame: a row a sample: `path` (of a case: `case` and the `image_MODALITY`), `label`,
+            `patient`, `split`, `content`, `width`, `height`, `mode` (of a case: those of its
+            images, joined by a space), and what else the CSV had.
         labels: int64 [N], places in `classes`.
-        patients: int64 [N], equal for images of one patient; an image of an unknown patient
+        patients: int64 [N], equal for samples of one patient; a sample of an unknown patient
             has a number of its own.
-        splits: for train, valid and test the images that belong there, int64.
+        splits: for train, valid and test the samples that belong there, int64.
         pixels: the decoded images of the table.
-        rows: int64 [N], the row of `pixels` of each image.
+        rows: int64 [N, M], the rows of `pixels` that a sample's images are in (M is 1 without
+            cases).
+        modalities: the M modalities of cases; none where a sample is an image.
         fingerprint: 16 hex digits of the images' contents, labels and splits, whatever the files
             are called; data sets of one fingerprint have the same images in the same order.
         notes: what a reader of results should know: skipped, carved out, duplicated.
@@ -44,49 +51,73 @@ class Dataset:
     splits: dict[str, np.ndarray]
     pixels: Pixels
     rows: np.ndarray
+    modalities: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...]
 
+    @property
+    def naming(self) -> str:
+        """The column of `frame` that names a sample: `path`, or `case`."""
+        return CASE if self.modalities else "path"
+
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """Images as they were decoded: uint8 or uint16 [B, C, S, S], C 1 or 3."""
-        return np.asarray(self.pixels.array[self.rows[indices]])
+        """Images as they were decoded: uint8 or uint16 [B, C, S, S], C 1 or 3.
+
+        Of cases [B, M, C, S, S]; a missing image is all 0.
+        """
+        rows = self.rows[indices]
+        return np.asarray(self.pixels.array[rows if self.modalities else rows[:, 0]])
+
+    def only(self, modality: str) -> Dataset:
+        """The same cases and splits, with the images of one modality.
+
+        Raises:
+            MedtlError: there is no such modality.
+        """
+        if modality not in self.modalities:
+            known = ", ".join(self.modalities) or "none: a sample is one image"
+            raise MedtlError(f"{self.name} has no modality {modality}; it has {known}")
+        place = self.modalities.index(modality)
+        return dataclasses.replace(
+            self,
+            rows=self.rows[:, place : place + 1],
+            modalities=(modality,),
+            fingerprint=_digest(f"{self.fingerprint} {modality}"),
+        )
 
 
-def load(
-    data: str,
-    image_size: int,
-    seed: int,
-    duplicates: str = "refuse",
-    unreadable: str = "refuse",
-) -> Dataset:
+def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) -> Dataset:  # noqa: B008
     """Reads, decodes, checks and splits a data set.
 
     Args:
-        data: `phantoms`, `phantoms-source`, a folder or a CSV file (see `read_table`).
+        data: an embedded set by its name, a folder or a CSV file (see `read_table`).
         image_size: side of the squares, in pixels.
         seed: of the splits that have to be drawn.
-        duplicates: identical images under two labels or in two splits: `refuse` or `allow`.
-        unreadable: images that cannot be decoded: `refuse` or `skip`.
+        reading: which labels are positive; what is done about duplicates, unreadable and missing
+            images.
 
     Raises:
         MedtlError: the data cannot be learned from; the message names what and where.
     """
-    table = read_table(data)
+    table = read_table(data, reading.positive)
+    notes = _positive(table, reading.positive) + _missing(table, reading.missing)
     pixels = decode_all(table, image_size)
-    notes = _unreadable(table, pixels, unreadable)
-    frame = pd.concat([table.frame, pixels.index], axis=1)
+    notes += _unreadable(table, pixels, reading.unreadable)
+    frame = pd.concat([table.frame, _a_row_each(pixels.index, len(table.frame))], axis=1)
     frame = frame[frame.pop("reason") == ""]
     # In the order of their contents, so that names and the order of a CSV decide nothing: equal
     # fingerprints mean equal images in equal order.
-    frame = frame.sort_values(["content", "label", "split", "path"])
-    rows = frame.index.to_numpy(np.int64)
+    frame = frame.sort_values(["content", "label", "split", table.naming])
+    images = len(pixels.index) // len(table.frame)  # of a sample
+    rows = frame.index.to_numpy(np.int64)[:, None] * images + np.arange(images)
     table = dataclasses.replace(table, frame=frame.reset_index(drop=True))
     patients = patient_groups(table.frame)
     drawn = missing_splits(table.frame)
     content = table.frame["content"].to_numpy()
     table = with_splits(table, seed, groups_that_stay_together(patients, content))
     frame = table.frame
-    notes += _drawn(frame, drawn) + check_duplicates(table.name, frame, duplicates)
+    notes += _drawn(frame, drawn)
+    notes += check_duplicates(table.name, frame, reading.duplicates)
     return Dataset(
         name=table.name,
         classes=table.classes,
@@ -96,18 +127,41 @@ def load(
         splits={name: np.flatnonzero(frame["split"] == name) for name in SPLITS},
         pixels=pixels,
         rows=rows,
+        modalities=table.modalities,
         fingerprint=_fingerprint(frame),
         notes=notes,
     )
+
+
+def _positive(table: Table, positive: str) -> tuple[str, ...]:
+    if not positive:
+        return ()
+    called = table.classes[1]
+    count = (table.frame["label"] == called).sum()
+    return (f"positive={positive}: {count} of {len(table.frame)} are {called}, all else negative",)
+
+
+def _missing(table: Table, missing: str) -> tuple[str, ...]:
+    lacking = incomplete(table.frame, table.modalities)
+    if not lacking:
+        return ()
+    named = f"{'; '.join(lacking[:3])}{'; ...' if len(lacking) > 3 else ''}"
+    line = f"{len(lacking)} {'image is' if len(lacking) == 1 else 'images are'} missing ({named})"
+    if missing == "refuse":
+        raise MedtlError(
+            f"{table.name}: {line}; add them, leave the cases out, or pass missing=mask"
+        )
+    return (f"{line}, masked",)
 
 
 def _unreadable(table: Table, pixels: Pixels, unreadable: str) -> tuple[str, ...]:
     bad = pixels.index.index[pixels.index["reason"] != ""]
     if not len(bad):
         return ()
-    named = [f"{table.frame['path'][row]}: {pixels.index['reason'][row]}" for row in bad[:3]]
+    paths = table.paths()
+    named = [f"{paths[image]}: {pixels.index['reason'][image]}" for image in bad[:3]]
     line = (
-        f"{len(bad)} of {len(table.frame)} images cannot be read "
+        f"{len(bad)} of {len(paths)} images cannot be read "
         f"({'; '.join(named)}{'; ...' if len(bad) > 3 else ''})"
     )
     if unreadable == "refuse":
@@ -115,19 +169,33 @@ def _unreadable(table: Table, pixels: Pixels, unreadable: str) -> tuple[str, ...
     return (f"{line}, skipped",)
 
 
+def _a_row_each(index: pd.DataFrame, count: int) -> pd.DataFrame:
+    """What the images are, a row a sample: of several images the values joined by a space."""
+    if len(index) == count:
+        return index
+    case = np.arange(len(index)) // (len(index) // count)
+    joined = index.astype(str).groupby(case).agg(" ".join)
+    return joined.assign(reason=joined["reason"].str.strip())
+
+
 def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...]) -> tuple[str, ...]:
     """What the reader should know of splits that were not given."""
+    samples = "cases" if CASE in frame else "images"
     if not (frame["split"] == "train").any():
-        return ("no image is for training: this data can only be evaluated on",)
+        return (f"no {samples} are for training: this data can only be evaluated on",)
     lines = []
     if drawn:
         counts = ", ".join(f"{name} {(frame['split'] == name).sum()}" for name in SPLITS)
-        lines.append(f"{' and '.join(drawn)} drawn by patient ({counts} images)")
+        lines.append(f"{' and '.join(drawn)} drawn by patient ({counts} {samples})")
         if (frame["patient"] == "").any():
-            lines.append("patients are not known for all images: unknown ones count one each")
+            lines.append(f"patients are not known for all {samples}: unknown ones count one each")
     return tuple(lines)
 
 
 def _fingerprint(frame: pd.DataFrame) -> str:
     lines = sorted((frame["content"] + " " + frame["split"] + " " + frame["label"]).tolist())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return _digest("\n".join(lines))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

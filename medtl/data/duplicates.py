@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from medtl.data.cases import CASE
 from medtl.errors import MedtlError
 
 
@@ -33,8 +34,8 @@ def check_duplicates(name: str, frame: pd.DataFrame, duplicates: str) -> tuple[s
 
     Args:
         name: of the data set.
-        frame: a row an image, with `path`, `label`, `split` and `content` (equal where images
-            are identical).
+        frame: a row an image or a case, with `path` or `case`, `label`, `split` and `content`
+            (equal where all images are identical).
         duplicates: `refuse` or `allow`.
 
     Returns:
@@ -63,10 +64,9 @@ def check_duplicates(name: str, frame: pd.DataFrame, duplicates: str) -> tuple[s
 
 def _pairs(twins: pd.DataFrame, column: str) -> list[str]:
     """For each content that differs in `column`: two of its images, by name."""
-    pairs = []
+    pairs, naming = [], CASE if CASE in twins else "path"
     for _, same in twins.groupby("content", sort=False):
         kinds = same.drop_duplicates(column)
         if len(kinds) > 1:
-            first, second = kinds["path"].iloc[0], kinds["path"].iloc[1]
-            pairs.append(f"{first} and {second}")
+            pairs.append(" and ".join(kinds[naming].iloc[:2]))
     return pairs

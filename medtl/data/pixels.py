@@ -31,14 +31,17 @@ class Pixels:
     """The decoded images of a table.
 
     Attributes:
-        array: [N, C, S, S], memory-mapped, a row for each row of the table (0 where unreadable).
-            C is 1 if all images are grey; the type is uint8, or uint16 if any is deeper.
+        array: [N, C, S, S], memory-mapped, in the order of `Table.files` (0 where unreadable or
+            missing). C is 1 if all images are grey; the type is uint8, or uint16 if any is deeper.
         index: a row for each image: `content` (hash of the pixels at full size), `width`,
-            `height`, `mode` (grey, deep grey, colour) and `reason` ('' for a readable image).
+            `height`, `mode` (grey, deep grey, colour; '' where missing) and `reason` ('' for a
+            readable image).
+        file_sizes: int64 [N], bytes of each file (0 where missing).
     """
 
     array: np.ndarray
     index: pd.DataFrame
+    file_sizes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def decode_all(table: Table, image_size: int) -> Pixels:
     """
     files = table.files()
     known = [
-        (str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]
+        (str(file), stat.st_size, stat.st_mtime_ns) if (stat := file and file.stat()) else ()
+        for file in files
     ]
     folder = kept_folder("pixels", key_of(known, image_size, _FORMAT))
     if not folder.is_dir():
@@ -68,10 +72,11 @@ def decode_all(table: Table, image_size: int) -> Pixels:
             dtype={"content": str, "mode": str, "reason": str},
             keep_default_na=False,
         ),
+        file_sizes=np.array([stat[1] if stat else 0 for stat in known], np.int64),
     )
 
 
-def _write(folder: Path, files: list[Path], image_size: int) -> None:
+def _write(folder: Path, files: list[Path | None], image_size: int) -> None:
     place = folder / "pixels.npy"
     shape = (len(files), 1, image_size, image_size)
     array = np.lib.format.open_memmap(place, "w+", np.uint8, shape)
@@ -87,7 +92,7 @@ def _write(folder: Path, files: list[Path], image_size: int) -> None:
     pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
 
 
-def _decode_files(files: list[Path], image_size: int) -> Iterator[_Decoded]:
+def _decode_files(files: list[Path | None], image_size: int) -> Iterator[_Decoded]:
     """In order, by as many threads as there are processors (decoders work outside the GIL)."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), _AHEAD):
@@ -95,7 +100,9 @@ def _decode_files(files: list[Path], image_size: int) -> Iterator[_Decoded]:
             yield from pool.map(lambda file: _decode_file(file, image_size), batch)
 
 
-def _decode_file(file: Path, image_size: int) -> _Decoded:
+def _decode_file(file: Path | None, image_size: int) -> _Decoded:
+    if file is None:
+        return _Decoded(None, ("", 0, 0, "", ""))
     try:
         pixels = decode(file.read_bytes())
     except (UnreadableImage, OSError) as error:

@@ -1,4 +1,4 @@
-"""What a data set consists of: a row an image, with its label, patient and split."""
+"""What a data set consists of: a row an image, or a case, with its label, patient and split."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from medtl.data import digits, phantoms
+from medtl.data.binary import NEGATIVE, NEGATIVES, two_classes
+from medtl.data.cases import CASE, IMAGE, has_cases, joined
 from medtl.data.folder import read_folder
-from medtl.data.labels import read_csv
+from medtl.data.labels import check_one_label, read_csv
 from medtl.errors import MedtlError, ParameterError
-
-NEGATIVES = frozenset(
-    ("0", "absent", "benign", "clear", "control", "false", "healthy", "neg", "negative", "no",
-     "no finding", "none", "normal")
-)  # fmt: skip
 
 EMBEDDED = (*phantoms.NAMES, digits.NAME)
 """The names under which `data` takes what the project brings along."""
@@ -31,48 +28,90 @@ class Table:
         root: the folder under which all images lie.
         frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
+            Of cases of several images: `case` instead of `path`, and `image_MODALITY` with the
+            path of each image ('' where the case has none).
         classes: the labels in alphabetical order; a label's place here is its number. Of two,
-            the second is the positive one, and `normal` and its like are always the first.
+            the second is the positive one, and `normal` and its like are always the first,
+            `negative` before all.
+        modalities: the M modalities of cases; none where a row is an image.
     """
 
     name: str
     root: Path
     frame: pd.DataFrame
     classes: tuple[str, ...]
+    modalities: tuple[str, ...] = ()
 
-    def files(self) -> list[Path]:
-        """The image file of every row."""
-        return [self.root / path for path in self.frame["path"]]
+    @property
+    def naming(self) -> str:
+        """The column that names a row: `path`, or `case`."""
+        return CASE if self.modalities else "path"
+
+    def paths(self) -> list[str]:
+        """The path of every image, row by row, those of a case together; '' of a missing one."""
+        columns = [f"{IMAGE}{name}" for name in self.modalities] or ["path"]
+        return self.frame[columns].to_numpy().ravel().tolist()
+
+    def files(self) -> list[Path | None]:
+        """The file of each of these images."""
+        return [self.root / path if path else None for path in self.paths()]
 
 
-def read_table(data: str) -> Table:
+def read_table(data: str, positive: str = "") -> Table:
     """The table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
 
     A folder holds `CLASS/...`, or `train/ valid/ test/` (any of them) over classes. A CSV has the
     columns `path` and `label` and may have `patient` and `split`; its paths start at its folder.
+    With `case` and `modality`, the rows of one case are one sample. With several labels an image,
+    or to make two classes of many, `positive` names the positive ones (see `two_classes`).
+
+    Raises:
+        ParameterError: there is no such folder or file, or no such label.
+        MedtlError: it does not describe a data set that can be learned from.
+    """
+    name, file = data_name(data), _place(data)
+    if file.is_dir():
+        return _table(name, file, read_folder(file), positive)
+    frame, modalities = read_csv(file), ()
+    if not positive:
+        check_one_label(file, frame)
+    if has_cases(file, frame):
+        frame, modalities = joined(file, frame)
+    return _table(name, file.parent, frame, positive, modalities)
+
+
+def data_name(data: str) -> str:
+    """The data set's own name, for which no image need be there.
 
     Raises:
         ParameterError: there is no such folder or file.
-        MedtlError: it does not describe a data set that can be learned from.
     """
+    if data in EMBEDDED:
+        return data
+    place = _place(data)
+    return (place if place.is_dir() else place.parent).resolve().name
+
+
+def _place(data: str) -> Path:
+    """The folder or the CSV file of a data set; an embedded one is written when first asked for."""
     if data in phantoms.NAMES:
-        file = phantoms.phantoms_table(data)
-        return _table(data, file.parent, read_csv(file))
+        return phantoms.phantoms_table(data)
     if data == digits.NAME:
-        file = digits.digits_table()
-        return _table(data, file.parent, read_csv(file))
+        return digits.digits_table()
     place = Path(data).expanduser().absolute()
-    if data and place.is_dir():
-        return _table(place.resolve().name, place, read_folder(place))
-    if place.is_file():
-        return _table(place.parent.resolve().name, place.parent, read_csv(place))
+    if data and (place.is_dir() or place.is_file()):
+        return place
     raise ParameterError(
         "data", data, f"no such folder or file; give one, or {' or '.join(EMBEDDED)}"
     )
 
 
-def _table(name: str, root: Path, frame: pd.DataFrame) -> Table:
+def _table(
+    name: str, root: Path, frame: pd.DataFrame, positive: str, modalities: tuple[str, ...] = ()
+) -> Table:
     """The table, once its classes can be told apart."""
+    if positive:
+        frame = frame.assign(label=two_classes(name, frame["label"], positive))
     counts = frame["label"].value_counts()
     if len(counts) == 1:
         raise MedtlError(
@@ -85,12 +124,13 @@ def _table(name: str, root: Path, frame: pd.DataFrame) -> Table:
             f"{name}: a class with one image cannot be learned and tested: {', '.join(alone[:3])}"
             f"{' and more' if len(alone) > 3 else ''}; add images or leave the class out"
         )
-    return Table(name, root, frame.reset_index(drop=True), _ordered(counts.index))
+    classes = _ordered(counts.index)
+    return Table(name, root, frame.reset_index(drop=True), classes, modalities)
 
 
 def _ordered(labels: Iterable[str]) -> tuple[str, ...]:
     """Labels in alphabetical order; of two, the one that says that nothing was found is first."""
     ordered = sorted(labels)
-    if len(ordered) == 2 and ordered[1].casefold() in NEGATIVES:
+    if len(ordered) == 2 and ordered[0] != NEGATIVE and ordered[1].casefold() in NEGATIVES:
         ordered.reverse()
     return tuple(ordered)

@@ -26,7 +26,7 @@ HEAT_OPACITY = 0.65
 
 
 def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Tensor) -> np.ndarray:
-    """What speaks for a class, place by place: float32 [B, S, S], 0 to 1.
+    """What speaks for a class, place by place: float32 [B, S, S] (cases [B, S, M x S]), 0 to 1.
 
     The map is the first tensor that crosses the cut and has places. Each of its channels is weighed
     by the mean gradient of the class score; what speaks against the class is dropped, and the
@@ -34,7 +34,7 @@ def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Ten
 
     Args:
         halves: the network, cut where the map is to be taken: `explanation_cut` finds a good one.
-        images: [B, 3, S, S], as the network takes them.
+        images: [B, 3, S, S], as the network takes them, or cases [B, M x 3, S, S].
         class_index: a class for each image, or one for all.
 
     Raises:
@@ -43,7 +43,8 @@ def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Ten
     activation, gradient = _map_and_gradient(halves, images, class_index)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     heat = (weights * activation).sum(dim=1, keepdim=True).relu()
-    heat = nn.functional.interpolate(heat, images.shape[-2:], mode="bilinear")[:, 0]
+    high, wide = images.shape[-2], images.shape[1] // 3 * images.shape[-1]
+    heat = nn.functional.interpolate(heat, (high, wide), mode="bilinear")[:, 0]
     strongest = heat.amax(dim=(1, 2), keepdim=True)
     return (heat / strongest.clamp_min(torch.finfo(heat.dtype).tiny)).cpu().numpy()
 
@@ -55,7 +56,9 @@ def _map_and_gradient(
 
     Arguments and errors as in `grad_cam`. Parameters collect no gradient.
     """
-    place = next((i for i, shape in enumerate(halves.shapes) if places_a_side(shape)), None)
+    count = images.shape[1] // 3
+    with_places = (i for i, shape in enumerate(halves.shapes) if places_a_side(shape, count))
+    place = next(with_places, None)
     if place is None:
         raise MedtlError(
             f"nothing that crosses the cut at {halves.point.name} has places in the image; "
@@ -68,13 +71,13 @@ def _map_and_gradient(
         classes = torch.as_tensor(class_index, device=logits.device).clone().expand(len(logits))
         score = logits.gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, crossing[place])
-    return as_map(crossing[place].detach()).float(), as_map(gradient).float()
+    return as_map(crossing[place].detach(), count).float(), as_map(gradient, count).float()
 
 
 def heatmap_png(image: np.ndarray, heat: np.ndarray) -> bytes:
     """The image with its heat laid over it, as a PNG (RGB) of the same size.
 
-    `image` [C, S, S] (uint8 or uint16, grey or RGB), `heat` [S, S] from 0 (the image shows
+    `image` [C, H, W] (uint8 or uint16, grey or RGB), `heat` [H, W] from 0 (the image shows
     through) to 1.
     """
     white = np.iinfo(image.dtype).max

@@ -41,13 +41,17 @@ def _lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
     """The points that a map crosses and nothing else that depends on the image, deepest first."""
     graph = trace(network)
     values, gradients = _values_and_gradients(network, graph, image_size)
+    images = graph.channels // 3
     last_use = {node: max(graph.places[user] for user in node.users) for node in values}
     for node in reversed(values):
-        if node.op == "placeholder" or places_a_side(values[node].shape[1:]) < LEAST_SIDE:
+        gradient = gradients[node]
+        if len(gradient) > 1:  # the images of the case are folded into the batch
+            gradient = gradient[None]
+        if node.op == "placeholder" or places_a_side(gradient.shape[1:], images) < LEAST_SIDE:
             continue
         place = graph.places[node]
         crossing = [each for each, last in last_use.items() if graph.places[each] <= place < last]
-        if crossing == [node] and as_map(gradients[node]).any():
+        if crossing == [node] and as_map(gradient, images).any():
             yield CutPoint(f"operation {place + 1}", place + 1)
 
 

@@ -49,8 +49,13 @@ class Attacked:
         """Moves the network to the device.
 
         Raises:
-            MedtlError: the model is a hybrid.
+            MedtlError: the model is a hybrid, or of cases of several images.
         """
+        if bundle.modalities:
+            raise MedtlError(
+                f"{uri} takes cases of {', '.join(bundle.modalities)}; a universal perturbation is "
+                "of one image: give a model of single images"
+            )
         if bundle.tail is not None:
             raise MedtlError(
                 f"{uri} is a hybrid: its classifier has no gradient to make a perturbation with; "

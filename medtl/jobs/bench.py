@@ -30,8 +30,8 @@ from medtl.training.transfer import Trained, Transfer
 
 # Settings of which no number depends, or that the cell, the data and the backbone stand for.
 NOT_IN_KEY = frozenset(
-    ("data", "duplicates", "unreadable", "architecture", "weights", "transfer", "classifier",
-     "augment", "keep", "device")
+    ("data", "duplicates", "unreadable", "missing", "positive", "architecture", "weights",
+     "transfer", "classifier", "augment", "keep", "device")
 )  # fmt: skip
 
 
@@ -41,9 +41,9 @@ class Bench:
     def __init__(self, settings: CompareSettings, plan: Plan) -> None:
         self._settings = settings
         self._plan = plan
-        self._datasets: dict[int, Dataset] = {}
+        self._datasets: dict[tuple[int, str], Dataset] = {}
         self._origins: dict[tuple[str, str], Origin | MedtlError] = {}
-        self._operations: dict[tuple[str, int], int] = {}
+        self._operations: dict[tuple[str, int, tuple[str, ...]], int] = {}
         self._backbone: tuple[object, Backbone] | None = None
         self._keeper: tuple[object, Keeper] | None = None
 
@@ -88,14 +88,14 @@ class Bench:
             MedtlError: the backbone cannot be had.
         """
         origin = self.origin(cell)
-        dataset = self._data(origin.image_size)
+        dataset = self._data(origin.image_size, cell.modality)
         backbone = self._made(cell, origin, dataset)
         rows = None
         if cell.fraction < 1:
             train = dataset.splits["train"]
             labels, patients = dataset.labels[train], dataset.patients[train]
             rows = nested_share(labels, patients, cell.fraction, cell.seed)
-        seen_as = (backbone.digest(), backbone.preprocessing)
+        seen_as = (backbone.digest(), backbone.preprocessing, dataset.fingerprint)
         known = self._keeper[1] if self._keeper and self._keeper[0] == seen_as else None
         transfer = Transfer(
             backbone, dataset, self.train_settings(cell), rows, self._settings.seed, known
@@ -197,15 +197,21 @@ class Bench:
                 "and tested on: what is pretrained on them cannot be judged by them; leave them out"
             )
 
-    def _data(self, image_size: int) -> Dataset:
-        if image_size not in self._datasets:
-            self._datasets[image_size] = training_data(self._settings, image_size)
-        return self._datasets[image_size]
+    def _data(self, image_size: int, modality: str = "") -> Dataset:
+        """The data set at a size; of its modalities all, or one."""
+        key = (image_size, modality)
+        if key not in self._datasets:
+            self._datasets[key] = (
+                self._data(image_size).only(modality)
+                if modality
+                else training_data(self._settings, image_size)
+            )
+        return self._datasets[key]
 
     def _made(self, cell: Cell, origin: Origin, dataset: Dataset) -> Backbone:
-        key = (cell.architecture, cell.weights, cell.seed)
+        key = (cell.architecture, cell.weights, cell.modality, cell.seed)
         if self._backbone is None or self._backbone[0] != key:
-            self._backbone = (key, origin.backbone(len(dataset.classes), cell.seed))
+            self._backbone = (key, origin.backbone(dataset, cell.seed))
         return self._backbone[1]
 
     def _points(self, cell: Cell, backbone: Backbone):
@@ -223,14 +229,15 @@ class Bench:
             return {"trained_parameters": 0, "trained_flops": 0, "trained_share": 0.0}
         backbone = transfer.backbone
         size = transfer.image_size
-        if (backbone.architecture, size) not in self._operations:
-            whole = operations(backbone.network, [(3, size, size)])
-            self._operations[backbone.architecture, size] = whole
+        key = (backbone.architecture, size, transfer.dataset.modalities)
+        if key not in self._operations:
+            images = (3 * max(1, len(transfer.dataset.modalities)), size, size)
+            self._operations[key] = operations(backbone.network, [images])
         trained_flops = operations(model.cut.suffix, model.cut.shapes)
         return {
             "trained_parameters": sum(each.numel() for each in model.cut.suffix.parameters()),
             "trained_flops": trained_flops,
-            "trained_share": trained_flops / self._operations[backbone.architecture, size],
+            "trained_share": trained_flops / self._operations[key],
         }
 
 

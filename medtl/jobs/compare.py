@@ -45,6 +45,7 @@ def compare(settings: CompareSettings) -> None:
     """
     with tracked_run("compare", settings) as run:
         plan = plan_of(settings)
+        settings = dataclasses.replace(settings, data=plan.data or settings.data)
         mlflow.set_tag("medtl.study", plan.study)
         bench = Bench(settings, plan)
         dataset = bench.dataset(plan.cells)

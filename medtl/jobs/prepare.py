@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import mlflow
 
 from medtl.data.dataset import Dataset, load
-from medtl.data.table import EMBEDDED
+from medtl.data.phantoms import CASES
+from medtl.data.table import EMBEDDED, read_table
 from medtl.errors import MedtlError, ParameterError
 from medtl.networks.architectures import build, check_architecture
 from medtl.networks.backbone import Backbone
@@ -21,8 +22,10 @@ from medtl.tracking.runs import name_run
 from medtl.training.transfer import Transfer
 
 PHANTOM_ARCHITECTURE = "small_resnet"  # small enough to be pretrained on two cores
+PHANTOM_CASE_ARCHITECTURE = "late_fusion"
 PHANTOM_SIZE = 96  # pixels; the size in which phantoms are drawn
 USER_ARCHITECTURE = "resnet50"  # a feature extractor that Kim et al. 2022 advise
+CASE_ARCHITECTURE = f"late_fusion:{USER_ARCHITECTURE}"  # the same for cases of several images
 MLFLOW_SCHEMES = ("models:/", "runs:/")
 
 
@@ -47,12 +50,15 @@ class Origin:
         source = load_bundle(settings.weights) if is_model else None
         architecture = _architecture(settings, source)
         size = settings.image_size or _natural_size(settings, architecture, source)
-        weights = "imagenet" if settings.weights == "auto" else settings.weights
+        weights = settings.weights
+        if weights == "auto":  # nothing is downloaded for embedded images
+            weights = "random" if settings.data in EMBEDDED else "imagenet"
         return cls(architecture, weights, size, source)
 
-    def backbone(self, classes: int, seed: int) -> Backbone:
-        """The backbone; the seed draws the weights that are loaded from nowhere."""
-        network = build(self.architecture, classes, self.image_size, seed)
+    def backbone(self, dataset: Dataset, seed: int) -> Backbone:
+        """The backbone for the data; the seed draws the weights that are loaded from nowhere."""
+        classes, images = len(dataset.classes), max(1, len(dataset.modalities))
+        network = build(self.architecture, classes, self.image_size, seed, images)
         if self.source is not None:
             load_state(network, self.architecture, self.source.network.state_dict(), self.weights)
             expected = self.source.preprocessing
@@ -73,7 +79,7 @@ def prepare(settings: ModelSettings) -> Transfer:
     dataset = training_data(settings, origin.image_size)
     log_data(dataset)
     name_run(f"{dataset.name} {origin.architecture}")
-    backbone = origin.backbone(len(dataset.classes), settings.seed)
+    backbone = origin.backbone(dataset, settings.seed)
     mlflow.set_tags(
         {
             "medtl.architecture": origin.architecture,
@@ -81,7 +87,8 @@ def prepare(settings: ModelSettings) -> Transfer:
             "medtl.data": dataset.fingerprint,
         }
     )
-    return Transfer(backbone, dataset, settings)
+    seen_before = () if origin.source is None else origin.source.seen
+    return Transfer(backbone, dataset, settings, seen_before=seen_before)
 
 
 def training_data(settings: LearningSettings, image_size: int) -> Dataset:
@@ -91,9 +98,7 @@ def training_data(settings: LearningSettings, image_size: int) -> Dataset:
         ParameterError: there is no such data.
         MedtlError: it cannot be trained on.
     """
-    dataset = load(
-        settings.data, image_size, settings.seed, settings.duplicates, settings.unreadable
-    )
+    dataset = load(settings.data, image_size, settings.seed, settings.reading)
     for split, indices in dataset.splits.items():
         if len(indices) == 0:
             raise MedtlError(
@@ -107,7 +112,9 @@ def _architecture(settings: ModelSettings, source: Bundle | None) -> str:
     if settings.architecture == "auto":
         if source is not None:
             return source.architecture
-        return PHANTOM_ARCHITECTURE if settings.data in EMBEDDED else USER_ARCHITECTURE
+        if settings.data in EMBEDDED:
+            return PHANTOM_CASE_ARCHITECTURE if settings.data == CASES else PHANTOM_ARCHITECTURE
+        return CASE_ARCHITECTURE if read_table(settings.data).modalities else USER_ARCHITECTURE
     if source is not None and source.architecture != settings.architecture:
         raise ParameterError(
             "architecture",

@@ -21,7 +21,7 @@ from mlflow.types.schema import Map
 import medtl
 from medtl.errors import MedtlError
 from medtl.tracking.bundle import Bundle
-from medtl.tracking.serving import BUNDLE, COLUMN, HEATMAP
+from medtl.tracking.serving import BUNDLE, HEATMAP, columns
 
 SCRIPT = Path(__file__).with_name("served.py")
 PACKAGE = Path(medtl.__file__).parent
@@ -30,29 +30,36 @@ REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "pydicom", "safetensors", "torch", "torchvision",
 )  # fmt: skip
 HYBRID = (*REQUIREMENTS, "scikit-learn", "skops")
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, COLUMN)]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "label", required=False),
-            ColSpec(DataType.double, "probability", required=False),
-            ColSpec(Map(DataType.double), "probabilities", required=False),
-            ColSpec(DataType.string, "decision", required=False),
-            ColSpec(DataType.boolean, "in_domain", required=False),
-            ColSpec(DataType.string, "error", required=False),
-            ColSpec(DataType.string, HEATMAP, required=False),
-        ]
-    ),
-    params=ParamSchema([ParamSpec("explain", DataType.boolean, default=False)]),
+ANSWERS = Schema(
+    [
+        ColSpec(DataType.string, "label", required=False),
+        ColSpec(DataType.double, "probability", required=False),
+        ColSpec(Map(DataType.double), "probabilities", required=False),
+        ColSpec(DataType.string, "decision", required=False),
+        ColSpec(DataType.boolean, "in_domain", required=False),
+        ColSpec(DataType.string, "error", required=False),
+        ColSpec(DataType.string, HEATMAP, required=False),
+    ]
 )
+PARAMETERS = ParamSchema([ParamSpec("explain", DataType.boolean, default=False)])
 
 
-def log_model(bundle: Bundle, example_image: bytes, name: str = "model") -> ModelInfo:
+def signature(bundle: Bundle) -> ModelSignature:
+    """What the served model takes and answers; images that may be missing may be left out."""
+    needed = bundle.missing == "refuse" or not bundle.modalities
+    images = [
+        ColSpec(DataType.binary, name, required=needed) for name in columns(bundle.modalities)
+    ]
+    return ModelSignature(Schema(images), ANSWERS, PARAMETERS)
+
+
+def log_model(bundle: Bundle, example: Sequence[bytes], name: str = "model") -> ModelInfo:
     """Logs `bundle` in the active run as the model that is served.
 
     The weights are safetensors, the settings JSON, the code is this package's source: nothing is
-    pickled, and `mlflow models serve` needs the requirements but not medtl. `example_image` is an
-    image file's content; MLflow answers it once, as a server would, before the model is kept.
+    pickled, and `mlflow models serve` needs the requirements but not medtl. `example` is what the
+    image files of one sample hold; MLflow answers it once, as a server would, before the model is
+    kept.
     """
     with tempfile.TemporaryDirectory() as folder, _no_small_talk():
         kept = Path(folder, BUNDLE)
@@ -62,8 +69,11 @@ def log_model(bundle: Bundle, example_image: bytes, name: str = "model") -> Mode
             python_model=str(SCRIPT),
             artifacts={BUNDLE: str(kept)},
             code_paths=[str(PACKAGE)],
-            signature=SIGNATURE,
-            input_example=(pd.DataFrame({COLUMN: [example_image]}), {"explain": False}),
+            signature=signature(bundle),
+            input_example=(
+                pd.DataFrame([example], columns=columns(bundle.modalities)),
+                {"explain": False},
+            ),
             pip_requirements=requirements(REQUIREMENTS if bundle.tail is None else HYBRID),
             metadata={"architecture": bundle.architecture, "classes": list(bundle.classes)},
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from medtl.errors import MedtlError
 from medtl.tracking.bundle import Answers, Bundle
 
 BUNDLE = "bundle"  # the name of the artifact
-COLUMN = "image"
+COLUMN = "image"  # of a case: image_MODALITY, a column each
 FIELDS = ("label", "probability", "probabilities", "decision", "in_domain", "error")
 HEATMAP = "heatmap"
 MOST_ROWS = 4096
@@ -49,7 +50,10 @@ class RefusedRequest(MlflowException):
 
 
 class ServedModel(PythonModel):
-    """Answers each row of a DataFrame whose column `image` holds the bytes of an image file."""
+    """Answers each row of a DataFrame whose column `image` holds the bytes of an image file.
+
+    Rows of cases have a column `image_MODALITY` for each image.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the bundle that was logged with the model."""
@@ -58,8 +62,7 @@ class ServedModel(PythonModel):
         # One pass at a time: each uses all cores, and two would only share them.
         self.network_free = threading.Lock()
         # The first pass is slow (the network is cut for it): no request should have to wait for it.
-        side = self.bundle.image_size
-        self.bundle.answer(np.zeros((1, 1, side, side), np.uint8))
+        self.bundle.answer(np.zeros((1, *self.bundle.shape), np.uint8))
 
     def predict(
         self,
@@ -77,29 +80,31 @@ class ServedModel(PythonModel):
         Raises:
             RefusedRequest: there are no rows, or too many, or too many bytes.
         """
-        files = model_input[COLUMN].tolist()
-        check_request(files)
+        # A column that may be left out is not there.
+        table = model_input.reindex(columns=columns(self.bundle.modalities)).astype(object)
+        samples = table.where(table.notna(), None).to_numpy().tolist()
+        check_request(samples)
         explain = bool(params and params.get("explain"))
         rows: list[dict[str, object]] = []
-        for start in range(0, len(files), CHUNK):
-            rows += self._answered(files[start : start + CHUNK], explain)
+        for start in range(0, len(samples), CHUNK):
+            rows += self._answered(samples[start : start + CHUNK], explain)
         # As objects, so that None stays None: NaN, which it would become, is not JSON.
         return pd.DataFrame(rows, dtype=object)
 
-    def _answered(self, files: list[object], explain: bool) -> list[dict[str, object]]:
+    def _answered(self, samples: list[list[object]], explain: bool) -> list[dict[str, object]]:
         fields = (*FIELDS, HEATMAP) if explain else FIELDS
-        rows: list[dict[str, object]] = [dict.fromkeys(fields) for _ in files]
+        rows: list[dict[str, object]] = [dict.fromkeys(fields) for _ in samples]
         images = []
         readable = []
-        read = partial(read_image, image_size=self.bundle.image_size)
-        for row, image in zip(rows, self.decoders.map(read, files), strict=True):
-            if isinstance(image, UnreadableImage):
-                row["error"] = str(image)
-            else:
-                images.append(image)
+        for row, sample in zip(rows, self._read(samples), strict=True):
+            row["error"] = self._fault(sample)
+            if row["error"] is None:
+                images += sample
                 readable.append(row)
         if images:
             stored = as_one_array(images)
+            if self.bundle.modalities:
+                stored = stored.reshape(len(readable), -1, *stored.shape[1:])
             with self.network_free:
                 answers = self.bundle.answer(stored)
                 heatmaps = self._heatmaps(stored, answers.labels) if explain else []
@@ -109,6 +114,28 @@ class ServedModel(PythonModel):
                     row[HEATMAP] = base64.b64encode(heatmaps[place]).decode("ascii")
         return rows
 
+    def _read(self, samples: list[list[object]]) -> Iterator[list[np.ndarray | UnreadableImage]]:
+        """The images of each sample, one that may be missing all 0; or why there are none."""
+        side = self.bundle.image_size
+        masked = bool(self.bundle.modalities) and self.bundle.missing == "mask"
+
+        def read(file: object) -> np.ndarray | UnreadableImage:
+            if masked and not file:
+                return np.zeros((1, side, side), np.uint8)
+            return read_image(file, side)
+
+        images = self.decoders.map(read, [file for sample in samples for file in sample])
+        return (list(islice(images, len(sample))) for sample in samples)
+
+    def _fault(self, sample: list[np.ndarray | UnreadableImage]) -> str | None:
+        """Why a sample cannot be answered, and which of its images is the reason; or None."""
+        for name, image in zip(columns(self.bundle.modalities), sample, strict=True):
+            if isinstance(image, UnreadableImage):
+                return f"{name}: {image}" if self.bundle.modalities else str(image)
+        if not any(image.any() for image in sample) and self.bundle.modalities:
+            return "all images of the case are missing"
+        return None
+
     def _heatmaps(self, stored: np.ndarray, labels: np.ndarray) -> list[bytes]:
         try:
             return self.bundle.heatmaps(stored, labels)
@@ -116,15 +143,20 @@ class ServedModel(PythonModel):
             raise RefusedRequest(str(error)) from error
 
 
-def check_request(files: list[object]) -> None:
+def columns(modalities: tuple[str, ...]) -> list[str]:
+    """The columns of a request: `image`, or one for each modality of a case."""
+    return [f"{COLUMN}_{name}" for name in modalities] or [COLUMN]
+
+
+def check_request(samples: list[list[object]]) -> None:
     """Refuses a request that has nothing to answer, or too much."""
-    if not files:
+    if not samples:
         raise RefusedRequest(f"the request has no rows; give one an image, in column {COLUMN!r}")
-    if len(files) > MOST_ROWS:
+    if len(samples) > MOST_ROWS:
         raise RefusedRequest(
-            f"the request has {len(files)} rows, more than {MOST_ROWS}; send it in parts"
+            f"the request has {len(samples)} rows, more than {MOST_ROWS}; send it in parts"
         )
-    size = sum(len(file) for file in files if isinstance(file, bytes))
+    size = sum(len(file) for sample in samples for file in sample if isinstance(file, bytes))
     if size > MOST_BYTES:
         raise RefusedRequest(
             f"the request has {size >> 20} MiB of images, more than {MOST_BYTES >> 20}; "

@@ -14,7 +14,7 @@ from medtl.networks.weights import Preprocessing
 from medtl.training.activations import Kept
 from medtl.training.augment import Augmentation
 from medtl.training.hardware import autocast
-from medtl.training.inputs import network_input, unit_images
+from medtl.training.inputs import augmented, network_input, unit_images
 
 PASS_BATCH = 64  # images in one step of a pass without gradients
 
@@ -59,7 +59,7 @@ class FreshFeed:
             return tuple(tensor.float() for tensor in self.prefix(images))
 
     def inputs(self, rows: np.ndarray, epoch: int) -> Tensor:
-        """The network's input [B, 3, S, S] for these rows."""
+        """The network's input [B, 3, S, S] (of cases [B, M x 3, S, S]) for these rows."""
         images = unit_images(self.source.images(self.indices[rows]), self.device)
         if self.augmentation is not None:
             images = self._augmented(images, rows, epoch)
@@ -69,7 +69,7 @@ class FreshFeed:
         generator = torch.Generator()
         state = np.random.SeedSequence([self.seed, epoch, int(rows[0]), len(rows)])
         generator.manual_seed(int(state.generate_state(1)[0]))
-        return self.augmentation(images, generator)
+        return augmented(images, self.augmentation, generator)
 
 
 @dataclass(frozen=True)

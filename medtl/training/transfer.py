@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from medtl.data.dataset import Dataset
+from medtl.data.seen import Seen
 from medtl.errors import ParameterError
 from medtl.networks.backbone import Backbone
 from medtl.networks.cut import Cut, cut
@@ -45,6 +46,7 @@ class Transfer:
 
     `rows` are the images of the training split that are learned from, None for all. `view_seed`
     draws the augmented views, where they shall be those of other seeds' trainings too.
+    `seen_before` is what the backbone itself learned from, None where nobody knows.
     """
 
     backbone: Backbone
@@ -53,6 +55,7 @@ class Transfer:
     rows: np.ndarray | None = None
     view_seed: int | None = None
     shared: InitVar[Keeper | None] = None
+    seen_before: tuple[Seen, ...] | None = ()
     device: torch.device = field(init=False)
     precision: str = field(init=False)
     keeper: Keeper = field(init=False)

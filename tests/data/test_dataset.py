@@ -9,6 +9,7 @@ import pytest
 
 from medtl.data.dataset import load
 from medtl.data.decode import decode
+from medtl.data.reading import Reading
 from medtl.data.square import square
 from medtl.errors import MedtlError
 
@@ -59,7 +60,7 @@ def test_an_unreadable_image_is_refused_by_name_or_skipped(write_folder):
     (root / "a" / "003.png").write_bytes(b"")
     with pytest.raises(MedtlError, match=r"1 of 20 images .*a/003.png: the file is empty"):
         load(str(root), 5, seed=0)
-    dataset = load(str(root), 5, seed=0, unreadable="skip")
+    dataset = load(str(root), 5, seed=0, reading=Reading(unreadable="skip"))
     assert len(dataset.labels) == len(dataset.frame) == 19
     assert "a/003.png" not in set(dataset.frame["path"])
     assert any("a/003.png" in note and "skipped" in note for note in dataset.notes)
@@ -72,7 +73,7 @@ def test_a_class_that_is_left_without_readable_images_is_refused(write_folder):
     for number in range(3):
         (root / "b" / f"{number:03d}.png").write_bytes(b"x")
     with pytest.raises(MedtlError, match="no image of class b"):
-        load(str(root), 5, seed=0, unreadable="skip")
+        load(str(root), 5, seed=0, reading=Reading(unreadable="skip"))
 
 
 def test_one_image_under_two_labels_is_refused_unless_allowed(write_folder):
@@ -80,7 +81,7 @@ def test_one_image_under_two_labels_is_refused_unless_allowed(write_folder):
     shutil.copy(root / "a" / "003.png", root / "b" / "copy.png")
     with pytest.raises(MedtlError, match=r"two labels \(a/003.png and b/copy.png\)"):
         load(str(root), 5, seed=0)
-    dataset = load(str(root), 5, seed=0, duplicates="allow")
+    dataset = load(str(root), 5, seed=0, reading=Reading(duplicates="allow"))
     twins = dataset.frame[dataset.frame["content"].duplicated(keep=False)]
     assert len(twins) == 2
     assert twins["split"].nunique() == 1

@@ -160,6 +160,35 @@ def test_every_layout_becomes_the_same_map():
 
 
 @pytest.mark.parametrize(
+    ("shape", "side"), [((2, 8, 5, 5), 5), ((50, 8), 5), ((51, 8), 5), ((8, 5, 5), 0), ((25, 8), 0)]
+)
+def test_places_of_a_case_of_two_images(shape: tuple[int, ...], side: int):
+    assert places_a_side(shape, images=2) == side
+
+
+def test_the_images_of_a_case_lie_side_by_side():
+    expected = torch.arange(2 * 3 * 4 * 8.0).reshape(2, 3, 4, 8)
+    folded = torch.stack(expected.split(4, dim=3), dim=1)
+    tokens = folded.flatten(3).transpose(2, 3).flatten(1, 2)
+    with_class_token = torch.cat([torch.full((2, 1, 3), -1.0), tokens], dim=1)
+    for tensor in (folded, tokens, with_class_token):
+        torch.testing.assert_close(as_map(tensor, images=2), expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"), [("late_fusion", (2, 512, 4, 4)), ("transmed_ti", (33, 192))]
+)
+def test_a_case_is_explained_over_all_its_images(architecture: str, shape: tuple[int, ...]):
+    network = build(architecture, classes=2, image_size=128, seed=0, modalities=2).eval()
+    halves = explanation_cut(network, 128)
+    assert shape in halves.shapes
+    images = torch.rand(2, 6, 128, 128, generator=torch.Generator().manual_seed(0))
+    heats = grad_cam(halves, images, 0)
+    assert heats.shape == (2, 128, 256)
+    torch.testing.assert_close(halves.suffix(*halves.prefix(images)), network(images))
+
+
+@pytest.mark.parametrize(
     ("architecture", "image_size", "shape"),
     [
         ("resnet18", 128, (512, 4, 4)),  # what the last pooling takes

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from medtl.data.dataset import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.perturbation import Recipe, batched, norms
-from medtl.jobs.conclude import example_image
+from medtl.jobs.conclude import example_images
 from medtl.jobs.perturb import perturb
 from medtl.networks.architectures import build
 from medtl.networks.weights import Preprocessing
@@ -54,7 +54,7 @@ def logged(small_phantoms: Path) -> Callable[..., str]:
             bundle = dataclasses.replace(bundle, tail=tail)
         settings = TrainSettings(data=str(small_phantoms), image_size=size)
         with tracked_run("train", settings):
-            return log_model(bundle, example_image(dataset, 0)).model_uri
+            return log_model(bundle, example_images(dataset, 0)).model_uri
 
     return log
 

@@ -86,6 +86,26 @@ def test_each_modality_counts_and_the_cnn_is_shared() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("architecture", ["late_fusion", "transmed_ti"])
+def test_a_missing_image_is_not_read(architecture: str) -> None:
+    network = build(architecture, classes=3, image_size=SIZE, seed=0, modalities=2).eval()
+    masked = cases(2)
+    masked[:, 3:] = 0
+    expected = network(masked)
+    assert (expected - network(cases(2))).abs().max() > 1e-4
+    # whatever the CNN would make of a black image
+    for norm in network.cnn.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.register_forward_hook(_spoil_black)
+    torch.testing.assert_close(network(masked), expected)
+
+
+def _spoil_black(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    black = inputs[0].flatten(1).std(dim=1) == 0
+    return output + 7.0 * black.view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
 def test_a_token_is_of_one_patch_in_reading_order() -> None:
     network = build("transmed_ti", classes=3, image_size=SIZE, seed=0, modalities=2)
     marked = torch.zeros(2, 6, SIZE, SIZE)

@@ -80,7 +80,7 @@ def filled_store(
         with mlflow.start_run(experiment_id=experiment):
             picture = io.BytesIO()
             Image.fromarray(drawn(1, 4)[0, 0]).save(picture, "PNG")
-            model = log_model(bundle, picture.getvalue())
+            model = log_model(bundle, [picture.getvalue()])
     return folder / "mlflow.db", model.model_uri
 
 

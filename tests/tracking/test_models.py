@@ -91,7 +91,7 @@ def test_logging_says_nothing(
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # Python does not show these
         capfd.readouterr()
-        log_model(bundle, image_file(pixels(1, 3)[0]))
+        log_model(bundle, [image_file(pixels(1, 3)[0])])
         said = capfd.readouterr()
     assert said.out + said.err == ""
     assert logging.getLogger("mlflow.pyfunc").level != logging.WARNING

@@ -1,10 +1,19 @@
 """Phantoms: the embedded data sets, drawn by code; they look like images of patients, no more."""
 
 from medtl.data.phantoms.sets import (
+    CASES,
     NAMES,
     phantoms_table,
     write_axial_phantoms,
     write_chest_phantoms,
+    write_head_phantoms,
 )
 
-__all__ = ["NAMES", "phantoms_table", "write_axial_phantoms", "write_chest_phantoms"]
+__all__ = [
+    "CASES",
+    "NAMES",
+    "phantoms_table",
+    "write_axial_phantoms",
+    "write_chest_phantoms",
+    "write_head_phantoms",
+]

@@ -1,4 +1,4 @@
-"""The two embedded data sets: phantoms drawn once, written as PNG files with a `labels.csv`."""
+"""The embedded data sets: phantoms drawn once, written as PNG files with a `labels.csv`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medtl.data.phantoms import axial, chest
+from medtl.data.phantoms import axial, chest, mr
 from medtl.keep import kept_folder, key_of, written_whole
 from medtl.progress import progress
 
 TARGET = "phantoms"
 SOURCE = "phantoms-source"
-NAMES = (TARGET, SOURCE)
+CASES = "phantoms-cases"
+NAMES = (TARGET, SOURCE, CASES)
 """The names under which `data` takes the embedded sets."""
 
-Drawn = tuple[str, str, str, np.ndarray]
-"""File name, label, patient, image."""
+COLUMNS = ("path", "label", "patient")
+Drawn = tuple[np.ndarray, tuple[str, ...]]
+"""An image, and its row of the table: its file name, its label, its patient, and what else."""
 
 
 def write_chest_phantoms(
@@ -52,15 +54,31 @@ def write_axial_phantoms(
     _write(folder, (_axial(seed, number, image_size) for number in numbers))
 
 
+def write_head_phantoms(
+    folder: Path, seed: int = 0, patients: int = 480, image_size: int = 96
+) -> None:
+    """Writes head phantoms in cases of two images, T1 and T2 (see `mr`), one case a patient.
+
+    The arguments are those of `write_chest_phantoms`; `labels.csv` also has `case`, `modality`.
+    """
+    numbers = progress(range(patients), patients, "drawing head phantoms", "case")
+    drawn = (image for number in numbers for image in _head(seed, number, image_size))
+    _write(folder, drawn, (*COLUMNS, "case", "modality"))
+
+
 def phantoms_table(name: str) -> Path:
     """The `labels.csv` of an embedded set of `NAMES`, which is drawn when it is first asked for."""
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     # A changed drawing is another set.
     folder = kept_folder("phantoms", key_of(name, hashlib.sha256(code).hexdigest()))
     if not folder.is_dir():
-        write = {TARGET: write_chest_phantoms, SOURCE: write_axial_phantoms}[name]
+        writers = {
+            TARGET: write_chest_phantoms,
+            SOURCE: write_axial_phantoms,
+            CASES: write_head_phantoms,
+        }
         with written_whole(folder) as unfinished:
-            write(unfinished)
+            writers[name](unfinished)
     return folder / "labels.csv"
 
 
@@ -71,19 +89,29 @@ def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
         other = own.integers(1, len(chest.CLASSES)) if own.random() < 0.1 else 0
         label = chest.CLASSES[(patient + other) % len(chest.CLASSES)]
         image = chest.draw(own, anatomy, label, size)
-        yield f"p{patient:04d}_{visit}.png", label, f"p{patient:04d}", image
+        yield image, (f"p{patient:04d}_{visit}.png", label, f"p{patient:04d}")
 
 
 def _axial(seed: int, patient: int, size: int) -> Drawn:
     random = np.random.default_rng([seed, 2, patient])
     label = axial.CLASSES[patient % len(axial.CLASSES)]
-    return f"s{patient:04d}.png", label, f"s{patient:04d}", axial.draw(random, label, size)
+    return axial.draw(random, label, size), (f"s{patient:04d}.png", label, f"s{patient:04d}")
 
 
-def _write(folder: Path, images: Iterable[Drawn]) -> None:
+def _head(seed: int, patient: int, size: int) -> Iterator[Drawn]:
+    random = np.random.default_rng([seed, 3, patient])
+    label = mr.CLASSES[patient % len(mr.CLASSES)]
+    # of each class every other lesion, so that neither image tells by its counts
+    images = mr.draw(random, label, bright=patient // len(mr.CLASSES) % 2 == 0, size=size)
+    name = f"h{patient:04d}"
+    for modality, image in zip(mr.MODALITIES, images, strict=True):
+        yield image, (f"{name}_{modality}.png", label, name, name, modality)
+
+
+def _write(folder: Path, images: Iterable[Drawn], columns: tuple[str, ...] = COLUMNS) -> None:
     with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(("path", "label", "patient"))
-        for name, label, patient, image in images:
-            Image.fromarray(image).save(folder / name, compress_level=1)
-            table.writerow((name, label, patient))
+        table.writerow(columns)
+        for image, row in images:
+            Image.fromarray(image).save(folder / row[0], compress_level=1)
+            table.writerow(row)

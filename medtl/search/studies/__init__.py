@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from medtl.search.studies.cases import dai2021
 from medtl.search.studies.cells import PRETRAINED_ON, Cell, Plan, arm, cell_names
 from medtl.search.studies.grid import grid
 from medtl.search.studies.kinds import boit2019, kandel2020, kim2022, trinh2021
@@ -18,6 +19,7 @@ _PLANS = {
     "kandel2020": kandel2020,
     "boit2019": boit2019,
     "trinh2021": trinh2021,
+    "dai2021": dai2021,
 }
 
 

@@ -29,6 +29,7 @@ class Cell:
     augment: str = "light"
     fraction: float = 1.0  # of the training split
     seed: int = 0  # of initial weights, order and the share drawn
+    modality: str = ""  # the one that is shown of a case of several; empty for all
 
     @classmethod
     def hybrid(cls, series: str, architecture: str, classifier: str, **others: object) -> Cell:
@@ -62,6 +63,7 @@ class Plan:
         pairs: (a, b) of one seed: by how much does b beat a?
         pictures: of `convergence`, `depth`, `size`.
         image_size: side of the images where the user names none; 0 for that of the weights.
+        data: the embedded set that stands in for `phantoms`; empty where the study takes that.
         notes: what is known of the paper, and what is a choice of this project.
     """
 
@@ -73,6 +75,7 @@ class Plan:
     pairs: tuple[tuple[Cell, Cell], ...]
     pictures: tuple[str, ...] = ()
     image_size: int = 0
+    data: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -132,6 +135,7 @@ def arm(cell: Cell) -> Cell:
 
 _WORDS = {
     "weights": "{}",
+    "modality": "{}",
     "transfer": "{}",
     "classifier": "{}",
     "cutoff": "from {} on",

@@ -1,0 +1,25 @@
+"""How a data set is read: what counts as positive, and what is done about what is amiss."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is amiss is refused, unless the user allows it."""
+
+    duplicates: str = "refuse"  # or allow: identical images under two labels or in two splits
+    unreadable: str = "refuse"  # or skip: images that cannot be decoded
+    missing: str = "refuse"  # or mask: cases without the image of a modality
+    positive: str = (
+        ""  # labels that make an image positive (see `two_classes`); '' keeps all labels
+    )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> Reading:
+        """That of settings by their names; what they do not name is as usual."""
+        names = {each.name for each in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in settings.items() if name in names})
