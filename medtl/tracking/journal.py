@@ -18,6 +18,8 @@ from medtl.data.dataset import Dataset
 from medtl.evaluation import pictures
 from medtl.evaluation.calibration import reliability_table
 from medtl.evaluation.intervals import Measures
+from medtl.evaluation.places import side_by_side
+from medtl.tracking.data_report import log_data_report
 from medtl.training.loop import Epoch, Fit
 
 DPI = 160
@@ -25,8 +27,8 @@ SHEET_IMAGES = 16  # images on a contact sheet
 
 
 def log_data(dataset: Dataset) -> None:
-    """The data set as an MLflow input, its split file, and a contact sheet of its classes."""
-    frame = dataset.frame[["path", "label", "patient", "split"]]
+    """The data set as an MLflow input, its split file, a contact sheet, and the data report."""
+    frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
     source = mlflow.data.from_pandas(
         frame, name=dataset.name, targets="label", digest=dataset.fingerprint
     )
@@ -37,13 +39,14 @@ def log_data(dataset: Dataset) -> None:
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
     log_picture(contact_sheet(dataset), "data/contact_sheet.png")
+    log_data_report(dataset)
 
 
 def contact_sheet(dataset: Dataset) -> Figure:
     """Some training images of each class."""
     chosen = _some_of_each_class(dataset)
     return pictures.contact_sheet(
-        dataset.images(chosen),
+        side_by_side(dataset.images(chosen)),
         [dataset.classes[label] for label in dataset.labels[chosen]],
         f"Training images of {dataset.name}",
         f"{len(chosen)} of {len(dataset.splits['train'])}",
@@ -105,7 +108,7 @@ def log_scores(
     worst = pictures.worst_mistakes(labels, decisions, probabilities)
     log_picture(
         pictures.mistakes_sheet(
-            dataset.images(indices[worst]),
+            side_by_side(dataset.images(indices[worst])),
             labels[worst],
             decisions[worst],
             probabilities[worst],
@@ -147,6 +150,12 @@ def log_probe(curve: pd.DataFrame) -> None:
     log_picture(figure, "search/layer_probe.png")
 
 
+def log_sites(table: pd.DataFrame, name: str) -> None:
+    """A model at home and on the data `name`; `table` as `medtl.evaluation.sites` has it."""
+    log_table(table, "evaluation/internal_external.csv")
+    log_picture(pictures.internal_and_external(table, name), "evaluation/internal_external.png")
+
+
 def log_picture(figure: Figure, place: str) -> None:
     """A figure as a PNG artifact."""
     with _file_for(place) as path:
@@ -186,7 +195,7 @@ def _some_of_each_class(dataset: Dataset) -> np.ndarray:
 def _predictions(
     dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
 ) -> pd.DataFrame:
-    table = dataset.frame.iloc[indices][["path", "label", "patient"]].reset_index(drop=True)
+    table = dataset.frame.iloc[indices][[dataset.naming, "label", "patient"]].reset_index(drop=True)
     table["decision"] = [dataset.classes[index] for index in decisions]
     for index, name in enumerate(dataset.classes):
         table[f"probability_{name}"] = probabilities[:, index]

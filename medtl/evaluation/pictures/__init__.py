@@ -5,6 +5,12 @@ from medtl.evaluation.pictures.confusion import confusion_matrix
 from medtl.evaluation.pictures.curves import precision_recall_curves, roc_curves
 from medtl.evaluation.pictures.cutoffs import score_against_cutoff
 from medtl.evaluation.pictures.galleries import contact_sheet, mistakes_sheet, worst_mistakes
+from medtl.evaluation.pictures.inspection import (
+    copies_sheet,
+    image_sizes,
+    shortcut_scores,
+    strip_of_images,
+)
 from medtl.evaluation.pictures.learning import learning_curves
 from medtl.evaluation.pictures.parallel import parallel_coordinates
 from medtl.evaluation.pictures.perturbed import (
@@ -13,6 +19,7 @@ from medtl.evaluation.pictures.perturbed import (
     rate_against_zeta,
 )
 from medtl.evaluation.pictures.search import hyperparameter_importances, search_history
+from medtl.evaluation.pictures.sites import internal_and_external
 from medtl.evaluation.pictures.studies import (
     convergence_curves,
     score_against_cost,
@@ -25,7 +32,10 @@ __all__ = [
     "confusion_matrix",
     "contact_sheet",
     "convergence_curves",
+    "copies_sheet",
     "hyperparameter_importances",
+    "image_sizes",
+    "internal_and_external",
     "learning_curves",
     "mistakes_sheet",
     "parallel_coordinates",
@@ -40,6 +50,8 @@ __all__ = [
     "score_against_depth",
     "score_against_size",
     "search_history",
+    "shortcut_scores",
+    "strip_of_images",
     "values_with_intervals",
     "worst_mistakes",
 ]

@@ -1,5 +1,6 @@
-"""The report of a study: numbers in, one self-contained page out."""
+"""Reports: numbers in, one self-contained page out; of a study, and of a data set."""
 
 from medtl.evaluation.report.build import Report, Subject, report
+from medtl.evaluation.report.data import DataReport, data_report
 
-__all__ = ["Report", "Subject", "report"]
+__all__ = ["DataReport", "Report", "Subject", "data_report", "report"]

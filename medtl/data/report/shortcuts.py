@@ -1,0 +1,106 @@
+"""Can the label be told from how an image was made, without looking at what it shows?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedGroupKFold
+
+from medtl.data.report.images import Images
+from medtl.data.report.looks import Looks
+from medtl.data.shares import nested_share
+
+MOST = 2000  # images that are asked about; of more, whole groups are drawn
+FOLDS = 5
+TREES = 30
+LEAF = 5  # images of a leaf, at least
+ALL = "all together"
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Scores of N images by traces of their making.
+
+    Attributes:
+        labels: int64 [N].
+        groups: int64 [N], equal for images that no model may be taught and asked with.
+        probabilities: for each trace, and for `ALL`, probabilities [N, K] by models that have not
+            seen the group; None where the trace is the same in all images.
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    probabilities: Mapping[str, np.ndarray | None]
+
+
+def shortcuts_of(images: Images, looks: Looks, groups: np.ndarray, seed: int) -> Shortcuts | None:
+    """Scores every image by the size, shape, mode, file size and border of others.
+
+    A network takes whatever tells the classes apart, and where the sick were imaged on another
+    machine that is the machine (DeGrave et al. 2021, "AI for radiographic COVID-19 detection
+    selects shortcuts over signal", Nature Machine Intelligence 3:610). A small random forest,
+    cross-validated, finds what such traces alone give away.
+
+    Args:
+        images: N images.
+        looks: of these images.
+        groups: int [N], equal for images of one patient, and for copies of each other.
+        seed: of the draw, the folds and the forest.
+
+    Returns:
+        None where there is one class only, or a class has fewer than two groups.
+    """
+    labels = images.labels
+    chosen = np.arange(len(labels))
+    if len(labels) > MOST:
+        chosen = nested_share(labels, groups, MOST / len(labels), seed)
+    labels, groups = labels[chosen], groups[chosen]
+    pairs = pd.DataFrame({"label": labels, "group": groups}).drop_duplicates()
+    of_each = pairs["label"].value_counts()
+    folds = min(FOLDS, int(of_each.min()))
+    if len(of_each) < 2 or folds < 2:
+        return None
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = list(split.split(labels, labels, groups))
+    traces = {name: values[chosen] for name, values in _traces(images.frame, looks).items()}
+    traces[ALL] = np.concatenate(list(traces.values()), axis=1)
+    classes = int(images.labels.max()) + 1
+    return Shortcuts(
+        labels,
+        groups,
+        {name: _scored(values, labels, classes, parts, seed) for name, values in traces.items()},
+    )
+
+
+def _traces(frame: pd.DataFrame, looks: Looks) -> dict[str, np.ndarray]:
+    """What the making of an image leaves behind, each [N, F]."""
+    size = frame[["width", "height"]].to_numpy(float)
+    modes = pd.get_dummies(frame["mode"]).to_numpy(float)
+    return {
+        "width and height": size,
+        "aspect ratio": size[:, :1] / size[:, 1:],
+        "mode": modes,
+        "file size": frame[["bytes"]].to_numpy(float),
+        "border brightness": looks.borders.astype(float),
+    }
+
+
+def _scored(
+    values: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+) -> np.ndarray | None:
+    if (values == values[:1]).all():
+        return None
+    probabilities = np.zeros((len(labels), classes))
+    for others, these in parts:
+        forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
+        forest.fit(values[others], labels[others])
+        probabilities[np.ix_(these, forest.classes_)] = forest.predict_proba(values[these])
+    return probabilities

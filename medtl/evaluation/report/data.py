@@ -1,0 +1,244 @@
+"""The report of a data set before any training: one page that holds all that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medtl.data.report.facts import DataFacts
+from medtl.evaluation import pictures
+from medtl.evaluation.report import html
+from medtl.evaluation.report.findings import (
+    CLEAR,
+    crossing,
+    findings,
+    many,
+    middle,
+    nothing_found,
+    shortcut_table,
+)
+
+IN_A_STRIP = 8  # images of a class
+STRIPS = 50  # classes that are shown
+SHOWN_PAIRS = 8
+ROWS = 20  # of a table in the page; the CSV files have all
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """`html` for the reader, `findings` for the console, `shortcuts` as `shortcut_table` has it."""
+
+    html: str
+    findings: tuple[str, ...]
+    shortcuts: pd.DataFrame
+
+
+def data_report(facts: DataFacts, seed: int) -> DataReport:
+    """Writes the report.
+
+    Args:
+        facts: what was found.
+        seed: of the bootstrap and of which images are shown.
+    """
+    shortcuts = shortcut_table(facts.shortcuts, seed)
+    found = findings(facts, shortcuts)
+    body = _body(facts, found, shortcuts, seed)
+    return DataReport(html.page(f"Data: {facts.name}", body), tuple(found), shortcuts)
+
+
+def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int) -> Iterator[str]:
+    yield html.element("h1", f"The data: {facts.name}")
+    count = many(len(facts.images.frame), "image", "images")
+    cases = f", of cases with {', '.join(facts.modalities)}" if facts.modalities else ""
+    told = f"{count} of {len(facts.classes)} classes{cases}. Looked at before any training."
+    yield html.element("p", told, "source")
+    yield html.element("h2", "What to look at first")
+    lines = [f"{line[:1].upper()}{line[1:]}." for line in found] or [nothing_found(shortcuts)]
+    yield f'<div class="summary">{"".join(html.element("p", line) for line in lines)}</div>'
+    yield html.element("h2", "Classes, splits and patients")
+    yield _counts(facts)
+    yield html.listing([*_patients(facts), *facts.notes])
+    yield html.element("h2", "Copies")
+    yield from _copies(facts)
+    yield html.element("h2", "Shortcuts")
+    yield from _shortcuts(facts, shortcuts)
+    yield html.element("h2", "Sizes and modes")
+    yield from _sizes(facts)
+    yield html.element("h2", "Blank images")
+    yield from _blank(facts)
+    yield html.element("h2", "Some images of each class")
+    yield from _strips(facts, np.random.default_rng(seed))
+
+
+def _counts(facts: DataFacts) -> str:
+    counts = facts.counts.set_index(["class", "split"])
+    splits = list(dict.fromkeys(facts.counts["split"]))
+    rows = [
+        html.row(name, [_images_and_patients(counts.loc[(name, split)]) for split in splits])
+        for name in facts.classes
+    ]
+    whole = facts.counts.groupby("split")["images"].sum()
+    rows.append(html.row("all", [many(whole[split], "image", "images") for split in splits]))
+    caption = "Images of each class and split, and the patients that they are of"
+    return html.table(caption, ["class", *splits], rows)
+
+
+def _images_and_patients(row: pd.Series) -> str:
+    return f"{row['images']:,} of {many(row['patients'], 'patient', 'patients')}"
+
+
+def _patients(facts: DataFacts) -> Iterator[str]:
+    table = facts.patients
+    if facts.unknown:
+        unknown = many(facts.unknown, "image is", "images are")
+        yield f"{unknown} of an unknown patient, each counted as a patient of its own"
+    if len(table):
+        yield f"{many(len(table), 'known patient', 'known patients')}, images: " + middle(
+            table["images"]
+        )
+        several = int(table["labels"].str.contains("|", regex=False).sum())
+        yield f"{many(several, 'patient has', 'patients have')} images of more than one class"
+        shared = int(table["splits"].str.contains("|", regex=False).sum())
+        yield f"{many(shared, 'patient is', 'patients are')} in more than one split"
+
+
+def _copies(facts: DataFacts) -> Iterator[str]:
+    pairs = facts.copies
+    if pairs.empty:
+        yield html.element("p", f"No image is a copy of another. {_HOW_COPIES}")
+        return
+    groups, exact = pairs["group"].nunique(), int((pairs["kind"] == "identical").sum())
+    yield html.element(
+        "p",
+        f"{many(len(pairs) + groups, 'image stands', 'images stand')} in "
+        f"{many(groups, 'group', 'groups')} of copies; {len(crossing(pairs, 'split'))} of the "
+        f"groups lie across splits, {len(crossing(pairs, 'label'))} under several labels, "
+        f"{len(_two_patients(pairs))} are of several known patients. Of the "
+        f"{many(len(pairs), 'pair', 'pairs')} that tie them together {exact} "
+        f"{'is' if exact == 1 else 'are'} identical in every pixel. {_HOW_COPIES}",
+    )
+    shown = _most_telling(pairs)
+    first = shown.head(SHOWN_PAIRS)
+    images = facts.images.pictures(first[["first", "second"]].to_numpy().ravel())
+    captions = [
+        (f"{place}a {each.first_label}, {each.first_split}",
+         f"{place}b {each.second_label}, {each.second_split}")
+        for place, each in enumerate(first.itertuples(), start=1)
+    ]  # fmt: skip
+    told = f"{len(first)} of {len(pairs)} pairs, those across labels and splits first"
+    figure = pictures.copies_sheet(images.reshape(-1, 2, *images.shape[1:]), captions, told)
+    yield html.picture(figure, told)
+    rows = [
+        html.row(
+            each.first_path,
+            [each.second_path, each.kind, each.bits, f"{each.alike:.2f}"]
+            + [_both(each, column) for column in ("label", "split", "patient")],
+        )
+        for each in shown.head(ROWS).itertuples()
+    ]
+    head = ["image", "copy", "kind", "bits", "alike", "label", "split", "patient"]
+    yield html.table(_first_of(len(rows), len(pairs), "pairs", "near_duplicates.csv"), head, rows)
+
+
+_HOW_COPIES = (
+    "Near copies are found by a perceptual hash of 64 bits and confirmed by how well their details "
+    "agree; images that were mirrored, turned or cut by more than a few per cent are not found. "
+    "Nothing is left out because of them: give the images of a group one patient, and they stay in "
+    "one split."
+)
+
+
+def _two_patients(pairs: pd.DataFrame) -> pd.DataFrame:
+    known = (pairs["first_patient"] != "") & (pairs["second_patient"] != "")
+    return crossing(pairs[known], "patient")
+
+
+def _most_telling(pairs: pd.DataFrame) -> pd.DataFrame:
+    differs = [pairs[f"first_{each}"] != pairs[f"second_{each}"] for each in ("label", "split")]
+    rank = 2 * differs[0].astype(int) + differs[1].astype(int)
+    return pairs.assign(rank=rank).sort_values(["rank", "alike"], ascending=False, kind="stable")
+
+
+def _both(pair: object, column: str) -> str:
+    first, second = (getattr(pair, f"{side}_{column}") for side in ("first", "second"))
+    return first if first == second else f"{first or 'unknown'}, {second or 'unknown'}"
+
+
+def _shortcuts(facts: DataFacts, table: pd.DataFrame) -> Iterator[str]:
+    if facts.shortcuts is None:
+        yield html.element("p", "Too few classes or patients to ask.")
+        return
+    same = [name for name, scores in facts.shortcuts.probabilities.items() if scores is None]
+    if table.empty:
+        yield html.element("p", f"The same in all images: {', '.join(same)}.")
+        return
+    yield html.element(
+        "p",
+        "Can the label be told from how an image was made, without looking at what it shows? 0.5 "
+        f"is chance; an interval above {CLEAR} says that there is a shortcut: a network could "
+        "learn the scanner instead of the disease, and fail where another scanner is used. File "
+        "size and border also follow what is in the picture, so look at the images before "
+        "believing it. A model is worth something where its own AUROC is well above this one.",
+    )
+    yield html.picture(
+        pictures.shortcut_scores(table, CLEAR),
+        "AUROC of a random forest that sees only what is named, with its 95 % interval",
+    )
+    rows = [
+        html.row(each.trace, [f"{each.auroc:.3f}", f"{each.low:.3f} to {each.high:.3f}"])
+        for each in table.itertuples()
+    ]
+    caption = f"On {many(len(facts.shortcuts.labels), 'image', 'images')}; intervals over patients"
+    if same:
+        caption += f"; the same in all images: {', '.join(same)}"
+    yield html.table(caption, ["what is seen", "AUROC", "95 % interval"], rows)
+
+
+def _sizes(facts: DataFacts) -> Iterator[str]:
+    sizes = facts.sizes
+    if len(sizes) > 1:
+        figure = pictures.image_sizes(sizes, facts.classes)
+        yield html.picture(figure, "Width against height of the files, by class")
+    rows = [
+        html.row(
+            f"{row['width']} x {row['height']} {row['mode']}",
+            [row["images"], *(row[name] for name in facts.classes)],
+        )
+        for row in sizes.head(ROWS).to_dict("records")
+    ]
+    caption = _first_of(len(rows), len(sizes), "sizes and modes", "sizes.csv")
+    yield html.table(caption, ["size and mode", "images", *facts.classes], rows)
+
+
+def _blank(facts: DataFacts) -> Iterator[str]:
+    if facts.blank.empty:
+        yield html.element("p", "None.")
+        return
+    rows = [
+        html.row(each.path, [each.label, each.split, f"{each.deviation:.4f}"])
+        for each in facts.blank.head(ROWS).itertuples()
+    ]
+    caption = _first_of(len(rows), len(facts.blank), "blank images", "blank.csv")
+    yield html.table(caption, ["image", "label", "split", "deviation (white is 1)"], rows)
+
+
+def _strips(facts: DataFacts, random: np.random.Generator) -> Iterator[str]:
+    if len(facts.classes) > STRIPS:
+        yield html.element("p", f"The first {STRIPS} of {len(facts.classes)} classes.")
+    train = (facts.images.frame["split"] == "train").to_numpy()
+    training = "training " if train.any() else ""
+    for place, name in enumerate(facts.classes[:STRIPS]):
+        there = np.flatnonzero((facts.images.labels == place) & (train | (not train.any())))
+        chosen = random.permutation(there)[:IN_A_STRIP]
+        if len(chosen):
+            figure = pictures.strip_of_images(facts.images.pictures(chosen), IN_A_STRIP)
+            yield html.picture(figure, f"{name}: {len(chosen)} of {len(there)} {training}images")
+
+
+def _first_of(shown: int, total: int, what: str, file: str) -> str:
+    if shown == total:
+        return f"All {what} ({file} has them as a table)" if total > 1 else f"In {file} as a table"
+    return f"The first {shown} of {total:,} {what}; all are in {file}"

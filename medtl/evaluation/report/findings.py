@@ -1,0 +1,125 @@
+"""What of a data set matters before training, in plain words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medtl.data.report.facts import DataFacts
+from medtl.data.report.shortcuts import ALL, Shortcuts
+from medtl.evaluation.intervals import mean_score
+
+CLEAR = 0.6  # AUROC; an interval above it says that a shortcut is there
+RESAMPLES = 1000
+NAMED = 3  # examples in a line
+NOTHING = (
+    "Nothing stands out: no copies of one image in two splits or under two labels, no patient in "
+    "two splits, no blank image"
+)
+
+
+def shortcut_table(shortcuts: Shortcuts | None, seed: int) -> pd.DataFrame:
+    """A row a trace that differs between images: `trace`, `auroc`, `low`, `high`.
+
+    The AUROC (of several classes the mean, each against the rest) has its 95 % bootstrap interval
+    over patients; the models that gave the scores are taken as they are.
+    """
+    rows = []
+    if shortcuts is not None:
+        for name, scores in shortcuts.probabilities.items():
+            if scores is not None:
+                score = mean_score(
+                    shortcuts.labels, [scores], shortcuts.groups, "auroc", seed, RESAMPLES
+                )
+                rows.append((name, score.value, score.low, score.high))
+    return pd.DataFrame(rows, columns=["trace", "auroc", "low", "high"])
+
+
+def findings(facts: DataFacts, shortcuts: pd.DataFrame) -> list[str]:
+    """A line for each thing to look at before training; none where nothing stands out.
+
+    `shortcuts` as `shortcut_table` gives it.
+    """
+    lines = [_copies(facts.copies, column, where) for column, where in _PLACES]
+    lines += [_shared(facts.patients), _blank(facts.blank), _shortcut(shortcuts)]
+    return [line for line in lines if line]
+
+
+def nothing_found(shortcuts: pd.DataFrame) -> str:
+    """What is said in place of findings."""
+    if shortcuts.empty:
+        return f"{NOTHING}. Traces of how the images were made could not be asked for a shortcut."
+    return f"{NOTHING}, no clear shortcut."
+
+
+def crossing(copies: pd.DataFrame, column: str) -> pd.DataFrame:
+    """For each group of copies that differ in `column`: a pair of two that do."""
+    pairs = copies[copies[f"first_{column}"] != copies[f"second_{column}"]]
+    return pairs.drop_duplicates("group")
+
+
+_PLACES = (
+    ("split", "in two splits: scores are flattered by what was seen in training"),
+    ("label", "under two labels: look which label is right"),
+)
+
+
+def _copies(copies: pd.DataFrame, column: str, where: str) -> str:
+    pairs = crossing(copies, column)
+    if pairs.empty:
+        return ""
+    named = (f"{each.first_path} and {each.second_path}" for each in pairs.itertuples())
+    count = many(len(pairs), "group", "groups")
+    near = int((pairs["kind"] == "near").sum())
+    kind = "nearly identical" if near == len(pairs) else "identical or nearly identical"
+    if near == 0:
+        kind = "identical"
+    return f"{count} of {kind} images {where} ({_some(list(named))})"
+
+
+def _shared(patients: pd.DataFrame) -> str:
+    names = patients.loc[patients["splits"].str.contains("|", regex=False), "patient"].tolist()
+    if not names:
+        return ""
+    return f"{many(len(names), 'patient is', 'patients are')} in two splits ({_some(names)})"
+
+
+def _blank(blank: pd.DataFrame) -> str:
+    paths = blank["path"].tolist()
+    if not paths:
+        return ""
+    return f"{many(len(paths), 'image is', 'images are')} blank ({_some(paths)})"
+
+
+def _shortcut(table: pd.DataFrame) -> str:
+    clear = table[table["low"] > CLEAR].sort_values("auroc", ascending=False)
+    if clear.empty:
+        return ""
+    told = [
+        f"{each.trace} {each.auroc:.2f} ({each.low:.2f} to {each.high:.2f})"
+        for each in clear.itertuples()
+        if each.trace != ALL
+    ]
+    best = clear.iloc[0]
+    single = f": {', '.join(told)}" if told else ""
+    return (
+        f"the label can be told without the picture, with an AUROC of {best['auroc']:.2f} "
+        f"({best['low']:.2f} to {best['high']:.2f}) from how the images were made{single}; a "
+        "network could learn the scanner instead of the disease"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def many(count: int, one: str, more: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {one if count == 1 else more}"
+
+
+def middle(values: pd.Series) -> str:
+    """The range and the median of counts, as words."""
+    if values.nunique() == 1:
+        return f"{values.iloc[0]} each"
+    return f"{values.min()} to {values.max()}, median {np.median(values):g}"
