@@ -14,15 +14,25 @@ from mlflow.models.model import ModelInfo
 from PIL import Image
 
 from medtl.data.dataset import Dataset, load
-from medtl.evaluation.calibration import calibrated, decide, fit_temperature, operating_points
+from medtl.data.seen import Seen, learned_from
+from medtl.evaluation.calibration import (
+    calibrated,
+    fit_temperature,
+    operating_points,
+    operating_points_at,
+)
 from medtl.evaluation.domain import DomainReference
 from medtl.evaluation.intervals import Measures, measure
+from medtl.evaluation.mapping import ClassMapping
+from medtl.jobs.explanation import Said, explain
 from medtl.settings import DataSettings, ModelSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, SplitFacts, model_card
+from medtl.tracking.gate import GateCases, Scores, Verdict
 from medtl.tracking.journal import log_fit, log_scores
 from medtl.tracking.models import log_model
-from medtl.tracking.registry import GateCases, Verdict, register_and_gate
+from medtl.tracking.promotion import log_verdict, promotion_run
+from medtl.tracking.registry import gate, register
 from medtl.training.feeds import PASS_BATCH
 from medtl.training.transfer import Trained, Transfer
 
@@ -35,7 +45,9 @@ class Scored:
 
     split: str
     probabilities: np.ndarray  # [N, K], calibrated
+    decisions: np.ndarray  # int [N], at the operating point
     measures: Measures
+    maps: str  # what the check of its heat maps says, or why there are none
 
     def summary(self) -> str:
         """The headline scores as lines for the console."""
@@ -43,6 +55,7 @@ class Scored:
         lines = [f"{self.split} scores   (95 % intervals over patients, {count} images)"]
         for name in HEADLINES:
             lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
+        lines.append(f"  {'heat maps':<20}{self.maps}")
         return "\n".join(lines)
 
 
@@ -63,19 +76,24 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     dataset, settings = transfer.dataset, transfer.settings
     log_fit(trained.fit)
     bundle = _bundle(transfer, trained)
-    scored = score(bundle, dataset, "test", settings.seed)
-    facts = CardFacts(bundle, split_facts(dataset), scored.measures.summary, dataset.notes)
+    scored = score(bundle, dataset, "test", settings.seed, ClassMapping.same(bundle.classes))
+    summary = scored.measures.summary
+    facts = CardFacts(bundle, split_facts(dataset), summary, dataset.notes, scored.maps)
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
-    model = log_model(bundle, example_image(dataset, int(dataset.splits["test"][0])))
+    model = log_model(bundle, example_images(dataset, int(dataset.splits["test"][0])))
     return Concluded(settings, dataset, bundle, facts, scored, model)
 
 
-def score(bundle: Bundle, dataset: Dataset, split: str, seed: int) -> Scored:
-    """Scores a split (or `all`) with a model, and logs metrics, pictures and tables."""
-    indices = np.arange(len(dataset.labels)) if split == "all" else dataset.splits[split]
+def score(bundle: Bundle, dataset: Dataset, split: str, seed: int, mapping: ClassMapping) -> Scored:
+    """Scores a split (or `all`) with a model, and logs metrics, pictures and tables.
+
+    `mapping` says what the labels of the data are among the model's classes.
+    """
+    indices = indices_of(dataset, split)
     logits = in_batches(bundle.scores, dataset, indices)
-    probabilities = calibrated(logits, bundle.temperature)
-    decisions = decide(probabilities, np.array(bundle.thresholds))
+    own = calibrated(logits, bundle.temperature)
+    probabilities = mapping.probabilities(own)
+    decisions = mapping.decisions(own, np.array(bundle.thresholds))
     measures = measure(
         dataset.labels[indices],
         probabilities,
@@ -84,40 +102,56 @@ def score(bundle: Bundle, dataset: Dataset, split: str, seed: int) -> Scored:
         seed,
         decisions=decisions,
     )
-    uncalibrated = calibrated(logits, 1.0)
+    uncalibrated = mapping.probabilities(calibrated(logits, 1.0))
     log_scores(dataset, split, indices, probabilities, uncalibrated, decisions, measures)
-    return Scored(split, probabilities, measures)
+    said = Said(indices, own, probabilities, decisions)
+    maps = explain(bundle, dataset, split, said, mapping, seed)
+    return Scored(split, probabilities, decisions, measures, maps)
+
+
+def indices_of(dataset: Dataset, split: str) -> np.ndarray:
+    """The samples of a split, or of `all`: int64 [n]."""
+    return np.arange(len(dataset.labels)) if split == "all" else dataset.splits[split]
 
 
 def registered(concluded: Concluded, model_name: str, confidence: float) -> Verdict:
-    """Registers the model as a new version of `model_name`, and lets the gate judge it."""
+    """Registers the model as a new version of `model_name`, and lets the gate judge it.
+
+    The verdict has a run of its own under the active one.
+    """
     dataset, settings = concluded.dataset, concluded.settings
-    return register_and_gate(
-        concluded.model,
-        concluded.facts,
-        model_name,
-        gate_cases(dataset, concluded.scored.probabilities),
-        partial(test_probabilities, dataset, settings, settings.seed),
-        confidence,
-        settings.seed,
-    )
+    scores = Scores(concluded.scored.probabilities, _seen_by(concluded.bundle, dataset))
+    cases, seed = gate_cases(dataset, scores), settings.seed
+    score_champion = partial(test_scores, dataset, settings, seed)
+    version = register(concluded.model, concluded.facts, model_name)
+    with promotion_run(model_name, confidence, seed):
+        verdict = gate(model_name, version, cases, score_champion, confidence, seed)
+        log_verdict(model_name, verdict)
+    return verdict
 
 
-def gate_cases(dataset: Dataset, probabilities: np.ndarray) -> GateCases:
-    """The test cases on which the gate compares, with the challenger's probabilities."""
+def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:
+    """The test cases on which the gate compares, with the challenger's scores."""
     test = dataset.splits["test"]
-    return GateCases(dataset.labels[test], dataset.patients[test], dataset.classes, probabilities)
+    labels, patients = dataset.labels[test], dataset.patients[test]
+    return GateCases(labels, patients, dataset.classes, challenger, dataset.modalities)
 
 
-def test_probabilities(
-    dataset: Dataset, settings: DataSettings, seed: int, bundle: Bundle
-) -> np.ndarray:
-    """Calibrated probabilities [N_test, K] of any model of the same classes, at its own size."""
+def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Bundle) -> Scores:
+    """What any model of the same classes says of the test cases, at its own image size."""
+    seen = _seen_by(bundle, dataset)
     size = bundle.preprocessing.image_size
     if size != dataset.pixels.array.shape[-1]:
-        dataset = load(settings.data, size, seed, settings.duplicates, settings.unreadable)
+        dataset = load(settings.data, size, seed, settings.reading)
     logits = in_batches(bundle.scores, dataset, dataset.splits["test"])
-    return calibrated(logits, bundle.temperature)
+    return Scores(calibrated(logits, bundle.temperature), seen)
+
+
+def _seen_by(bundle: Bundle, dataset: Dataset) -> np.ndarray | None:
+    """Which test cases (bool [N_test]) a model has learned from; None where it has no record."""
+    if bundle.seen is None:
+        return None
+    return learned_from(bundle.seen, dataset, dataset.splits["test"])
 
 
 def in_batches(
@@ -131,9 +165,14 @@ def in_batches(
     return np.concatenate(parts)
 
 
-def example_image(dataset: Dataset, index: int) -> bytes:
-    """One image as a PNG file of the size that the network sees: the model's input example."""
-    image = dataset.images(np.array([index]))[0]
+def example_images(dataset: Dataset, index: int) -> list[bytes]:
+    """The images of one sample as PNG files of the size that the network sees."""
+    images = dataset.images(np.array([index]))
+    return [_png(image) for image in (images[0] if dataset.modalities else images)]
+
+
+def _png(image: np.ndarray) -> bytes:
+    """Pixels [C, S, S] as a PNG file of 8 bits."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
@@ -164,6 +203,12 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
     valid_labels = dataset.labels[dataset.splits["valid"]]
     temperature = fit_temperature(trained.fit.valid_logits, valid_labels)
     valid_probabilities = calibrated(trained.fit.valid_logits, temperature)
+    sensitivity = transfer.settings.sensitivity
+    thresholds = (
+        operating_points_at(valid_labels, valid_probabilities, sensitivity)
+        if sensitivity
+        else operating_points(valid_labels, valid_probabilities)
+    )
     bundle = Bundle(
         architecture=backbone.architecture,
         classes=dataset.classes,
@@ -172,10 +217,14 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         cutoff=trained.cut.point.name,
         data=dataset.name,
         fingerprint=dataset.fingerprint,
+        modalities=dataset.modalities,
+        missing=transfer.settings.missing,
         temperature=temperature,
-        thresholds=tuple(operating_points(valid_labels, valid_probabilities).tolist()),
+        thresholds=tuple(thresholds.tolist()),
+        sensitivity=sensitivity,
         network=trained.network.eval(),
         tail=trained.tail,
+        seen=None if transfer.seen_before is None else (*transfer.seen_before, Seen.of(dataset)),
     )
     train_features, valid_features = (
         in_batches(bundle.features, dataset, dataset.splits[split]) for split in ("train", "valid")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import mlflow
 
-from medtl.jobs.conclude import score
+from medtl.data.left_out import without
+from medtl.jobs.conclude import indices_of, score
+from medtl.jobs.domain import check_sources, measure_domain
+from medtl.jobs.sites import class_mapping, note_seen, set_beside
+from medtl.jobs.subgroups import compare_subgroups, grouped_by
 from medtl.jobs.subject import chosen_model, images_for
 from medtl.settings import EvaluateSettings
 from medtl.tracking.journal import log_data
@@ -14,8 +18,14 @@ from medtl.tracking.runs import name_run, tracked_run
 def evaluate(settings: EvaluateSettings) -> None:
     """Scores a model and logs metrics with intervals, pictures and tables."""
     with tracked_run("evaluate", settings):
+        check_sources(settings.sources)
         uri, bundle = chosen_model(settings)
         dataset = images_for(settings, uri, bundle, bundle.image_size)
+        external = dataset.fingerprint != bundle.fingerprint
+        mapping = class_mapping(uri, bundle, dataset, settings.classes_of_labels)
+        dataset = without(dataset, mapping.dropped)
+        indices = indices_of(dataset, settings.split)
+        grouped = grouped_by(dataset, indices, settings.subgroup_columns)
         mlflow.set_tags(
             {
                 "medtl.architecture": bundle.architecture,
@@ -27,6 +37,12 @@ def evaluate(settings: EvaluateSettings) -> None:
         )
         name_run(f"{dataset.name} {settings.split}")
         log_data(dataset)
-        scored = score(bundle, dataset, settings.split, settings.seed)
-    print(f"{uri} on {dataset.name}")
-    print(scored.summary())
+        scored = score(bundle, dataset, settings.split, settings.seed, mapping)
+        lines = [f"{uri} on {dataset.name}", scored.summary()]
+        if grouped:
+            lines += compare_subgroups(dataset, indices, grouped, scored, settings.seed)
+        lines += measure_domain(bundle, dataset, indices, settings)
+        if external:
+            note_seen(bundle, dataset, indices)
+            lines += set_beside(uri, bundle, dataset, scored, mapping)
+    print("\n".join(lines))

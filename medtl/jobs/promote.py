@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import mlflow
+import dataclasses
+from functools import partial
 
 from medtl.data.dataset import load
+from medtl.data.reading import Reading
 from medtl.errors import MedtlError
-from medtl.jobs.conclude import gate_cases, test_probabilities
+from medtl.jobs.conclude import gate_cases, test_scores
 from medtl.jobs.names import registered_name
 from medtl.settings import DataSettings, PromoteSettings
 from medtl.tracking.gate import Verdict
 from medtl.tracking.models import load_bundle
 from medtl.tracking.origin import training_settings
+from medtl.tracking.promotion import log_verdict
 from medtl.tracking.registry import gate, newest_version, promote_version, rollback
 from medtl.tracking.runs import tracked_run
 
@@ -26,9 +29,7 @@ def promote(settings: PromoteSettings) -> None:
             verdict = promote_version(name, settings.version)
         else:
             verdict = _judged(name, settings)
-        mlflow.set_tags({"medtl.version": verdict.version, "medtl.champion": verdict.champion})
-        mlflow.log_dict(verdict.record(name), "verdict.json")
-        mlflow.set_tag("mlflow.note.content", f"{name}: {verdict.reason}")
+        log_verdict(name, verdict)
     print(f"{name}: {verdict.reason}")
 
 
@@ -39,18 +40,13 @@ def _judged(name: str, settings: PromoteSettings) -> Verdict:
     bundle = load_bundle(uri)
     made = training_settings(uri)
     seed = int(made["seed"])
-    data = DataSettings(str(made["data"]), str(made["duplicates"]), str(made["unreadable"]))
-    dataset = load(
-        data.data, bundle.preprocessing.image_size, seed, data.duplicates, data.unreadable
-    )
+    data = DataSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
+    dataset = load(data.data, bundle.preprocessing.image_size, seed, data.reading)
     if dataset.fingerprint != bundle.fingerprint:
         raise MedtlError(
             f"{data.data} has changed since version {version} of {name} was trained on it, so its "
             "test cases are not the same; train anew, or promote a version by hand"
         )
-    cases = gate_cases(dataset, test_probabilities(dataset, data, seed, bundle))
-
-    def score_champion(champion):
-        return test_probabilities(dataset, data, seed, champion)
-
-    return gate(name, version, cases, score_champion, settings.confidence, settings.seed)
+    score = partial(test_scores, dataset, data, seed)
+    cases = gate_cases(dataset, score(bundle))
+    return gate(name, version, cases, score, settings.confidence, settings.seed)

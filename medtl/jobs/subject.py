@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medtl.data.dataset import Dataset, load
+from medtl.data.reading import Reading
 from medtl.errors import MedtlError
 from medtl.jobs.names import registered_name
 from medtl.settings import EvaluateSettings, PerturbSettings
@@ -38,23 +39,28 @@ def images_for(settings: About, uri: str, bundle: Bundle, image_size: int) -> Da
     """The data asked for, or the very data and split that the model was trained on.
 
     Raises:
-        MedtlError: the data has changed since, or has other classes than the model.
+        MedtlError: the data has changed since, or has other modalities than the model.
     """
     if settings.data:
-        dataset = load(
-            settings.data, image_size, settings.seed, settings.duplicates, settings.unreadable
-        )
+        dataset = load(settings.data, image_size, settings.seed, settings.reading)
     else:
         made = training_settings(uri)
         data, seed = str(made["data"]), int(made["seed"])
-        dataset = load(data, image_size, seed, str(made["duplicates"]), str(made["unreadable"]))
+        dataset = load(data, image_size, seed, Reading.of(made))
         if dataset.fingerprint != bundle.fingerprint:
             raise MedtlError(
                 f"{data} is not what {uri} was trained on (fingerprint {dataset.fingerprint}, "
                 f"then {bundle.fingerprint}): its images, labels or splits have changed; "
                 f"give data={data} to evaluate on it as it is now"
             )
-    check_classes(uri, bundle, dataset)
+    if dataset.modalities != bundle.modalities:
+        takes, has = (
+            f"cases of {', '.join(each.modalities)}" if each.modalities else "single images"
+            for each in (bundle, dataset)
+        )
+        raise MedtlError(
+            f"{uri} takes {takes}, and {dataset.name} has {has}: they must be the same"
+        )
     return dataset
 
 

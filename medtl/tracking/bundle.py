@@ -15,10 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from medtl.data.seen import Seen
 from medtl.errors import MedtlError
 from medtl.evaluation.calibration import calibrated, decide
 from medtl.evaluation.domain import DomainReference
 from medtl.evaluation.explain import grad_cam, heatmap_png
+from medtl.evaluation.places import side_by_side
 from medtl.evaluation.viewpoint import explanation_cut
 from medtl.networks.architectures import build
 from medtl.networks.cut import Cut, cut
@@ -35,6 +37,7 @@ SETTINGS_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 DOMAIN_FILE = "domain.safetensors"
 TAIL_FILE = "tail.skops"
+SEEN_FILE = "seen.json"
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,30 @@ class Bundle:
     temperature: float
     thresholds: tuple[float, ...]  # one a class, as `medtl.evaluation.calibration.decide` has them
     network: nn.Module = field(repr=False)
+    sensitivity: float = 0.0  # asked of the thresholds; 0 where they are Youden's
+    modalities: tuple[str, ...] = ()  # of cases; none where a sample is one image
+    missing: str = "refuse"  # or mask: cases without the image of a modality are answered
     domain: DomainReference | None = field(default=None, repr=False)
     tail: Tail | None = field(default=None, repr=False)  # a hybrid's, which answers for the suffix
+    # what it learned from, its backbone's training here included; None where that is not known
+    seen: tuple[Seen, ...] | None = field(default=None, repr=False)
 
     @property
     def image_size(self) -> int:
         """Side S of the square input in pixels."""
         return self.preprocessing.image_size
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one grey sample, as `answer` takes it: (1, S, S), of a case (M, 1, S, S)."""
+        cases = (len(self.modalities),) if self.modalities else ()
+        return (*cases, 1, self.image_size, self.image_size)
+
     def answer(self, images: np.ndarray) -> Answers:
-        """Probabilities and decisions for stored pixels [B, 1 or 3, S, S], uint8 or uint16."""
+        """Probabilities and decisions for stored pixels [B, 1 or 3, S, S], uint8 or uint16.
+
+        Of cases [B, M, 1 or 3, S, S]; an image that is missing is all 0.
+        """
         logits, features = self._forward(images)
         probabilities = calibrated(logits, self.temperature)
         return Answers(
@@ -94,16 +111,19 @@ class Bundle:
     def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
         """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
 
+        The images of a case lie side by side.
+
         Raises:
             MedtlError: the model is a hybrid, or its network has no map at this image size.
         """
         if self.tail is not None:
             raise MedtlError("a hybrid has no gradient to draw a heat map from; leave explain off")
         heats = grad_cam(self._explained, self._prepared(images), torch.from_numpy(classes))
-        return [heatmap_png(image, heat) for image, heat in zip(images, heats, strict=True)]
+        shown = side_by_side(images)
+        return [heatmap_png(image, heat) for image, heat in zip(shown, heats, strict=True)]
 
     def save(self, folder: Path) -> None:
-        """Writes weights and domain reference as safetensors, and all else as JSON."""
+        """Writes weights and domain reference as safetensors, a hybrid's tail, all else as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self.network.state_dict()
         weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
@@ -112,10 +132,13 @@ class Bundle:
             save_file(self.domain.tensors(), folder / DOMAIN_FILE)
         if self.tail is not None:
             self.tail.save(folder / TAIL_FILE)
+        if self.seen is not None:
+            records = [each.record() for each in self.seen]
+            (folder / SEEN_FILE).write_text(json.dumps(records) + "\n", "utf-8")
         settings = {
             each.name: getattr(self, each.name)
             for each in dataclasses.fields(self)
-            if each.name not in ("network", "domain", "tail")
+            if each.name not in ("network", "domain", "tail", "seen")
         }
         settings |= {"format": FORMAT, "preprocessing": dataclasses.asdict(self.preprocessing)}
         (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
@@ -133,15 +156,17 @@ class Bundle:
                 raise MedtlError(f"{folder} was written by another version of medtl: use that one")
             preprocessing = Preprocessing(**_tuples(settings.pop("preprocessing")))
             classes, side = len(settings["classes"]), preprocessing.image_size
-            network = build(settings["architecture"], classes, side, seed=0)
+            images = max(1, len(settings.get("modalities", ())))
+            network = build(settings["architecture"], classes, side, seed=0, modalities=images)
             network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-            domain, tail = folder / DOMAIN_FILE, folder / TAIL_FILE
+            domain, tail, seen = (folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE))
             return cls(
                 **_tuples(settings),
                 preprocessing=preprocessing,
                 network=network.eval(),
                 domain=DomainReference.of_tensors(load_file(domain)) if domain.exists() else None,
                 tail=_tail(tail) if tail.exists() else None,
+                seen=_seen(seen) if seen.exists() else None,
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -182,6 +207,10 @@ def _tail(file: Path) -> Tail:
     from medtl.training.tails import Tail
 
     return Tail.load(file)
+
+
+def _seen(file: Path) -> tuple[Seen, ...]:
+    return tuple(Seen.of_record(each) for each in json.loads(file.read_text("utf-8")))
 
 
 def _tuples(settings: dict[str, object]) -> dict[str, object]:

@@ -50,6 +50,7 @@ class CardFacts:
     splits: tuple[SplitFacts, ...]
     scores: Mapping[str, Interval]  # metric (`auroc`, ...) on the test split, to its 95 % interval
     notes: tuple[str, ...] = ()  # what was found and done while the data was read
+    maps: str = ""  # what the check of its heat maps says, or why there are none
 
 
 def model_card(facts: CardFacts, model_name: str) -> str:
@@ -102,10 +103,16 @@ def _data(facts: CardFacts) -> str:
     ]
     table = _table(["split", "images", "patients", *classes], rows)
     notes = "".join(f"\n- {note}" for note in facts.notes)
+    record = (
+        " The model carries hashes of the images and patients that it learned from, so that no "
+        "gate compares it on them."
+        if facts.bundle.seen
+        else ""
+    )
     return (
         f"## Data\n\n`{facts.bundle.data}`, fingerprint `{facts.bundle.fingerprint}`. No patient "
         "that the data name is in two splits. The validation split chose everything; the test "
-        f"split was scored once.\n\n{table}" + (f"\n{notes}" if notes else "")
+        f"split was scored once.{record}\n\n{table}" + (f"\n{notes}" if notes else "")
     )
 
 
@@ -137,8 +144,27 @@ def _operating_point(bundle: Bundle) -> str:
     )
     return (
         f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable class. "
-        "Each threshold was chosen on the validation split, where sensitivity + specificity for "
-        f"its class is highest.\n\n{table}"
+        f"{_chosen(bundle)}\n\n{table}"
+    )
+
+
+def _chosen(bundle: Bundle) -> str:
+    """How the thresholds were chosen."""
+    if not bundle.sensitivity:
+        return (
+            "Each threshold was chosen on the validation split, where sensitivity + specificity "
+            "for its class is highest."
+        )
+    demanded = f"{100 * bundle.sensitivity:g} %"
+    if len(bundle.classes) == 2:
+        return (
+            f"The threshold is the highest that finds at least {demanded} of the images of "
+            f"`{bundle.classes[-1]}` in the validation split."
+        )
+    return (
+        f"The threshold of a class is the highest that at least {demanded} of its images in the "
+        "validation split reach. Where an image reaches those of several classes it is called one "
+        "of them, so the sensitivity of `decision` can be lower."
     )
 
 
@@ -168,7 +194,8 @@ def _limits(facts: CardFacts) -> str:
         "protocols were not tested.",
         "`in_domain` is true for about 99 of 100 images like these; true does not mean right, and "
         "false means that the answer should not be used.",
-        "A heat map shows where the network looked, not that what it saw there is the finding.",
+        "A heat map shows where the network looked, not that what it saw there is the finding."
+        + (f" Checked: {facts.maps}." if facts.maps else ""),
     ]
     test = next((split for split in facts.splits if split.name == "test"), None)
     if test is not None and test.patients < 100:

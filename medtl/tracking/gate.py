@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medtl.evaluation.intervals import Difference, paired_difference
+from medtl.evaluation.intervals import Difference, Interval, mean_score, paired_difference
+
+# Where cases had to be left out, fewer than these say nothing of what all of them would have said.
+FEWEST_CASES = 20
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of N test cases, and which of them it has learned from."""
+
+    probabilities: np.ndarray  # [N, K], calibrated
+    seen: np.ndarray | None  # bool [N]; None where the model has no record of its training
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,19 @@ class GateCases:
     labels: np.ndarray  # int [N], index into classes
     patients: np.ndarray  # [N], any codes
     classes: tuple[str, ...]
-    probabilities: np.ndarray  # [N, K], the challenger's
+    challenger: Scores
+    modalities: tuple[str, ...] = ()  # of cases of several images
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What two versions came to on the same cases."""
+
+    cases: int
+    left_out: int  # cases that one of them has learned from
+    challenger_auroc: Interval
+    champion_auroc: Interval
+    difference: Difference  # challenger less champion
 
 
 @dataclass(frozen=True)
@@ -27,7 +50,8 @@ class Verdict:
     version: int
     champion: int
     reason: str
-    difference: Difference | None = None  # challenger less champion; None where none was measured
+    before: int | None = None  # the champion before
+    contest: Contest | None = None  # None where nothing was measured
 
     @property
     def promoted(self) -> bool:
@@ -35,51 +59,106 @@ class Verdict:
         return self.version == self.champion
 
     def record(self, model_name: str) -> dict[str, object]:
-        """The verdict as JSON holds it."""
-        return {"model_name": model_name, "promoted": self.promoted, **dataclasses.asdict(self)}
+        """The verdict as JSON holds it; what was not measured is null."""
+        facts = dataclasses.asdict(self)
+        contest = facts.pop("contest") or {each.name: None for each in dataclasses.fields(Contest)}
+        return {"model_name": model_name, "promoted": self.promoted, **facts, **contest}
 
 
 def compared(
     version: int,
     champion: int,
     cases: GateCases,
-    champion_probabilities: np.ndarray,
+    champion_scores: Scores,
     confidence: float,
     seed: int,
 ) -> Verdict:
     """The verdict of a paired bootstrap over patients (`paired_difference`) on AUROC.
 
-    The challenger takes over when its AUROC is higher, and is higher in at least the share
-    `confidence` of resamples. That rule is ours.
+    Cases that one of the two has learned from are left out. The challenger takes over when its
+    AUROC is higher, and is higher in at least the share `confidence` of resamples. That rule is
+    ours. Where cases were left out and fewer than 20, or not all classes, remain, the champion
+    stays.
 
     Args:
         version: the challenger.
         champion: the champion before the gate.
         cases: the challenger's test cases and its scores.
-        champion_probabilities: [N, K], the champion's on those same cases, in order.
+        champion_scores: the champion's on those same cases, in order.
         confidence: 0.5 to 1.
         seed: of the bootstrap.
     """
-    difference = paired_difference(
-        cases.labels, champion_probabilities, cases.probabilities, cases.patients, "auroc", seed
+    fair = ~(_seen(cases.challenger) | _seen(champion_scores))
+    lack = _lack(cases, fair)
+    if lack:
+        return Verdict(version, champion, _too_few(version, champion, lack), champion)
+    labels, patients = cases.labels[fair], cases.patients[fair]
+    of_champion = champion_scores.probabilities[fair]
+    of_challenger = cases.challenger.probabilities[fair]
+    difference = paired_difference(labels, of_champion, of_challenger, patients, "auroc", seed)
+    contest = Contest(
+        cases=len(labels),
+        left_out=int((~fair).sum()),
+        challenger_auroc=mean_score(labels, [of_challenger], patients, "auroc", seed),
+        champion_auroc=mean_score(labels, [of_champion], patients, "auroc", seed),
+        difference=difference,
     )
     better = difference.value > 0 and difference.confidence >= confidence
+    left_out = f" ({contest.left_out} that one has learned from left out)"
     reason = (
         f"version {version} {'takes over from' if better else 'does not take over from'} "
         f"version {champion}: AUROC {difference.value:+.4f} "
-        f"({difference.low:+.4f} to {difference.high:+.4f}) on the same {len(cases.labels)} cases, "
+        f"({difference.low:+.4f} to {difference.high:+.4f}) on the same {contest.cases} cases"
+        f"{left_out if contest.left_out else ''}, "
         f"higher with confidence {difference.confidence:.3f} where {confidence:.3f} is asked"
+        f"{_unchecked({version: cases.challenger, champion: champion_scores})}"
     )
-    return Verdict(version, version if better else champion, reason, difference)
+    return Verdict(version, version if better else champion, reason, champion, contest)
 
 
 def not_compared(
-    version: int, champion: int, classes: tuple[str, ...], champion_classes: tuple[str, ...]
+    version: int, champion: int, what: str, own: tuple[str, ...], of_champion: tuple[str, ...]
 ) -> Verdict:
-    """The verdict where the two tell different classes apart: the champion stays."""
+    """The verdict where the two are of different `what`, classes or modalities: no change."""
     reason = (
-        f"version {version} ({', '.join(classes)}) is not compared with the champion, "
-        f"version {champion} ({', '.join(champion_classes)}), because their classes differ; "
-        "give these classes a model_name of their own"
+        f"version {version} ({', '.join(own) or 'single images'}) is not compared with the "
+        f"champion, version {champion} ({', '.join(of_champion) or 'single images'}), because "
+        f"their {what} differ; give these {what} a model_name of their own"
     )
-    return Verdict(version, champion, reason)
+    return Verdict(version, champion, reason, champion)
+
+
+def _seen(scores: Scores) -> np.ndarray:
+    """Which cases (bool [N]) the model is known to have learned from."""
+    return np.zeros(len(scores.probabilities), bool) if scores.seen is None else scores.seen
+
+
+def _lack(cases: GateCases, fair: np.ndarray) -> str:
+    """Why the cases that are left are too few; '' where they are enough, or none was left out."""
+    left = int(fair.sum())
+    if left == len(fair):
+        return ""
+    gone = sorted(set(cases.labels.tolist()) - set(cases.labels[fair].tolist()))
+    if left >= FEWEST_CASES and not gone:
+        return ""
+    without = f", none of {', '.join(cases.classes[label] for label in gone)}" if gone else ""
+    return f"of {len(fair)} test cases one has learned from all but {left}{without}"
+
+
+def _too_few(version: int, champion: int, lack: str) -> str:
+    return (
+        f"version {version} is not compared with the champion, version {champion}: {lack}, and "
+        f"at least {FEWEST_CASES}, of all classes, are needed; test on cases that neither knows, "
+        "or promote a version by hand"
+    )
+
+
+def _unchecked(each: dict[int, Scores]) -> str:
+    """What could not be checked, as the end of a line."""
+    without = [str(version) for version, scores in each.items() if scores.seen is None]
+    if not without:
+        return ""
+    return (
+        f"; whether version {' and version '.join(without)} learned from any of them could not be "
+        "checked, it has no record of its training"
+    )

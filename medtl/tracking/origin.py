@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import mlflow
+import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from medtl.errors import MedtlError
 
 SETTINGS_FILE = "settings.json"
+PREDICTIONS = "evaluation/test/predictions.csv"
 
 
 def training_settings(uri: str) -> dict[str, object]:
@@ -26,4 +28,23 @@ def training_settings(uri: str) -> dict[str, object]:
         raise MedtlError(
             f"the settings that {uri} was trained with cannot be read "
             f"({' '.join(str(error).split())[:200]}); say which data with data="
+        ) from error
+
+
+def test_predictions(uri: str) -> pd.DataFrame:
+    """What the model at this MLflow URI said of its own test split: a row a case, all as text.
+
+    Columns `label`, `patient` ('' where unknown), `decision` and a `probability_CLASS` each.
+
+    Raises:
+        MedtlError: the model's run is gone, or was not made by this project.
+    """
+    try:
+        run_id = mlflow.models.get_model_info(uri).run_id
+        file = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{PREDICTIONS}")
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (MlflowException, OSError, ValueError) as error:
+        raise MedtlError(
+            f"the predictions of {uri} on its own test split cannot be read "
+            f"({' '.join(str(error).split())[:200]})"
         ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import ModelInfo
@@ -13,28 +12,15 @@ from mlflow.tracking import MlflowClient
 from medtl.errors import MedtlError, ParameterError
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, model_card, version_tags
-from medtl.tracking.gate import GateCases, Verdict, compared, not_compared
+from medtl.tracking.gate import GateCases, Scores, Verdict, compared, not_compared
 from medtl.tracking.models import load_bundle
+from medtl.tracking.turns import turn
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 GATE_TAG = "medtl.gate"  # on a version: what the gate, or a hand, last said about it
 REIGNS_TAG = "medtl.champions"  # on a registered model: its champions in order, the last reigns
 REIGNS_KEPT = 100
-
-
-def register_and_gate(
-    model: ModelInfo,
-    facts: CardFacts,
-    model_name: str,
-    cases: GateCases,
-    score_champion: Callable[[Bundle], np.ndarray],
-    confidence: float,
-    seed: int,
-) -> Verdict:
-    """Registers a logged model as a new version of `model_name` and lets the gate judge it."""
-    version = register(model, facts, model_name)
-    return gate(model_name, version, cases, score_champion, confidence, seed)
 
 
 def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
@@ -66,19 +52,20 @@ def gate(
     model_name: str,
     version: int,
     cases: GateCases,
-    score_champion: Callable[[Bundle], np.ndarray],
+    score_champion: Callable[[Bundle], Scores],
     confidence: float,
     seed: int,
 ) -> Verdict:
     """Makes `version` the champion when it is better or first; else it is the challenger.
 
-    A champion of other classes is not compared, and all stays as it is.
+    A champion of other classes or modalities is not compared, nor is one on cases that one of the
+    two has learned from; where nothing is compared, all stays as it is.
 
     Args:
         model_name: the registered model.
         version: the version to judge; it stays registered whatever the verdict.
         cases: its test cases and its scores on them.
-        score_champion: gives a champion's probabilities [N, K] on those same cases, in order.
+        score_champion: gives a champion's scores on those same cases, in order.
         confidence: what `medtl.tracking.gate.compared` asks of it.
         seed: of the bootstrap.
 
@@ -90,15 +77,16 @@ def gate(
     while True:
         champion = _champion(_registered(client, model_name))
         verdict = _judged(model_name, version, champion, cases, score_champion, confidence, seed)
-        # Another search may have ended, and crowned its own, while this one was comparing.
-        if _champion(_registered(client, model_name)) == champion:
-            break
-    if verdict.champion != champion:
-        _crown(client, model_name, version)
-    elif verdict.difference is not None:
-        client.set_registered_model_alias(model_name, CHALLENGER, str(version))
-    client.set_model_version_tag(model_name, str(version), GATE_TAG, verdict.reason)
-    return verdict
+        with turn():
+            # Another search may have ended, and crowned its own, while this one was comparing.
+            if _champion(_registered(client, model_name)) != champion:
+                continue
+            if verdict.champion != champion:
+                _crown(client, model_name, version)
+            elif verdict.contest is not None:
+                client.set_registered_model_alias(model_name, CHALLENGER, str(version))
+        client.set_model_version_tag(model_name, str(version), GATE_TAG, verdict.reason)
+        return verdict
 
 
 def promote_version(model_name: str, version: int) -> Verdict:
@@ -108,17 +96,19 @@ def promote_version(model_name: str, version: int) -> Verdict:
         ParameterError: there is no such registered model, or no such version of it.
     """
     client = MlflowClient()
-    champion = _champion(_registered(client, model_name))
+    _registered(client, model_name)
     existing = _versions(client, model_name)
     if version not in existing:
         raise ParameterError("version", version, f"one of {', '.join(map(str, existing))}")
-    if champion == version:
-        return Verdict(version, version, f"version {version} is the champion already")
-    _crown(client, model_name, version)
+    with turn():
+        champion = _champion(_registered(client, model_name))
+        if champion == version:
+            return _already(version)
+        _crown(client, model_name, version)
     before = "there was none before" if champion is None else f"before it was version {champion}"
     reason = f"version {version} was made champion by hand; {before}"
     client.set_model_version_tag(model_name, str(version), GATE_TAG, reason)
-    return Verdict(version, version, reason)
+    return Verdict(version, version, reason, champion)
 
 
 def rollback(model_name: str) -> Verdict:
@@ -129,22 +119,24 @@ def rollback(model_name: str) -> Verdict:
         MedtlError: there is no previous champion.
     """
     client = MlflowClient()
-    model = _registered(client, model_name)
-    champion, reigns = _champion(model), _reigns(model)
-    if champion in reigns:
-        reigns = reigns[: len(reigns) - 1 - reigns[::-1].index(champion)]
-    existing = _versions(client, model_name)
-    reigns = [version for version in reigns if version in existing and version != champion]
-    if not reigns:
-        raise MedtlError(
-            f"{model_name} has no previous champion to go back to; promote a version by hand, "
-            f"one of {', '.join(map(str, existing))}"
-        )
-    client.set_registered_model_alias(model_name, CHAMPION, str(reigns[-1]))
-    _remember(client, model_name, reigns)
+    _registered(client, model_name)
+    with turn():
+        model = _registered(client, model_name)
+        champion, reigns = _champion(model), _reigns(model)
+        if champion in reigns:
+            reigns = reigns[: len(reigns) - 1 - reigns[::-1].index(champion)]
+        existing = _versions(client, model_name)
+        reigns = [version for version in reigns if version in existing and version != champion]
+        if not reigns:
+            raise MedtlError(
+                f"{model_name} has no previous champion to go back to; promote a version by hand, "
+                f"one of {', '.join(map(str, existing))}"
+            )
+        client.set_registered_model_alias(model_name, CHAMPION, str(reigns[-1]))
+        _remember(client, model_name, reigns)
     reason = f"version {reigns[-1]} is the champion again, in place of version {champion}"
     client.set_model_version_tag(model_name, str(reigns[-1]), GATE_TAG, reason)
-    return Verdict(reigns[-1], reigns[-1], reason)
+    return Verdict(reigns[-1], reigns[-1], reason, champion)
 
 
 def champion_version(model_name: str) -> int | None:
@@ -176,18 +168,24 @@ def _judged(
     version: int,
     champion: int | None,
     cases: GateCases,
-    score_champion: Callable[[Bundle], np.ndarray],
+    score_champion: Callable[[Bundle], Scores],
     confidence: float,
     seed: int,
 ) -> Verdict:
     if champion is None:
         return Verdict(version, version, f"version {version} is the first champion")
     if champion == version:
-        return Verdict(version, version, f"version {version} is the champion already")
+        return _already(version)
     bundle = load_bundle(f"models:/{model_name}/{champion}")
-    if bundle.classes != cases.classes:
-        return not_compared(version, champion, cases.classes, bundle.classes)
+    for what in ("classes", "modalities"):
+        own, of_champion = getattr(cases, what), getattr(bundle, what)
+        if own != of_champion:
+            return not_compared(version, champion, what, own, of_champion)
     return compared(version, champion, cases, score_champion(bundle), confidence, seed)
+
+
+def _already(version: int) -> Verdict:
+    return Verdict(version, version, f"version {version} is the champion already", version)
 
 
 def _registered(client: MlflowClient, model_name: str) -> RegisteredModel:

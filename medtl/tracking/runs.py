@@ -108,14 +108,18 @@ def close_cut_off_run(run_id: str | None, successor: str) -> None:
 
 
 def embedded_storage() -> str:
-    """The Optuna storage that lies beside the tracking store, so that both are kept or lost.
+    """The Optuna storage that lies beside the tracking store, so that both are kept or lost."""
+    return f"sqlite:///{store_folder() / 'optuna.db'}"
 
-    With a tracking server there is no beside: it then lies in the folder of all that is kept.
+
+def store_folder() -> Path:
+    """The folder that an SQLite tracking store lies in.
+
+    With a tracking server there is no such place: it is then the folder of all that is kept.
     """
     uri = urlparse(mlflow.get_tracking_uri())
     if uri.scheme == "sqlite":
-        folder = Path(uri.path.removeprefix("/") or "mlflow.db").parent
-    else:
-        folder = cache_root()
-        folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder.absolute() / 'optuna.db'}"
+        return Path(uri.path.removeprefix("/") or "mlflow.db").parent.absolute()
+    folder = cache_root().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -7,29 +7,38 @@ import json
 import numpy as np
 import pytest
 
-from medtl.tracking.gate import GateCases, compared, not_compared
+from medtl.tracking.gate import GateCases, Scores, compared, not_compared
 
 CLASSES = ("clear", "focal")
+NOTHING = np.zeros(200, bool)
 
 
-def cases(noise: float, seed: int, count: int = 200) -> GateCases:
+def cases(
+    noise: float, seed: int, count: int = 200, seen: np.ndarray | None = NOTHING
+) -> GateCases:
     """Two classes, told apart with so much noise; the same labels and patients every time."""
     labels = np.arange(count) % 2
     positive = 1 / (1 + np.exp(-(labels + noise * np.random.default_rng(seed).normal(size=count))))
-    return GateCases(labels, np.arange(count) // 2, CLASSES, np.stack([1 - positive, positive], 1))
+    scores = Scores(np.stack([1 - positive, positive], axis=1), seen)
+    return GateCases(labels, np.arange(count) // 2, CLASSES, scores)
 
 
 def test_a_clearly_better_challenger_takes_over():
-    verdict = compared(2, 1, cases(0.3, 1), cases(2.0, 2).probabilities, 0.95, seed=0)
+    verdict = compared(2, 1, cases(0.3, 1), cases(2.0, 2).challenger, 0.95, seed=0)
     assert verdict.promoted
     assert verdict.champion == 2
-    assert verdict.difference.value > 0.1
+    contest = verdict.contest
+    assert contest.difference.value > 0.1
+    gap = contest.challenger_auroc.value - contest.champion_auroc.value
+    assert gap == pytest.approx(contest.difference.value)
+    assert (verdict.before, contest.cases, contest.left_out) == (1, 200, 0)
     assert "version 2 takes over from version 1" in verdict.reason
-    assert "on the same 200 cases" in verdict.reason
+    assert "on the same 200 cases, " in verdict.reason
+    assert "could not be checked" not in verdict.reason
 
 
 def test_a_worse_challenger_stays_outside():
-    verdict = compared(2, 1, cases(2.0, 2), cases(0.3, 1).probabilities, 0.95, seed=0)
+    verdict = compared(2, 1, cases(2.0, 2), cases(0.3, 1).challenger, 0.95, seed=0)
     assert not verdict.promoted
     assert verdict.champion == 1
     assert "version 2 does not take over from version 1" in verdict.reason
@@ -37,32 +46,90 @@ def test_a_worse_challenger_stays_outside():
 
 def test_an_equal_challenger_stays_outside():
     same = cases(1.0, 3)
-    verdict = compared(2, 1, same, same.probabilities, 0.5, seed=0)
-    assert verdict.difference.value == 0
+    verdict = compared(2, 1, same, same.challenger, 0.5, seed=0)
+    assert verdict.contest.difference.value == 0
     assert not verdict.promoted
 
 
 def test_slightly_better_is_enough_only_where_little_confidence_is_asked():
     better, champion = cases(1.0, 4), cases(1.05, 5)
-    strict = compared(2, 1, better, champion.probabilities, 0.99, seed=0)
-    lenient = compared(2, 1, better, champion.probabilities, 0.5, seed=0)
-    assert 0.5 < strict.difference.confidence < 0.99
+    strict = compared(2, 1, better, champion.challenger, 0.99, seed=0)
+    lenient = compared(2, 1, better, champion.challenger, 0.5, seed=0)
+    assert 0.5 < strict.contest.difference.confidence < 0.99
     assert lenient.promoted
     assert not strict.promoted
 
 
 @pytest.mark.parametrize("promoted", [True, False])
 def test_the_record_is_json(promoted: bool):
-    champion = cases(2.0 if promoted else 0.1, 2).probabilities
+    champion = cases(2.0 if promoted else 0.1, 2).challenger
     verdict = compared(2, 1, cases(0.5, 1), champion, 0.95, seed=0)
     record = json.loads(json.dumps(verdict.record("medtl-x")))
     assert record["promoted"] is promoted
     assert record["model_name"] == "medtl-x"
-    assert record["difference"]["confidence"] == verdict.difference.confidence
+    assert record["difference"]["confidence"] == verdict.contest.difference.confidence
+    assert (record["version"], record["before"], record["cases"]) == (2, 1, 200)
+
+
+def test_cases_that_either_has_learned_from_are_left_out():
+    own, of_champion = NOTHING.copy(), NOTHING.copy()
+    own[:40], of_champion[20:60] = True, True
+    challenger, champion = cases(0.3, 1, seen=own), cases(2.0, 2, seen=of_champion).challenger
+    verdict = compared(2, 1, challenger, champion, 0.95, seed=0)
+    assert (verdict.contest.cases, verdict.contest.left_out) == (140, 60)
+    assert "on the same 140 cases (60 that one has learned from left out)" in verdict.reason
+    fair = ~(own | of_champion)
+    left = GateCases(
+        challenger.labels[fair],
+        challenger.patients[fair],
+        CLASSES,
+        Scores(challenger.challenger.probabilities[fair], None),
+    )
+    alone = compared(2, 1, left, Scores(champion.probabilities[fair], None), 0.95, seed=0)
+    assert alone.contest.difference == verdict.contest.difference
+
+
+def test_a_champion_that_knows_the_answers_by_heart_does_not_keep_its_place():
+    """It is right on every case that it was trained on, and bad on the others."""
+    seen = np.arange(200) < 150
+    by_heart = np.eye(2)[np.arange(200) % 2]
+    poor = cases(3.0, 2).challenger.probabilities
+    champion = Scores(np.where(seen[:, None], by_heart, poor), seen)
+    good = cases(0.5, 1)
+    assert not compared(2, 1, good, Scores(champion.probabilities, None), 0.95, 0).promoted
+    assert compared(2, 1, good, champion, 0.95, seed=0).promoted
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (np.arange(200) >= 19, "one has learned from all but 19, "),
+        (np.arange(200) % 2 == 1, "one has learned from all but 100, none of focal, "),
+    ],
+)
+def test_too_few_fair_cases_move_nothing(seen: np.ndarray, said: str):
+    verdict = compared(2, 1, cases(0.3, 1, seen=seen), cases(2.0, 2).challenger, 0.95, seed=0)
+    assert (verdict.promoted, verdict.champion, verdict.contest) == (False, 1, None)
+    assert said in verdict.reason
+    assert "promote a version by hand" in verdict.reason
+    assert "\n" not in verdict.reason
+    assert json.loads(json.dumps(verdict.record("medtl-x")))["difference"] is None
+
+
+def test_a_small_test_split_that_nobody_knows_is_compared():
+    small = cases(0.01, 1, count=12, seen=np.zeros(12, bool))
+    champion = Scores(small.challenger.probabilities[::-1], np.zeros(12, bool))
+    assert compared(2, 1, small, champion, 0.95, seed=0).promoted
+
+
+def test_a_version_without_a_record_is_said_to_be_unchecked():
+    verdict = compared(2, 1, cases(0.3, 1), cases(2.0, 2, seen=None).challenger, 0.95, seed=0)
+    assert verdict.promoted
+    assert "whether version 1 learned from any of them could not be checked" in verdict.reason
 
 
 def test_other_classes_ask_for_another_name():
-    verdict = not_compared(2, 1, ("a", "b"), ("a", "c"))
+    verdict = not_compared(2, 1, "classes", ("a", "b"), ("a", "c"))
     assert not verdict.promoted
-    assert verdict.difference is None
+    assert verdict.contest is None
     assert "model_name" in verdict.reason

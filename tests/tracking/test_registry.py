@@ -13,14 +13,13 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.intervals import Interval
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts
-from medtl.tracking.gate import GateCases, Verdict
+from medtl.tracking.gate import GateCases, Scores, Verdict
 from medtl.tracking.registry import (
     champion_version,
     gate,
     newest_version,
     promote_version,
     register,
-    register_and_gate,
     rollback,
 )
 
@@ -33,24 +32,24 @@ def facts(bundle: Bundle) -> CardFacts:
     return CardFacts(bundle, (), {"auroc": Interval(0.9, 0.8, 0.95)})
 
 
-def scores(noise: float, seed: int) -> np.ndarray:
-    """Probabilities [90, 3] for LABELS, the worse the noisier."""
+def scores(noise: float, seed: int) -> Scores:
+    """Probabilities [90, 3] for LABELS, the worse the noisier, of a model that saw no case."""
     raised = np.exp(np.eye(3)[LABELS] + noise * np.random.default_rng(seed).normal(size=(90, 3)))
-    return raised / raised.sum(axis=1, keepdims=True)
+    return Scores(raised / raised.sum(axis=1, keepdims=True), np.zeros(90, bool))
 
 
 def challenge(
-    model: ModelInfo, facts: CardFacts, own: np.ndarray, of_champion: np.ndarray | None = None
+    model: ModelInfo, facts: CardFacts, own: Scores, of_champion: Scores | None = None
 ) -> Verdict:
     """Registers a version with these scores; the champion, when it is asked, has the others."""
 
-    def score_champion(champion: Bundle) -> np.ndarray:
+    def score_champion(champion: Bundle) -> Scores:
         assert of_champion is not None, "the champion must not be scored"
         assert champion.classes == facts.bundle.classes
         return of_champion
 
     cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, own)
-    return register_and_gate(model, facts, NAME, cases, score_champion, 0.95, seed=0)
+    return gate(NAME, register(model, facts, NAME), cases, score_champion, 0.95, seed=0)
 
 
 def aliases() -> dict[str, int]:
@@ -69,7 +68,8 @@ def test_the_gate_leaves_one_champion_and_the_last_loser(logged: ModelInfo, fact
 
     winner = challenge(logged, facts, better, good)
     assert winner.promoted
-    assert winner.difference.confidence > 0.95
+    assert winner.contest.difference.confidence > 0.95
+    assert (winner.before, winner.champion) == (1, 3)
     assert aliases() == {"champion": 3, "challenger": 2}
     assert champion_version(NAME) == newest_version(NAME) == 3
     assert MlflowClient().get_model_version(NAME, "3").tags["medtl.gate"] == winner.reason
@@ -94,6 +94,29 @@ def test_a_champion_of_other_classes_is_not_compared(logged: ModelInfo, facts: C
     assert aliases() == {"champion": 1}
 
 
+def test_a_champion_of_single_images_is_not_asked_about_cases(logged: ModelInfo, facts: CardFacts):
+    challenge(logged, facts, scores(1.0, 1))
+    classes, modalities = facts.bundle.classes, ("t1", "t2")
+    cases = GateCases(LABELS, np.arange(90), classes, scores(0.1, 2), modalities)
+    version = register(logged, facts, NAME)
+    verdict = gate(NAME, version, cases, lambda _: pytest.fail("scored"), 0.95, seed=0)
+    assert "version 2 (t1, t2) is not compared" in verdict.reason
+    assert "version 1 (single images), because their modalities differ" in verdict.reason
+    assert aliases() == {"champion": 1}
+
+
+def test_a_champion_is_not_moved_on_cases_that_it_was_trained_on(
+    logged: ModelInfo, facts: CardFacts
+):
+    first = scores(3.0, 1)
+    challenge(logged, facts, first)
+    learned = dataclasses.replace(first, seen=np.ones(90, bool))
+    verdict = challenge(logged, facts, scores(0.1, 2), learned)
+    assert (verdict.promoted, verdict.champion, verdict.contest) == (False, 1, None)
+    assert aliases() == {"champion": 1}
+    assert MlflowClient().get_model_version(NAME, "2").tags["medtl.gate"] == verdict.reason
+
+
 def test_a_challenger_that_another_search_overtook_is_compared_anew(
     logged: ModelInfo, facts: CardFacts
 ):
@@ -103,7 +126,7 @@ def test_a_challenger_that_another_search_overtook_is_compared_anew(
     late = register(logged, facts, NAME)
     asked = []
 
-    def score_champion(_: Bundle) -> np.ndarray:
+    def score_champion(_: Bundle) -> Scores:
         asked.append(champion_version(NAME))
         if len(asked) == 1:  # meanwhile another search ends, with a better model
             promote_version(NAME, overtaking)
