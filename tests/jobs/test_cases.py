@@ -59,7 +59,7 @@ def test_a_model_of_cases_is_trained_evaluated_and_answers(heads: Path, architec
     assert answers["label"].notna().tolist() == [True, True, False, False, True]
     assert answers["error"][2] == "all images of the case are missing"
     assert answers["error"][3].startswith("image_t1: not an image")
-    probability = answers["probabilities"].dropna().map(lambda each: each["concordant"])
+    probability = answers["probabilities"].dropna().map(lambda each: each["fat"])
     assert probability.nunique() == 3  # a masked or exchanged image changes the answer
     assert answers["heatmap"].notna().tolist() == [True, True, False, False, True]
     without = model.predict(rows[["image_t1"]][:2])

@@ -1,9 +1,9 @@
 """Head phantoms: drawings that look like two MR images of one slice, weighted by T1 and by T2.
 
 Each case has one lesion, brighter or darker than the tissue around it, on each of the two images.
-The classes are whether it goes the same way on both. Either image alone says nothing: in both
-classes half of the lesions are bright on it. In patients the four pairs are what fat (bright on
-both), fluid (dark, bright), fresh blood (bright, dark) and fibrous tissue (dark on both) look like.
+The classes are what it holds, as in patients the pair of signals tells: fat is bright on both,
+fluid on T2 alone, blood of some days on T1 alone, fibrous tissue on neither. On either image alone
+every class looks like one other.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from medtl.data.phantoms import findings
 from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft, somewhere
 
-CLASSES = ("concordant", "discordant")
+CLASSES = ("blood", "fat", "fibrous", "fluid")
 MODALITIES = ("t1", "t2")
+
+_BRIGHT = (("blood", "fat"), ("fat", "fluid"))  # lesions that are, on each of the two
 
 # Signal of scalp fat, skull, brain and fluid; those of a lesion lie above or below the brain's.
 _T1 = (0.9, 0.05, 0.5, 0.2)
 _T2 = (0.6, 0.05, 0.4, 0.75)
 
 
-def draw(
-    random: np.random.Generator, label: str, bright: bool, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The T1 and the T2 image of one slice, uint8 [size, size]; `bright` is the lesion's on T1."""
-    pose = Pose.drawn(random, turn=0.2, shift=0.05, scale=0.06)
+def draw(random: np.random.Generator, label: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The T1 and the T2 image of one slice with a lesion of `CLASSES`: uint8 [size, size] each."""
+    pose = Pose.drawn(random, turn=0.15, shift=0.03, scale=0.04)
     x, y = pose.grid(size)
     width, height = random.uniform(0.66, 0.76), random.uniform(0.8, 0.88)
     outline = ellipse(x, y, (0, 0), (width, height))
@@ -35,11 +35,10 @@ def draw(
     fluid = parts[2] * np.maximum(_ventricles(random, x, y), _furrows(random, x, y, outline))
     inside = soft(outline + 0.35, 0.02) * (1 - fluid)
     centre = somewhere(random, x, y, inside)
-    lesion = findings.nodule(random, x, y, centre, random.uniform(0.13, 0.22)) * parts[2]
-    ways = (bright, bright == (label == "concordant"))
+    lesion = findings.nodule(random, x, y, centre, random.uniform(0.16, 0.24)) * parts[2]
     t1, t2 = (
-        _shown(random, _weighted(signals, parts, fluid), lesion, way)
-        for signals, way in zip((_T1, _T2), ways, strict=True)
+        _shown(random, _weighted(signals, parts, fluid), lesion, label in bright)
+        for signals, bright in zip((_T1, _T2), _BRIGHT, strict=True)
     )
     return t1, t2
 
@@ -54,7 +53,7 @@ def _weighted(signals: tuple[float, ...], parts: tuple[Field, ...], fluid: Field
 def _shown(random: np.random.Generator, tissue: Field, lesion: Field, bright: bool) -> np.ndarray:
     """The image with its lesion, in the uneven field of a coil, with noise of its own."""
     size = len(tissue)
-    contrast = random.uniform(0.3, 0.45) * (1 if bright else -1)
+    contrast = random.uniform(0.35, 0.5) * (1 if bright else -1)
     signal = tissue + contrast * lesion + 0.03 * smooth_noise(random, size, 14)
     uneven = 1 + 0.1 * smooth_noise(random, size, 2)
     grain = random.uniform(0.01, 0.04) * random.standard_normal((size, size), np.float32)

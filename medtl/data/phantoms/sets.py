@@ -101,8 +101,7 @@ def _axial(seed: int, patient: int, size: int) -> Drawn:
 def _head(seed: int, patient: int, size: int) -> Iterator[Drawn]:
     random = np.random.default_rng([seed, 3, patient])
     label = mr.CLASSES[patient % len(mr.CLASSES)]
-    # of each class every other lesion, so that neither image tells by its counts
-    images = mr.draw(random, label, bright=patient // len(mr.CLASSES) % 2 == 0, size=size)
+    images = mr.draw(random, label, size)
     name = f"h{patient:04d}"
     for modality, image in zip(mr.MODALITIES, images, strict=True):
         yield image, (f"{name}_{modality}.png", label, name, name, modality)

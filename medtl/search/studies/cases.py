@@ -12,7 +12,6 @@ from medtl.data.table import read_table
 from medtl.errors import ParameterError
 from medtl.search.studies.cells import Plan, paired, repeated
 from medtl.search.studies.choices import (
-    SMALLER_SIZE,
     architectures,
     finetuned,
     fractions,
@@ -23,6 +22,8 @@ from medtl.search.studies.choices import (
     weights,
 )
 from medtl.settings import CompareSettings
+
+SMALL_CASE_SIZE = 64  # pixels, of embedded cases: TransMed's patches are a quarter as wide
 
 
 def dai2021(settings: CompareSettings) -> Plan:
@@ -61,7 +62,7 @@ def dai2021(settings: CompareSettings) -> Plan:
         cells,
         (*paired(joined, lambda cell: cell.architecture == first, *same), *alone),
         ("convergence",),
-        image_size=SMALLER_SIZE if embedded else 0,
+        image_size=SMALL_CASE_SIZE if embedded else 0,
         data=CASES if embedded else "",
         notes=(
             "Known: a CNN reads the patches of all modalities, a transformer relates them; 10.1 "
