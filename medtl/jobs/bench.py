@@ -56,7 +56,7 @@ class Bench:
         reason: MedtlError | None = None
         for cell in cells:
             try:
-                return self._data(self.origin(cell).image_size)
+                return self.data(self.origin(cell).image_size)
             except MedtlError as error:
                 if not isinstance(self._origins.get((cell.architecture, cell.weights)), MedtlError):
                     raise  # of the data, which all cells have in common
@@ -88,7 +88,7 @@ class Bench:
             MedtlError: the backbone cannot be had.
         """
         origin = self.origin(cell)
-        dataset = self._data(origin.image_size, cell.modality)
+        dataset = self.data(origin.image_size, cell.modality)
         backbone = self._made(cell, origin, dataset)
         rows = None
         if cell.fraction < 1:
@@ -187,7 +187,7 @@ class Bench:
         if source.data in EMBEDDED:
             return
         size = Origin.of(source).image_size
-        target = self._data(size)
+        target = self.data(size)
         judged = np.concatenate([target.splits[split] for split in ("valid", "test")])
         known = set(training_data(source, size).frame["content"])
         shared = known & set(target.frame["content"].iloc[judged])
@@ -197,12 +197,16 @@ class Bench:
                 "and tested on: what is pretrained on them cannot be judged by them; leave them out"
             )
 
-    def _data(self, image_size: int, modality: str = "") -> Dataset:
-        """The data set at a size; of its modalities all, or one."""
+    def data(self, image_size: int, modality: str = "") -> Dataset:
+        """The data set at a size; of its modalities all, or one.
+
+        Raises:
+            MedtlError: it cannot be trained on.
+        """
         key = (image_size, modality)
         if key not in self._datasets:
             self._datasets[key] = (
-                self._data(image_size).only(modality)
+                self.data(image_size).only(modality)
                 if modality
                 else training_data(self._settings, image_size)
             )

@@ -15,6 +15,7 @@ from medtl.evaluation.intervals import measure
 from medtl.evaluation.report import Report, Subject, report
 from medtl.jobs.bench import Bench, test_cases
 from medtl.jobs.conclude import split_facts
+from medtl.jobs.nearness import source_distances
 from medtl.keep import key_of
 from medtl.progress import progress
 from medtl.search.studies import Cell, Plan, arm, cell_names, plan_of
@@ -73,8 +74,9 @@ def compare(settings: CompareSettings) -> None:
             plan.metric,
             settings.seed,
         )
-        written = report(_subject(settings, plan, dataset), comparison)
-        _log(written, comparison.table())
+        sources = source_distances(bench, plan.cells)
+        written = report(_subject(settings, plan, dataset, sources), comparison)
+        _log(written, comparison.table(), sources)
         place = mlflow.get_artifact_uri("report/report.html")
     print(f"study         {plan.study}: {finished} of {len(contenders)} cells")
     if runner.reused:
@@ -174,7 +176,9 @@ def _as_line(error: Exception) -> MedtlError:
     return MedtlError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
 
 
-def _subject(settings: CompareSettings, plan: Plan, dataset: Dataset) -> Subject:
+def _subject(
+    settings: CompareSettings, plan: Plan, dataset: Dataset, sources: pd.DataFrame
+) -> Subject:
     counts = [
         {"split": each.name, "images": each.images, "patients": each.patients, **each.per_class}
         for each in split_facts(dataset)
@@ -187,6 +191,7 @@ def _subject(settings: CompareSettings, plan: Plan, dataset: Dataset) -> Subject
         data=dataset.name,
         data_notes=dataset.notes,
         counts=pd.DataFrame(counts),
+        sources=sources,
         sheet=contact_sheet(dataset),
         embedded=settings.data in EMBEDDED,
         settings=dataclasses.asdict(settings) | {"fingerprint": dataset.fingerprint},
@@ -194,7 +199,9 @@ def _subject(settings: CompareSettings, plan: Plan, dataset: Dataset) -> Subject
     )
 
 
-def _log(written: Report, cells: pd.DataFrame) -> None:
+def _log(written: Report, cells: pd.DataFrame, sources: pd.DataFrame) -> None:
     mlflow.log_text(written.html, "report/report.html")
     log_table(cells, "report/cells.csv")
+    if len(sources):
+        log_table(sources, "report/sources.csv")
     mlflow.set_tag("mlflow.note.content", written.description[:TEXT_LIMIT])

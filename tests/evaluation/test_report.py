@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from medtl.evaluation.comparison import compared
 from medtl.evaluation.report import Subject, report
-from medtl.evaluation.report.words import chosen, summary
+from medtl.evaluation.report.words import chosen, nearest_source, summary
+
+SEEN = [("a", "near", 0.5), ("a", "far", 1.25), ("b", "near", 0.75), ("b", "far", 1.0)]
 
 
 @pytest.fixture
@@ -22,6 +24,10 @@ def subject() -> Subject:
         data="<i>wards</i>",
         data_notes=("2 images cannot be read",),
         counts=pd.DataFrame([{"split": "test", "images": 90, "<script>": 3}]),
+        sources=pd.DataFrame(
+            [("vgg11", seen_by, source, "<i>", apart) for seen_by, source, apart in SEEN],
+            columns=["architecture", "seen_by", "source", "data", "distance"],
+        ),
         sheet=Figure(),
         embedded=True,
         settings={"data": "x & y"},
@@ -88,3 +94,19 @@ def test_a_study_of_one_cell_has_a_report(subject, cases, made):
     alone = compared(cases, [made("a", 0, 0.5)], [], "f1", seed=0)
     page = report(dataclasses.replace(subject, embedded=False), alone).html
     assert "Nothing in this study is paired." in page
+
+
+def test_the_nearest_source_is_named_where_the_networks_agree(subject, comparison):
+    assert nearest_source(subject.sources, "wards") == (
+        "Every network sees wards nearest to “near” (distances: by “a” 0.50 from “near”, 1.25 from "
+        "“far”; by “b” 0.75 from “near”, 1.00 from “far”)."
+    )
+    split = subject.sources.assign(distance=[0.5, 1.25, 1.0, 0.75])
+    assert nearest_source(split, "wards").startswith("The networks do not agree")
+    alone = subject.sources[subject.sources["source"] == "near"]
+    assert nearest_source(alone, "wards") == ""
+    page = report(subject, comparison).html
+    assert "nearest to “near”" in page
+    assert "<td>1.25</td>" in page
+    without = report(dataclasses.replace(subject, sources=alone[:0]), comparison).html
+    assert "What the networks were pretrained on" not in without

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from medtl.evaluation import pictures
 from medtl.evaluation.comparison import Comparison, Contender
 from medtl.evaluation.report import html
-from medtl.evaluation.report.words import METRICS, summary
+from medtl.evaluation.report.words import METRICS, nearest_source, summary
 
 SHOWN = ("accuracy", "auroc", "f1")  # of the test split, beside the one that is compared
 NOT_A_DEVICE = "For research. Not a medical device, not for diagnosis."
@@ -30,6 +30,8 @@ class Subject:
         data: the data set's name.
         data_notes: what a reader should know of the data.
         counts: a row a split: `split`, `images`, `patients` and a column a class.
+        sources: a row a backbone and what one was pretrained on: `architecture`, `seen_by`,
+            `source`, `data`, `distance` from the target; empty where nothing is known of it.
         sheet: some of the images.
         embedded: whether they are drawn by the project.
         settings: the study's parameters by their names.
@@ -43,6 +45,7 @@ class Subject:
     data: str
     data_notes: tuple[str, ...]
     counts: pd.DataFrame
+    sources: pd.DataFrame
     sheet: Figure
     embedded: bool
     settings: Mapping[str, object]
@@ -61,6 +64,8 @@ class Report:
 def report(subject: Subject, comparison: Comparison) -> Report:
     """Writes the report of a comparison in which at least one contender has an outcome."""
     paragraphs = summary(comparison, subject.embedded)
+    if nearer := nearest_source(subject.sources, subject.data):
+        paragraphs.insert(-1, nearer)
     return Report(
         html=html.page(f"{subject.study}: {subject.title}", _body(subject, comparison, paragraphs)),
         description=_description(subject, comparison, paragraphs),
@@ -86,6 +91,9 @@ def _body(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> It
     yield _counts(subject)
     if subject.data_notes:
         yield html.listing(subject.data_notes)
+    if len(subject.sources):
+        yield html.element("h2", "What the networks were pretrained on")
+        yield _sources(subject)
     yield html.picture(subject.sheet, f"Some training images of {subject.data}, by class")
     yield html.element("h2", "How it was made")
     yield html.listing(subject.notes)
@@ -238,6 +246,20 @@ def _counts(subject: Subject) -> str:
         for _, each in subject.counts.iterrows()
     ]
     return html.table("Images of each split and class", ["split", *columns], rows)
+
+
+def _sources(subject: Subject) -> str:
+    rows = [
+        html.row(each.source, [each.data, each.seen_by, each.architecture, f"{each.distance:.2f}"])
+        for each in subject.sources.itertuples()
+    ]
+    caption = (
+        f"Distance of each source from {subject.data}, by the features of each network before its "
+        "head: the Frechet distance of Gaussians with independent features, in units of their "
+        "spread; 0 is alike. A network sees its own source with a trained eye."
+    )
+    head = ["source", "data", "seen by", "architecture", "distance"]
+    return html.table(caption, head, rows)
 
 
 def _within(arm: str, architecture: str) -> str:

@@ -50,6 +50,30 @@ def chosen(arms: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return best, ranked.iloc[0]
 
 
+def nearest_source(sources: pd.DataFrame, data: str) -> str:
+    """Which of several sources the networks see nearest to the data; '' where there are none.
+
+    `sources` has a row a network and source: `architecture`, `seen_by`, `source`, `data`,
+    `distance`.
+    """
+    if sources["source"].nunique() < 2:
+        return ""
+    nearest = sources.loc[sources.groupby(["architecture", "seen_by"])["distance"].idxmin()]
+    votes = nearest["source"].value_counts()
+    distances = "; ".join(
+        f"by “{seen_by}” {', '.join(f'{row.distance:.2f} from “{row.source}”' for row in rows)}"
+        for (_, seen_by), rows in (
+            (key, list(group.itertuples()))
+            for key, group in sources.groupby(["architecture", "seen_by"], sort=False)
+        )
+    )
+    if len(votes) == 1:
+        found = f"Every network sees {data} nearest to “{votes.index[0]}”"
+    else:
+        found = f"The networks do not agree which source {data} is nearest to"
+    return f"{found} (distances: {distances})."
+
+
 def _counts(comparison: Comparison) -> str:
     cells, failed = len(comparison.contenders), len(comparison.failed)
     patients = len(set(comparison.cases.patients.tolist()))
