@@ -21,17 +21,18 @@ MODALITIES = ("t1", "t2")
 _BRIGHT = (("blood", "fat"), ("fat", "fluid"))  # lesions that are, on each of the two
 
 # Signal of scalp fat, skull, brain and fluid; those of a lesion lie above or below the brain's.
-_T1 = (0.9, 0.05, 0.5, 0.2)
-_T2 = (0.6, 0.05, 0.4, 0.75)
+_T1 = (0.6, 0.05, 0.5, 0.2)
+_T2 = (0.45, 0.05, 0.4, 0.75)
 
 
 def draw(random: np.random.Generator, label: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The T1 and the T2 image of one slice with a lesion of `CLASSES`: uint8 [size, size] each."""
-    pose = Pose.drawn(random, turn=0.15, shift=0.03, scale=0.04)
+    pose = Pose.drawn(random, turn=0.3, shift=0.06, scale=0.08)
     x, y = pose.grid(size)
-    width, height = random.uniform(0.66, 0.76), random.uniform(0.8, 0.88)
+    width, height = random.uniform(0.58, 0.76), random.uniform(0.74, 0.88)
     outline = ellipse(x, y, (0, 0), (width, height))
-    parts = (soft(outline, 0.02), soft(outline + 0.07, 0.015), soft(outline + 0.13, 0.02))
+    scalp, skull = random.uniform(0.04, 0.1), random.uniform(0.04, 0.08)
+    parts = (soft(outline, 0.02), soft(outline + scalp, 0.015), soft(outline + scalp + skull, 0.02))
     fluid = parts[2] * np.maximum(_ventricles(random, x, y), _furrows(random, x, y, outline))
     inside = soft(outline + 0.35, 0.02) * (1 - fluid)
     centre = somewhere(random, x, y, inside)
@@ -54,7 +55,7 @@ def _shown(random: np.random.Generator, tissue: Field, lesion: Field, bright: bo
     """The image with its lesion, in the uneven field of a coil, with noise of its own."""
     size = len(tissue)
     contrast = random.uniform(0.35, 0.5) * (1 if bright else -1)
-    signal = tissue + contrast * lesion + 0.03 * smooth_noise(random, size, 14)
+    signal = tissue * (1 + 0.14 * smooth_noise(random, size, 24)) + contrast * lesion
     uneven = 1 + 0.1 * smooth_noise(random, size, 2)
     grain = random.uniform(0.01, 0.04) * random.standard_normal((size, size), np.float32)
     gamma = math.exp(random.normal(0, 0.1))
