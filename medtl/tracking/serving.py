@@ -81,9 +81,10 @@ class ServedModel(PythonModel):
             RefusedRequest: there are no rows, or too many, or too many bytes.
         """
         # A column that may be left out is not there.
-        table = model_input.reindex(columns=columns(self.bundle.modalities)).astype(object)
+        names = columns(self.bundle.modalities)
+        table = model_input.reindex(columns=names).astype(object)
         samples = table.where(table.notna(), None).to_numpy().tolist()
-        check_request(samples)
+        check_request(samples, names)
         explain = bool(params and params.get("explain"))
         rows: list[dict[str, object]] = []
         for start in range(0, len(samples), CHUNK):
@@ -148,10 +149,12 @@ def columns(modalities: tuple[str, ...]) -> list[str]:
     return [f"{COLUMN}_{name}" for name in modalities] or [COLUMN]
 
 
-def check_request(samples: list[list[object]]) -> None:
-    """Refuses a request that has nothing to answer, or too much."""
+def check_request(samples: list[list[object]], names: list[str]) -> None:
+    """Refuses a request that has nothing to answer, or too much; its columns should be `names`."""
     if not samples:
-        raise RefusedRequest(f"the request has no rows; give one an image, in column {COLUMN!r}")
+        raise RefusedRequest(
+            f"the request has no rows; give one an image, in column {' and '.join(names)}"
+        )
     if len(samples) > MOST_ROWS:
         raise RefusedRequest(
             f"the request has {len(samples)} rows, more than {MOST_ROWS}; send it in parts"

@@ -152,6 +152,6 @@ def test_what_cannot_be_answered_is_refused_without_a_stack_trace(
 
 def test_our_own_refusals_are_one_line(post: Post):
     _, none = post({"dataframe_split": {"columns": ["image"], "data": []}})
-    assert none["message"] == "the request has no rows; give one an image, in column 'image'"
+    assert none["message"] == "the request has no rows; give one an image, in column image"
     _, many = post({"dataframe_records": [{"image": ""}] * 5000})
     assert many["message"] == "the request has 5000 rows, more than 4096; send it in parts"
