@@ -11,6 +11,9 @@ import pandas as pd
 
 from medtl.data.cases import CASE, incomplete
 from medtl.data.duplicates import check_duplicates, groups_that_stay_together
+from medtl.data.filled_in import filled_in
+from medtl.data.frames import with_frames
+from medtl.data.headers import read_headers
 from medtl.data.pixels import Pixels, decode_all
 from medtl.data.reading import Reading
 from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
@@ -29,7 +32,8 @@ class Dataset:
         classes: K labels, in the order of `Table.classes`.
         frame: a row a sample: `path` (of a case: `case` and the `image_MODALITY`), `label`,
             `patient`, `split`, `content`, `width`, `height`, `mode` (of a case: those of its
-            images, joined by a space), and what else the CSV had.
+            images, joined by a space), and what else the CSV or the DICOM headers had; patients
+            from headers are hashes.
         labels: int64 [N], places in `classes`.
         patients: int64 [N], equal for samples of one patient; a sample of an unknown patient
             has a number of its own.
@@ -94,13 +98,17 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
         image_size: side of the squares, in pixels.
         seed: of the splits that have to be drawn.
         reading: which labels are positive; what is done about duplicates, unreadable and missing
-            images.
+            images; which frames of a file are samples.
 
     Raises:
         MedtlError: the data cannot be learned from; the message names what and where.
     """
     table = read_table(data, reading.positive)
     notes = _positive(table, reading.positive) + _missing(table, reading.missing)
+    headers = read_headers(table.files())
+    table, from_headers = filled_in(table, headers)
+    table, from_frames = with_frames(table, headers["frames"].to_numpy(), reading.frames)
+    notes += from_headers + from_frames
     pixels = decode_all(table, image_size)
     notes += _unreadable(table, pixels, reading.unreadable)
     frame = pd.concat([table.frame, _a_row_each(pixels.index, len(table.frame))], axis=1)

@@ -6,12 +6,14 @@ Needs numpy, Pillow and pydicom only, because it travels inside the served model
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin
 
 from medtl.data import dicom
-from medtl.data.depth import UnreadableImage, check_size, full_range, grey_if_grey
+from medtl.data.depth import UnreadableImage, check_size, frame_place, full_range, grey_if_grey
+from medtl.data.volumes import volume_line
 
 # Formats are named because Pillow also opens ones that start other programs (EPS). It looks
 # only for plug-ins that are imported; the two below are not among those that it imports itself.
@@ -23,29 +25,32 @@ _FORMATS = (
     *(plugin.format for plugin in (TiffImagePlugin.TiffImageFile, WebPImagePlugin.WebPImageFile)),
 )
 _DEEP_MODES = ("I", "F")
+_PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, frame: int = 1) -> np.ndarray:
     """The pixels of an image file, turned upright as its EXIF orientation says.
 
     Grey images are [H, W], colour images [H, W, 3]; a colour image whose channels are all equal
     is grey. Up to 8 bits a channel is uint8. Deeper grey images and grey DICOM are uint16,
     stretched so that their range (in DICOM: the window, where there is one) is the whole range.
-    Transparency is put on black. Of several frames or pages the first is taken.
+    Transparency is put on black. `frame`, counted from 1, says which of several frames of a DICOM
+    file or pages of a TIFF file is taken; of other files with several it is the first.
 
     Raises:
-        UnreadableImage: the bytes are no such image, are cut short, or hold too many pixels;
-            the message is one line.
+        UnreadableImage: the bytes are no such image (a volume, say), are cut short, lack the
+            frame, or hold too many pixels; the message is one line.
     """
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        pixels = dicom.decode(data) if dicom.is_dicom(data) else _decode_picture(data)
+        read = dicom.decode if dicom.is_dicom(data) else _decode_picture
+        pixels = read(data, frame)
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(
-            "not an image in PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM format"
+            volume_line(data) or "not an image in PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM format"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("the image has too many pixels") from error
@@ -56,13 +61,28 @@ def decode(data: bytes) -> np.ndarray:
     return grey_if_grey(pixels)
 
 
-def _decode_picture(data: bytes) -> np.ndarray:
+def pages(file: Path) -> int:
+    """How many pages a TIFF file has; 1 for any other file, and for a damaged one."""
+    try:
+        with Image.open(file, formats=("TIFF",)) as image:
+            return image.n_frames
+    # Decoders answer malformed bytes with almost any exception.
+    except Exception:
+        return 1
+
+
+def _decode_picture(data: bytes, frame: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if image.format == "TIFF" and frame > 1:
+            image.seek(frame_place(frame, image.n_frames, "page"))
         check_size(image.width, image.height)
         image.load()
         upright = ImageOps.exif_transpose(image)
+        # Pillow turns such images of 8 bits, and leaves deeper ones as they are.
+        zero_is_white = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
     if upright.mode.startswith("I;16") or upright.mode in _DEEP_MODES:
-        return full_range(np.asarray(upright))
+        shown = full_range(np.asarray(upright))
+        return 65535 - shown if zero_is_white else shown
     if upright.mode in ("1", "L") and "transparency" not in upright.info:
         return np.array(upright.convert("L"))
     if upright.has_transparency_data:

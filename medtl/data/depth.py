@@ -1,4 +1,4 @@
-"""Rules that every decoder shares: how large an image may be, how deep values become 16 bits."""
+"""Rules that every decoder shares: how large an image may be, which frame, how 16 bits are made."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def check_size(width: int, height: int) -> None:
             f"the image has {width} x {height} pixels, more than the "
             f"{LARGEST // 1_000_000} megapixels allowed"
         )
+
+
+def frame_place(frame: int, count: int, called: str) -> int:
+    """The index of a frame (counted from 1) of a file that has `count`; a single one is always it.
+
+    Raises:
+        UnreadableImage: there are several, and not so many.
+    """
+    if count > 1 and frame > count:
+        raise UnreadableImage(f"the file has {count} {called}s, and no {called} {frame}")
+    return 0 if count <= 1 else frame - 1
 
 
 def full_range(values: np.ndarray) -> np.ndarray:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from medtl.data import volumes
 from medtl.data.labels import SPLIT_NAMES
 from medtl.errors import MedtlError
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm", ".dicom")
-)
+PICTURES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"))
+SUFFIXES = PICTURES | {".dcm", ".dicom"}
 
 
 def read_folder(root: Path) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def read_folder(root: Path) -> pd.DataFrame:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The image files of a folder at any depth, in the order of their names."""
+    """The image files (and volumes) of a folder at any depth, in the order of their names."""
     for place, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         yield from (Path(place) / name for name in sorted(names) if _is_image(Path(place) / name))
@@ -76,7 +76,8 @@ def _is_image(file: Path) -> bool:
     """By its suffix; without one, DICOM files are known by their first bytes."""
     if file.name.startswith(".") or not file.is_file():
         return False
-    if file.suffix.casefold() in SUFFIXES:
+    # A volume is listed too, so that it is refused by its name, or skipped and counted.
+    if file.suffix.casefold() in SUFFIXES or file.name.casefold().endswith(volumes.SUFFIXES):
         return True
     # Scanners name DICOM files by numbers with dots, so the "suffix" of one may be digits.
     if file.suffix and not file.suffix[1:].isdigit():

@@ -19,11 +19,13 @@ from medtl.data.table import Table
 from medtl.keep import kept_folder, key_of, written_whole
 from medtl.progress import progress
 
-_FORMAT = 1
+_FORMAT = 2
 """Counted up when decoding or the files written here change: what was kept is then not read."""
 
 _AHEAD = 128
 """Images in decoding at a time; bounds memory when writing is slower than decoding."""
+
+_Image = tuple[Path | None, int]  # a file and its frame
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,18 @@ class _Decoded:
 def decode_all(table: Table, image_size: int) -> Pixels:
     """Decodes every image of the table to squares of `image_size`, or reads what was kept.
 
-    What is kept is found by the path, size and time of change of each file. Unreadable images
-    do not stop the work; `index` says why they are.
+    What is kept is found by path, size and time of change of each file, and the frame. Unreadable
+    images do not stop the work; `index` says why they are.
     """
-    files = table.files()
+    images = list(zip(table.files(), table.frames(), strict=True))
     known = [
-        (str(file), stat.st_size, stat.st_mtime_ns) if (stat := file and file.stat()) else ()
-        for file in files
+        (str(file), stat.st_size, stat.st_mtime_ns, frame) if (stat := file and file.stat()) else ()
+        for file, frame in images
     ]
     folder = kept_folder("pixels", key_of(known, image_size, _FORMAT))
     if not folder.is_dir():
         with written_whole(folder) as unfinished:
-            _write(unfinished, files, image_size)
+            _write(unfinished, images, image_size)
     return Pixels(
         array=np.load(folder / "pixels.npy", mmap_mode="r"),
         index=pd.read_csv(
@@ -76,13 +78,13 @@ def decode_all(table: Table, image_size: int) -> Pixels:
     )
 
 
-def _write(folder: Path, files: list[Path | None], image_size: int) -> None:
+def _write(folder: Path, images: list[_Image], image_size: int) -> None:
     place = folder / "pixels.npy"
-    shape = (len(files), 1, image_size, image_size)
+    shape = (len(images), 1, image_size, image_size)
     array = np.lib.format.open_memmap(place, "w+", np.uint8, shape)
     rows = []
-    decoded = _decode_files(files, image_size)
-    for number, image in enumerate(progress(decoded, len(files), "decoding")):
+    decoded = _decode_images(images, image_size)
+    for number, image in enumerate(progress(decoded, len(images), "decoding")):
         rows.append(image.row)
         if image.pixels is not None:
             array = _wide_enough(array, image.pixels, place)
@@ -92,19 +94,19 @@ def _write(folder: Path, files: list[Path | None], image_size: int) -> None:
     pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
 
 
-def _decode_files(files: list[Path | None], image_size: int) -> Iterator[_Decoded]:
+def _decode_images(images: list[_Image], image_size: int) -> Iterator[_Decoded]:
     """In order, by as many threads as there are processors (decoders work outside the GIL)."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), _AHEAD):
-            batch = files[start : start + _AHEAD]
-            yield from pool.map(lambda file: _decode_file(file, image_size), batch)
+        for start in range(0, len(images), _AHEAD):
+            batch = images[start : start + _AHEAD]
+            yield from pool.map(lambda image: _decode_image(*image, image_size), batch)
 
 
-def _decode_file(file: Path | None, image_size: int) -> _Decoded:
+def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
     if file is None:
         return _Decoded(None, ("", 0, 0, "", ""))
     try:
-        pixels = decode(file.read_bytes())
+        pixels = decode(file.read_bytes(), frame)
     except (UnreadableImage, OSError) as error:
         return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split())))
     content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+FIRST, ALL = "first", "all"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -17,6 +19,7 @@ class Reading:
     positive: str = (
         ""  # labels that make an image positive (see `two_classes`); '' keeps all labels
     )
+    frames: str = FIRST  # or all, or a number from 1: which of a file with several frames
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:

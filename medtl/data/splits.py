@@ -92,8 +92,11 @@ def _check_patients(table: Table) -> None:
         )
         more = ", ..." if len(shared) > 3 else ""
         count = f"{len(shared)} {'patient is' if len(shared) == 1 else 'patients are'}"
+        # A patient may be known by a hash alone, so two of the images are named.
+        first = known[known["patient"] == shared.index[0]].drop_duplicates("split")
+        images = " and ".join(first[table.naming].iloc[:2])
         raise MedtlError(
-            f"{table.name}: {count} in more than one split: {named}{more}; "
+            f"{table.name}: {count} in more than one split: {named}{more} (first {images}); "
             "give each patient to one split, or leave the split out to have it drawn"
         )
 

@@ -18,6 +18,9 @@ from medtl.errors import MedtlError, ParameterError
 EMBEDDED = (*phantoms.NAMES, digits.NAME)
 """The names under which `data` takes what the project brings along."""
 
+FILE, FRAME = "frame_file", "frame_number"
+"""Columns of a table that takes other frames of its files than the first (see `frames`)."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -54,7 +57,14 @@ class Table:
 
     def files(self) -> list[Path | None]:
         """The file of each of these images."""
-        return [self.root / path if path else None for path in self.paths()]
+        paths = self.frame[FILE].tolist() if FILE in self.frame else self.paths()
+        return [self.root / path if path else None for path in paths]
+
+    def frames(self) -> list[int]:
+        """Which frame of its file each of these images is, counted from 1."""
+        each = max(1, len(self.modalities))
+        numbers = self.frame[FRAME] if FRAME in self.frame else [1] * len(self.frame)
+        return [int(number) for number in numbers for _ in range(each)]
 
 
 def read_table(data: str, positive: str = "") -> Table:

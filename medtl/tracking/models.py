@@ -27,7 +27,8 @@ SCRIPT = Path(__file__).with_name("served.py")
 PACKAGE = Path(medtl.__file__).parent
 # All that serving imports, and MLflow, which serves.
 REQUIREMENTS = (
-    "mlflow", "numpy", "pandas", "pillow", "pydicom", "safetensors", "torch", "torchvision",
+    "mlflow", "numpy", "pandas", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg",
+    "python-gdcm", "safetensors", "torch", "torchvision",
 )  # fmt: skip
 HYBRID = (*REQUIREMENTS, "scikit-learn", "skops")
 ANSWERS = Schema(

@@ -1,0 +1,125 @@
+"""What DICOM headers say of patient, study and view, with hashes in place of all that identifies.
+
+Only the elements in `_TAGS` are read: no name, no date of birth. An identifier leaves this module
+as a hash under a key that is drawn once for all data of a user and kept beside what is kept of the
+images; without the key nobody can find out by trying whose hash it is. Equal identifiers have equal
+hashes as long as the key stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from medtl.data.dicom import is_dicom
+from medtl.data.folder import PICTURES
+from medtl.keep import kept_folder, key_of, written_whole
+from medtl.progress import progress
+
+COLUMNS = ("patient", "study", "laterality", "view", "frames")
+
+_TAGS = [
+    "PatientID", "StudyInstanceUID", "ImageLaterality", "Laterality", "ViewPosition",
+    "NumberOfFrames",
+]  # fmt: skip
+_FORMAT = 1
+"""Counted up when what is read or written here changes: what was kept is then not read."""
+_READERS = 16  # files that are opened at a time: on a network drive most of the time is waiting
+_NOBODY = re.compile(
+    r"[0x\-_. ]*|(n/?a|no[ _-]?id|none|unknown|removed|(de-?id\w*|anon\w*)[\W\d_]*)", re.IGNORECASE
+)
+"""What stands for a patient in files from which the patient was taken out."""
+
+
+def read_headers(files: list[Path | None]) -> pd.DataFrame:
+    """A row a file: `patient`, `study`, `laterality`, `view` ('' where unknown) and `frames`.
+
+    Patient and study are hashes (`P-...`, `S-...`), laterality is L, R or B, view is the code of
+    DICOM (PA, AP, LL, CC, MLO, ...). Of files that are no DICOM, or damaged, nothing is known, and
+    they have one frame. What was read is kept by path, size and time of change of each file.
+    """
+    table = pd.DataFrame({name: [1 if name == "frames" else ""] * len(files) for name in COLUMNS})
+    places = [
+        place for place, file in enumerate(files) if file and file.suffix.casefold() not in PICTURES
+    ]
+    if not places:
+        return table
+    chosen, key = [files[place] for place in places], _key()
+    stats = [file.stat() for file in chosen]
+    known = [
+        (str(file), stat.st_size, stat.st_mtime_ns)
+        for file, stat in zip(chosen, stats, strict=True)
+    ]
+    folder = kept_folder("headers", key_of(known, hashlib.sha256(key).hexdigest(), _FORMAT))
+    if not folder.is_dir():
+        with written_whole(folder) as unfinished:
+            read = pd.DataFrame(_read_all(chosen, key), columns=COLUMNS)
+            read.to_csv(unfinished / "headers.csv", index=False)
+    kept = pd.read_csv(
+        folder / "headers.csv",
+        dtype={name: str for name in COLUMNS if name != "frames"},
+        keep_default_na=False,
+    )
+    table.loc[places] = kept.to_numpy()
+    return table.astype({"frames": int})
+
+
+def hashed(kind: str, identifier: str, key: bytes | None = None) -> str:
+    """An identifier as `KIND-` and ten hex digits, equal for equal ones under one key."""
+    digest = hashlib.blake2b(identifier.encode(), key=key or _key(), digest_size=5)
+    return f"{kind}-{digest.hexdigest()}"
+
+
+def _key() -> bytes:
+    folder = kept_folder("patients", "key")
+    if not folder.is_dir():
+        with written_whole(folder) as unfinished:
+            (unfinished / "key").write_bytes(secrets.token_bytes(32))
+    return (folder / "key").read_bytes()
+
+
+def _read_all(files: list[Path], key: bytes) -> Iterator[tuple[str, str, str, str, int]]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(lambda file: _read(file, key), files)
+        yield from progress(read, len(files), "reading headers")
+
+
+def _read(file: Path, key: bytes) -> tuple[str, str, str, str, int]:
+    unknown = ("", "", "", "", 1)
+    try:
+        with open(file, "rb") as opened:
+            if not is_dicom(opened.read(132)):
+                return unknown
+            opened.seek(0)
+            header = pydicom.dcmread(
+                opened, stop_before_pixels=True, specific_tags=_TAGS, force=True
+            )
+        patient, study, image_side, side, view, frames = (_text(header, tag) for tag in _TAGS)
+    # Decoding the pixels says what is wrong with a damaged file.
+    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError, AttributeError):
+        return unknown
+    side = image_side or side
+    return (
+        "" if _NOBODY.fullmatch(patient) else hashed("P", patient, key),
+        hashed("S", study, key) if study else "",
+        side if side in ("L", "R", "B") else "",
+        # A code, and not what someone may have typed.
+        view if re.fullmatch(r"[A-Z][A-Z0-9 _]{0,15}", view) else "",
+        max(1, int(frames)) if frames.isdecimal() else 1,
+    )
+
+
+def _text(header: pydicom.Dataset, tag: str) -> str:
+    """The bytes of an element as text: pydicom's own reading may warn, and cite the value."""
+    element = header.get_item(tag)
+    value = b"" if element is None or element.value is None else element.value
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text.strip("\0 ")
