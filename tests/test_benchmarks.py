@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
+from benchmarks.__main__ import benchmarks
 from benchmarks.plain import freeze_before
+from benchmarks.served import check_answer
 from benchmarks.side import Side
 from benchmarks.subset import write_subset
 from benchmarks.trials import LATE, TEN, Trial, many
 from medtl.data.phantoms import write_chest_phantoms
+from medtl.errors import MedtlError
 from medtl.networks.architectures import build
 from medtl.networks.cut import cut
 from medtl.networks.cutpoints import resolve
@@ -73,3 +80,50 @@ def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path
             assert outcome.total > 0
             assert 0 <= outcome.best <= 1
             assert (side.disk_gb() > 0) == (kind == "medtl")
+
+
+def test_a_network_goes_the_whole_road_and_one_that_fails_does_not_stop_it():
+    arguments = ["papers", "--image-size", "64", "--only", "resnet19", "--only", "squeezenet1_1"]
+    done = CliRunner().invoke(benchmarks, arguments)
+    assert done.exit_code == 1, "one of them failed"
+    (unknown,) = (line for line in done.output.splitlines() if line.startswith("resnet19"))
+    assert "resnet18" in unknown, "the reason is what the training said"
+    (known,) = (line for line in done.output.splitlines() if line.startswith("squeezenet1_1"))
+    _, parameters, _, *costs, right = known.split()
+    assert float(parameters) == pytest.approx(0.7, abs=0.1)
+    assert all(float(cost) > 0 for cost in costs[::2])
+    assert right == "yes"
+
+
+def answer(**changed: object) -> dict:
+    """A server's right answer to one image, but for what is changed."""
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(picture, "PNG")
+    row = {
+        "label": "clear",
+        "probabilities": {"clear": 0.75, "focal": 0.25},
+        "error": None,
+        "heatmap": base64.b64encode(picture.getvalue()).decode("ascii"),
+    }
+    return {"predictions": [row | changed]}
+
+
+def test_a_right_answer_passes():
+    check_answer(200, answer(), ("clear", "focal"), explained=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "wrong", "reason"),
+    [
+        (400, {"message": "the request has no rows"}, "status 400: the request has no rows"),
+        (200, answer(error="not an image"), "not an image"),
+        (200, answer(probabilities={"clear": 0.75, "focal": 0.5}), "no probabilities of"),
+        (200, answer(probabilities={"clear": 1.0}), "no probabilities of"),
+        (200, answer(label="focal"), "focal is not the most probable"),
+        (200, answer(heatmap=None), "no heat map"),
+        (200, answer(heatmap=base64.b64encode(b"GIF89a").decode("ascii")), "no heat map"),
+    ],
+)
+def test_a_wrong_answer_is_told_from_a_right_one(status: int, wrong: dict, reason: str):
+    with pytest.raises(MedtlError, match=reason):
+        check_answer(status, wrong, ("clear", "focal"), explained=True)

@@ -1,0 +1,114 @@
+"""Every network of the papers on the whole road: trained an epoch, registered, served, asked.
+
+Each step is a process as a user starts it: `python -m entrypoints.train`, then `mlflow models
+serve`. Weights are random and images few: this shows what works and what it costs, no scores.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+
+from benchmarks.served import check_answer, last_line, serving
+from medtl.data.table import read_table
+from medtl.errors import MedtlError
+from medtl.jobs.names import plain
+from medtl.networks.architectures import build
+from medtl.tracking.serving import columns
+
+NETWORKS = (
+    "resnet18", "vgg11", "alexnet", "mobilenet_v2", "mobilenet_v3_large", "vgg16", "vgg19",
+    "inception_v3", "resnet50", "resnet101", "densenet121", "parallel_cnn",
+    "dual:densenet121+resnet101", "transmed",
+)  # fmt: skip
+PATIENTS = 20  # of the phantoms that are written for this: about 60 images
+ANSWERS = 5  # of which the median is told
+EXPERIMENT = "papers"
+ROOT = Path(__file__).parent.parent
+HEADING = (
+    f"{'network':<28}{'parameters':>11}{'training':>12}{'until served':>14}{'an answer':>14}  right"
+)
+
+
+@dataclass(frozen=True)
+class Travelled:
+    """What the whole road cost one network."""
+
+    network: str
+    parameters: float  # millions
+    training: float  # seconds of the process: data, an epoch, test scores, model, registry
+    starting: float  # seconds until the server answers its first ping
+    answering: float  # milliseconds of an answer to one image
+
+    def __str__(self) -> str:
+        return (
+            f"{self.network:<28}{self.parameters:>9.1f} M{self.training:>10.1f} s"
+            f"{self.starting:>12.1f} s{self.answering:>11.0f} ms  yes"
+        )
+
+
+class Road:
+    """A tracking store in a folder, in which networks are trained, registered and served."""
+
+    def __init__(self, folder: Path, data: str, image_size: int) -> None:
+        self._folder, self._data, self._image_size = folder, data, image_size
+        store = f"sqlite:///{folder / 'mlflow.db'}"
+        # MLflow takes seconds to make a store's tables, which are no network's
+        artifacts = (folder / "artifacts").as_uri()
+        mlflow.MlflowClient(store).create_experiment(EXPERIMENT, artifact_location=artifacts)
+        (folder / "temporary").mkdir()
+        outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_RUN_ID")}
+        self._environment = outside | {
+            "MLFLOW_TRACKING_URI": store,
+            "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MEDTL_CACHE": str(folder / "cache"),
+            # a server that is stopped leaves its copy of the model behind
+            "TMPDIR": str(folder / "temporary"),
+        }
+
+    def travel(self, network: str) -> Travelled:
+        """Trains, serves and asks one network.
+
+        Raises:
+            MedtlError: training, server or answer failed; the message says which, and why.
+        """
+        name = plain(network)
+        training = self._train(network, name)
+        table = read_table(self._data)
+        names = columns(table.modalities)
+        first = [file.read_bytes() for file in table.files()[: len(names)]]
+        files = dict(zip(names, first, strict=True))
+        with serving(f"models:/{name}@champion", self._folder / name, self._environment) as server:
+            check_answer(*server.ask(files, explain=True), table.classes, explained=True)
+            times = []
+            for _ in range(ANSWERS):
+                began = time.perf_counter()
+                answer = server.ask(files)
+                times.append(time.perf_counter() - began)
+                check_answer(*answer, table.classes, explained=False)
+        built = build(network, len(table.classes), self._image_size, 0, modalities=len(names))
+        parameters = sum(parameter.numel() for parameter in built.parameters()) / 1e6
+        median = sorted(times)[ANSWERS // 2]
+        return Travelled(network, parameters, training, server.starting, 1000 * median)
+
+    def _train(self, network: str, name: str) -> float:
+        options = {
+            "data": self._data, "architecture": network, "weights": "random", "cutoff": "all",
+            "epochs": 1, "lr": 1e-4, "image-size": self._image_size, "model-name": name,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "entrypoints.train"]
+        command += [f"--{option}={value}" for option, value in options.items()]
+        began = time.perf_counter()
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise MedtlError(f"training: {last_line(done.stderr)}")
+        return time.perf_counter() - began
