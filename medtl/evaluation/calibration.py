@@ -64,10 +64,15 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 def operating_points_at(
     labels: np.ndarray, probabilities: np.ndarray, sensitivity: float
 ) -> np.ndarray:
-    """As `operating_points`, but the highest thresholds that give at least `sensitivity`."""
+    """As `operating_points`, but the highest thresholds that give at least `sensitivity`.
+
+    Each class by itself: of several, a case that reaches the thresholds of two is decided to be
+    one of them, so that `decide` may find fewer of the other.
+    """
 
     def first_sensitive(true: np.ndarray, false: np.ndarray) -> int:
-        return int(np.argmax(true >= sensitivity * true[-1]))
+        # shares are compared, not counts: 0.55 * 100 is a little more than 55
+        return int(np.argmax(true / true[-1] >= sensitivity))
 
     return _thresholds_where(labels, probabilities, first_sensitive)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 
 from medtl.errors import MedtlError
 from medtl.evaluation.intervals import Difference, Interval
 
 Z95 = NormalDist().inv_cdf(0.975)
+LEAST_CASES = 2  # positive, and negative: a variance needs two
 
 
 def delong_interval(positive: np.ndarray, scores: np.ndarray) -> Interval:
@@ -28,6 +30,27 @@ def delong_interval(positive: np.ndarray, scores: np.ndarray) -> Interval:
     area = above.mean()
     half = Z95 * np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
     return Interval(float(area), max(0.0, float(area - half)), min(1.0, float(area + half)))
+
+
+def with_delong(
+    per_class: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray
+) -> pd.DataFrame:
+    """The table of `Measures` with `delong_low`, `delong_high` beside the bootstrap's for `auroc`.
+
+    `labels` int [N], `probabilities` [N, K]. Where each patient has one image the two intervals
+    should be much alike. NaN where a class has fewer than two cases, or all but one.
+    """
+    bounds = []
+    for index in range(len(per_class)):
+        positive = labels == index
+        enough = min(positive.sum(), (~positive).sum()) >= LEAST_CASES
+        found = delong_interval(positive, probabilities[:, index]) if enough else None
+        bounds.append((found.low, found.high) if found else (np.nan, np.nan))
+    table = per_class.copy()
+    place = table.columns.get_loc("auroc_high") + 1
+    table.insert(place, "delong_low", [low for low, _ in bounds])
+    table.insert(place + 1, "delong_high", [high for _, high in bounds])
+    return table
 
 
 def delong_difference(
@@ -53,7 +76,7 @@ def _placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, n
     Ties count half. The mean of either is the area under the ROC curve.
     """
     positives, negatives = np.sort(scores[positive]), np.sort(scores[~positive])
-    if min(len(positives), len(negatives)) < 2:
+    if min(len(positives), len(negatives)) < LEAST_CASES:
         raise MedtlError(
             f"an area with {len(positives)} positive and {len(negatives)} negative cases has no "
             "variance; measure on data with at least two of each"

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 
 from medtl.errors import ParameterError
-from medtl.evaluation.metrics import OVERALL, PER_CLASS, ScoredCases
+from medtl.evaluation.averages import PooledCases, macro
+from medtl.evaluation.metrics import OVERALL, PER_CLASS, Metrics, ScoredCases
 
 # Weights held at a time: under 1 MB, so that a chunk and its sums stay near the processor.
 CHUNK_VALUES = 100_000
+
+Averages = dict[str, dict[str, np.ndarray]]  # macro and micro, metric to [R]
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Measures:
-    """What was measured: `summary` metric to interval, `per_class` a table with a row a class.
+    """What was measured: `summary` metric to interval, and two tables.
 
-    The columns of `per_class` are `class`, `cases`, and for each metric M of a class `M`, `M_low`
-    and `M_high`.
+    The columns of `per_class`, a row a class, are `class`, `cases`, and for each metric M of a
+    class `M`, `M_low` and `M_high`. Those of `averages`, a row a metric of a class, are `metric`,
+    and `macro`, `micro` with their bounds likewise; macro is over all classes, also over two.
     """
 
     summary: dict[str, Interval]
     per_class: pd.DataFrame
+    averages: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -79,27 +84,39 @@ def measure(
     interval of `ece` lies mostly above the value. With one patient there are no bounds.
     """
     cases = ScoredCases.of(labels, probabilities, decisions)
-    whole = cases.metrics(np.ones((1, len(cases.actual))))
-    draws = [cases.metrics(weights) for weights in resamplings(patients, seed, resamples)]
+    pooled = PooledCases.of(labels, probabilities, decisions)
+
+    def measured(weights: np.ndarray) -> tuple[Metrics, Averages]:
+        found = cases.metrics(weights)
+        return found, {"macro": macro(found.per_class), "micro": pooled.micro(weights)}
+
+    whole, average = measured(np.ones((1, len(cases.actual))))
+    each = [measured(weights) for weights in resamplings(patients, seed, resamples)]
+    draws, drawn_averages = [found for found, _ in each], [found for _, found in each]
     summary = {
-        name: _interval(whole.overall[name], [draw.overall[name] for draw in draws])
+        name: percentile_interval(whole.overall[name], [draw.overall[name] for draw in draws])
         for name in OVERALL
     }
-    columns: dict[str, Sequence] = {
+    per_class: dict[str, Sequence] = {
         "class": list(classes),
         "cases": cases.actual.sum(axis=0).astype(int),
     }
     for name in PER_CLASS:
         intervals = [
-            _interval(
+            percentile_interval(
                 whole.per_class[name][:, index], [draw.per_class[name][:, index] for draw in draws]
             )
             for index in range(len(classes))
         ]
-        columns[name] = [each.value for each in intervals]
-        columns[f"{name}_low"] = [each.low for each in intervals]
-        columns[f"{name}_high"] = [each.high for each in intervals]
-    return Measures(summary, pd.DataFrame(columns))
+        per_class |= _columns(name, intervals)
+    averages: dict[str, Sequence] = {"metric": PER_CLASS}
+    for kind in ("macro", "micro"):
+        intervals = [
+            percentile_interval(average[kind][name], [draw[kind][name] for draw in drawn_averages])
+            for name in PER_CLASS
+        ]
+        averages |= _columns(kind, intervals)
+    return Measures(summary, pd.DataFrame(per_class), pd.DataFrame(averages))
 
 
 def paired_difference(
@@ -148,7 +165,7 @@ def mean_difference(
         return np.mean(each, axis=0)
 
     draws = [differences(weights) for weights in resamplings(patients, seed, resamples)]
-    bounds = _interval(differences(np.ones((1, len(labels)))), draws)
+    bounds = percentile_interval(differences(np.ones((1, len(labels)))), draws)
     drawn = _numbers(draws)
     confidence = np.mean((drawn > 0) + 0.5 * (drawn == 0)) if len(drawn) else np.nan
     return Difference(bounds.value, bounds.low, bounds.high, float(confidence))
@@ -173,7 +190,7 @@ def mean_score(
         return np.mean([each.metrics(weights).overall[metric] for each in prepared], axis=0)
 
     draws = [scores(weights) for weights in resamplings(patients, seed, resamples)]
-    return _interval(scores(np.ones((1, len(labels)))), draws)
+    return percentile_interval(scores(np.ones((1, len(labels)))), draws)
 
 
 def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
@@ -195,7 +212,7 @@ def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.
         yield times[:, codes].astype(np.float64)
 
 
-def _interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
+def percentile_interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
     """The value [1] with the 2.5th and 97.5th percentile of its draws, those that are numbers.
 
     Resampling makes a calibration error larger, now and then more than the value itself; the
@@ -204,6 +221,15 @@ def _interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
     drawn = _numbers(draws)
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
     return Interval(float(value[0]), float(min(low, value[0])), float(max(high, value[0])))
+
+
+def _columns(name: str, intervals: Sequence[Interval]) -> dict[str, list[float]]:
+    """The columns of a table for intervals, one a row: `name` and its bounds."""
+    return {
+        name: [each.value for each in intervals],
+        f"{name}_low": [each.low for each in intervals],
+        f"{name}_high": [each.high for each in intervals],
+    }
 
 
 def _numbers(draws: Sequence[np.ndarray]) -> np.ndarray:

@@ -99,14 +99,14 @@ class ScoredCases:
         per_class = self._per_class(weights, total)
         overall = {
             "accuracy": self._agreed(weights).sum(axis=1) / total,
-            "balanced_accuracy": _mean_over_classes(per_class["sensitivity"]),
+            "balanced_accuracy": mean_over_classes(per_class["sensitivity"]),
             "mcc": self._matthews(weights, total),
             "ece": np.abs(weights @ self.calibration).sum(axis=1) / total,
             "brier": weights @ self.squared_error / total,
         }
         for name in ("auroc", "auprc", "f1", "sensitivity", "specificity"):
             columns = per_class[name]
-            overall[name] = columns[:, 1] if columns.shape[1] == 2 else _mean_over_classes(columns)
+            overall[name] = columns[:, 1] if columns.shape[1] == 2 else mean_over_classes(columns)
         return Metrics({name: overall[name] for name in OVERALL}, per_class)
 
     def _agreed(self, weights: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole != 0)
 
 
-def _mean_over_classes(columns: np.ndarray) -> np.ndarray:
+def mean_over_classes(columns: np.ndarray) -> np.ndarray:
     """The mean of each row [R, K] over what is a number; NaN for a row without any."""
     present = ~np.isnan(columns)
     return _ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))

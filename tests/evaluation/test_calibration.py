@@ -85,6 +85,24 @@ def test_a_demanded_sensitivity_is_given_and_not_more_than_needed():
     assert 0.95 <= reached < 0.95 + 1.5 / positive.sum()
 
 
+@pytest.mark.parametrize("sensitivity", [0.29, 0.55, 0.57, 0.9])
+def test_a_demand_that_is_met_exactly_is_not_exceeded(sensitivity: float):
+    positive = np.linspace(0.1, 0.9, 101)
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    labels = np.append(0, np.ones(100, dtype=int))
+    thresholds = operating_points_at(labels, probabilities, sensitivity)
+    assert decide(probabilities, thresholds)[1:].sum() == round(100 * sensitivity)
+
+
+def test_each_class_of_several_reaches_the_demand_by_itself():
+    logits, labels = honest_logits(600, 3, seed=6)
+    probabilities = calibrated(logits, 1.0)
+    thresholds = operating_points_at(labels, probabilities, sensitivity=0.8)
+    for index in range(3):
+        reached = (probabilities[labels == index, index] >= thresholds[index]).mean()
+        assert 0.8 <= reached < 0.8 + 1.5 / (labels == index).sum()
+
+
 def test_every_positive_can_be_demanded():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.1, 0.9]])
     thresholds = operating_points_at(np.array([0, 0, 1, 1]), probabilities, sensitivity=1.0)

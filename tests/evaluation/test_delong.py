@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medtl.errors import MedtlError
-from medtl.evaluation.delong import delong_difference, delong_interval
+from medtl.evaluation.delong import delong_difference, delong_interval, with_delong
 from medtl.evaluation.intervals import measure, paired_difference
 
 
@@ -71,6 +71,30 @@ def test_bootstrap_agrees():
 def test_equal_models_are_neither_better():
     positive, first, _ = two_models(50, seed=2)
     assert delong_difference(positive, first, first).confidence == 0.5
+
+
+def test_it_stands_beside_the_bootstrap_in_the_table_of_the_classes():
+    positive, scores, _ = two_models(300, seed=3)
+    labels, probabilities = positive.astype(int), as_probabilities(scores)
+    measures = measure(labels, probabilities, np.arange(300), ["no", "yes"], 0, 400)
+    table = with_delong(measures.per_class, labels, probabilities)
+    place = table.columns.get_loc("auroc_high")
+    assert list(table.columns[place : place + 3]) == ["auroc_high", "delong_low", "delong_high"]
+    expected = delong_interval(positive, scores)
+    found = table.iloc[1]
+    assert (found["delong_low"], found["delong_high"]) == (expected.low, expected.high)
+    assert found["delong_low"] == pytest.approx(found["auroc_low"], abs=0.015)
+    assert "delong_low" not in measures.per_class
+
+
+def test_a_class_of_one_case_has_none_in_the_table():
+    positive, scores, _ = two_models(40, seed=4)
+    labels = np.where(np.arange(40) == 7, 2, positive.astype(int))
+    probabilities = np.column_stack([as_probabilities(scores), np.zeros(40)])
+    measures = measure(labels, probabilities, np.arange(40), ["a", "b", "c"], 0, 20)
+    table = with_delong(measures.per_class, labels, probabilities)
+    assert np.isfinite(table["delong_low"][:2]).all()
+    assert np.isnan(table["delong_low"][2])
 
 
 def test_one_positive_has_no_variance():

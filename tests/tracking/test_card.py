@@ -87,6 +87,17 @@ def test_two_classes_name_the_one_that_is_looked_for(facts: CardFacts):
     assert "`bacteria` from its threshold on" in card
 
 
+def test_the_card_says_how_the_operating_point_was_chosen(facts: CardFacts):
+    assert "where sensitivity + specificity for its class is highest" in model_card(facts, "m")
+    demanded = dataclasses.replace(facts.bundle, sensitivity=0.95)
+    card = model_card(dataclasses.replace(facts, bundle=demanded), "m")
+    assert "at least 95 % of its images in the validation split reach" in card
+    assert "sensitivity + specificity" not in card
+    two = dataclasses.replace(demanded, classes=("normal", "bacteria"), thresholds=(0.9, 0.1))
+    card = model_card(dataclasses.replace(facts, bundle=two), "m")
+    assert "finds at least 95 % of the images of `bacteria` in the validation split" in card
+
+
 def test_tags_hold_the_numbers(facts: CardFacts):
     tags = version_tags(facts)
     assert tags["test_auroc"] == "0.9123"

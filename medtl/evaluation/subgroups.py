@@ -1,0 +1,235 @@
+"""How a model does on parts of its cases: by age, by sex, by device, by any column of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medtl.errors import ParameterError
+from medtl.evaluation.intervals import Interval, percentile_interval, resamplings
+from medtl.evaluation.metrics import ScoredCases
+from medtl.evaluation.rates import wilson
+from medtl.evaluation.sites import independent_difference
+
+PARAMETER = "subgroups"
+METRICS = ("auroc", "sensitivity", "specificity")
+LEAST_CASES = 20
+MOST_VALUES = 8  # a column of numbers with more different ones is cut at its quartiles
+MOST_GROUPS = 30
+UNKNOWN = "unknown"  # the group of cases whose field is empty
+
+
+@dataclass(frozen=True)
+class DecidedCases:
+    """N cases with a model's answers.
+
+    Attributes:
+        labels: int [N].
+        probabilities: [N, K].
+        decisions: int [N], at the operating point.
+        patients: [N], any codes.
+        classes: K names.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    decisions: np.ndarray
+    patients: np.ndarray
+    classes: tuple[str, ...]
+
+    def lacking(self, inside: np.ndarray) -> str:
+        """Why the cases `inside` (bool [N]) cannot be scored; '' where they can."""
+        if inside.sum() < LEAST_CASES:
+            return f"fewer than {LEAST_CASES} cases"
+        counts = np.bincount(self.labels[inside], minlength=len(self.classes))
+        absent = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+        return f"no case of {', '.join(absent)}" if absent else ""
+
+    def patients_behind(self, inside: np.ndarray) -> dict[str, int]:
+        """How many patients a metric of the cases `inside` rests on, where it is flawless.
+
+        Of two classes sensitivity rests on those of the second, specificity on those of the first,
+        AUROC on the fewer. Means over more classes rest on those of the rarest.
+        """
+        counts = [
+            len(np.unique(self.patients[inside & (self.labels == index)]))
+            for index in range(len(self.classes))
+        ]
+        if len(counts) > 2:
+            return dict.fromkeys(METRICS, min(counts))
+        return {"auroc": min(counts), "sensitivity": counts[1], "specificity": counts[0]}
+
+
+def groups(values: pd.Series, column: str) -> pd.Series:
+    """The group of each case, a name; in the order of the groups a categorical.
+
+    Numbers of which there are more than 8 are cut at their quartiles, and a group is named after
+    the lowest and the highest in it. Empty fields are one group, the last.
+
+    Raises:
+        ParameterError: the column has too many groups.
+    """
+    text = values.astype(str).str.strip()
+    given = text != ""
+    numbers = pd.to_numeric(text[given], errors="coerce")
+    numeric = bool(given.any()) and bool(np.isfinite(numbers).all())
+    if numeric and numbers.nunique() > MOST_VALUES:
+        cut = pd.qcut(numbers, 4, labels=False, duplicates="drop")
+        bounds = numbers.groupby(cut).agg(["min", "max"])
+        names = {place: _range(low, high) for place, low, high in bounds.itertuples()}
+        named, order = cut.map(names), list(names.values())
+    else:
+        named = text[given]
+        order = sorted(named.unique(), key=(lambda name: (float(name), name)) if numeric else None)
+    if len(order) > MOST_GROUPS:
+        raise ParameterError(
+            PARAMETER, column, f"its {len(order)} values are too many, at most {MOST_GROUPS}"
+        )
+    found = named.reindex(text.index).fillna(UNKNOWN)
+    last = [UNKNOWN] if not given.all() and UNKNOWN not in order else []
+    return pd.Series(pd.Categorical(found, [*order, *last]), index=values.index, name=column)
+
+
+def score_subgroups(
+    cases: DecidedCases, columns: Mapping[str, pd.Series], seed: int, resamples: int = 2000
+) -> pd.DataFrame:
+    """The scores of each group of each column, and how they differ from those of all other cases.
+
+    Args:
+        cases: N cases.
+        columns: the group of each case, as `groups` gives it, by the name of the column.
+        seed: of the bootstrap.
+        resamples: bootstrap resamples.
+
+    Returns:
+        A row a group: `column`, `group`, `cases`, `patients`; for each metric of `METRICS` (as in
+        `ScoredCases`) M, `M_low`, `M_high`, and the group's less that of the rest `M_difference`,
+        `M_difference_low`, `M_difference_high`; `note`, why there is no score or no difference.
+        A group has no scores with fewer than 20 cases or without a case of each class, and no
+        difference where the rest has none. Of two groups the second has no difference: it is the
+        first one's with the sign turned.
+
+    Intervals are percentile bootstrap intervals over patients, those of a difference from resamples
+    that both sides share: a patient may be on both. A metric of exactly 0 or 1, from which no
+    resample differs, has Wilson's interval over the patients that it rests on, and a difference to
+    or from it is that of independent shares (Zou & Donner 2008).
+    """
+
+    def side(inside: np.ndarray) -> _Side:
+        # the same draw for every side: that is what pairs them
+        return _Side.of(cases, inside, resamplings(cases.patients, seed, resamples))
+
+    rows = []
+    for column, grouped in columns.items():
+        names = list(grouped.cat.categories)
+        for place, name in enumerate(names):
+            group = side((grouped == name).to_numpy())
+            row: dict[str, object] = {"column": column, "group": name, **group.row()}
+            mirrored = len(names) == 2 and place == 1
+            if len(names) > 1 and not mirrored and not group.note:
+                row |= _difference_row(group, side(~group.inside))
+            rows.append(row)
+    return pd.DataFrame(rows, columns=_columns())
+
+
+def differing(table: pd.DataFrame) -> tuple[list[str], int]:
+    """A line for each difference whose interval excludes zero, and how many differences there are.
+
+    `table` is that of `score_subgroups`.
+    """
+    lines, count = [], 0
+    for row in table.to_dict("records"):
+        for metric in METRICS:
+            name = f"{metric}_difference"
+            value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+            if np.isnan([low, high]).any():
+                continue
+            count += 1
+            if low > 0 or high < 0:
+                score = Interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
+                lines.append(
+                    f"{row['column']} {row['group']} ({row['cases']} cases): {metric} {score}, "
+                    f"{value:+.3f} ({low:+.3f} to {high:+.3f}) to the rest"
+                )
+    return lines, count
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A part of the cases, `inside` bool [N], with its metrics and those of R resamples of it."""
+
+    inside: np.ndarray
+    patients: int
+    note: str
+    scores: dict[str, Interval]
+    draws: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, cases: DecidedCases, inside: np.ndarray, weights: Iterable[np.ndarray]) -> _Side:
+        patients, note = len(np.unique(cases.patients[inside])), cases.lacking(inside)
+        if note:
+            return cls(inside, patients, note, {}, {})
+        scored = ScoredCases.of(
+            cases.labels[inside], cases.probabilities[inside], cases.decisions[inside]
+        )
+        whole = _metrics(scored, np.ones((1, int(inside.sum()))))
+        parts = [_metrics(scored, each[:, inside]) for each in weights]
+        draws = {name: np.concatenate([*(part[name] for part in parts), []]) for name in METRICS}
+        scores, behind = {}, cases.patients_behind(inside)
+        for name in METRICS:
+            value = float(whole[name][0])
+            if value in (0.0, 1.0):
+                scores[name] = wilson(value, behind[name])
+            elif patients == 1:
+                scores[name] = Interval(value, np.nan, np.nan)
+            else:
+                scores[name] = percentile_interval(whole[name], [draws[name]])
+        return cls(inside, patients, "", scores, draws)
+
+    def row(self) -> dict[str, object]:
+        row: dict[str, object] = {"cases": int(self.inside.sum()), "patients": self.patients}
+        for name, found in self.scores.items():
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        return row | {"note": self.note}
+
+    def difference(self, rest: _Side, metric: str) -> Interval:
+        """The metric here less that of the rest."""
+        here, there = self.scores[metric], rest.scores[metric]
+        if {here.value, there.value} & {0.0, 1.0} or min(self.patients, rest.patients) == 1:
+            return independent_difference(there, here)
+        value = np.array([here.value - there.value])
+        return percentile_interval(value, [self.draws[metric] - rest.draws[metric]])
+
+
+def _difference_row(side: _Side, rest: _Side) -> dict[str, object]:
+    if rest.note:
+        return {"note": f"not compared: the rest has {rest.note}"}
+    row: dict[str, object] = {}
+    for metric in METRICS:
+        found, name = side.difference(rest, metric), f"{metric}_difference"
+        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return row
+
+
+def _metrics(scored: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics [R] under `weights` [R, N]; NaN for a resample that drew none of the cases."""
+    drawn = weights.any(axis=1)
+    found = scored.metrics(weights[drawn]).overall
+    metrics = {}
+    for name in METRICS:
+        metrics[name] = np.full(len(weights), np.nan)
+        metrics[name][drawn] = found[name]
+    return metrics
+
+
+def _columns() -> list[str]:
+    each = [name + kind for name in METRICS for kind in ("", "_difference")]
+    bounds = [name + end for name in each for end in ("", "_low", "_high")]
+    return ["column", "group", "cases", "patients", *bounds, "note"]
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
