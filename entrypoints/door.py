@@ -12,7 +12,7 @@ import typing
 import click
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.settings import Settings
+from medtl.options import Settings
 
 
 def command(settings_type: type[Settings], job: str, help_text: str) -> click.Command:

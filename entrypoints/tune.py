@@ -1,4 +1,4 @@
-"""Search optimizer, learning rate and cut-off layer; evaluate and register the best model."""
+"""Search architecture, cut-off layer, optimizer, learning rate; evaluate and register the best."""
 
 from entrypoints.door import command, enter
 from medtl.settings import TuneSettings

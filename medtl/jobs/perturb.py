@@ -13,8 +13,9 @@ from medtl.data.dataset import Dataset
 from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.attack import NATURAL, RANDOM, TRAINING, Attack, Attacked, Made
 from medtl.jobs.subject import check_classes, chosen_model, images_for
+from medtl.options import comma_list
 from medtl.progress import progress
-from medtl.settings import PerturbSettings, comma_list
+from medtl.settings import PerturbSettings
 from medtl.tracking.journal import log_data
 from medtl.tracking.models import load_bundle
 from medtl.tracking.perturbed import WITHOUT, Examples, Perturbed, log_perturbed

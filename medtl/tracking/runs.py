@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
 from medtl.keep import cache_root
-from medtl.settings import Settings
+from medtl.options import Settings
 from medtl.tracking.origin import SETTINGS_FILE
 
 ERROR_TAG = "medtl.error"

@@ -10,7 +10,7 @@ import torch
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
-from medtl.jobs.tune import search_space
+from medtl.jobs.entrants import search_space
 from medtl.networks.architectures import build
 from medtl.networks.backbone import Backbone
 from medtl.networks.cut import cut

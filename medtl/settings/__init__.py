@@ -1,0 +1,37 @@
+"""Settings of the entry points: frozen, typed, each with its meaning, checked once at the door.
+
+A field's metadata is the only place where a parameter is described: the command line, the
+checks and the README's tables are made from it.
+"""
+
+from medtl.settings.learning import (
+    CLASSIFIERS,
+    DataSettings,
+    LearningSettings,
+    ModelSettings,
+    PretrainSettings,
+    TrainSettings,
+    TuneSettings,
+)
+from medtl.settings.models import (
+    DictionarySettings,
+    EvaluateSettings,
+    PerturbSettings,
+    PromoteSettings,
+)
+from medtl.settings.studies import CompareSettings
+
+__all__ = [
+    "CLASSIFIERS",
+    "CompareSettings",
+    "DataSettings",
+    "DictionarySettings",
+    "EvaluateSettings",
+    "LearningSettings",
+    "ModelSettings",
+    "PerturbSettings",
+    "PretrainSettings",
+    "PromoteSettings",
+    "TrainSettings",
+    "TuneSettings",
+]

@@ -1,0 +1,180 @@
+"""Settings of what learns: data, one model, a backbone, a search."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from medtl.data.reading import ALL, FIRST, Reading
+from medtl.errors import ParameterError
+from medtl.options import Settings, comma_list, option
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+TRANSFERS = ("finetune", "hybrid")
+CLASSIFIERS = ("logistic", "svm", "forest", "knn")
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """Which images, and what is asked of them."""
+
+    data: str = option(
+        "phantoms", "phantoms (embedded), a folder of CLASS/... or of splits, or a CSV file"
+    )
+    duplicates: str = option(
+        "refuse",
+        "identical images under two labels or in two splits",
+        choices=("refuse", "allow"),
+    )
+    unreadable: str = option("refuse", "images that cannot be read", choices=("refuse", "skip"))
+    missing: str = option(
+        "refuse", "cases without the image of a modality", choices=("refuse", "mask")
+    )
+    positive: str = option(
+        "", "comma list of the labels that make an image positive, or any; empty keeps all classes"
+    )
+    frames: str = option(
+        FIRST, "of several frames or pages in a file: first, all (a sample each), or a number"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames not in (FIRST, ALL) and not (
+            self.frames.isdecimal() and int(self.frames) >= 1
+        ):
+            raise ParameterError("frames", self.frames, f"{FIRST}, {ALL}, or a number from 1")
+
+    @property
+    def reading(self) -> Reading:
+        """Which labels are positive, and what is done about what is amiss in the data."""
+        return Reading.of(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class LearningSettings(DataSettings):
+    """What training one model, searching many and comparing many have in common."""
+
+    architecture: str = option(
+        "auto", "an architecture by its name (README, Architectures); auto chooses for the data"
+    )
+    weights: str = option(
+        "auto", "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI"
+    )
+    transfer: str = option(
+        "finetune",
+        "train on from the cut-off, or give its features to a classical classifier",
+        choices=TRANSFERS,
+    )
+    classifier: str = option(
+        "logistic",
+        "the classical classifier of transfer=hybrid",
+        choices=CLASSIFIERS,
+    )
+    pca: int = option(0, "principal components given to the classifier; 0 for none", low=0)
+    epochs: int = option(12, "the most epochs a model is trained", low=1)
+    patience: int = option(4, "epochs without a better validation AUROC before stopping", low=1)
+    batch_size: int = option(32, "images a step", low=2)
+    weight_decay: float = option(1e-4, "weight decay of the optimizer", low=0.0)
+    image_size: int = option(0, "side of the square input in pixels; 0 for that of the weights",
+                             low=0, high=2048)  # fmt: skip
+    augment: str = option(
+        "light",
+        "augmentation: light (shift, scale, tilt, exposure, noise), flip (light and mirroring)",
+        choices=("none", "light", "flip"),
+    )
+    views: int = option(4, "augmented views kept of each training image where activations are kept",
+                        low=1, high=64)  # fmt: skip
+    keep: str = option(
+        "auto",
+        "keep what crosses the cut, computed once; auto where it pays",
+        choices=("auto", "always", "never"),
+    )
+    balance: str = option("none", "class imbalance", choices=("none", "loss", "sampler"))
+    seed: int = option(0, "seed of splits, initial weights, augmentation, search", low=0)
+    precision: str = option(
+        "auto",
+        "arithmetic: auto is bf16 where the processor has it",
+        choices=("auto", "float32", "bf16"),
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True)
+class ModelSettings(LearningSettings):
+    """What training one model and searching many have in common: a model that is registered."""
+
+    model_name: str = option("auto", "the registered model; auto is medtl-DATA")
+    sensitivity: float = option(
+        0.0,
+        "least sensitivity on validation at the operating point; 0 for Youden's",
+        low=0.0,
+        high=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings(ModelSettings):
+    """One model."""
+
+    cutoff: str = option("head", "the first layer that is trained: head, all, or a layer's name")
+    schedule: str = option(
+        "single",
+        "single, or two_stage: the head first, then from the cut-off on",
+        choices=("single", "two_stage"),
+    )
+    optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
+    lr: float = option(1e-3, "learning rate", low=1e-8, high=10.0)
+
+
+@dataclass(frozen=True)
+class PretrainSettings(TrainSettings):
+    """A backbone, trained on any labelled source."""
+
+    data: str = option("phantoms-source", "the source: phantoms-source (embedded), a folder, a CSV")
+    weights: str = option("random", "where its training starts: random, imagenet, a file or a URI")
+    cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
+    optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
+    lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
+    epochs: int = option(8, "the most epochs it is trained", low=1)
+    backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
+
+
+@dataclass(frozen=True)
+class TuneSettings(ModelSettings):
+    """A search over architecture, cut-off, optimizer and learning rate."""
+
+    architecture: str = option(
+        "auto", "an architecture, or a comma list to choose among; auto chooses for the data"
+    )
+    trials: int = option(12, "trials of the whole study, those of earlier runs counted", low=1)
+    timeout: float = option(0.0, "seconds after which no trial is begun; 0 for none", low=0.0)
+    cutoffs: str = option("blocks", "blocks, layers, or a comma list of layers")
+    optimizers: str = option("adam,sgd,rmsprop", "comma list of optimizers to search")
+    lr_low: float = option(1e-4, "lowest learning rate searched", low=1e-8, high=10.0)
+    lr_high: float = option(1e-2, "highest learning rate searched", low=1e-8, high=10.0)
+    pruner: str = option(
+        "median", "stops trials that fall behind", choices=("median", "hyperband", "none")
+    )
+    study: str = option("", "name of the study to resume or join; empty names a new one")
+    storage: str = option("", "Optuna storage URL; empty for the embedded one")
+    workers: int = option(1, "trials that run at once on this machine", low=1, high=1)
+    executor: str = option("local", "what runs the trials", choices=("local",))
+    confidence: float = option(0.95, "confidence the gate asks of a challenger", low=0.5, high=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.optimizer_names:
+            if name not in OPTIMIZERS:
+                raise ParameterError("optimizers", name, f"a comma list of {', '.join(OPTIMIZERS)}")
+        if self.lr_low > self.lr_high:
+            raise ParameterError("lr_low", self.lr_low, f"at most lr_high={self.lr_high}")
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The architectures to search, one where it is not searched."""
+        return comma_list("architecture", self.architecture)
+
+    @property
+    def optimizer_names(self) -> tuple[str, ...]:
+        """The optimizers to search."""
+        return comma_list("optimizers", self.optimizers)

@@ -1,0 +1,114 @@
+"""Settings of what is asked of trained models: scores, perturbations, the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medtl.errors import ParameterError
+from medtl.options import Settings, check_number, comma_list, named_lists, option
+from medtl.settings.learning import DataSettings
+
+
+@dataclass(frozen=True)
+class TrainedModelSettings(DataSettings):
+    """A trained model, and the images on which something is asked of it."""
+
+    data: str = option("", "data to evaluate on; empty for the data that the model was trained on")
+    model: str = option("", "MLflow URI of a model; empty for the champion of model_name")
+    model_name: str = option("auto", "the registered model whose champion is evaluated")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(TrainedModelSettings):
+    """A model on any data."""
+
+    split: str = option("test", "the split to evaluate", choices=("train", "valid", "test", "all"))
+    mapping: str = option(
+        "", "which class of the model a label of the data is: comma list of LABEL=CLASS"
+    )
+    subgroups: str = option("", "comma list of columns of the CSV to score the model's cases by")
+    against: str = option(
+        "", "comma list of folders with images, or CSV files, that in_domain should call strange"
+    )
+    seed: int = option(0, "seed of the bootstrap", low=0)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named_lists("mapping", self.mapping)
+
+    @property
+    def classes_of_labels(self) -> dict[str, tuple[str, ...]]:
+        """For each label that is named: the model's classes that mean it, none to leave it out."""
+        return named_lists("mapping", self.mapping)
+
+    @property
+    def subgroup_columns(self) -> tuple[str, ...]:
+        """The columns by which subgroups are scored."""
+        return comma_list("subgroups", self.subgroups) if self.subgroups else ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where images are that should look strange to the model."""
+        return comma_list("against", self.against) if self.against else ()
+
+
+@dataclass(frozen=True)
+class PerturbSettings(TrainedModelSettings):
+    """Universal perturbations against a model."""
+
+    images: str = option("", "folder of natural images; empty for patches of two photographs")
+    norm: str = option("l2", "the norm that bounds a perturbation", choices=("l2", "linf"))
+    zeta: str = option(
+        "0.01,0.02,0.04", "comma list of bounds, as shares of the mean norm of the training images"
+    )
+    target: str = option("", "class that all images shall get; empty for any but their own")
+    order: str = option(
+        "batched",
+        "one step for a batch of images, or the paper's, one image at a time",
+        choices=("batched", "sequential"),
+    )
+    passes: int = option(10, "the most passes over the images a perturbation is made from", low=1)
+    step_size: float = option(0.01, "of a step in each pixel, where black is -1 and white 1",
+                              low=1e-6, high=2.0)  # fmt: skip
+    most_images: int = option(256, "the most images that a perturbation is made from", low=1)
+    models: str = option("", "comma list of URIs of other models to compare and to transfer to")
+    seed: int = option(0, "seed of the images drawn, their order, random controls, bootstrap",
+                       low=0)  # fmt: skip
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for entry in comma_list("zeta", self.zeta):
+            check_number("zeta", entry, float, 1e-6, 1.0)
+
+    @property
+    def zetas(self) -> tuple[float, ...]:
+        """The bounds, the smallest first."""
+        return tuple(sorted({float(entry) for entry in comma_list("zeta", self.zeta)}))
+
+
+@dataclass(frozen=True)
+class PromoteSettings(Settings):
+    """The gate alone, a version by hand, or a step back."""
+
+    data: str = option("phantoms", "the data set that model_name=auto is named after")
+    model_name: str = option("auto", "the registered model; auto is medtl-DATA")
+    version: int = option(0, "version to make champion by hand; 0 lets the gate judge the newest",
+                          low=0)  # fmt: skip
+    rollback: bool = option(False, "true makes the previous champion the champion again")
+    confidence: float = option(0.95, "confidence the gate asks of a challenger", low=0.5, high=1.0)
+    seed: int = option(0, "seed of the gate's bootstrap", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rollback and self.version:
+            raise ParameterError("version", self.version, "0 where rollback is true")
+
+
+@dataclass(frozen=True)
+class DictionarySettings(Settings):
+    """The OCL dictionary."""
+
+    architecture: str = option("", "only this architecture; empty for all")
+    output: str = option("dictionary.csv", "CSV file to write; empty for none")
