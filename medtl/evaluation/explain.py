@@ -75,7 +75,14 @@ def _map_and_gradient(
 
 
 def heatmap_png(image: np.ndarray, heat: np.ndarray) -> bytes:
-    """The image with its heat laid over it, as a PNG (RGB) of the same size.
+    """`overlaid`, as a PNG (RGB)."""
+    file = io.BytesIO()
+    Image.fromarray(overlaid(image, heat)).save(file, "PNG")
+    return file.getvalue()
+
+
+def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The image with its heat laid over it, uint8 [H, W, 3].
 
     `image` [C, H, W] (uint8 or uint16, grey or RGB), `heat` [H, W] from 0 (the image shows
     through) to 1.
@@ -85,7 +92,4 @@ def heatmap_png(image: np.ndarray, heat: np.ndarray) -> bytes:
     steps = np.linspace(0, 1, len(HEAT))
     colours = np.stack([np.interp(heat, steps, channel) for channel in HEAT.T], axis=-1)
     opacity = HEAT_OPACITY * heat[..., None]
-    mixed = (1 - opacity) * grey_or_rgb + opacity * colours
-    file = io.BytesIO()
-    Image.fromarray(np.round(mixed).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return np.round((1 - opacity) * grey_or_rgb + opacity * colours).astype(np.uint8)

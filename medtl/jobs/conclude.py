@@ -21,7 +21,7 @@ from medtl.evaluation.calibration import (
     operating_points,
     operating_points_at,
 )
-from medtl.evaluation.domain import DomainReference
+from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
 from medtl.evaluation.intervals import Measures, measure
 from medtl.evaluation.mapping import ClassMapping
 from medtl.jobs.explanation import Said, explain
@@ -55,7 +55,6 @@ class Scored:
         lines = [f"{self.split} scores   (95 % intervals over patients, {count} images)"]
         for name in HEADLINES:
             lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
-        lines.append(f"  {'heat maps':<20}{self.maps}")
         return "\n".join(lines)
 
 
@@ -226,8 +225,12 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         tail=trained.tail,
         seen=None if transfer.seen_before is None else (*transfer.seen_before, Seen.of(dataset)),
     )
-    train_features, valid_features = (
-        in_batches(bundle.features, dataset, dataset.splits[split]) for split in ("train", "valid")
+    train, valid = (
+        {
+            NETWORK: in_batches(bundle.features, dataset, dataset.splits[split]),
+            LAYOUT: in_batches(layout, dataset, dataset.splits[split]),
+        }
+        for split in ("train", "valid")
     )
-    domain = DomainReference.fit(train_features, valid_features, transfer.settings.seed)
+    domain = DomainReference.fit(train, valid, transfer.settings.seed)
     return dataclasses.replace(bundle, domain=domain)

@@ -38,7 +38,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         name_run(f"{dataset.name} {settings.split}")
         log_data(dataset)
         scored = score(bundle, dataset, settings.split, settings.seed, mapping)
-        lines = [f"{uri} on {dataset.name}", scored.summary()]
+        lines = [f"{uri} on {dataset.name}", scored.summary(), f"heat maps     {scored.maps}"]
         if grouped:
             lines += compare_subgroups(dataset, indices, grouped, scored, settings.seed)
         lines += measure_domain(bundle, dataset, indices, settings)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from medtl.data.seen import Seen
 from medtl.errors import MedtlError
 from medtl.evaluation.calibration import calibrated, decide
-from medtl.evaluation.domain import DomainReference
+from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
 from medtl.evaluation.explain import grad_cam, heatmap_png
 from medtl.evaluation.places import side_by_side
 from medtl.evaluation.viewpoint import explanation_cut
@@ -94,7 +94,7 @@ class Bundle:
             probabilities,
             probabilities.argmax(axis=1),
             decide(probabilities, np.array(self.thresholds)),
-            None if self.domain is None else self.domain.inside(features),
+            None if self.domain is None else self.domain.inside(_compared(images, features)),
         )
 
     def scores(self, images: np.ndarray) -> np.ndarray:
@@ -107,6 +107,15 @@ class Bundle:
         Where that is a map, it is averaged over its places.
         """
         return self._forward(images)[1]
+
+    def distances(self, images: np.ndarray) -> np.ndarray | None:
+        """How strange such pixels are: [B], above 1 where not `in_domain`.
+
+        None where the bundle has no reference.
+        """
+        if self.domain is None:
+            return None
+        return self.domain.distance(_compared(images, self.features(images)))
 
     def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
         """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
@@ -200,6 +209,11 @@ class Bundle:
             return self.tail.logits(features), features
         logits = self._halves.suffix(*crossing)
         return logits.float().cpu().numpy(), features
+
+
+def _compared(images: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
+    """What the domain reference compares of stored pixels, with the features [B, F] of them."""
+    return {NETWORK: features, LAYOUT: layout(images)}
 
 
 def _tail(file: Path) -> Tail:

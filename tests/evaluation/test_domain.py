@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from medtl.evaluation.domain import DomainReference
+from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
 
 
 def cloud(count: int, centre: int, seed: int) -> np.ndarray:
@@ -19,13 +19,22 @@ def cloud(count: int, centre: int, seed: int) -> np.ndarray:
     return (features * generator.uniform(0.5, 5, size=(count, 1))).astype(np.float32)
 
 
+def clouds(count: int, centres: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+    """What the network reads of images, and their layout: two clouds."""
+    return {
+        NETWORK: cloud(count, centres[0], seed),
+        LAYOUT: cloud(count, centres[1], seed + 100),
+    }
+
+
 @pytest.fixture
 def reference() -> DomainReference:
-    return DomainReference.fit(cloud(700, 0, seed=1), cloud(200, 0, seed=2), seed=3)
+    return DomainReference.fit(clouds(700, (0, 0), seed=1), clouds(200, (0, 0), seed=2), seed=3)
 
 
-def test_strange_images_are_told_from_familiar_ones(reference: DomainReference):
-    familiar, strange = cloud(300, 0, seed=4), cloud(300, 5, seed=5)
+@pytest.mark.parametrize("centres", [(5, 0), (0, 5), (5, 5)])
+def test_what_is_strange_in_either_is_strange(reference: DomainReference, centres: tuple[int, int]):
+    familiar, strange = clouds(300, (0, 0), seed=4), clouds(300, centres, seed=5)
     assert reference.inside(familiar).mean() > 0.95
     assert not reference.inside(strange).any()
     distances = np.concatenate([reference.distance(familiar), reference.distance(strange)])
@@ -33,35 +42,61 @@ def test_strange_images_are_told_from_familiar_ones(reference: DomainReference):
 
 
 def test_the_distance_is_to_the_fifth_neighbour_on_the_sphere(reference: DomainReference):
-    features = cloud(20, 0, seed=6)
-    kept = reference.features.astype(np.float32)
+    features, sample = cloud(20, 0, seed=6), reference.samples[NETWORK]
+    kept = sample.features.astype(np.float32)
     on_the_sphere = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected, _ = NearestNeighbors(n_neighbors=5).fit(kept).kneighbors(on_the_sphere)
-    np.testing.assert_allclose(reference.distance(features), expected[:, 4], atol=1e-3)
-    longer = reference.distance(3 * features)
-    np.testing.assert_allclose(longer, reference.distance(features), rtol=1e-4)
+    np.testing.assert_allclose(sample.distance(features), expected[:, 4], atol=1e-3)
+    longer = sample.distance(3 * features)
+    np.testing.assert_allclose(longer, sample.distance(features), rtol=1e-4)
 
 
 def test_one_validation_image_in_a_hundred_is_strange(reference: DomainReference):
-    assert reference.inside(cloud(200, 0, seed=2)).mean() == pytest.approx(0.99, abs=0.005)
+    inside = reference.inside(clouds(200, (0, 0), seed=2))
+    assert inside.mean() == pytest.approx(0.99, abs=0.005)
 
 
 def test_the_sample_is_bounded_and_drawn_by_the_seed(reference: DomainReference):
-    assert reference.features.shape == (512, 32)
-    assert reference.features.dtype == np.float16
-    data = cloud(700, 0, seed=1), cloud(200, 0, seed=2)
+    features = reference.samples[LAYOUT].features
+    assert features.shape == (512, 32)
+    assert features.dtype == np.float16
+    data = clouds(700, (0, 0), seed=1), clouds(200, (0, 0), seed=2)
     again, other = (DomainReference.fit(*data, seed=seed) for seed in (3, 4))
-    np.testing.assert_array_equal(again.features, reference.features)
-    assert not np.array_equal(other.features, reference.features)
+    np.testing.assert_array_equal(again.samples[LAYOUT].features, features)
+    assert not np.array_equal(other.samples[LAYOUT].features, features)
 
 
 def test_it_travels_as_tensors(reference: DomainReference):
     found = DomainReference.of_tensors(load(save(reference.tensors())))
-    np.testing.assert_array_equal(found.features, reference.features)
-    assert found.threshold == reference.threshold
+    features = clouds(20, (0, 3), seed=7)
+    np.testing.assert_array_equal(found.distance(features), reference.distance(features))
+
+
+def test_a_reference_without_a_layout_is_still_read(reference: DomainReference):
+    tensors = reference.tensors()
+    kept = {name: tensors[f"{NETWORK}.{name}"] for name in ("features", "threshold")}
+    found = DomainReference.of_tensors(load(save(kept)))
+    assert found.inside(clouds(50, (0, 5), seed=4)).mean() > 0.9
+    assert not found.inside(clouds(50, (5, 0), seed=4)).any()
 
 
 def test_few_images_and_broken_features():
-    small = DomainReference.fit(cloud(3, 0, seed=1), cloud(2, 0, seed=2), seed=0)
+    small = DomainReference.fit(clouds(3, (0, 0), seed=1), clouds(2, (0, 0), seed=2), seed=0)
     broken = np.stack([np.full(32, np.nan), np.zeros(32)])
-    assert not small.inside(broken).any()
+    fine = cloud(2, 0, seed=2)
+    assert not small.inside({NETWORK: broken, LAYOUT: fine}).any()
+    assert not small.inside({NETWORK: fine, LAYOUT: broken}).any()
+
+
+def test_the_layout_is_the_brightness_of_fields_whatever_the_depth():
+    images = np.zeros((2, 1, 32, 32), np.uint8)
+    images[:, :, :4, 4:8] = 255
+    found = layout(images)
+    assert found.shape == (2, 3 * 64)
+    fields = found.reshape(2, 3, 8, 8)
+    assert (fields[:, :, 0, 1] == 1).all()
+    assert fields.sum() == 6
+    np.testing.assert_allclose(layout(images * np.uint16(257)), found)
+    np.testing.assert_array_equal(layout(np.repeat(images, 3, axis=1)), found)
+    cases = np.stack([images, 255 - images], axis=1)
+    np.testing.assert_allclose(layout(cases), np.concatenate([found, 1 - found], axis=1))

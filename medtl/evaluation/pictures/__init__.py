@@ -4,6 +4,9 @@ from medtl.evaluation.pictures.calibration import reliability_diagram
 from medtl.evaluation.pictures.confusion import confusion_matrix
 from medtl.evaluation.pictures.curves import precision_recall_curves, roc_curves
 from medtl.evaluation.pictures.cutoffs import score_against_cutoff
+from medtl.evaluation.pictures.decision import decision_curves
+from medtl.evaluation.pictures.domain import domain_distances
+from medtl.evaluation.pictures.explanation import explanation_gallery
 from medtl.evaluation.pictures.galleries import contact_sheet, mistakes_sheet, worst_mistakes
 from medtl.evaluation.pictures.inspection import (
     copies_sheet,
@@ -27,12 +30,16 @@ from medtl.evaluation.pictures.studies import (
     score_against_size,
     values_with_intervals,
 )
+from medtl.evaluation.pictures.subgroups import subgroup_scores
 
 __all__ = [
     "confusion_matrix",
     "contact_sheet",
     "convergence_curves",
     "copies_sheet",
+    "decision_curves",
+    "domain_distances",
+    "explanation_gallery",
     "hyperparameter_importances",
     "image_sizes",
     "internal_and_external",
@@ -52,6 +59,7 @@ __all__ = [
     "search_history",
     "shortcut_scores",
     "strip_of_images",
+    "subgroup_scores",
     "values_with_intervals",
     "worst_mistakes",
 ]

@@ -1,0 +1,95 @@
+"""Does a heat map depend on what the network has learned? The same map after its weights are lost.
+
+Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: weights are randomised
+from the scores down, and the rank correlation of the maps before and after is looked at. A map
+that hardly changes shows the image, not what the network has learned of it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from medtl.evaluation.intervals import Interval, percentile_interval, resamplings
+from medtl.networks.cut import cut
+from medtl.networks.cutpoints import CutPoint
+
+# Ours: the source looks at curves and names no bound.
+HARDLY_CHANGED = 0.5
+# Of weights that are all zero at first (the head of a ViT), which no map would come from.
+FIRST_SPREAD = 0.02
+
+
+def randomised(
+    network: nn.Module, fresh: nn.Module, point: CutPoint, image_size: int, seed: int
+) -> nn.Module:
+    """A copy of `network` with all from `point` on as in `fresh`, weights that learned nothing.
+
+    `fresh` is of the same architecture. Batch norm statistics are replaced too. Where the weights
+    of `fresh` are all zero, they are drawn (normal, standard deviation 0.02).
+    """
+    changed = copy.deepcopy(network)
+    lost = cut(changed, point, image_size).suffix.state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    state = changed.state_dict()
+    for name, value in fresh.state_dict().items():
+        if name in lost:
+            nothing = value.ndim > 1 and not value.any()
+            drawn = FIRST_SPREAD * torch.randn(value.shape, generator=generator)
+            state[name] = drawn if nothing else value
+    changed.load_state_dict(state)
+    return changed.eval()
+
+
+def rank_correlations(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Spearman's correlation, over its places, of each map [N, H, W] with its other: float64 [N].
+
+    Places of equal heat share their rank. Where the other is the same everywhere the correlation
+    is 0: it has no order. Where the map itself is, there is nothing to lose: NaN.
+    """
+    first, second = (_ranks(each) for each in (maps, others))
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    products = (first * second).sum(axis=1)
+    found = np.divide(products, spread, out=np.zeros(len(maps)), where=spread > 0)
+    return np.where(first.any(axis=1), found, np.nan)
+
+
+def mean_similarity(correlations: np.ndarray, patients: np.ndarray, seed: int) -> Interval:
+    """The mean of `correlations` [N], NaN left out, with its 95 % bootstrap interval over patients.
+
+    NaN where there is nothing to compare; bounds are NaN where there is one patient.
+    """
+    known = ~np.isnan(correlations)
+    if not known.any():
+        return Interval(np.nan, np.nan, np.nan)
+    kept = correlations[known]
+    draws = [
+        (weights @ kept) / weights.sum(axis=1)
+        for weights in resamplings(patients[known], seed, resamples=2000)
+    ]
+    return percentile_interval(kept.mean(keepdims=True), draws)
+
+
+def verdict(similarity: Interval) -> str:
+    """What the similarity of maps before and after randomisation says of the maps, in words."""
+    if np.isnan(similarity.value):
+        return "no heat map has any heat: they say nothing"
+    if similarity.value < HARDLY_CHANGED:
+        return (
+            f"maps change when weights are randomised (rank correlation {similarity}): "
+            "they depend on what was learned"
+        )
+    return (
+        f"maps hardly change when weights are randomised (rank correlation {similarity}): "
+        "do not trust them"
+    )
+
+
+def _ranks(maps: np.ndarray) -> np.ndarray:
+    """The ranks [N, P] of the places of each map, less their mean; all 0 where all are equal."""
+    ranks = pd.DataFrame(maps.reshape(len(maps), -1)).rank(axis=1).to_numpy()
+    return ranks - ranks.mean(axis=1, keepdims=True)
