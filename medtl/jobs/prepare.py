@@ -67,6 +67,12 @@ class Origin:
         expected = dataclasses.replace(expected, image_size=self.image_size)
         return Backbone(self.architecture, self.weights, network, expected)
 
+    def transfer(self, dataset: Dataset, settings: ModelSettings) -> Transfer:
+        """The backbone on the data."""
+        seen_before = () if self.source is None else self.source.seen
+        backbone = self.backbone(dataset, settings.seed)
+        return Transfer(backbone, dataset, settings, seen_before=seen_before)
+
 
 def prepare(settings: ModelSettings) -> Transfer:
     """The backbone on the data, both noted in the active run.
@@ -76,19 +82,28 @@ def prepare(settings: ModelSettings) -> Transfer:
         MedtlError: the data or the weights cannot be used.
     """
     origin = Origin.of(settings)
-    dataset = training_data(settings, origin.image_size)
-    log_data(dataset)
-    name_run(f"{dataset.name} {origin.architecture}")
-    backbone = origin.backbone(dataset, settings.seed)
+    dataset = noted_data(settings, origin.image_size, origin.architecture)
+    transfer = origin.transfer(dataset, settings)
     mlflow.set_tags(
         {
             "medtl.architecture": origin.architecture,
-            "medtl.weights": backbone.weights,
+            "medtl.weights": transfer.backbone.weights,
             "medtl.data": dataset.fingerprint,
         }
     )
-    seen_before = () if origin.source is None else origin.source.seen
-    return Transfer(backbone, dataset, settings, seen_before=seen_before)
+    return transfer
+
+
+def noted_data(settings: LearningSettings, image_size: int, architecture: str) -> Dataset:
+    """The data set of the settings, noted in the active run, which is named after both.
+
+    Raises:
+        MedtlError: as `training_data`.
+    """
+    dataset = training_data(settings, image_size)
+    log_data(dataset)
+    name_run(f"{dataset.name} {architecture}")
+    return dataset
 
 
 def training_data(settings: LearningSettings, image_size: int) -> Dataset:

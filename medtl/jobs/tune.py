@@ -1,9 +1,7 @@
-"""Search optimizer, learning rate and cut-off; refit, evaluate, register and gate the best."""
+"""Search architecture, cut-off, optimizer, learning rate; refit, evaluate, register the best."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 from collections.abc import Callable
 
@@ -12,40 +10,24 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from medtl.errors import ParameterError
 from medtl.jobs.conclude import conclude, registered
-from medtl.jobs.names import registered_name, study_name
-from medtl.jobs.prepare import prepare
-from medtl.jobs.pretrain import with_phantom_backbone
-from medtl.keep import key_of
-from medtl.networks.cutpoints import cut_points, resolve
+from medtl.jobs.entrants import Entrants
+from medtl.jobs.names import registered_name
 from medtl.search import study as studies
-from medtl.search.dictionary import Entry, nearest
+from medtl.search.dictionary import Entry
 from medtl.search.probe import Probe, probe
-from medtl.search.space import (
-    AnyCandidate,
-    AnySpace,
-    Candidate,
-    HybridCandidate,
-    HybridSpace,
-    Space,
-)
+from medtl.search.space import AnyCandidate, HybridCandidate
+from medtl.search.starts import Start, first_trials, in_turn
 from medtl.search.study import Pruned, Schedule
-from medtl.settings import TuneSettings, comma_list
-from medtl.tracking.journal import log_epoch, log_probe, log_search
-from medtl.tracking.ocl import known_entries, log_entry
+from medtl.settings import TuneSettings
+from medtl.tracking.journal import log_cutoffs, log_epoch, log_probe, log_search
+from medtl.tracking.ocl import known_entries, log_entries
 from medtl.tracking.runs import close_cut_off_run, embedded_storage, nested_run, tracked_run
 from medtl.training.loop import Epoch
 from medtl.training.transfer import Trained, Transfer
 
-# Settings that say how long, where and by whom is searched; all others make another question.
-NOT_ASKED = frozenset(
-    ("trials", "timeout", "study", "storage", "workers", "executor", "confidence", "model_name",
-     "device", "keep")
-)  # fmt: skip
-
-NEIGHBOURS = 2  # known data sets whose best trial is tried early
-PROBED = 2  # cut-offs of the layer probe that are tried early
+EARLY = 2  # best trials of known data sets, and cut-offs of the layer probe, that are tried early
+EARLY_OF_EACH = 1  # the same where several architectures share the trials
 
 
 def tune(settings: TuneSettings) -> None:
@@ -54,34 +36,33 @@ def tune(settings: TuneSettings) -> None:
     The validation split chooses; the test split is scored once, for the refitted best model.
     """
     with tracked_run("tune", settings) as run:
-        settings = with_phantom_backbone(settings)
-        transfer = prepare(settings)
-        space = search_space(settings, transfer)
-        trials = settings.trials
-        if isinstance(space, HybridSpace):
-            trials = min(trials, len(space.cutoffs))
-        schedule = Schedule(
-            trials, settings.timeout, settings.pruner, settings.epochs, settings.seed
-        )
-        study = _open(settings, transfer, space, schedule)
+        entrants = Entrants(settings)
+        schedule = _schedule(settings, entrants)
+        study = _open(settings, entrants, schedule)
         mlflow.set_tag("medtl.study", study.study_name)
-        network, architecture = transfer.backbone.network, transfer.backbone.architecture
-        transfer.keeper.expect(resolve(network, architecture, name) for name in space.cutoffs)
-        probed = probe(transfer, "layers" if settings.cutoffs == "layers" else "blocks")
-        log_probe(probed.curve)
+        probed = _probed(settings, entrants)
         if not study.get_trials(deepcopy=False):
-            for start in first_trials(space, probed, transfer):
-                print(f"tried early   {start.candidate.cutoff}: {start.why}")
-                study.enqueue_trial(space.params(start.candidate), {"why": start.why})
-        _search(study, space, schedule, transfer)
-        best = space.candidate(study.best_trial.params)
+            for start in _starts(entrants, probed):
+                print(f"tried early   {_place(start.candidate)}: {start.why}")
+                study.enqueue_trial(entrants.space.params(start.candidate), {"why": start.why})
+        _search(study, entrants, schedule)
+        found = studies.best_of_each(study, entrants.space)
+        best = next(iter(found))
+        chosen = entrants.of(best)
         mlflow.log_metric("best_valid_auroc", study.best_value)
-        mlflow.set_tag("medtl.cutoff", best.cutoff)
-        log_search(studies.table(study, space), studies.importances(study, settings.seed))
+        mlflow.set_tags(
+            {
+                "medtl.architecture": chosen.architecture,
+                "medtl.weights": chosen.weights,
+                "medtl.cutoff": best.cutoff,
+            }
+        )
+        _log_trials(study, entrants, settings.seed)
+        transfer = entrants.transfer(chosen)
         concluded = conclude(transfer, trained(transfer, best, log_epoch))
         name = registered_name(settings.model_name, settings.data)
         verdict = registered(concluded, name, settings.confidence)
-        log_entry(_entry(transfer, best, study.best_value, probed))
+        log_entries([_entry(entrants, probed, *each) for each in found.items()])
         study.set_user_attr(studies.FINISHED, run.info.run_id)
     print(
         f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
@@ -92,88 +73,19 @@ def tune(settings: TuneSettings) -> None:
     print(f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local")
 
 
-def search_space(settings: TuneSettings, transfer: Transfer) -> AnySpace:
-    """The space that the settings ask for; every cut-off named is checked."""
-    network, architecture = transfer.backbone.network, transfer.backbone.architecture
-    if settings.cutoffs in ("blocks", "layers"):
-        points = cut_points(network, settings.cutoffs)
-    else:
-        named = comma_list("cutoffs", settings.cutoffs)
-        resolved = (resolve(network, architecture, name) for name in named)
-        # two names of one place (a block and its first layer) are one cut
-        at = {point.key: point for point in resolved}
-        points = [at[key] for key in sorted(at)]
+def _schedule(settings: TuneSettings, entrants: Entrants) -> Schedule:
+    trials = settings.trials
     if settings.transfer == "hybrid":
-        # before the very first layer there are no features
-        later = tuple(point.name for point in points if point.key > (0,))
-        if not later:
-            raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
-        return HybridSpace(settings.classifier, later)
-    names = tuple(point.name for point in points)
-    return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
+        # its cut-offs are all there is to try
+        trials = min(trials, sum(len(each.space.cutoffs) for each in entrants.all))
+    return Schedule(trials, settings.timeout, settings.pruner, settings.epochs, settings.seed)
 
 
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """A candidate that is tried before the sampler is asked, and why."""
-
-    candidate: AnyCandidate
-    why: str
-
-
-def first_trials(space: AnySpace, probed: Probe, transfer: Transfer) -> list[Start]:
-    """What the nearest known data sets and the layer probe would try first.
-
-    A hybrid has nothing but its cut-off to search: all are tried, in the probe's order.
-    """
-    ranked = [name for name in probed.best(len(probed.curve)) if name in space.cutoffs]
-    if isinstance(space, HybridSpace):
-        others = [name for name in space.cutoffs if name not in ranked]
-        why = "in the order of the layer probe"
-        return [Start(HybridCandidate(space.classifier, name), why) for name in ranked + others]
-    starts = []
-    backbone = transfer.backbone.digest()
-    for near in nearest(probed.description, backbone, known_entries(), NEIGHBOURS):
-        entry = near.entry
-        if entry.cutoff in space.cutoffs and entry.recipe.get("optimizer") in space.optimizers:
-            candidate = Candidate(entry.recipe["optimizer"], entry.recipe["lr"], entry.cutoff)
-            why = f"best on {entry.data} (distance {near.distance:.2f}, run {entry.run_id})"
-            starts.append(Start(candidate, why))
-    lr = math.sqrt(space.lr_low * space.lr_high)
-    for cutoff in ranked[:PROBED]:
-        starts.append(Start(Candidate(space.optimizers[0], lr, cutoff), "best of the layer probe"))
-    return starts
-
-
-def _entry(transfer: Transfer, best: AnyCandidate, score: float, probed: Probe) -> Entry:
-    curve = probed.curve
-    return Entry(
-        architecture=transfer.backbone.architecture,
-        weights=transfer.backbone.weights,
-        backbone=transfer.backbone.digest(),
-        data=transfer.dataset.name,
-        fingerprint=transfer.dataset.fingerprint,
-        cutoff=best.cutoff,
-        recipe={k: v for k, v in best.params().items() if k != "cutoff"},
-        valid_auroc=score,
-        curve=dict(zip(curve["cutoff"], curve["score"].round(4), strict=True)),
-        description=probed.description,
-    )
-
-
-def _open(
-    settings: TuneSettings, transfer: Transfer, space: AnySpace, schedule: Schedule
-) -> optuna.Study:
+def _open(settings: TuneSettings, entrants: Entrants, schedule: Schedule) -> optuna.Study:
     """The study, new or to be gone on with; what a kill left behind is put in order."""
-    asked = {
-        name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_ASKED
-    }
-    asks = key_of(asked, transfer.dataset.fingerprint, transfer.backbone.digest(), space.cutoffs)
-    name = settings.study or study_name(
-        transfer.dataset.name, transfer.backbone.architecture, transfer.backbone.weights
-    )
+    name = settings.study or entrants.study_name
     storage = settings.storage or embedded_storage()
-    study = studies.open_study(storage, name, bool(settings.study), asks, schedule)
+    study = studies.open_study(storage, name, bool(settings.study), entrants.asks, schedule)
     studies.restart_cut_off_trials(study)
     run_id = mlflow.active_run().info.run_id
     close_cut_off_run(study.user_attrs.get(studies.RUN_ID), successor=run_id)
@@ -184,22 +96,49 @@ def _open(
     return study
 
 
-def _search(study: optuna.Study, space: AnySpace, schedule: Schedule, transfer: Transfer) -> None:
+def _probed(settings: TuneSettings, entrants: Entrants) -> dict[str, Probe]:
+    """The layer probe of each architecture, by its name."""
+    kind = "layers" if settings.cutoffs == "layers" else "blocks"
+    probed = {}
+    for each in entrants.all:
+        found = probed[each.architecture] = probe(entrants.transfer(each), kind)
+        log_probe(found.curve, each.folder)
+    return probed
+
+
+def _starts(entrants: Entrants, probed: dict[str, Probe]) -> list[Start]:
+    known = known_entries()
+    count = EARLY_OF_EACH if entrants.several else EARLY
+    starts = {
+        each.architecture: first_trials(
+            each.space, probed[each.architecture], each.backbone, known, count
+        )
+        for each in entrants.all
+    }
+    return in_turn(starts) if entrants.several else starts[entrants.all[0].architecture]
+
+
+def _place(candidate: AnyCandidate) -> str:
+    return " ".join(filter(None, (candidate.architecture, candidate.cutoff)))
+
+
+def _search(study: optuna.Study, entrants: Entrants, schedule: Schedule) -> None:
     """Runs the trials, each in a nested MLflow run, under a progress bar."""
     done = len(studies.finished(study))
     with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
 
         def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
             bar.set_postfix_str(str(candidate))
+            transfer = entrants.transfer(entrants.of(candidate))
             return _trial(study, trial, candidate, transfer)
 
         def on_trial(trial: FrozenTrial) -> None:
             bar.n = len(studies.finished(study))
             bar.refresh()
 
-        studies.run_trials(study, space, schedule, objective, on_trial)
-    for name, note in transfer.keeper.notes.items():
-        print(f"activations at {name}: {note}", file=sys.stderr)
+        studies.run_trials(study, entrants.space, schedule, objective, on_trial)
+    for place, note in entrants.notes.items():
+        print(f"activations at {place}: {note}", file=sys.stderr)
 
 
 def trained(
@@ -249,3 +188,30 @@ def _trial(
     if pruned is not None:
         raise pruned
     return best.valid_auroc
+
+
+def _log_trials(study: optuna.Study, entrants: Entrants, seed: int) -> None:
+    trials = studies.table(study, entrants.space)
+    log_search(trials, studies.importances(study, seed))
+    for each in entrants.all:
+        own = trials[trials["architecture"] == each.architecture] if entrants.several else trials
+        log_cutoffs(own, each.space.cutoffs, each.folder)
+
+
+def _entry(entrants: Entrants, probed: dict[str, Probe], best: AnyCandidate, score: float) -> Entry:
+    """What the search says of one architecture: its best candidate, and its probe."""
+    entrant = entrants.of(best)
+    found = probed[entrant.architecture]
+    recipe = best.params()
+    return Entry(
+        architecture=entrant.architecture,
+        weights=entrant.weights,
+        backbone=entrant.backbone,
+        data=entrants.dataset.name,
+        fingerprint=entrants.dataset.fingerprint,
+        cutoff=best.cutoff,
+        recipe={k: v for k, v in recipe.items() if k not in ("architecture", "cutoff")},
+        valid_auroc=score,
+        curve=dict(zip(found.curve["cutoff"], found.curve["score"].round(4), strict=True)),
+        description=found.description,
+    )

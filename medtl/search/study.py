@@ -149,6 +149,16 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
+def best_of_each(study: optuna.Study, space: AnySpace) -> dict[AnyCandidate, float]:
+    """The best completed candidate of each architecture with its score, the best of all first."""
+    ranked = sorted(completed(study), key=lambda trial: trial.value, reverse=True)
+    best: dict[str, tuple[AnyCandidate, float]] = {}
+    for trial in (study.best_trial, *ranked):
+        candidate = space.candidate(trial.params)
+        best.setdefault(candidate.architecture, (candidate, trial.value))
+    return dict(best.values())
+
+
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that count: completed or pruned."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))

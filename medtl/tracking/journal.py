@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import mlflow
@@ -17,7 +17,9 @@ from torch import Tensor
 from medtl.data.dataset import Dataset
 from medtl.evaluation import pictures
 from medtl.evaluation.calibration import reliability_table
-from medtl.evaluation.intervals import Measures
+from medtl.evaluation.delong import with_delong
+from medtl.evaluation.intervals import Interval, Measures
+from medtl.evaluation.net_benefit import decision_curve
 from medtl.evaluation.places import side_by_side
 from medtl.tracking.data_report import log_data_report
 from medtl.training.loop import Epoch, Fit
@@ -91,7 +93,8 @@ def log_scores(
         )
     labels, classes, per_class = dataset.labels[indices], dataset.classes, measures.per_class
     place = f"evaluation/{split}"
-    log_table(per_class, f"{place}/per_class.csv")
+    log_table(with_delong(per_class, labels, probabilities), f"{place}/per_class.csv")
+    log_table(measures.averages, f"{place}/averages.csv")
     predictions = _predictions(dataset, indices, probabilities, decisions)
     log_table(predictions, f"{place}/predictions.csv")
     log_picture(pictures.confusion_matrix(labels, decisions, classes), f"{place}/confusion.png")
@@ -105,6 +108,9 @@ def log_scores(
         "calibrated": reliability_table(labels, probabilities),
     }
     log_picture(pictures.reliability_diagram(tables), f"{place}/reliability.png")
+    curve = decision_curve(labels, probabilities, classes)
+    log_table(curve, f"{place}/decision_curve.csv")
+    log_picture(pictures.decision_curves(curve, len(labels)), f"{place}/decision_curve.png")
     worst = pictures.worst_mistakes(labels, decisions, probabilities)
     log_picture(
         pictures.mistakes_sheet(
@@ -122,18 +128,12 @@ def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
     """The table and the pictures of a search; `trials` as `medtl.search.study.table` gives it."""
     metric = "validation AUROC"
     log_table(trials, "search/trials.csv")
-    known = ("optimizer", "lr", "classifier", "cutoff")
+    known = ("architecture", "optimizer", "lr", "classifier", "cutoff")
     searched = [name for name in known if name in trials]
     log_picture(pictures.search_history(trials, metric), "search/history.png")
     log_picture(
         pictures.parallel_coordinates(trials, searched, metric),
         "search/parallel_coordinates.png",
-    )
-    curve = trials.loc[trials["state"] == "complete", ["cutoff", "score"]]
-    order = list(trials["cutoff"].cat.categories)
-    log_picture(
-        pictures.score_against_cutoff({"trials": curve}, order, metric),
-        "search/score_against_cutoff.png",
     )
     if importances:
         log_picture(
@@ -141,19 +141,33 @@ def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
         )
 
 
-def log_probe(curve: pd.DataFrame) -> None:
+def log_cutoffs(trials: pd.DataFrame, order: Sequence[str], folder: str) -> None:
+    """The scores of one network's trials against its cut-offs, `order`, if any was completed."""
+    curve = trials.loc[trials["state"] == "complete", ["cutoff", "score"]]
+    if len(curve):
+        figure = pictures.score_against_cutoff({"trials": curve}, order, "validation AUROC")
+        log_picture(figure, f"{folder}/score_against_cutoff.png")
+
+
+def log_probe(curve: pd.DataFrame, folder: str) -> None:
     """The OCL curve of the layer probe; `curve` as `medtl.search.probe.Probe` has it."""
-    log_table(curve, "search/layer_probe.csv")
+    log_table(curve, f"{folder}/layer_probe.csv")
     figure = pictures.score_against_cutoff(
         {"linear probe": curve}, curve["cutoff"].tolist(), "AUROC by cross-validation"
     )
-    log_picture(figure, "search/layer_probe.png")
+    log_picture(figure, f"{folder}/layer_probe.png")
 
 
 def log_sites(table: pd.DataFrame, name: str) -> None:
     """A model at home and on the data `name`; `table` as `medtl.evaluation.sites` has it."""
     log_table(table, "evaluation/internal_external.csv")
     log_picture(pictures.internal_and_external(table, name), "evaluation/internal_external.png")
+
+
+def log_subgroups(table: pd.DataFrame, overall: Mapping[str, Interval], split: str) -> None:
+    """A model on parts of a split; arguments as `pictures.subgroup_scores` takes them."""
+    log_table(table, f"evaluation/{split}/subgroups.csv")
+    log_picture(pictures.subgroup_scores(table, overall), f"evaluation/{split}/subgroups.png")
 
 
 def log_picture(figure: Figure, place: str) -> None:

@@ -1,0 +1,237 @@
+"""The networks that a search chooses among: each with its data, its weights and its cut-offs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import mlflow
+
+from medtl.data.dataset import Dataset
+from medtl.errors import ParameterError
+from medtl.jobs.names import plain, study_name
+from medtl.jobs.prepare import Origin, noted_data, training_data
+from medtl.jobs.pretrain import with_phantom_backbone
+from medtl.keep import key_of
+from medtl.networks.architectures import check_architecture
+from medtl.networks.backbone import Backbone
+from medtl.networks.cutpoints import cut_points, resolve
+from medtl.options import comma_list
+from medtl.search.space import AnyCandidate, AnySpace, HybridSpace, JointSpace, OneSpace, Space
+from medtl.settings import TuneSettings
+from medtl.training.transfer import Transfer
+
+OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
+
+# Settings that say how long, where and by whom is searched; all others make another question.
+NOT_ASKED = frozenset(
+    ("trials", "timeout", "study", "storage", "workers", "executor", "confidence", "model_name",
+     "device", "keep")
+)  # fmt: skip
+OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One network of a search: what is known of it while it is not in memory."""
+
+    settings: TuneSettings  # with its architecture alone, and its own weights
+    architecture: str
+    weights: str
+    backbone: str  # digest of the weights
+    space: OneSpace
+    folder: str  # the artifacts of the search that are about it alone
+
+
+class Entrants:
+    """All networks of a search on its data, of which no more than `OPEN` are in memory."""
+
+    def __init__(self, settings: TuneSettings) -> None:
+        """Opens every network once, and notes data and networks in the active run.
+
+        Raises:
+            ParameterError: a parameter is wrong (architecture, weights, data, cut-offs ...).
+            MedtlError: the data or the weights cannot be used.
+        """
+        self._settings = settings
+        self._datasets: dict[int, Dataset] = {}
+        self._open: OrderedDict[str, Transfer] = OrderedDict()
+        self._notes: dict[str, str] = {}
+        self._entrants: dict[str, Entrant] = {}
+        for alone in _one_each(settings):
+            entrant = self._entered(alone)
+            self._entrants[entrant.architecture] = entrant
+        if self.several:
+            _check_named_cutoffs(settings, self.all)
+        mlflow.set_tags(
+            {
+                "medtl.architecture": self._listed("architecture"),
+                "medtl.weights": self._listed("weights"),
+                "medtl.data": self.dataset.fingerprint,
+            }
+        )
+
+    @property
+    def all(self) -> tuple[Entrant, ...]:
+        """The networks in the order in which they were named."""
+        return tuple(self._entrants.values())
+
+    @property
+    def several(self) -> bool:
+        """Whether the architecture is searched too."""
+        return len(self._settings.architectures) > 1
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data at one of its sizes: images, labels and splits are the same at all."""
+        return next(iter(self._datasets.values()))
+
+    @property
+    def space(self) -> AnySpace:
+        """What is searched."""
+        if self.several:
+            return JointSpace({each.architecture: each.space for each in self.all})
+        return self.all[0].space
+
+    @property
+    def study_name(self) -> str:
+        """The name of a new study: data, architectures and weights."""
+        weights = self._settings.weights if self.several else self.all[0].weights
+        return study_name(self.dataset.name, self._listed("architecture"), weights)
+
+    @property
+    def asks(self) -> str:
+        """A key of all that makes two searches the same question."""
+        parts = []
+        for each in self.all:
+            asked = dataclasses.asdict(each.settings)
+            asked = {name: value for name, value in asked.items() if name not in NOT_ASKED}
+            parts += [asked, self.dataset.fingerprint, each.backbone, each.space.cutoffs]
+        return key_of(*parts)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What was decided about keeping activations, by the cut."""
+        notes = dict(self._notes)
+        for architecture, transfer in self._open.items():
+            notes |= self._notes_of(architecture, transfer)
+        return notes
+
+    def of(self, candidate: AnyCandidate) -> Entrant:
+        """The network that a candidate is trained from."""
+        return self._entrants[candidate.architecture] if self.several else self.all[0]
+
+    def transfer(self, entrant: Entrant) -> Transfer:
+        """The network on the data, read anew where it was let go."""
+        if entrant.architecture not in self._open:
+            self._admit(self._opened(entrant.settings), entrant.space)
+        self._open.move_to_end(entrant.architecture)
+        return self._open[entrant.architecture]
+
+    def _entered(self, settings: TuneSettings) -> Entrant:
+        transfer = self._opened(settings)
+        backbone = transfer.backbone
+        settings = _with_own_cutoffs(settings, backbone) if self.several else settings
+        space = search_space(settings, transfer)
+        self._admit(transfer, space)
+        architecture = backbone.architecture
+        folder = f"search/{plain(architecture)}" if self.several else "search"
+        digest = backbone.digest()
+        return Entrant(settings, architecture, backbone.weights, digest, space, folder)
+
+    def _opened(self, settings: TuneSettings) -> Transfer:
+        while len(self._open) >= OPEN:
+            self._notes |= self._notes_of(*self._open.popitem(last=False))
+        origin = Origin.of(settings)
+        size = origin.image_size
+        if not self._datasets:
+            named = self._settings.architecture if self.several else origin.architecture
+            self._datasets[size] = noted_data(settings, size, named)
+        elif size not in self._datasets:
+            self._datasets[size] = training_data(settings, size)
+        return origin.transfer(self._datasets[size], settings)
+
+    def _admit(self, transfer: Transfer, space: OneSpace) -> None:
+        network, architecture = transfer.backbone.network, transfer.backbone.architecture
+        transfer.keeper.expect(resolve(network, architecture, name) for name in space.cutoffs)
+        self._open[architecture] = transfer
+
+    def _notes_of(self, architecture: str, transfer: Transfer) -> dict[str, str]:
+        of = f" of {architecture}" if self.several else ""
+        return {f"{name}{of}": note for name, note in transfer.keeper.notes.items()}
+
+    def _listed(self, what: str) -> str:
+        return ", ".join(dict.fromkeys(getattr(each, what) for each in self.all))
+
+
+def search_space(settings: TuneSettings, transfer: Transfer) -> OneSpace:
+    """The space that the settings ask for of one network; every cut-off named is checked."""
+    network, architecture = transfer.backbone.network, transfer.backbone.architecture
+    if settings.cutoffs in ("blocks", "layers"):
+        points = cut_points(network, settings.cutoffs)
+    else:
+        named = comma_list("cutoffs", settings.cutoffs)
+        resolved = (resolve(network, architecture, name) for name in named)
+        # two names of one place (a block and its first layer) are one cut
+        at = {point.key: point for point in resolved}
+        points = [at[key] for key in sorted(at)]
+    if settings.transfer == "hybrid":
+        # before the very first layer there are no features
+        later = tuple(point.name for point in points if point.key > (0,))
+        if not later:
+            raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
+        return HybridSpace(settings.classifier, later)
+    names = tuple(point.name for point in points)
+    return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
+
+
+def _one_each(settings: TuneSettings) -> list[TuneSettings]:
+    """The settings of a search of each architecture alone; backbones that it needs are made."""
+    names = settings.architectures
+    if len(names) > 1:
+        for name in names:
+            check_architecture(name)
+        if settings.weights not in OF_ANY_ARCHITECTURE:
+            raise ParameterError(
+                "weights",
+                settings.weights,
+                f"one of {', '.join(OF_ANY_ARCHITECTURE)} where several architectures are searched",
+            )
+    return [
+        with_phantom_backbone(dataclasses.replace(settings, architecture=name)) for name in names
+    ]
+
+
+def _with_own_cutoffs(settings: TuneSettings, backbone: Backbone) -> TuneSettings:
+    """The settings with those of the cut-offs named that this network has.
+
+    Raises:
+        ParameterError: it has none of them; of a single one, why.
+    """
+    if settings.cutoffs in ("blocks", "layers"):
+        return settings
+    named = comma_list("cutoffs", settings.cutoffs)
+    own, reason = [], None
+    for name in named:
+        try:
+            resolve(backbone.network, backbone.architecture, name)
+            own.append(name)
+        except ParameterError as error:
+            reason = error
+    if not own:
+        raise ParameterError(
+            "cutoffs", settings.cutoffs, f"of {backbone.architecture}, {reason.allowed}"
+        )
+    return dataclasses.replace(settings, cutoffs=",".join(own))
+
+
+def _check_named_cutoffs(settings: TuneSettings, entrants: tuple[Entrant, ...]) -> None:
+    """Raises `ParameterError` for a cut-off named that none of several networks has."""
+    if settings.cutoffs in ("blocks", "layers"):
+        return
+    had = {name for each in entrants for name in comma_list("cutoffs", each.settings.cutoffs)}
+    for name in comma_list("cutoffs", settings.cutoffs):
+        if name not in had:
+            architectures = ", ".join(each.architecture for each in entrants)
+            raise ParameterError("cutoffs", name, f"layers of at least one of {architectures}")
