@@ -139,7 +139,7 @@ def test_the_best_epoch_is_restored_from_a_real_copy(transfer):
 def made_predictions(made, trained) -> np.ndarray:
     from medtl.training.loop import predict
 
-    return predict(trained.cut.suffix, made.feed(trained.cut, "valid", None))
+    return predict(trained.cut.suffix, made.feed(trained.cut, "valid", None), made.precision)
 
 
 def test_training_stops_when_patience_is_used_up(transfer):
