@@ -92,4 +92,5 @@ def _line(
     pairs = list(zip(reference, each, strict=True))
     difference = mean_difference(labels, pairs, patients, "auroc", seed=0)
     largest = max(np.abs(one - other).max() for one, other in pairs)
-    return f"{line}; difference {difference}; a probability differs by {largest:.3f} at most"
+    told = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    return f"{line}; difference {told}; a probability differs by {largest:.3f} at most"
