@@ -30,7 +30,7 @@ from medtl.training.transfer import Trained, Transfer
 
 # Settings of which no number depends, or that the cell, the data and the backbone stand for.
 NOT_IN_KEY = frozenset(
-    ("data", "duplicates", "unreadable", "missing", "positive", "architecture", "weights",
+    ("data", "duplicates", "unreadable", "missing", "positive", "frames", "architecture", "weights",
      "transfer", "classifier", "augment", "keep", "device")
 )  # fmt: skip
 
