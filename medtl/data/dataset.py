@@ -12,8 +12,10 @@ import pandas as pd
 from medtl.data.cases import CASE, incomplete
 from medtl.data.duplicates import check_duplicates, groups_that_stay_together
 from medtl.data.filled_in import filled_in
+from medtl.data.findings import members
 from medtl.data.frames import with_frames
 from medtl.data.headers import read_headers
+from medtl.data.learnable import learnable
 from medtl.data.pixels import Pixels, decode_all
 from medtl.data.reading import Reading
 from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
@@ -29,12 +31,13 @@ class Dataset:
 
     Attributes:
         name: the data set's own name.
-        classes: K labels, in the order of `Table.classes`.
+        classes: K labels, or findings, in the order of `Table.classes`.
         frame: a row a sample: `path` (of a case: `case` and the `image_MODALITY`), `label`,
             `patient`, `split`, `content`, `width`, `height`, `mode` (of a case: those of its
             images, joined by a space), and what else the CSV or the DICOM headers had; patients
             from headers are hashes.
-        labels: int64 [N], places in `classes`.
+        labels: int64 [N], places in `classes`. Where samples have any number of findings, int8
+            [N, K]: 1 present, 0 absent, -1 unknown.
         patients: int64 [N], equal for samples of one patient; a sample of an unknown patient
             has a number of its own.
         splits: for train, valid and test the samples that belong there, int64.
@@ -60,6 +63,11 @@ class Dataset:
     notes: tuple[str, ...]
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a sample has any number of findings, and not one label."""
+        return self.labels.ndim == 2
+
+    @property
     def naming(self) -> str:
         """The column of `frame` that names a sample: `path`, or `case`."""
         return CASE if self.modalities else "path"
@@ -71,6 +79,10 @@ class Dataset:
         """
         rows = self.rows[indices]
         return np.asarray(self.pixels.array[rows if self.modalities else rows[:, 0]])
+
+    def counts(self, indices: np.ndarray) -> np.ndarray:
+        """How many of these samples are of each class, or have each finding: int [K]."""
+        return members(self.labels[indices], len(self.classes)).sum(axis=0)
 
     def only(self, modality: str) -> Dataset:
         """The same cases and splits, with the images of one modality.
@@ -98,13 +110,13 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
         image_size: side of the squares, in pixels.
         seed: of the splits that have to be drawn.
         reading: which labels are positive; what is done about duplicates, unreadable and missing
-            images; which frames of a file are samples.
+            images, and paths out of the folder; which frames of a file are samples.
 
     Raises:
         MedtlError: the data cannot be learned from; the message names what and where.
     """
-    table = read_table(data, reading.positive)
-    notes = _positive(table, reading.positive) + _missing(table, reading.missing)
+    table = read_table(data, reading.positive, reading.outside)
+    notes = _positive(table, reading.positive) + table.notes + _missing(table, reading.missing)
     headers = read_headers(table.files())
     table, from_headers = filled_in(table, headers)
     table, from_frames = with_frames(table, headers["frames"].to_numpy(), reading.frames)
@@ -126,19 +138,25 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     frame = table.frame
     notes += _drawn(frame, drawn)
     notes += check_duplicates(table.name, frame, reading.duplicates)
+    classes, labels, from_labels = learnable(table) if table.multi_label else _one_label(table)
     return Dataset(
         name=table.name,
-        classes=table.classes,
+        classes=classes,
         frame=frame,
-        labels=pd.Categorical(frame["label"], table.classes).codes.astype(np.int64),
+        labels=labels,
         patients=patients,
         splits={name: np.flatnonzero(frame["split"] == name) for name in SPLITS},
         pixels=pixels,
         rows=rows,
         modalities=table.modalities,
         fingerprint=_fingerprint(frame),
-        notes=notes,
+        notes=from_labels + notes,
     )
+
+
+def _one_label(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    codes = pd.Categorical(table.frame["label"], table.classes).codes
+    return table.classes, codes.astype(np.int64), ()
 
 
 def _positive(table: Table, positive: str) -> tuple[str, ...]:

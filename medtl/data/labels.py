@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import pandas as pd
 
-from medtl.data.binary import BETWEEN
 from medtl.data.chestxray14 import in_plain_columns, is_chestxray14
+from medtl.data.words import BETWEEN
 from medtl.errors import MedtlError
 
 SPLIT_NAMES = {
@@ -22,21 +23,33 @@ SPLIT_NAMES = {
 }
 """The names of splits as people write them (in any case), and as they are here."""
 
+MOST_COLUMNS = 1000
+"""Of a CSV; a file with more is no list of images, and takes minutes to be read."""
+
 TRIMMED = ("path", "label", "patient", "split", "case", "modality")
 """The columns that mean something here; spaces around their values do not."""
 
 
-def read_csv(file: Path) -> pd.DataFrame:
+def read_csv(file: Path, outside: str = "refuse") -> pd.DataFrame:
     """The rows of a CSV file: `path`, `label`, `patient`, `split` and its other columns, as text.
 
-    An image may have several labels, joined by |. The CSV of ChestX-ray14 is taken as published.
+    An image may have several labels, joined by |, and unknown ones, after a ?. The CSV of
+    ChestX-ray14 is taken as published.
+
+    Args:
+        file: the CSV.
+        outside: what is done about paths that lead out of its folder: `refuse` or `allow`.
 
     Raises:
-        MedtlError: it is no CSV, lacks a column or a value, or names images that are missing,
-            named twice, or outside the CSV's folder; rows are counted from 2, the one below the
-            column names.
+        MedtlError: it is no CSV, lacks a column or a value, has a column twice, or names images
+            that are missing, named twice, or outside the CSV's folder; rows are counted from 2, the
+            one below the column names.
     """
     try:
+        with open(file, "rb") as opened:
+            columns = opened.readline(2**20).count(b",") + 1
+        if columns > MOST_COLUMNS:
+            raise ValueError(f"{columns} columns, more than {MOST_COLUMNS}")
         frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
@@ -44,6 +57,9 @@ def read_csv(file: Path) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise MedtlError(f"{file}: rows have more fields than there are column names; quote commas")
     frame.columns = frame.columns.str.strip()
+    again = frame.columns[frame.columns.duplicated()]
+    if len(again):
+        raise MedtlError(f"{file} has the column {again[0]} twice; give each a name of its own")
     if is_chestxray14(frame):
         frame = in_plain_columns(file, frame)
     missing = [column for column in ("path", "label") if column not in frame]
@@ -60,7 +76,7 @@ def read_csv(file: Path) -> pd.DataFrame:
         frame[column] = frame[column].str.strip()
     _check_labels(file, frame)
     frame["split"] = _splits(file, frame)
-    _check_paths(file, frame)
+    _check_paths(file, frame, outside)
     return frame
 
 
@@ -70,30 +86,38 @@ def _check_labels(file: Path, frame: pd.DataFrame) -> None:
         refuse_rows(file, frame, empty, f"no {column}", f"give each row its {column}")
 
 
-def check_one_label(file: Path, frame: pd.DataFrame) -> None:
-    """Raises `MedtlError` where an image has several labels."""
-    several = frame["label"].str.contains(BETWEEN, regex=False)
-    remedy = "give each image one label, or name those that make it positive: positive=LABEL,LABEL"
-    refuse_rows(file, frame, several, "several labels joined by |", f"{remedy}, or positive=any")
-
-
 def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:
     splits = frame["split"].str.casefold().map({"": "", **SPLIT_NAMES})
     refuse_rows(file, frame, splits.isna(), "an unknown split", "use train, valid, test or nothing")
     return splits
 
 
-def _check_paths(file: Path, frame: pd.DataFrame) -> None:
+def _check_paths(file: Path, frame: pd.DataFrame, outside: str) -> None:
     root = file.parent.absolute()
-    # By the text of the path, so that links inside the folder may lead where their maker wants.
+    if outside == "refuse":
+        leaves = ~_inside(root, frame["path"])
+        remedy = "put the CSV above all of its images, or accept them with outside=allow"
+        what = f"a path that leaves {root}, itself or by a link"
+        refuse_rows(file, frame, leaves, what, remedy)
     full = frame["path"].map(lambda path: os.path.normpath(root / path))
-    outside = ~full.str.startswith(os.path.join(root, ""))
-    refuse_rows(
-        file, frame, outside, f"a path that leaves {root}", "put the CSV above all of its images"
-    )
     refuse_rows(file, frame, full.duplicated(), "a path named before", "list each image once")
     gone = ~full.map(os.path.isfile)
     refuse_rows(file, frame, gone, "no file at its path", f"paths start at {root}")
+
+
+def _inside(root: Path, paths: pd.Series) -> pd.Series:
+    """Whether each path, of which links are followed, is below the folder: bool [N]."""
+    real = functools.cache(os.path.realpath)  # of few folders, and not of each image
+    below = os.path.join(real(root), "")
+
+    def is_inside(path: str) -> bool:
+        if "\0" in path:  # no file has such a name
+            return True
+        folder, name = os.path.split(os.path.join(root, path))
+        place = os.path.join(real(folder), name)
+        return (real(place) if os.path.islink(place) else place).startswith(below)
+
+    return paths.map(is_inside)
 
 
 def refuse_rows(file: Path, frame: pd.DataFrame, wrong: pd.Series, what: str, remedy: str) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from medtl.data.findings import found, members
 from medtl.data.table import Table
 from medtl.errors import MedtlError
 
@@ -19,9 +20,9 @@ def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Ta
     """The table with a split in every row.
 
     Given splits stay. Where `valid` or `test` is missing, about 15 % of all images are taken for
-    each from the rows of `train` and those without a split: whole groups, so that every class
-    keeps its share. A table that gives `test` or `valid` to every row is for evaluation alone;
-    it stays as it is.
+    each from the rows of `train` and those without a split: whole groups, so that every class (or
+    every finding, and having none) keeps its share. A table that gives `test` or `valid` to every
+    row is for evaluation alone; it stays as it is.
 
     Args:
         table: what `read_table` gives.
@@ -30,22 +31,24 @@ def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Ta
             it the patients are taken, and a row of an unknown patient stands alone.
 
     Raises:
-        MedtlError: a patient is in two of the given splits, or a split would lack a class.
+        MedtlError: a patient is in two of the given splits, or a split would lack a class (a
+            finding it may lack).
     """
     frame = table.frame
     _check_patients(table)
     split = frame["split"].where(frame["split"] != "", "train").to_numpy(dtype=object, copy=True)
     if not (split == "train").any():
         return dataclasses.replace(table, frame=frame.assign(split=split))
-    labels = pd.Categorical(frame["label"], categories=table.classes).codes.astype(np.int64)
+    sorts = _sorts(table)
     groups = patient_groups(frame) if groups is None else np.unique(groups, return_inverse=True)[1]
-    present = np.bincount(labels, minlength=len(table.classes))
+    present = sorts.sum(axis=0)
     wanted = np.maximum(CARVED * present, 1) * (present > 0)
     for number, name in enumerate(missing_splits(frame)):
         pool = np.flatnonzero(split == "train")
         random = np.random.default_rng([seed, number])
-        split[pool[_taken(labels[pool], groups[pool], wanted, random)]] = name
-    _check_classes(table, split)
+        split[pool[_taken(sorts[pool], groups[pool], wanted, random)]] = name
+    if not table.multi_label:
+        _check_classes(table, split)
     return dataclasses.replace(table, frame=frame.assign(split=split))
 
 
@@ -61,17 +64,29 @@ def patient_groups(frame: pd.DataFrame) -> np.ndarray:
     return pd.factorize(names)[0].astype(np.int64)
 
 
+def _sorts(table: Table) -> np.ndarray:
+    """Which classes each row is of, bool [N, K]; its findings, or that it has none, [N, K + 1]."""
+    labels = table.frame["label"]
+    if not table.multi_label:
+        codes = pd.Categorical(labels, categories=table.classes).codes
+        return members(codes, len(table.classes))
+    present = members(found(labels, table.classes), len(table.classes))
+    return np.column_stack([present, ~present.any(axis=1)])
+
+
 def _taken(
-    labels: np.ndarray, groups: np.ndarray, wanted: np.ndarray, random: np.random.Generator
+    sorts: np.ndarray, groups: np.ndarray, wanted: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
     """Rows (bool [N]) of whole groups whose classes come near `wanted` (images a class).
+
+    `sorts` bool [N, K] says of which classes a row is.
 
     Greedy, in random order so that large groups are as likely as small ones: a group is taken
     when it brings the counts nearer to what is wanted, each class measured by its own want.
     """
     names, places = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), len(wanted)))
-    np.add.at(counts, (places, labels), 1)
+    np.add.at(counts, places, sorts)
     taken, missing = np.zeros(len(names), bool), wanted.astype(np.float64)
     scale = 1 / np.maximum(wanted, 1e-9) ** 2
     for group in random.permutation(len(names)):

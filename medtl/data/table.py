@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from medtl.data import digits, phantoms
-from medtl.data.binary import NEGATIVE, NEGATIVES, two_classes
+from medtl.data.binary import NEGATIVE, two_classes
 from medtl.data.cases import CASE, IMAGE, has_cases, joined
+from medtl.data.findings import has_findings, in_plain_order, named_findings
 from medtl.data.folder import read_folder
-from medtl.data.labels import check_one_label, read_csv
+from medtl.data.labels import read_csv
+from medtl.data.words import NEGATIVES
 from medtl.errors import MedtlError, ParameterError
 
 EMBEDDED = (*phantoms.NAMES, digits.NAME)
@@ -28,15 +30,17 @@ class Table:
 
     Attributes:
         name: the data set's own name: that of the folder, or of the folder that holds the CSV.
-        root: the folder under which all images lie.
+        root: the folder at which relative paths start.
         frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
             Of cases of several images: `case` instead of `path`, and `image_MODALITY` with the
             path of each image ('' where the case has none).
         classes: the labels in alphabetical order; a label's place here is its number. Of two,
             the second is the positive one, and `normal` and its like are always the first,
-            `negative` before all.
+            `negative` before all. Where images have findings, all that are named.
         modalities: the M modalities of cases; none where a row is an image.
+        multi_label: whether an image has any number of findings (see `findings`), not one label.
+        notes: rows that were left out.
     """
 
     name: str
@@ -44,6 +48,8 @@ class Table:
     frame: pd.DataFrame
     classes: tuple[str, ...]
     modalities: tuple[str, ...] = ()
+    multi_label: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def naming(self) -> str:
@@ -67,13 +73,15 @@ class Table:
         return [int(number) for number in numbers for _ in range(each)]
 
 
-def read_table(data: str, positive: str = "") -> Table:
+def read_table(data: str, positive: str = "", outside: str = "refuse") -> Table:
     """The table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
 
     A folder holds `CLASS/...`, or `train/ valid/ test/` (any of them) over classes. A CSV has the
     columns `path` and `label` and may have `patient` and `split`; its paths start at its folder.
-    With `case` and `modality`, the rows of one case are one sample. With several labels an image,
-    or to make two classes of many, `positive` names the positive ones (see `two_classes`).
+    With `case` and `modality`, the rows of one case are one sample. Where any image has several
+    labels, or an unknown one, they are findings, of which an image has any number. `positive`
+    makes two classes of many labels (see `two_classes`). With `outside=allow` its paths may lead
+    out of its folder.
 
     Raises:
         ParameterError: there is no such folder or file, or no such label.
@@ -82,11 +90,14 @@ def read_table(data: str, positive: str = "") -> Table:
     name, file = data_name(data), _place(data)
     if file.is_dir():
         return _table(name, file, read_folder(file), positive)
-    frame, modalities = read_csv(file), ()
-    if not positive:
-        check_one_label(file, frame)
+    frame, modalities = read_csv(file, outside), ()
+    multi_label = not positive and has_findings(frame["label"])
+    if multi_label:
+        frame = in_plain_order(file, frame)
     if has_cases(file, frame):
         frame, modalities = joined(file, frame)
+    if multi_label:
+        return _with_findings(name, file.parent, frame, modalities)
     return _table(name, file.parent, frame, positive, modalities)
 
 
@@ -120,8 +131,9 @@ def _table(
     name: str, root: Path, frame: pd.DataFrame, positive: str, modalities: tuple[str, ...] = ()
 ) -> Table:
     """The table, once its classes can be told apart."""
+    notes: tuple[str, ...] = ()
     if positive:
-        frame = frame.assign(label=two_classes(name, frame["label"], positive))
+        frame, notes = _in_two_classes(name, frame, positive)
     counts = frame["label"].value_counts()
     if len(counts) == 1:
         raise MedtlError(
@@ -135,7 +147,28 @@ def _table(
             f"{' and more' if len(alone) > 3 else ''}; add images or leave the class out"
         )
     classes = _ordered(counts.index)
-    return Table(name, root, frame.reset_index(drop=True), classes, modalities)
+    return Table(name, root, frame.reset_index(drop=True), classes, modalities, notes=notes)
+
+
+def _in_two_classes(
+    name: str, frame: pd.DataFrame, positive: str
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of which it is known whether they are positive, and how many are left out."""
+    labels = two_classes(name, frame["label"], positive)
+    known = labels.notna()
+    if not known.any():
+        raise MedtlError(f"{name}: of no image is it known whether it is positive={positive}")
+    unknown = int((~known).sum())
+    line = f"{unknown} of {len(frame)} images left out: it is unknown whether they are positive"
+    return frame.assign(label=labels)[known], (line,) if unknown else ()
+
+
+def _with_findings(
+    name: str, root: Path, frame: pd.DataFrame, modalities: tuple[str, ...]
+) -> Table:
+    """The table of images with any number of findings."""
+    findings = named_findings(frame["label"])
+    return Table(name, root, frame.reset_index(drop=True), findings, modalities, multi_label=True)
 
 
 def _ordered(labels: Iterable[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from medtl.evaluation.metrics import CALIBRATION_BINS, calibration_bin, checked
 from medtl.evaluation.ranking import Ranking
+from medtl.evaluation.truth import asked, has_findings
 
 # Where a temperature is looked for; networks of this field lie between 0.5 and 5.
 COLDEST, HOTTEST = 0.05, 20.0
@@ -33,6 +34,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         expected = (calibrated(logits, temperature) * logits).sum(axis=1)
         return bool(np.mean(expected - of_label) > 0)
 
+    return temperature_between(too_cold)
+
+
+def temperature_between(too_cold: Callable[[float], bool]) -> float:
+    """Where `too_cold` of a temperature turns from true to false, by bisection."""
     low, high = COLDEST, HOTTEST
     while high / low > 1 + 1e-6:
         middle = float(np.sqrt(low * high))
@@ -52,7 +58,8 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 
     Each class against the rest, on validation `labels` int [N] and `probabilities` [N, K]. With
     two classes the threshold of the first is one less that of the second, so that one rule decides.
-    A class without cases, or without others, has 1 / K.
+    A class without cases, or without others, has 1 / K. Of findings (int8 [N, K]) each by itself,
+    on the cases of which it is known; without a case of either kind it has one half.
     """
 
     def highest_youden(true: np.ndarray, false: np.ndarray) -> int:
@@ -88,18 +95,18 @@ def _thresholds_where(
     """
     probabilities = checked(probabilities)
     classes = probabilities.shape[1]
-    thresholds = np.full(classes, 1 / classes)
+    thresholds = np.full(classes, 0.5 if has_findings(labels) else 1 / classes)
     for index in range(classes):
-        positive = labels == index
+        cases, positive = asked(labels, index)
         if positive.all() or not positive.any():
             continue
-        scores = probabilities[:, index]
+        scores = probabilities[cases, index]
         ranking = Ranking.of(positive, scores)
         true, false = ranking.curve()
         edges = np.append(scores[ranking.order[ranking.starts]], 0.0)
         place = choose(true, false)
         thresholds[index] = (edges[place] + edges[place + 1]) / 2
-    if classes == 2:
+    if classes == 2 and not has_findings(labels):
         thresholds[0] = 1 - thresholds[1]
     return np.clip(thresholds, MARGIN, 1 - MARGIN)
 
@@ -124,8 +131,11 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataF
     The mean of |accuracy - confidence| over cases is the expected calibration error.
     """
     probabilities = checked(probabilities)
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    return binned(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+
+
+def binned(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
+    """The rows of `reliability_table` for `confidence` [N] and `right` bool [N]."""
     rows = []
     bins = calibration_bin(confidence)
     for index in np.unique(bins):
@@ -142,7 +152,8 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataF
                 "high": high,
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["from", "to", "cases", "confidence", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

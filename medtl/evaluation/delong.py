@@ -13,6 +13,7 @@ import pandas as pd
 
 from medtl.errors import MedtlError
 from medtl.evaluation.intervals import Difference, Interval
+from medtl.evaluation.truth import asked
 
 Z95 = NormalDist().inv_cdf(0.975)
 LEAST_CASES = 2  # positive, and negative: a variance needs two
@@ -37,14 +38,15 @@ def with_delong(
 ) -> pd.DataFrame:
     """The table of `Measures` with `delong_low`, `delong_high` beside the bootstrap's for `auroc`.
 
-    `labels` int [N], `probabilities` [N, K]. Where each patient has one image the two intervals
-    should be much alike. NaN where a class has fewer than two cases, or all but one.
+    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K]. Where each patient has one
+    image the two intervals should be much alike. NaN where a class has fewer than two cases, or all
+    but one.
     """
     bounds = []
     for index in range(len(per_class)):
-        positive = labels == index
+        cases, positive = asked(labels, index)
         enough = min(positive.sum(), (~positive).sum()) >= LEAST_CASES
-        found = delong_interval(positive, probabilities[:, index]) if enough else None
+        found = delong_interval(positive, probabilities[cases, index]) if enough else None
         bounds.append((found.low, found.high) if found else (np.nan, np.nan))
     table = per_class.copy()
     place = table.columns.get_loc("auroc_high") + 1

@@ -36,6 +36,12 @@ def layout(images: np.ndarray) -> np.ndarray:
     return fields.reshape(len(images), -1).numpy()
 
 
+def sampled(count: int, seed: int) -> np.ndarray:
+    """Which of `count` training images a reference is made of: int64 [M], rising, M at most 512."""
+    size = min(KEPT_IMAGES, count)
+    return np.sort(np.random.default_rng(seed).choice(count, size, replace=False))
+
+
 @dataclass(frozen=True)
 class Sample:
     """A sample of training images, and the distance up to which one is familiar.
@@ -69,12 +75,10 @@ class DomainReference:
         The thresholds are such that all are met by 99 of 100 validation images. They must be of
         other patients than the training images, else it is too strict.
         """
-        count = len(next(iter(train.values())))
-        size = min(KEPT_IMAGES, count)
-        drawn = np.sort(np.random.default_rng(seed).choice(count, size, replace=False))
+        sample = sampled(len(next(iter(train.values()))), seed)
         samples = {}
         for name, features in train.items():
-            open_ended = Sample(_unit(features[drawn]).astype(np.float16), np.inf)
+            open_ended = Sample(_unit(features[sample]).astype(np.float16), np.inf)
             alone = np.quantile(open_ended.distance(valid[name]), FAMILIAR_SHARE)
             samples[name] = Sample(open_ended.features, float(alone))
         together = float(np.quantile(cls(samples).distance(valid), FAMILIAR_SHARE))

@@ -10,7 +10,9 @@ import pandas as pd
 
 from medtl.errors import ParameterError
 from medtl.evaluation.averages import PooledCases, macro
+from medtl.evaluation.findings import PooledFindings, ScoredFindings
 from medtl.evaluation.metrics import OVERALL, PER_CLASS, Metrics, ScoredCases
+from medtl.evaluation.truth import has_findings
 
 # Weights held at a time: under 1 MB, so that a chunk and its sums stay near the processor.
 CHUNK_VALUES = 100_000
@@ -66,8 +68,8 @@ def measure(
     """Every metric of `medtl.evaluation.metrics` with its percentile bootstrap interval.
 
     Args:
-        labels: int [N], index into `classes`.
-        probabilities: [N, K], rows that sum to one.
+        labels: int [N], index into `classes`; of findings int8 [N, K], as `truth` has them.
+        probabilities: [N, K], rows that sum to one; of findings each by itself.
         patients: [N], any codes; all cases of a patient are drawn together. Where each case has
             its own, the bootstrap is over cases. The draw is not stratified by class, so the
             intervals hold the chance in the class counts too.
@@ -75,7 +77,8 @@ def measure(
         seed: equal seeds give equal intervals.
         resamples: bootstrap resamples.
         decisions: int [N], what was decided at an operating point; without it the most probable
-            class. Ranking and calibration metrics do not depend on it.
+            class. Of findings bool [N, K], without it those from one half on. Ranking and
+            calibration metrics do not depend on it.
 
     A class without a case has NaN, and the means are over the other classes. A resample that
     happens to lack a class is left out of that class's interval and, in the means, is over the
@@ -83,8 +86,9 @@ def measure(
     cases has a flaw. Resampling makes a calibration error larger, so that with few cases the
     interval of `ece` lies mostly above the value. With one patient there are no bounds.
     """
-    cases = ScoredCases.of(labels, probabilities, decisions)
-    pooled = PooledCases.of(labels, probabilities, decisions)
+    cases = scored(labels, probabilities, decisions)
+    pools = PooledFindings if has_findings(labels) else PooledCases
+    pooled = pools.of(labels, probabilities, decisions)
 
     def measured(weights: np.ndarray) -> tuple[Metrics, Averages]:
         found = cases.metrics(weights)
@@ -155,7 +159,7 @@ def mean_difference(
     """
     if metric not in OVERALL:
         raise ParameterError("metric", metric, f"one of {', '.join(OVERALL)}")
-    prepared = [tuple(ScoredCases.of(labels, each) for each in pair) for pair in pairs]
+    prepared = [tuple(scored(labels, each) for each in pair) for pair in pairs]
 
     def differences(weights: np.ndarray) -> np.ndarray:
         each = [
@@ -184,13 +188,21 @@ def mean_score(
     `repeats` are probabilities [N, K]. The interval holds the chance in the patients, not that in
     the seeds. The other arguments are those of `measure`.
     """
-    prepared = [ScoredCases.of(labels, each) for each in repeats]
+    prepared = [scored(labels, each) for each in repeats]
 
     def scores(weights: np.ndarray) -> np.ndarray:
         return np.mean([each.metrics(weights).overall[metric] for each in prepared], axis=0)
 
     draws = [scores(weights) for weights in resamplings(patients, seed, resamples)]
     return percentile_interval(scores(np.ones((1, len(labels)))), draws)
+
+
+def scored(
+    labels: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray | None = None
+) -> ScoredCases | ScoredFindings:
+    """The cases with a model's scores, by what their labels are; arguments as in `measure`."""
+    kind = ScoredFindings if has_findings(labels) else ScoredCases
+    return kind.of(labels, probabilities, decisions)
 
 
 def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:

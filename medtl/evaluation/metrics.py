@@ -119,10 +119,10 @@ class ScoredCases:
         negatives = total[:, None] - actual
         present = actual > 0
         return {
-            "sensitivity": _ratio(agreed, actual),
-            "specificity": _ratio(negatives - (decided - agreed), negatives),
-            "precision": np.where(present, _ratio(agreed, decided), np.nan),
-            "f1": np.where(present, _ratio(2 * agreed, actual + decided), np.nan),
+            "sensitivity": ratio(agreed, actual),
+            "specificity": ratio(negatives - (decided - agreed), negatives),
+            "precision": np.where(present, ratio(agreed, decided), np.nan),
+            "f1": np.where(present, ratio(2 * agreed, actual + decided), np.nan),
             "auroc": np.stack([roc for roc, _ in areas], axis=1),
             "auprc": np.stack([average for _, average in areas], axis=1),
         }
@@ -132,7 +132,7 @@ class ScoredCases:
         agreed = self._agreed(weights).sum(axis=1)
         covariance = agreed * total - (actual * decided).sum(axis=1)
         spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (decided**2).sum(axis=1))
-        return np.where(spread > 0, _ratio(covariance, np.sqrt(spread)), 0.0)
+        return np.where(spread > 0, ratio(covariance, np.sqrt(spread)), 0.0)
 
 
 def checked(probabilities: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ def _one_hot(indices: np.ndarray, size: int) -> np.ndarray:
     return np.eye(size)[indices]
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, NaN where `whole` is zero."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole != 0)
 
@@ -167,4 +167,4 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def mean_over_classes(columns: np.ndarray) -> np.ndarray:
     """The mean of each row [R, K] over what is a number; NaN for a row without any."""
     present = ~np.isnan(columns)
-    return _ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))
+    return ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from medtl.evaluation.metrics import checked
 from medtl.evaluation.ranking import Ranking
+from medtl.evaluation.truth import asked, asked_about
 
 THRESHOLDS = np.arange(1, 100) / 100
 
@@ -46,20 +47,20 @@ def decision_curve(
 ) -> pd.DataFrame:
     """The net benefit at thresholds from 1 % to 99 %, each class against the rest.
 
-    `labels` int [N], `probabilities` [N, K], calibrated. Of two classes the second, the positive
-    one. A row a class and threshold: `class`, `threshold`, and the net benefit of the `model`, of
-    `treat_all` and of `treat_none`. A class without cases has no rows. It holds where classes are
-    as frequent as among these cases.
+    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K], calibrated. Of two classes
+    the second, the positive one. A row a class and threshold: `class`, `threshold`, and the net
+    benefit of the `model`, of `treat_all` and of `treat_none`. A class without cases has no rows.
+    It holds where classes are as frequent as among these cases.
     """
     probabilities = checked(probabilities)
     parts = []
-    for index in range(len(classes)) if len(classes) > 2 else (1,):
-        positive = np.asarray(labels) == index
+    for index in asked_about(labels, len(classes)):
+        cases, positive = asked(labels, index)
         if positive.any():
             curve = {
                 "class": classes[index],
                 "threshold": THRESHOLDS,
-                "model": net_benefit(positive, probabilities[:, index], THRESHOLDS),
+                "model": net_benefit(positive, probabilities[cases, index], THRESHOLDS),
                 "treat_all": treat_all(positive, THRESHOLDS),
                 "treat_none": 0.0,
             }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from medtl.evaluation.truth import asked, asked_about
+
 TRUE_POSITIVES, FALSE_POSITIVES = "true positives", "false positives"
 FALSE_NEGATIVES, TRUE_NEGATIVES = "false negatives", "true negatives"
 
@@ -36,9 +38,9 @@ def surest(
 def shown_classes(labels: np.ndarray, count: int, most: int) -> list[int]:
     """The classes (of `count`) that get a gallery, in order: of two, the second, the positive one.
 
-    Of several, the `most` that have the most cases in `labels` (int [N]).
+    Of several, or of findings, the `most` that have the most cases in `labels` (int [N], or int8
+    [N, K]).
     """
-    if count == 2:
-        return [1]
-    frequent = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
-    return sorted(frequent[:most].tolist())
+    about = np.array(asked_about(labels, count))
+    cases = np.array([asked(labels, index)[1].sum() for index in about])
+    return sorted(about[np.argsort(-cases, kind="stable")][:most].tolist())

@@ -9,7 +9,7 @@ from medtl.jobs.conclude import indices_of, score
 from medtl.jobs.domain import check_sources, measure_domain
 from medtl.jobs.sites import class_mapping, note_seen, set_beside
 from medtl.jobs.subgroups import compare_subgroups, grouped_by
-from medtl.jobs.subject import chosen_model, images_for
+from medtl.jobs.subject import check_one_label, chosen_model, images_for
 from medtl.settings import EvaluateSettings
 from medtl.tracking.journal import log_data
 from medtl.tracking.runs import name_run, tracked_run
@@ -22,6 +22,8 @@ def evaluate(settings: EvaluateSettings) -> None:
         uri, bundle = chosen_model(settings)
         dataset = images_for(settings, uri, bundle, bundle.image_size)
         external = dataset.fingerprint != bundle.fingerprint
+        if settings.subgroup_columns:
+            check_one_label(dataset, "subgroups")
         mapping = class_mapping(uri, bundle, dataset, settings.classes_of_labels)
         dataset = without(dataset, mapping.dropped)
         indices = indices_of(dataset, settings.split)

@@ -16,6 +16,7 @@ from medtl.evaluation.explain import grad_cam
 from medtl.evaluation.mapping import ClassMapping
 from medtl.evaluation.randomised import mean_similarity, randomised, rank_correlations, verdict
 from medtl.evaluation.shown import shown_classes, surest
+from medtl.evaluation.truth import asked
 from medtl.evaluation.viewpoint import explanation_cut
 from medtl.networks.architectures import build
 from medtl.networks.cut import Cut, cut
@@ -36,7 +37,8 @@ class Said:
     """What a model says of N images of a data set.
 
     `indices` int64 [N]; `own` [N, J] are calibrated probabilities of the model's classes,
-    `probabilities` [N, K] and `decisions` int64 [N] those of the data's labels.
+    `probabilities` [N, K] and `decisions` int64 [N] (of findings bool [N, K]) those of the data's
+    labels.
     """
 
     indices: np.ndarray
@@ -90,10 +92,13 @@ def _shown(dataset: Dataset, said: Said, mapping: ClassMapping) -> pd.DataFrame:
     """
     labels, rows = dataset.labels[said.indices], []
     for label in shown_classes(labels, len(dataset.classes), MOST_CLASSES):
+        cases, there = asked(labels, label)
         of_label = said.probabilities[:, label]
-        kinds = surest(labels == label, said.decisions == label, of_label, EACH_KIND)
+        called = asked(said.decisions, label)[1][cases]
+        kinds = surest(there, called, of_label[cases], EACH_KIND)
         columns = np.array(mapping.columns[label])
-        for kind, places in kinds.items():
+        for kind, found in kinds.items():
+            places = cases[found]
             likeliest = columns[said.own[np.ix_(places, columns)].argmax(axis=1)]
             rows += [
                 (label, kind, said.indices[place], model_class, of_label[place])

@@ -12,7 +12,7 @@ from torch import Tensor
 from medtl.data.dataset import Dataset
 from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.attack import NATURAL, RANDOM, TRAINING, Attack, Attacked, Made
-from medtl.jobs.subject import check_classes, chosen_model, images_for
+from medtl.jobs.subject import check_classes, check_one_label, chosen_model, images_for
 from medtl.options import comma_list
 from medtl.progress import progress
 from medtl.settings import PerturbSettings
@@ -71,6 +71,7 @@ def _models(settings: PerturbSettings) -> list[Attacked]:
         named += [(other, load_bundle(other)) for other in others if other != uri]
     sizes = {each.image_size for _, each in named}
     datasets = {size: images_for(settings, uri, bundle, size) for size in sizes}
+    check_one_label(datasets[bundle.image_size], "perturb")
     for name, each in named:
         check_classes(name, each, datasets[each.image_size])
     return [Attacked.of(name, each, datasets[each.image_size], device) for name, each in named]

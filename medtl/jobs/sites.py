@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from medtl.data.dataset import Dataset
+from medtl.data.findings import NOT_KNOWN, found
 from medtl.data.seen import learned_from
 from medtl.data.splits import patient_groups
-from medtl.errors import MedtlError
+from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.intervals import Measures, measure
 from medtl.evaluation.mapping import ClassMapping
 from medtl.evaluation.sites import beside
-from medtl.jobs.conclude import HEADLINES, Scored
+from medtl.jobs.conclude import HEADLINES, Scored, decided
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.journal import log_sites
 from medtl.tracking.origin import test_predictions, training_settings
@@ -33,6 +34,10 @@ def class_mapping(
         MedtlError: they differ, and nothing is said of that.
         ParameterError: what is said does not fit the labels and classes.
     """
+    if asked and bundle.multi_label:
+        raise ParameterError(
+            "mapping", ",".join(asked), "empty where images have several labels: give positive"
+        )
     if asked:
         return ClassMapping.of(asked, dataset.classes, bundle.classes)
     if dataset.classes != bundle.classes:
@@ -51,7 +56,7 @@ def set_beside(
     Where the scores at home cannot be read any more, that is the line.
     """
     try:
-        internal = internal_measures(uri, bundle, mapping)
+        internal = internal_measures(uri, bundle, mapping, dataset)
     except MedtlError as error:
         return [f"no internal scores beside these: {error}"]
     table = beside(internal, scored.measures)
@@ -72,26 +77,33 @@ def set_beside(
     return lines
 
 
-def internal_measures(uri: str, bundle: Bundle, mapping: ClassMapping) -> Measures:
+def internal_measures(
+    uri: str, bundle: Bundle, mapping: ClassMapping, dataset: Dataset
+) -> Measures:
     """A model's scores on its own test split, with its classes put as the labels of other data.
 
-    Classes that mean no label are left out, as their cases could not be told there.
+    Classes that mean no label are left out, as their cases could not be told there; and so are
+    findings of which nothing is known there.
 
     Raises:
         MedtlError: the run that made the model is gone.
     """
     table = test_predictions(uri)
     own = table[[f"probability_{name}" for name in bundle.classes]].to_numpy().astype(float)
-    classes = pd.Categorical(table["label"], bundle.classes).codes
-    labels = mapping.labels_of_classes(classes)
-    kept = np.flatnonzero(labels >= 0)
+    if bundle.multi_label:
+        labels, kept = found(table["label"], bundle.classes), np.arange(len(table))
+        labels[:, (dataset.labels < 0).all(axis=0)] = NOT_KNOWN
+    else:
+        classes = pd.Categorical(table["label"], bundle.classes).codes
+        labels = mapping.labels_of_classes(classes)
+        kept = np.flatnonzero(labels >= 0)
     return measure(
         labels[kept],
         mapping.probabilities(own[kept]),
         patient_groups(table)[kept],
         mapping.labels,
         int(training_settings(uri)["seed"]),
-        decisions=mapping.decisions(own[kept], np.array(bundle.thresholds)),
+        decisions=decided(bundle, own[kept], mapping),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medtl.data.dataset import Dataset, load
+from medtl.data.other_findings import with_findings
 from medtl.data.reading import Reading
 from medtl.errors import MedtlError
 from medtl.jobs.names import registered_name
@@ -38,8 +39,11 @@ def chosen_model(settings: About) -> tuple[str, Bundle]:
 def images_for(settings: About, uri: str, bundle: Bundle, image_size: int) -> Dataset:
     """The data asked for, or the very data and split that the model was trained on.
 
+    Of findings those that the model knows are asked about.
+
     Raises:
-        MedtlError: the data has changed since, or has other modalities than the model.
+        MedtlError: the data has changed since, or has other modalities than the model, or other
+            numbers of labels an image.
     """
     if settings.data:
         dataset = load(settings.data, image_size, settings.seed, settings.reading)
@@ -61,7 +65,29 @@ def images_for(settings: About, uri: str, bundle: Bundle, image_size: int) -> Da
         raise MedtlError(
             f"{uri} takes {takes}, and {dataset.name} has {has}: they must be the same"
         )
-    return dataset
+    if dataset.multi_label != bundle.multi_label:
+        says, has = (
+            "any number of findings" if each.multi_label else "one label"
+            for each in (bundle, dataset)
+        )
+        raise MedtlError(
+            f"{uri} gives an image {says}, and {dataset.name} gives it {has}: they must be the "
+            "same; positive=LABEL,LABEL or positive=any makes two classes of several labels"
+        )
+    return with_findings(dataset, bundle.classes) if bundle.multi_label else dataset
+
+
+def check_one_label(dataset: Dataset, what: str) -> None:
+    """Refuses images of several labels for `what`, which needs one an image.
+
+    Raises:
+        MedtlError: they have findings, of which an image has any number.
+    """
+    if dataset.multi_label:
+        raise MedtlError(
+            f"{what} needs one label an image, and images of {dataset.name} have several: make two "
+            "classes of them with positive=LABEL,LABEL or positive=any"
+        )
 
 
 def check_classes(uri: str, bundle: Bundle, dataset: Dataset) -> None:

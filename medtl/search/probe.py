@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import RidgeClassifierCV
+from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -103,8 +103,11 @@ def fold_scores(
 ) -> np.ndarray:
     """Macro AUROC of a ridge classifier on each fold, [folds]; `features` [N, F].
 
-    There are as many folds, up to five, as the rarest class has patients.
+    There are as many folds, up to five, as the rarest class has patients. Of findings (labels int8
+    [N, K]) each is classified by itself, on the images of which it is known.
     """
+    if labels.ndim == 2:
+        return _finding_scores(features, labels, patients, seed)
     rarest = min(len(np.unique(patients[labels == label])) for label in np.unique(labels))
     folds = StratifiedGroupKFold(max(2, min(FOLDS, rarest)), shuffle=True, random_state=seed)
     scores = []
@@ -113,6 +116,39 @@ def fold_scores(
         model.fit(features[train], labels[train])
         scores.append(_auroc(labels[held_out], model.decision_function(features[held_out])))
     return np.array([score for score in scores if np.isfinite(score)])
+
+
+def _finding_scores(
+    features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int
+) -> np.ndarray:
+    count = max(2, min(FOLDS, len(np.unique(patients))))
+    folds = GroupKFold(count, shuffle=True, random_state=seed)
+    scores = []
+    for train, held_out in folds.split(features, groups=patients):
+        scale = StandardScaler().fit(features[train])
+        known, asked = scale.transform(features[train]), scale.transform(features[held_out])
+        each = []
+        for columns in _known_alike(labels[train]):
+            rows = labels[train][:, columns[0]] >= 0
+            if rows.any():
+                model = RidgeCV(PENALTIES).fit(known[rows], labels[train][np.ix_(rows, columns)])
+                said = model.predict(asked).reshape(len(asked), -1)
+                truth = labels[held_out][:, columns]
+                each += [_finding_auroc(*pair) for pair in zip(truth.T, said.T, strict=True)]
+        each = [score for score in each if np.isfinite(score)]
+        scores += [np.mean(each)] if each else []
+    return np.array(scores)
+
+
+def _known_alike(labels: np.ndarray) -> list[np.ndarray]:
+    """The findings in parts that are known in the same images: each part is one regression."""
+    _, part = np.unique(labels >= 0, axis=1, return_inverse=True)
+    return [np.flatnonzero(part.ravel() == number) for number in range(part.max() + 1)]
+
+
+def _finding_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    known = truth >= 0
+    return _auroc(truth[known], scores[known])
 
 
 def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:

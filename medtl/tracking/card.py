@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from medtl.data.words import NO_FINDING
 from medtl.evaluation.intervals import Interval
+from medtl.keep import digest_of
 from medtl.tracking.bundle import Bundle
 
 # Each measure's name in print and what it says, in the order in which a reader needs them.
@@ -70,11 +72,13 @@ def model_card(facts: CardFacts, model_name: str) -> str:
 def version_tags(facts: CardFacts) -> dict[str, str]:
     """The numbers of a version as tags: `test_METRIC` with `_low` and `_high`, and what it is."""
     bundle = facts.bundle
+    weights = bundle.network.state_dict().values()
     tags = {
         "medtl.architecture": bundle.architecture,
         "medtl.weights": bundle.weights,
         "medtl.cutoff": bundle.cutoff,
         "medtl.data": bundle.fingerprint,
+        "medtl.digest": digest_of(value.cpu().numpy() for value in weights),
         "medtl.classes": json.dumps(bundle.classes)[:1000],
     }
     for metric, interval in facts.scores.items():
@@ -86,12 +90,14 @@ def version_tags(facts: CardFacts) -> dict[str, str]:
 
 def _opening(facts: CardFacts, model_name: str) -> str:
     bundle = facts.bundle
+    any_number = ", of which an image has any number" if bundle.multi_label else ""
     return (
         f"# {model_name}\n\n{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
         "Research, teaching and comparison of methods. Given one image of the kind in the data "
         f"set `{bundle.data}`, the model gives a probability to each of: "
-        f"{', '.join(bundle.classes)}. It does so for every image, also for one that shows "
-        "something else; `in_domain` says whether an image looks like those it was trained on."
+        f"{', '.join(bundle.classes)}{any_number}. It does so for every image, also for one that "
+        "shows something else; `in_domain` says whether an image looks like those it was trained "
+        "on."
     )
 
 
@@ -122,11 +128,17 @@ def _scores(facts: CardFacts) -> str:
         for metric, (name, meaning) in MEASURES.items()
         if (interval := facts.scores.get(metric)) is not None
     ]
-    averaged = (
-        " Measures of single classes are averaged over the classes, each counting equally."
-        if len(facts.bundle.classes) > 2
-        else f" The class looked for is `{facts.bundle.classes[-1]}`."
-    )
+    if facts.bundle.multi_label:
+        averaged = (
+            " Each measure is that of a finding, there or not, averaged over the findings, each "
+            "counting equally. Where a finding is unknown, the image does not count for it."
+        )
+    elif len(facts.bundle.classes) > 2:
+        averaged = (
+            " Measures of single classes are averaged over the classes, each counting equally."
+        )
+    else:
+        averaged = f" The class looked for is `{facts.bundle.classes[-1]}`."
     return (
         "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
         "Intervals are 95 % bootstrap intervals over patients."
@@ -137,13 +149,16 @@ def _scores(facts: CardFacts) -> str:
 def _operating_point(bundle: Bundle) -> str:
     thresholds = zip(bundle.classes, bundle.thresholds, strict=True)
     table = _table(["class", "threshold"], [[name, f"{value:.3f}"] for name, value in thresholds])
-    rule = (
-        "the class whose probability is highest in proportion to its threshold"
-        if len(bundle.classes) > 2
-        else f"`{bundle.classes[-1]}` from its threshold on"
-    )
+    what = "class"
+    if bundle.multi_label:
+        rule = f"every finding from its threshold on, joined by |, or `{NO_FINDING}` for none"
+        what = "finding, also where it is not in the decision"
+    elif len(bundle.classes) > 2:
+        rule = "the class whose probability is highest in proportion to its threshold"
+    else:
+        rule = f"`{bundle.classes[-1]}` from its threshold on"
     return (
-        f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable class. "
+        f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable {what}. "
         f"{_chosen(bundle)}\n\n{table}"
     )
 
@@ -156,6 +171,11 @@ def _chosen(bundle: Bundle) -> str:
             "for its class is highest."
         )
     demanded = f"{100 * bundle.sensitivity:g} %"
+    if bundle.multi_label:
+        return (
+            f"The threshold of a finding is the highest that finds at least {demanded} of the "
+            "images in the validation split that have it."
+        )
     if len(bundle.classes) == 2:
         return (
             f"The threshold is the highest that finds at least {demanded} of the images of "
@@ -170,11 +190,12 @@ def _chosen(bundle: Bundle) -> str:
 
 def _calibration(facts: CardFacts) -> str:
     ece = facts.scores.get("ece")
+    of_all = " for all findings together" if facts.bundle.multi_label else ""
     gap = f" On the test split the mean gap is {ece.value:.3f} ({_bounds(ece)})." if ece else ""
     return (
         "## Calibration\n\nProbabilities are scaled by one number, the temperature "
-        f"{facts.bundle.temperature:.3f}, fitted on the validation split: of the images that "
-        f"get 80 % for a class, about 80 % should be of it.{gap} Where the classes are more or "
+        f"{facts.bundle.temperature:.3f}, fitted on the validation split{of_all}: of the images "
+        f"that get 80 % for a class, about 80 % should be of it.{gap} Where classes are more or "
         "less frequent than in the data above, the probabilities are off."
     )
 

@@ -21,6 +21,7 @@ def log_data_report(dataset: Dataset) -> None:
     tables = {
         "classes": facts.counts,
         "sizes": facts.sizes,
+        "together": facts.together,
         "near_duplicates": facts.copies.drop(columns=["first", "second"]),
         "blank": facts.blank,
         "shortcuts": written.shortcuts,

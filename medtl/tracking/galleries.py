@@ -13,6 +13,7 @@ import pandas as pd
 from medtl.data.dataset import Dataset
 from medtl.evaluation import pictures
 from medtl.evaluation.intervals import Interval
+from medtl.evaluation.pictures.style import short
 from medtl.evaluation.places import side_by_side
 from medtl.evaluation.shown import (
     FALSE_NEGATIVES,
@@ -23,6 +24,7 @@ from medtl.evaluation.shown import (
 from medtl.tracking.journal import log_picture, log_table
 
 METRIC = "explanation_similarity"
+CAPTION = 16  # letters of the findings of an image
 KINDS = (TRUE_POSITIVES, FALSE_POSITIVES, FALSE_NEGATIVES, TRUE_NEGATIVES)
 
 
@@ -80,8 +82,10 @@ def log_galleries(
 
 
 def _captions(dataset: Dataset, gallery: Gallery) -> list[str]:
-    """The probability of the class, and what the image truly is."""
-    labels = dataset.frame["label"].iloc[gallery.rows["index"]]
+    """The probability of the class, and what the image truly is; of many findings the first."""
+    labels = dataset.frame["label"].iloc[gallery.rows["index"]].tolist()
+    if dataset.multi_label:
+        labels = short(labels, CAPTION)
     return [
         f"{probability:.2f}, is {label}"
         for probability, label in zip(gallery.rows["probability"], labels, strict=True)

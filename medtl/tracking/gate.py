@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtl.evaluation.intervals import Difference, Interval, mean_score, paired_difference
+from medtl.evaluation.truth import asked
 
 # Where cases had to be left out, fewer than these say nothing of what all of them would have said.
 FEWEST_CASES = 20
@@ -25,7 +26,7 @@ class Scores:
 class GateCases:
     """The test cases of a challenger, with its scores on them."""
 
-    labels: np.ndarray  # int [N], index into classes
+    labels: np.ndarray  # int [N], index into classes; of findings int8 [N, K]
     patients: np.ndarray  # [N], any codes
     classes: tuple[str, ...]
     challenger: Scores
@@ -78,7 +79,7 @@ def compared(
     Cases that one of the two has learned from are left out. The challenger takes over when its
     AUROC is higher, and is higher in at least the share `confidence` of resamples. That rule is
     ours. Where cases were left out and fewer than 20, or not all classes, remain, the champion
-    stays.
+    stays. Of findings the AUROC is the mean over them.
 
     Args:
         version: the challenger.
@@ -119,7 +120,7 @@ def compared(
 def not_compared(
     version: int, champion: int, what: str, own: tuple[str, ...], of_champion: tuple[str, ...]
 ) -> Verdict:
-    """The verdict where the two are of different `what`, classes or modalities: no change."""
+    """The verdict where the two are of different `what` (classes, modalities, ...): no change."""
     reason = (
         f"version {version} ({', '.join(own) or 'single images'}) is not compared with the "
         f"champion, version {champion} ({', '.join(of_champion) or 'single images'}), because "
@@ -138,10 +139,14 @@ def _lack(cases: GateCases, fair: np.ndarray) -> str:
     left = int(fair.sum())
     if left == len(fair):
         return ""
-    gone = sorted(set(cases.labels.tolist()) - set(cases.labels[fair].tolist()))
+    gone = [
+        name
+        for index, name in enumerate(cases.classes)
+        if asked(cases.labels, index)[1].any() and not asked(cases.labels[fair], index)[1].any()
+    ]
     if left >= FEWEST_CASES and not gone:
         return ""
-    without = f", none of {', '.join(cases.classes[label] for label in gone)}" if gone else ""
+    without = f", none of {', '.join(gone)}" if gone else ""
     return f"of {len(fair)} test cases one has learned from all but {left}{without}"
 
 

@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtl.data.dataset import Dataset
+from medtl.data.findings import findings_text, members
 from medtl.evaluation import pictures
 from medtl.evaluation.calibration import reliability_table
 from medtl.evaluation.delong import with_delong
 from medtl.evaluation.intervals import Interval, Measures
 from medtl.evaluation.net_benefit import decision_curve
 from medtl.evaluation.places import side_by_side
+from medtl.evaluation.presence import finding_counts, presence_reliability
 from medtl.tracking.data_report import log_data_report
 from medtl.training.loop import Epoch, Fit
 
@@ -36,8 +38,7 @@ def log_data(dataset: Dataset) -> None:
     )
     mlflow.log_input(source, context="training")
     log_table(frame, "data/splits.csv")
-    counts = pd.crosstab(frame["label"], frame["split"]).reset_index()
-    log_table(counts, "data/counts.csv")
+    log_table(_counts(dataset), "data/counts.csv")
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
     log_picture(contact_sheet(dataset), "data/contact_sheet.png")
@@ -45,11 +46,11 @@ def log_data(dataset: Dataset) -> None:
 
 
 def contact_sheet(dataset: Dataset) -> Figure:
-    """Some training images of each class."""
+    """Some training images of each class, or with each finding."""
     chosen = _some_of_each_class(dataset)
     return pictures.contact_sheet(
         side_by_side(dataset.images(chosen)),
-        [dataset.classes[label] for label in dataset.labels[chosen]],
+        dataset.frame["label"].iloc[chosen].tolist(),
         f"Training images of {dataset.name}",
         f"{len(chosen)} of {len(dataset.splits['train'])}",
     )
@@ -58,6 +59,12 @@ def contact_sheet(dataset: Dataset) -> Figure:
 def log_epoch(epoch: Epoch) -> None:
     """The curves of one epoch; the step is the epoch, from 1."""
     mlflow.log_metrics(epoch.metrics(), step=epoch.number)
+
+
+def log_halved(batch_size: int | None) -> None:
+    """The images a step of a training for whose own batch memory did not suffice; None else."""
+    if batch_size is not None:
+        mlflow.set_tag("medtl.batch_size", f"{batch_size}, for want of memory")
 
 
 def log_fit(fit: Fit) -> None:
@@ -84,7 +91,7 @@ def log_scores(
     """Metrics with intervals, pictures and tables of a model's scores on N images of a split.
 
     `indices` [N] are the images of the data set; `probabilities` and `uncalibrated` [N, K],
-    `decisions` int [N].
+    `decisions` int [N], of findings bool [N, K].
     """
     for name, interval in measures.summary.items():
         each = {"": interval.value, "_low": interval.low, "_high": interval.high}
@@ -97,31 +104,65 @@ def log_scores(
     log_table(measures.averages, f"{place}/averages.csv")
     predictions = _predictions(dataset, indices, probabilities, decisions)
     log_table(predictions, f"{place}/predictions.csv")
-    log_picture(pictures.confusion_matrix(labels, decisions, classes), f"{place}/confusion.png")
     log_picture(pictures.roc_curves(labels, probabilities, per_class), f"{place}/roc.png")
     log_picture(
         pictures.precision_recall_curves(labels, probabilities, per_class),
         f"{place}/precision_recall.png",
     )
+    curve = decision_curve(labels, probabilities, classes)
+    log_table(curve, f"{place}/decision_curve.csv")
+    log_picture(pictures.decision_curves(curve, len(labels)), f"{place}/decision_curve.png")
+    drawn = _pictures_of_findings if dataset.multi_label else _pictures_of_classes
+    for name, figure in drawn(dataset, indices, probabilities, uncalibrated, decisions):
+        log_picture(figure, f"{place}/{name}.png")
+    if dataset.multi_label:
+        log_table(finding_counts(labels, decisions, classes), f"{place}/decisions.csv")
+        reliability = presence_reliability(labels, probabilities, classes)
+        log_table(reliability, f"{place}/reliability.csv")
+
+
+def _pictures_of_classes(
+    dataset: Dataset,
+    indices: np.ndarray,
+    probabilities: np.ndarray,
+    uncalibrated: np.ndarray,
+    decisions: np.ndarray,
+) -> Iterator[tuple[str, Figure]]:
+    """The pictures that tell of a decision for one of several classes, by name."""
+    labels = dataset.labels[indices]
+    yield "confusion", pictures.confusion_matrix(labels, decisions, dataset.classes)
     tables = {
         "as trained": reliability_table(labels, uncalibrated),
         "calibrated": reliability_table(labels, probabilities),
     }
-    log_picture(pictures.reliability_diagram(tables), f"{place}/reliability.png")
-    curve = decision_curve(labels, probabilities, classes)
-    log_table(curve, f"{place}/decision_curve.csv")
-    log_picture(pictures.decision_curves(curve, len(labels)), f"{place}/decision_curve.png")
+    yield "reliability", pictures.reliability_diagram(tables)
     worst = pictures.worst_mistakes(labels, decisions, probabilities)
-    log_picture(
-        pictures.mistakes_sheet(
-            side_by_side(dataset.images(indices[worst])),
-            labels[worst],
-            decisions[worst],
-            probabilities[worst],
-            classes,
-        ),
-        f"{place}/worst_mistakes.png",
-    )
+    images = side_by_side(dataset.images(indices[worst]))
+    each = (labels[worst], decisions[worst], probabilities[worst])
+    yield "worst_mistakes", pictures.mistakes_sheet(images, *each, dataset.classes)
+
+
+def _pictures_of_findings(
+    dataset: Dataset,
+    indices: np.ndarray,
+    probabilities: np.ndarray,
+    uncalibrated: np.ndarray,
+    decisions: np.ndarray,
+) -> Iterator[tuple[str, Figure]]:
+    """The pictures that tell of decisions on findings, by name; arguments as in `log_scores`."""
+    labels, findings = dataset.labels[indices], dataset.classes
+    counts = finding_counts(labels, decisions, findings)
+    yield "decisions", pictures.finding_decisions(counts)
+    tables = {
+        "as trained": presence_reliability(labels, uncalibrated, findings),
+        "calibrated": presence_reliability(labels, probabilities, findings),
+    }
+    yield "reliability", pictures.finding_reliability(tables)
+    cases, about = pictures.worst_finding_mistakes(labels, decisions, probabilities)
+    images = side_by_side(dataset.images(indices[cases]))
+    names = [findings[index] for index in about]
+    each = (decisions[cases, about], probabilities[cases, about])
+    yield "worst_mistakes", pictures.finding_mistakes_sheet(images, names, *each)
 
 
 def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
@@ -202,15 +243,27 @@ def _some_of_each_class(dataset: Dataset) -> np.ndarray:
     """The first training images of each class in turn, the same for the same split."""
     train = dataset.splits["train"]
     each = max(1, SHEET_IMAGES // len(dataset.classes))
-    labels = dataset.labels[train]
-    return np.concatenate([train[labels == index][:each] for index in range(len(dataset.classes))])
+    there = members(dataset.labels[train], len(dataset.classes))
+    chosen = [image for column in there.T for image in train[column][:each].tolist()]
+    return np.array(list(dict.fromkeys(chosen)), np.int64)
+
+
+def _counts(dataset: Dataset) -> pd.DataFrame:
+    """A row a class, or a finding: how many images of each split are of it, or have it."""
+    if not dataset.multi_label:
+        return pd.crosstab(dataset.frame["label"], dataset.frame["split"]).reset_index()
+    counts = {name: dataset.counts(indices) for name, indices in dataset.splits.items()}
+    return pd.DataFrame({"label": list(dataset.classes), **counts})
 
 
 def _predictions(
     dataset: Dataset, indices: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
 ) -> pd.DataFrame:
     table = dataset.frame.iloc[indices][[dataset.naming, "label", "patient"]].reset_index(drop=True)
-    table["decision"] = [dataset.classes[index] for index in decisions]
+    if dataset.multi_label:
+        table["decision"] = [findings_text(each, dataset.classes) for each in decisions]
+    else:
+        table["decision"] = [dataset.classes[index] for index in decisions]
     for index, name in enumerate(dataset.classes):
         table[f"probability_{name}"] = probabilities[:, index]
     return table

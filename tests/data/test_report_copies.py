@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from medtl.data.dataset import load
 from medtl.data.phantoms import write_chest_phantoms
 from medtl.data.reading import Reading
+from medtl.data.report import copies, data_facts
 from medtl.data.report.copies import copies_of, with_copies
 from medtl.data.report.images import Images, images_of
 from medtl.data.report.likeness import likeness, perceptual_hashes
@@ -38,7 +40,7 @@ def phantoms(drawn, tmp_path) -> Path:
 
 def pairs(folder: Path) -> tuple[Images, pd.DataFrame]:
     images = images_of(load(str(folder / "labels.csv"), SIDE, 0, ALLOW))
-    return images, copies_of(images, looks_of(images))
+    return images, copies_of(images, looks_of(images)).pairs
 
 
 def added(folder: Path, copies: dict[str, str]) -> None:
@@ -102,7 +104,7 @@ def test_blank_images_are_no_near_copies(write_folder):
     images = images_of(load(str(root), 32, 0, ALLOW))
     looks = looks_of(images)
     assert sorted(images.frame["path"][looks.blank]) == [f"a/blank{n}.png" for n in range(3)]
-    assert copies_of(images, looks).empty
+    assert copies_of(images, looks).pairs.empty
 
 
 def test_a_hash_hardly_changes_with_brightness_and_rounding():
@@ -115,6 +117,31 @@ def test_a_hash_hardly_changes_with_brightness_and_rounding():
     assert apart.diagonal().max() <= 8
     assert apart[~np.eye(6, dtype=bool)].min() > 16
     assert np.array_equal(perceptual_hashes(coarse * 0.5 + 0.25), hashes)
+
+
+def test_among_many_that_look_alike_nearer_hashes_are_asked_for(phantoms, monkeypatch):
+    images = images_of(load(str(phantoms / "labels.csv"), SIDE, 0))
+    looks = looks_of(images)
+    assert copies_of(images, looks).bits_apart == copies.BITS_APART
+    hashes = perceptual_hashes(looks.thumbnails)
+    apart = (hashes[:, None] != hashes[None]).sum(axis=2)[np.triu_indices(len(hashes), 1)]
+    most = int((apart <= 6).sum())
+    assert 0 < most < (apart <= 8).sum()
+    monkeypatch.setattr(copies, "LOOKS", 0)
+    monkeypatch.setattr(copies, "FEW_LOOKS", most)
+    assert 6 <= copies_of(images, looks).bits_apart < 8
+    monkeypatch.setattr(copies, "LOOKS", -1)
+    monkeypatch.setattr(copies, "FEW_LOOKS", -1)
+    assert copies_of(images, looks).bits_apart == -1
+
+
+def test_what_was_not_looked_at_is_told(phantoms, monkeypatch):
+    dataset = load(str(phantoms / "labels.csv"), SIDE, 0)
+    monkeypatch.setattr(copies, "LOOKS", 0)
+    monkeypatch.setattr(copies, "FEW_LOOKS", 2)
+    *notes, last = data_facts(dataset, seed=0).notes
+    assert tuple(notes) == dataset.notes
+    assert re.search(r"by at most \d of 64 bits, not by 8", last)
 
 
 def test_likeness_is_one_of_an_image_with_itself_and_follows_a_shift():

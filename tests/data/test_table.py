@@ -127,7 +127,7 @@ def test_a_csv_with_the_byte_order_mark_of_excel(four):
         ("path,label\na.png,x,1,2\nb.png,x\n", "more fields than there are column names"),
         ("path,label\na.png,x\nb.png,\n", "1 row has no label \\(row 3: b.png\\)"),
         ("path,label\n,x\nb.png,y\n", "1 row has no path \\(row 2: \\(empty\\)\\)"),
-        ("path,label\na.png,x\nb.png,x|y\n", "several labels"),
+        ("path,label\na.png,x\nb.png,x|none\n", "a finding beside the word for none"),
         ("path,label,split\na.png,x,dev\n", "1 row has an unknown split \\(row 2: a.png\\)"),
         ("path,label\na.png,x\n../b.png,x\n", "leaves .*row 3: ../b.png"),
         ("path,label\n/etc/passwd,x\n", "leaves .*row 2: /etc/passwd"),
@@ -148,3 +148,37 @@ def test_a_folder_beside_with_the_same_beginning_is_outside(four, write_image):
     write_image(four.parent / "clinic-2" / "e.png", 9)
     with pytest.raises(MedtlError, match="leaves"):
         read_table(write_csv(four, "path,label\n../clinic-2/e.png,x\n"))
+
+
+def test_a_link_out_of_the_folder_is_outside_unless_allowed(four, write_image):
+    elsewhere = four.parent / "disk" / "far"
+    for seed, name in enumerate("ef", start=7):
+        write_image(elsewhere / f"{name}.png", seed)
+    (four / "mounted").symlink_to(elsewhere)
+    (four / "f.png").symlink_to(elsewhere / "f.png")
+    (four / "inside.png").symlink_to(four / "d.png")
+    paths = ["a.png", "inside.png", "mounted/e.png", "f.png"]
+    text = "path,label\n" + "".join(f"{path},{'xxyy'[n]}\n" for n, path in enumerate(paths))
+    refused = r"2 rows have a path that leaves .*row 4: mounted/e.png, row 5: f.png.*outside=allow"
+    with pytest.raises(MedtlError, match=refused):
+        read_table(write_csv(four, text))
+    assert read_table(write_csv(four, text), outside="allow").frame["path"].tolist() == paths
+
+
+def test_a_step_up_from_a_link_is_taken_where_the_link_leads(four, write_image):
+    write_image(four.parent / "disk" / "g.png", 9)
+    (four.parent / "disk" / "far").mkdir()
+    (four / "mounted").symlink_to(four.parent / "disk" / "far")
+    write_image(four / "g.png", 8)
+    with pytest.raises(MedtlError, match=r"leaves .*row 3: mounted/\.\./g\.png"):
+        read_table(write_csv(four, "path,label\na.png,x\nmounted/../g.png,y\n"))
+
+
+def test_paths_anywhere_are_read_where_they_are_allowed(four, write_image):
+    far = write_image(four.parent / "disk" / "e.png", 9)
+    near = write_image(four.parent / "beside.png", 8)
+    text = f"path,label\na.png,x\nb.png,x\n{far},y\n../beside.png,y\n"
+    with pytest.raises(MedtlError, match="2 rows have a path that leaves"):
+        read_table(write_csv(four, text))
+    files = read_table(write_csv(four, text), outside="allow").files()
+    assert [file.resolve() for file in files[2:]] == [far, near]

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from medtl.tracking.gate import GateCases, Scores, compared, not_compared
 
@@ -133,3 +134,25 @@ def test_other_classes_ask_for_another_name():
     assert not verdict.promoted
     assert verdict.contest is None
     assert "model_name" in verdict.reason
+
+
+def test_findings_are_compared_where_they_are_known_and_each_must_be_left():
+    random = np.random.default_rng(6)
+    truth = (random.random((200, 2)) < 0.4).astype(np.int8)
+    labels = np.where(random.random((200, 2)) < 0.1, -1, truth).astype(np.int8)
+    clear, noisy = (truth + noise * random.normal(size=(200, 2)) for noise in (0.4, 2.0))
+    for scores in (clear, noisy):
+        scores[labels < 0] = random.normal(size=(labels < 0).sum())
+    patients = np.arange(200) // 2
+    better = GateCases(labels, patients, ("mass", "nodule"), Scores(clear, NOTHING))
+    verdict = compared(2, 1, better, Scores(noisy, NOTHING), 0.95, seed=0)
+    assert verdict.promoted
+    areas = []
+    for index in range(2):
+        known = labels[:, index] >= 0
+        areas.append(roc_auc_score(labels[known, index], clear[known, index]))
+    assert verdict.contest.challenger_auroc.value == pytest.approx(np.mean(areas))
+    known_by_one = Scores(noisy, labels[:, 1] == 1)
+    unfair = compared(2, 1, better, known_by_one, 0.95, seed=0)
+    assert not unfair.promoted
+    assert "none of nodule" in unfair.reason

@@ -2,18 +2,24 @@
 
 from medtl.data.phantoms.sets import (
     CASES,
+    FINDINGS,
     NAMES,
+    TARGET,
     phantoms_table,
     write_axial_phantoms,
     write_chest_phantoms,
+    write_finding_phantoms,
     write_head_phantoms,
 )
 
 __all__ = [
     "CASES",
+    "FINDINGS",
     "NAMES",
+    "TARGET",
     "phantoms_table",
     "write_axial_phantoms",
     "write_chest_phantoms",
+    "write_finding_phantoms",
     "write_head_phantoms",
 ]

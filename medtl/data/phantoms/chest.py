@@ -1,4 +1,4 @@
-"""Chest phantoms: drawings that look like frontal chest radiographs, in three classes.
+"""Chest phantoms: drawings that look like frontal chest radiographs, with findings or without.
 
 They are drawings, not radiographs: they teach and test the machinery, and say nothing about
 patients. Opacities are faint against what varies anyway (pose, exposure, ribs, vessels, noise),
@@ -7,7 +7,9 @@ so that no single pixel tells the class.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,8 @@ from medtl.data.phantoms import findings
 from medtl.data.phantoms.shapes import Field, Pose, ellipse, ridge, smooth_noise, soft, somewhere
 
 CLASSES = ("clear", "diffuse", "focal")
+FINDINGS = ("diffuse", "focal", "large heart")
+ENLARGED = 1.45  # how much wider a large heart is than that of the patient's anatomy
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,16 @@ class Anatomy:
         )
 
 
-def draw(random: np.random.Generator, anatomy: Anatomy, finding: str, size: int) -> np.ndarray:
-    """One image of a patient with a finding of `CLASSES`: uint8 [size, size]."""
+def draw(
+    random: np.random.Generator, anatomy: Anatomy, findings: Collection[str], size: int
+) -> np.ndarray:
+    """One image of a patient with some of `FINDINGS`, or none: uint8 [size, size]."""
+    if "large heart" in findings:
+        anatomy = dataclasses.replace(anatomy, heart_width=ENLARGED * anatomy.heart_width)
     pose = Pose.drawn(random, turn=0.09, shift=0.06, scale=0.09)
     x, y = pose.grid(size)
     lungs = _lungs(random, anatomy, x, y)
-    opacity = _opacity(random, finding, x, y, lungs)
+    opacity = _opacity(random, findings, x, y, lungs)
     depth = _trunk(anatomy, x, y) + _bones(random, anatomy, x, y) + _heart(anatomy, x, y)
     air = random.uniform(0.75, 1.0)
     vessels = anatomy.vessels * _vessels(random, x, y)
@@ -129,14 +137,15 @@ def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
 
 
 def _opacity(
-    random: np.random.Generator, finding: str, x: Field, y: Field, lungs: Field
+    random: np.random.Generator, findings: Collection[str], x: Field, y: Field, lungs: Field
 ) -> Field | float:
-    """What the finding adds to the lung."""
-    if finding == "focal":
-        return _focal(random, x, y, lungs)
-    if finding == "diffuse":
-        return _diffuse(random, x, y)
-    return 0.0
+    """What the findings add to the lung."""
+    opacity: Field | float = 0.0
+    if "focal" in findings:
+        opacity = opacity + _focal(random, x, y, lungs)
+    if "diffuse" in findings:
+        opacity = opacity + _diffuse(random, x, y)
+    return opacity
 
 
 def _focal(random: np.random.Generator, x: Field, y: Field, lungs: Field) -> Field:

@@ -11,14 +11,19 @@ import numpy as np
 from PIL import Image
 
 from medtl.data.phantoms import axial, chest, mr
-from medtl.keep import kept_folder, key_of, written_whole
+from medtl.data.words import BETWEEN, NO_FINDING, UNKNOWN
+from medtl.keep import kept_folder, kept_or_made, key_of
 from medtl.progress import progress
 
 TARGET = "phantoms"
 SOURCE = "phantoms-source"
 CASES = "phantoms-cases"
-NAMES = (TARGET, SOURCE, CASES)
+FINDINGS = "phantoms-findings"
+NAMES = (TARGET, SOURCE, CASES, FINDINGS)
 """The names under which `data` takes the embedded sets."""
+
+CHANCES = {"diffuse": 0.35, "focal": 0.35, "large heart": 0.25}
+HIDDEN = 0.05  # of the findings are not told
 
 COLUMNS = ("path", "label", "patient")
 Drawn = tuple[np.ndarray, tuple[str, ...]]
@@ -66,20 +71,31 @@ def write_head_phantoms(
     _write(folder, drawn, (*COLUMNS, "case", "modality"))
 
 
+def write_finding_phantoms(
+    folder: Path, seed: int = 0, patients: int = 240, image_size: int = 96
+) -> None:
+    """Writes chest phantoms with any number of findings (diffuse, focal, large heart).
+
+    Each patient has each of them with a chance of its own; in one image of ten one of the first
+    two has come or gone. Of every twentieth finding the label does not say whether it is there.
+    The arguments are those of `write_chest_phantoms`.
+    """
+    numbers = progress(range(patients), patients, "drawing chest phantoms", "patient")
+    _write(folder, (drawn for number in numbers for drawn in _findings(seed, number, image_size)))
+
+
 def phantoms_table(name: str) -> Path:
     """The `labels.csv` of an embedded set of `NAMES`, which is drawn when it is first asked for."""
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     # A changed drawing is another set.
     folder = kept_folder("phantoms", key_of(name, hashlib.sha256(code).hexdigest()))
-    if not folder.is_dir():
-        writers = {
-            TARGET: write_chest_phantoms,
-            SOURCE: write_axial_phantoms,
-            CASES: write_head_phantoms,
-        }
-        with written_whole(folder) as unfinished:
-            writers[name](unfinished)
-    return folder / "labels.csv"
+    writers = {
+        TARGET: write_chest_phantoms,
+        SOURCE: write_axial_phantoms,
+        CASES: write_head_phantoms,
+        FINDINGS: write_finding_phantoms,
+    }
+    return kept_or_made(folder, writers[name]) / "labels.csv"
 
 
 def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
@@ -88,8 +104,29 @@ def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
     for visit, own in enumerate(random.spawn(random.integers(2, 5))):
         other = own.integers(1, len(chest.CLASSES)) if own.random() < 0.1 else 0
         label = chest.CLASSES[(patient + other) % len(chest.CLASSES)]
-        image = chest.draw(own, anatomy, label, size)
+        image = chest.draw(own, anatomy, (label,), size)
         yield image, (f"p{patient:04d}_{visit}.png", label, f"p{patient:04d}")
+
+
+def _findings(seed: int, patient: int, size: int) -> Iterator[Drawn]:
+    random = np.random.default_rng([seed, 5, patient])
+    anatomy = chest.Anatomy.drawn(random)
+    chances = np.array([CHANCES[name] for name in chest.FINDINGS])
+    usual = random.random(len(chances)) < chances
+    for visit, own in enumerate(random.spawn(random.integers(2, 5))):
+        there = usual.copy()
+        if own.random() < 0.1:
+            there[own.integers(2)] ^= True
+        unknown = own.random(len(there)) < HIDDEN
+        named = dict(zip(chest.FINDINGS, there.tolist(), strict=True))
+        image = chest.draw(own, anatomy, [name for name in named if named[name]], size)
+        label = [
+            f"{UNKNOWN}{name}" if hidden else name
+            for (name, shown), hidden in zip(named.items(), unknown.tolist(), strict=True)
+            if shown or hidden
+        ]
+        text = BETWEEN.join(label) or NO_FINDING
+        yield image, (f"f{patient:04d}_{visit}.png", text, f"f{patient:04d}")
 
 
 def _axial(seed: int, patient: int, size: int) -> Drawn:

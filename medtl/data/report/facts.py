@@ -9,8 +9,10 @@ import pandas as pd
 
 from medtl.data.dataset import Dataset
 from medtl.data.duplicates import groups_that_stay_together
-from medtl.data.report.copies import copies_of, with_copies
+from medtl.data.findings import NOT_KNOWN, members
+from medtl.data.report.copies import BITS_APART, copies_of, with_copies
 from medtl.data.report.images import Images, images_of
+from medtl.data.report.likeness import BITS
 from medtl.data.report.looks import looks_of
 from medtl.data.report.shortcuts import Shortcuts, shortcuts_of
 from medtl.data.splits import SPLITS
@@ -23,16 +25,18 @@ class DataFacts:
     Attributes:
         name: of the data set.
         classes: K labels.
-        notes: those of the data set.
+        notes: those of the data set, and what was not looked at.
         modalities: those of its cases; none where a sample is an image.
         images: all of them.
         counts: a row a class and split: `class`, `split`, `images`, `patients` (an image of an
-            unknown patient counts as one).
+            unknown patient counts as one); of findings those that have it.
         patients: a row a known patient: `patient`, `images`, `labels` and `splits` (names, joined
             by a bar).
         unknown: images of unknown patients.
         sizes: a row a `width`, `height`, `mode`, the most frequent first: `images`, and a column a
             class.
+        together: a row a finding, where images have any number of them: `finding`, `images`,
+            `alone` (without another), `unknown`, and a column a finding with how many have both.
         copies: a row a pair, as `copies_of` gives them, with the `path`, `label`, `split` and
             `patient` of both (`first_path`, `second_path`, ...).
         blank: the images in which nothing is to be seen: `path`, `label`, `split`, `deviation`.
@@ -49,9 +53,15 @@ class DataFacts:
     patients: pd.DataFrame
     unknown: int
     sizes: pd.DataFrame
+    together: pd.DataFrame
     copies: pd.DataFrame
     blank: pd.DataFrame
     shortcuts: Shortcuts | None
+
+    @property
+    def kind(self) -> str:
+        """What `classes` are: classes, or findings, of which an image has any number."""
+        return "findings" if self.images.labels.ndim == 2 else "classes"
 
 
 def data_facts(dataset: Dataset, seed: int) -> DataFacts:
@@ -66,28 +76,59 @@ def data_facts(dataset: Dataset, seed: int) -> DataFacts:
     frame = images.frame
     copies = copies_of(images, looks)
     # a copy that is taught gives away the label of the other, whatever the trace is worth
-    groups = groups_that_stay_together(images.patients, with_copies(copies, len(frame)))
+    groups = groups_that_stay_together(images.patients, with_copies(copies.pairs, len(frame)))
     known = frame[frame["patient"] != ""]
     blank = frame[["path", "label", "split"]].assign(deviation=looks.deviation)
     return DataFacts(
         name=dataset.name,
         classes=dataset.classes,
-        notes=dataset.notes,
+        notes=dataset.notes + _not_looked_at(copies.bits_apart),
         modalities=dataset.modalities,
         images=images,
         counts=_counts(images, dataset.classes),
         patients=_patients(known),
         unknown=len(frame) - len(known),
-        sizes=_sizes(frame, dataset.classes),
-        copies=_named(copies, frame),
+        sizes=_sizes(images, dataset.classes),
+        together=_together(images, dataset.classes),
+        copies=_named(copies.pairs, frame),
         blank=blank[looks.blank].reset_index(drop=True),
         shortcuts=shortcuts_of(images, looks, groups, seed),
     )
 
 
+def _not_looked_at(bits_apart: int) -> tuple[str, ...]:
+    if bits_apart == BITS_APART:
+        return ()
+    if bits_apart < 0:
+        return ("near copies were not looked for: too many images look alike",)
+    return (
+        f"near copies were looked for among images whose hashes differ by at most {bits_apart} of "
+        f"{BITS} bits, not by {BITS_APART}: many images look alike",
+    )
+
+
+def _a_row_a_class(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
+    """A row for each class that an image is of, or finding that it has, named in `class`."""
+    rows, columns = np.nonzero(members(images.labels, len(classes)))
+    frame = images.frame.iloc[rows].assign(patient=images.patients[rows])
+    return frame.assign(**{"class": np.array(classes, object)[columns]})
+
+
+def _together(images: Images, findings: tuple[str, ...]) -> pd.DataFrame:
+    """How often findings are there together; no rows where an image has one label."""
+    if images.labels.ndim == 1:
+        return pd.DataFrame()
+    there = members(images.labels, len(findings)).astype(int)
+    table = pd.DataFrame(there.T @ there, columns=list(findings))
+    alone = there[there.sum(axis=1) == 1].sum(axis=0)
+    unknown = (images.labels == NOT_KNOWN).sum(axis=0)
+    first = {"finding": findings, "images": there.sum(axis=0), "alone": alone, "unknown": unknown}
+    return pd.concat([pd.DataFrame(first), table], axis=1)
+
+
 def _counts(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
-    frame = images.frame[["label", "split"]].assign(patient=images.patients)
-    grouped = frame.groupby(["label", "split"])["patient"].agg(["size", "nunique"])
+    frame = _a_row_a_class(images, classes)
+    grouped = frame.groupby(["class", "split"])["patient"].agg(["size", "nunique"])
     every = pd.MultiIndex.from_product([classes, SPLITS], names=["class", "split"])
     counts = grouped.reindex(every, fill_value=0).reset_index()
     return counts.rename(columns={"size": "images", "nunique": "patients"})
@@ -104,10 +145,13 @@ def _patients(known: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _sizes(frame: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
-    keys = [frame[name] for name in ("width", "height", "mode")]
-    table = pd.crosstab(keys, frame["label"]).reindex(columns=list(classes), fill_value=0)
-    table.insert(0, "images", table.sum(axis=1))
+def _sizes(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
+    names = ["width", "height", "mode"]
+    counts = images.frame.groupby(names).size()
+    frame = _a_row_a_class(images, classes)
+    table = pd.crosstab([frame[name] for name in names], frame["class"])
+    table = table.reindex(counts.index, columns=list(classes), fill_value=0)
+    table.insert(0, "images", counts)
     table.columns = table.columns.to_list()
     return table.reset_index().sort_values("images", ascending=False, ignore_index=True)
 

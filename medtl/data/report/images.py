@@ -22,7 +22,7 @@ class Images:
     Attributes:
         frame: a row an image: `path`, `label`, `patient` ('' where unknown), `split`, `content`
             (equal where the pixels are), `width`, `height`, `mode` and `bytes` (of the file).
-        labels: int64 [N], places in the classes.
+        labels: int64 [N], places in the classes; of findings int8 [N, K].
         patients: int64 [N], equal for images of one patient; an unknown one has its own.
         rows: int64 [N], the row of `array` of each image.
         array: the decoded squares, [., C, S, S], uint8 or uint16.

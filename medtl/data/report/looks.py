@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from medtl.data.report.images import Images
+from medtl.keep import cache_root
 
 THUMBNAIL = 64  # pixels of a side
 BORDER = 16  # the border strip is this part of the side
@@ -18,7 +20,7 @@ class Looks:
     """Of N images.
 
     Attributes:
-        thumbnails: float16 [N, 64, 64], grey, 0 to 1.
+        thumbnails: float16 [N, 64, 64], grey, 0 to 1; memory-mapped.
         borders: float32 [N, 4], the mean grey of the strip at the top, bottom, left and right.
         deviation: float32 [N], standard deviation of the grey values.
     """
@@ -34,20 +36,22 @@ class Looks:
 
 
 def looks_of(images: Images) -> Looks:
-    """Reads every image once; takes 8 kB an image."""
+    """Reads every image once; takes 8 kB an image, in a file without a name in the cache."""
     count, side = len(images.rows), images.array.shape[-1]
     shrink = mean_over_areas(side, THUMBNAIL)
     strip = max(1, side // BORDER)
-    thumbnails = np.empty((count, THUMBNAIL, THUMBNAIL), np.float16)
     borders, deviation = np.empty((count, 4), np.float32), np.empty(count, np.float32)
     start = 0
-    for grey in images.grey_blocks():
-        here = slice(start, start + len(grey))
-        thumbnails[here] = shrink @ grey @ shrink.T
-        strips = (grey[:, :strip], grey[:, -strip:], grey[:, :, :strip], grey[:, :, -strip:])
-        borders[here] = np.stack([each.mean(axis=(1, 2)) for each in strips], axis=1)
-        deviation[here] = grey.std(axis=(1, 2))
-        start += len(grey)
+    with tempfile.TemporaryFile(dir=cache_root()) as file:
+        for grey in images.grey_blocks():
+            here = slice(start, start + len(grey))
+            file.write((shrink @ grey @ shrink.T).astype(np.float16).tobytes())
+            strips = (grey[:, :strip], grey[:, -strip:], grey[:, :, :strip], grey[:, :, -strip:])
+            borders[here] = np.stack([each.mean(axis=(1, 2)) for each in strips], axis=1)
+            deviation[here] = grey.std(axis=(1, 2))
+            start += len(grey)
+        file.flush()
+        thumbnails = np.memmap(file, np.float16, "r", shape=(count, THUMBNAIL, THUMBNAIL))
     return Looks(thumbnails, borders, deviation)
 
 

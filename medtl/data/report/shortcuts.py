@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
+from medtl.data.findings import PRESENT, kinds
 from medtl.data.report.images import Images
 from medtl.data.report.looks import Looks
 from medtl.data.shares import nested_share
@@ -26,7 +27,7 @@ class Shortcuts:
     """Scores of N images by traces of their making.
 
     Attributes:
-        labels: int64 [N].
+        labels: int64 [N]; of findings int8 [N, K].
         groups: int64 [N], equal for images that no model may be taught and asked with.
         probabilities: for each trace, and for `ALL`, probabilities [N, K] by models that have not
             seen the group; None where the trace is the same in all images.
@@ -52,23 +53,27 @@ def shortcuts_of(images: Images, looks: Looks, groups: np.ndarray, seed: int) ->
         seed: of the draw, the folds and the forest.
 
     Returns:
-        None where there is one class only, or a class has fewer than two groups.
+        None where there is one class only, or a class has fewer than two groups; of findings,
+        where all images have one or none has. An unknown finding is taught as absent and is not
+        asked about.
     """
     labels = images.labels
     chosen = np.arange(len(labels))
     if len(labels) > MOST:
-        chosen = nested_share(labels, groups, MOST / len(labels), seed)
+        chosen = nested_share(kinds(labels), groups, MOST / len(labels), seed)
     labels, groups = labels[chosen], groups[chosen]
-    pairs = pd.DataFrame({"label": labels, "group": groups}).drop_duplicates()
+    # of findings the folds are made alike in whether there is any: of rare ones some have none
+    strata = labels if labels.ndim == 1 else (labels == PRESENT).any(axis=1).astype(int)
+    pairs = pd.DataFrame({"label": strata, "group": groups}).drop_duplicates()
     of_each = pairs["label"].value_counts()
     folds = min(FOLDS, int(of_each.min()))
     if len(of_each) < 2 or folds < 2:
         return None
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = list(split.split(labels, labels, groups))
+    parts = list(split.split(strata, strata, groups))
     traces = {name: values[chosen] for name, values in _traces(images.frame, looks).items()}
     traces[ALL] = np.concatenate(list(traces.values()), axis=1)
-    classes = int(images.labels.max()) + 1
+    classes = labels.shape[1] if labels.ndim == 2 else int(images.labels.max()) + 1
     return Shortcuts(
         labels,
         groups,
@@ -101,6 +106,22 @@ def _scored(
     probabilities = np.zeros((len(labels), classes))
     for others, these in parts:
         forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
-        forest.fit(values[others], labels[others])
-        probabilities[np.ix_(these, forest.classes_)] = forest.predict_proba(values[these])
+        if labels.ndim == 2:
+            there = labels[others] == PRESENT
+            forest.fit(values[others], there if classes > 1 else there[:, 0])
+            probabilities[these] = _of_findings(forest, values[these])
+        else:
+            forest.fit(values[others], labels[others])
+            probabilities[np.ix_(these, forest.classes_)] = forest.predict_proba(values[these])
     return probabilities
+
+
+def _of_findings(forest: RandomForestClassifier, values: np.ndarray) -> np.ndarray:
+    """The probability of each finding, [N, K], by one forest of all."""
+    found, known = forest.predict_proba(values), forest.classes_
+    if not isinstance(found, list):  # of a single finding
+        found, known = [found], [known]
+    return np.stack(
+        [each @ np.asarray(there, float) for each, there in zip(found, known, strict=True)],
+        axis=1,
+    )

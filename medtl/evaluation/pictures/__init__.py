@@ -7,7 +7,14 @@ from medtl.evaluation.pictures.cutoffs import score_against_cutoff
 from medtl.evaluation.pictures.decision import decision_curves
 from medtl.evaluation.pictures.domain import domain_distances
 from medtl.evaluation.pictures.explanation import explanation_gallery
-from medtl.evaluation.pictures.galleries import contact_sheet, mistakes_sheet, worst_mistakes
+from medtl.evaluation.pictures.findings import finding_decisions, finding_reliability
+from medtl.evaluation.pictures.galleries import (
+    contact_sheet,
+    finding_mistakes_sheet,
+    mistakes_sheet,
+    worst_finding_mistakes,
+    worst_mistakes,
+)
 from medtl.evaluation.pictures.inspection import (
     copies_sheet,
     image_sizes,
@@ -40,6 +47,9 @@ __all__ = [
     "decision_curves",
     "domain_distances",
     "explanation_gallery",
+    "finding_decisions",
+    "finding_mistakes_sheet",
+    "finding_reliability",
     "hyperparameter_importances",
     "image_sizes",
     "internal_and_external",
@@ -61,5 +71,6 @@ __all__ = [
     "strip_of_images",
     "subgroup_scores",
     "values_with_intervals",
+    "worst_finding_mistakes",
     "worst_mistakes",
 ]

@@ -21,23 +21,28 @@ from medtl.evaluation.pictures.style import (
     short,
 )
 from medtl.evaluation.ranking import Ranking
+from medtl.evaluation.truth import asked, asked_about, has_findings
+
+MOST_INSIDE = 7  # curves whose legend has room among them
 
 
 def roc_curves(labels: np.ndarray, probabilities: np.ndarray, per_class: pd.DataFrame) -> Figure:
     """Sensitivity against false positive rate; a dot is where the decisions lie.
 
-    `labels` int [N], `probabilities` [N, K]; `per_class` is the table of `Measures`, whose areas
-    and intervals stand in the legend. With two classes only the second, the positive one, is drawn.
+    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K]; `per_class` is the table of
+    `Measures`, whose areas and intervals stand in the legend. With two classes only the second, the
+    positive one, is drawn.
     """
-    figure = sheet("ROC curve", _subtitle(labels, per_class), width=7.0, height=5.6)
+    figure = sheet("ROC curve", _subtitle(labels, per_class), _width(per_class), height=5.6)
     axes = _unit_square(figure, "False positive rate (1 - specificity)", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-    for index, row in _drawn_classes(per_class):
-        true, false = Ranking.of(labels == index, probabilities[:, index]).curve()
+    for index, row in _drawn_classes(labels, per_class):
+        cases, positive = asked(labels, index)
+        true, false = Ranking.of(positive, probabilities[cases, index]).curve()
         rate_true, rate_false = _from_zero(true / true[-1]), _from_zero(false / false[-1])
         axes.plot(rate_false, rate_true, **_line(index, row, "auroc"))
         _mark(axes, index, 1 - row["specificity"], row["sensitivity"])
-    key(axes, "lower right", "Area under the curve (95 % interval)")
+    _key(axes, per_class, "lower right", "Area under the curve (95 % interval)")
     return finished(figure)
 
 
@@ -48,10 +53,12 @@ def precision_recall_curves(
 
     Arguments as in `roc_curves`.
     """
-    figure = sheet("Precision and recall", _subtitle(labels, per_class), width=7.0, height=5.6)
+    subtitle, width = _subtitle(labels, per_class), _width(per_class)
+    figure = sheet("Precision and recall", subtitle, width, height=5.6)
     axes = _unit_square(figure, "Recall (sensitivity)", "Precision (positive predictive value)")
-    for index, row in _drawn_classes(per_class):
-        true, false = Ranking.of(labels == index, probabilities[:, index]).curve()
+    for index, row in _drawn_classes(labels, per_class):
+        cases, positive = asked(labels, index)
+        true, false = Ranking.of(positive, probabilities[cases, index]).curve()
         recall, precision = true / true[-1], true / (true + false)
         # A step: between two thresholds recall cannot be had at the better one's precision.
         axes.step(
@@ -61,27 +68,44 @@ def precision_recall_curves(
             **_line(index, row, "auprc"),
         )
         axes.axhline(
-            np.mean(labels == index),
+            np.mean(positive),
             color=colour(index),
             linewidth=1,
             alpha=0.7,
             linestyle=(0, (1, 3)),
         )
         _mark(axes, index, row["sensitivity"], row["precision"])
-    key(axes, "lower left", "Average precision (95 % interval)")
+    _key(axes, per_class, "lower left", "Average precision (95 % interval)")
     return finished(figure)
 
 
-def _drawn_classes(per_class: pd.DataFrame) -> Iterator[tuple[int, pd.Series]]:
+def _drawn_classes(labels: np.ndarray, per_class: pd.DataFrame) -> Iterator[tuple[int, pd.Series]]:
     """The classes that have a curve: all that have an area; of two only the second."""
-    for index, row in per_class.iterrows():
-        if (len(per_class) > 2 or index == 1) and np.isfinite(row["auroc"]):
-            yield int(index), row
+    for index in asked_about(labels, len(per_class)):
+        row = per_class.iloc[index]
+        if np.isfinite(row["auroc"]):
+            yield index, row
+
+
+def _width(per_class: pd.DataFrame) -> float:
+    """Inches of the figure: with many curves the legend stands beside them."""
+    return 7.0 if len(per_class) <= MOST_INSIDE else 10.6
+
+
+def _key(axes: Axes, per_class: pd.DataFrame, place: str, title: str) -> None:
+    key(axes, place, title)
+    legend = axes.get_legend()
+    if legend is not None and len(per_class) > MOST_INSIDE:
+        legend.set_loc("upper left")
+        legend.set_bbox_to_anchor((1.0, 1.0))
 
 
 def _subtitle(labels: np.ndarray, per_class: pd.DataFrame) -> str:
-    against = f"{per_class['class'][1]} against {per_class['class'][0]}"
-    what = against if len(per_class) == 2 else "each class against the rest"
+    what = "each class against the rest"
+    if has_findings(labels):
+        what = "each finding where it is known"
+    elif len(per_class) == 2:
+        what = f"{per_class['class'][1]} against {per_class['class'][0]}"
     return f"{len(labels):,} cases, {what}; the dot is the operating point"
 
 

@@ -55,6 +55,48 @@ def mistakes_sheet(
     return finished(figure)
 
 
+def worst_finding_mistakes(
+    labels: np.ndarray, decisions: np.ndarray, probabilities: np.ndarray, count: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` wrong decisions on findings, the most confidently wrong first.
+
+    `labels` int8 [N, K] (1 present, 0 absent, -1 unknown), `decisions` bool [N, K],
+    `probabilities` [N, K].
+
+    Returns:
+        The cases and the findings, int64 [M] each.
+    """
+    cases, findings = np.nonzero((labels >= 0) & (decisions != (labels == 1)))
+    said = probabilities[cases, findings]
+    confidence = np.where(decisions[cases, findings], said, 1 - said)
+    order = np.argsort(-confidence, kind="stable")[:count]
+    return cases[order], findings[order]
+
+
+def finding_mistakes_sheet(
+    images: np.ndarray, findings: Sequence[str], called: np.ndarray, probabilities: np.ndarray
+) -> Figure:
+    """Wrong decisions on findings as a sheet, in the order of `worst_finding_mistakes`.
+
+    `images` [M, C, S, S] (uint8 or uint16, grey or RGB); for each the finding's name, whether it
+    was called so (bool [M]) and its probability [M].
+    """
+    figure, places = _image_sheet(
+        "Worst mistakes",
+        "none: every finding was decided right"
+        if len(images) == 0
+        else f"{len(images)} findings, the most confidently wrong first",
+        len(images),
+        caption_inches=0.5,
+    )
+    rows = zip(places, images, short(findings, 26), called, probabilities, strict=True)
+    for place, image, finding, wrongly, probability in rows:
+        _show(place, image)
+        _caption(place, 0, finding, INK)
+        _caption(place, 1, f"{'false alarm' if wrongly else 'missed'} {probability:.2f}", BAD)
+    return finished(figure)
+
+
 def contact_sheet(images: np.ndarray, captions: Sequence[str], title: str, subtitle: str) -> Figure:
     """Images [M, C, S, S] (uint8 or uint16, grey or RGB) as a sheet, a caption below each."""
     figure, places = _image_sheet(title, subtitle, len(images), caption_inches=0.3)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from medtl.data.findings import members
 from medtl.data.report.facts import DataFacts
 from medtl.evaluation import pictures
 from medtl.evaluation.report import html
@@ -53,7 +54,7 @@ def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int
     yield html.element("h1", f"The data: {facts.name}")
     count = many(len(facts.images.frame), "image", "images")
     cases = f", of cases with {', '.join(facts.modalities)}" if facts.modalities else ""
-    told = f"{count} of {len(facts.classes)} classes{cases}. Looked at before any training."
+    told = f"{count} of {len(facts.classes)} {facts.kind}{cases}. Looked at before any training."
     yield html.element("p", told, "source")
     yield html.element("h2", "What to look at first")
     lines = [f"{line[:1].upper()}{line[1:]}." for line in found] or [nothing_found(shortcuts)]
@@ -61,6 +62,9 @@ def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int
     yield html.element("h2", "Classes, splits and patients")
     yield _counts(facts)
     yield html.listing([*_patients(facts), *facts.notes])
+    if len(facts.together):
+        yield html.element("h2", "Findings together")
+        yield _together(facts)
     yield html.element("h2", "Copies")
     yield from _copies(facts)
     yield html.element("h2", "Shortcuts")
@@ -80,10 +84,18 @@ def _counts(facts: DataFacts) -> str:
         html.row(name, [_images_and_patients(counts.loc[(name, split)]) for split in splits])
         for name in facts.classes
     ]
-    whole = facts.counts.groupby("split")["images"].sum()
-    rows.append(html.row("all", [many(whole[split], "image", "images") for split in splits]))
+    whole = facts.images.frame["split"].value_counts().reindex(splits, fill_value=0)
     caption = "Images of each class and split, and the patients that they are of"
-    return html.table(caption, ["class", *splits], rows)
+    if facts.kind == "findings":
+        caption = "Images with each finding, by split, and the patients that they are of"
+    rows.append(html.row("all", [many(whole[split], "image", "images") for split in splits]))
+    return html.table(caption, ["class" if facts.kind == "classes" else "finding", *splits], rows)
+
+
+def _together(facts: DataFacts) -> str:
+    rows = [html.row(name, values) for name, *values in facts.together.to_numpy().tolist()]
+    caption = "How many images have a finding, have it alone, and have it with each other one"
+    return html.table(caption, facts.together.columns.tolist(), rows)
 
 
 def _images_and_patients(row: pd.Series) -> str:
@@ -99,8 +111,9 @@ def _patients(facts: DataFacts) -> Iterator[str]:
         yield f"{many(len(table), 'known patient', 'known patients')}, images: " + middle(
             table["images"]
         )
-        several = int(table["labels"].str.contains("|", regex=False).sum())
-        yield f"{many(several, 'patient has', 'patients have')} images of more than one class"
+        if facts.kind == "classes":
+            several = int(table["labels"].str.contains("|", regex=False).sum())
+            yield f"{many(several, 'patient has', 'patients have')} images of more than one class"
         shared = int(table["splits"].str.contains("|", regex=False).sum())
         yield f"{many(shared, 'patient is', 'patients are')} in more than one split"
 
@@ -230,8 +243,9 @@ def _strips(facts: DataFacts, random: np.random.Generator) -> Iterator[str]:
         yield html.element("p", f"The first {STRIPS} of {len(facts.classes)} classes.")
     train = (facts.images.frame["split"] == "train").to_numpy()
     training = "training " if train.any() else ""
+    shown = members(facts.images.labels, len(facts.classes)) & (train | (not train.any()))[:, None]
     for place, name in enumerate(facts.classes[:STRIPS]):
-        there = np.flatnonzero((facts.images.labels == place) & (train | (not train.any())))
+        there = np.flatnonzero(shown[:, place])
         chosen = random.permutation(there)[:IN_A_STRIP]
         if len(chosen):
             figure = pictures.strip_of_images(facts.images.pictures(chosen), IN_A_STRIP)
