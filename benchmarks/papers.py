@@ -6,7 +6,6 @@ serve`. Weights are random and images few: this shows what works and what it cos
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import mlflow
 
-from benchmarks.served import check_answer, last_line, serving
+from benchmarks.served import check_answer, environment_of, last_line, serving
 from medtl.data.table import read_table
 from medtl.errors import MedtlError
 from medtl.jobs.names import plain
@@ -62,15 +61,10 @@ class Road:
         # MLflow takes seconds to make a store's tables, which are no network's
         artifacts = (folder / "artifacts").as_uri()
         mlflow.MlflowClient(store).create_experiment(EXPERIMENT, artifact_location=artifacts)
-        (folder / "temporary").mkdir()
-        outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_RUN_ID")}
-        self._environment = outside | {
+        self.environment = environment_of(folder) | {
             "MLFLOW_TRACKING_URI": store,
             "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
-            "MLFLOW_DISABLE_TELEMETRY": "true",
             "MEDTL_CACHE": str(folder / "cache"),
-            # a server that is stopped leaves its copy of the model behind
-            "TMPDIR": str(folder / "temporary"),
         }
 
     def travel(self, network: str) -> Travelled:
@@ -80,12 +74,12 @@ class Road:
             MedtlError: training, server or answer failed; the message says which, and why.
         """
         name = plain(network)
-        training = self._train(network, name)
+        training = self.train(network, name)
         table = read_table(self._data)
         names = columns(table.modalities)
         first = [file.read_bytes() for file in table.files()[: len(names)]]
         files = dict(zip(names, first, strict=True))
-        with serving(f"models:/{name}@champion", self._folder / name, self._environment) as server:
+        with serving(f"models:/{name}@champion", self._folder / name, self.environment) as server:
             check_answer(*server.ask(files, explain=True), table.classes, explained=True)
             times = []
             for _ in range(ANSWERS):
@@ -98,7 +92,12 @@ class Road:
         median = sorted(times)[ANSWERS // 2]
         return Travelled(network, parameters, training, server.starting, 1000 * median)
 
-    def _train(self, network: str, name: str) -> float:
+    def train(self, network: str, name: str) -> float:
+        """Trains a network an epoch, registers it under a name, and gives the seconds of that.
+
+        Raises:
+            MedtlError: training failed; the message has its last line.
+        """
         options = {
             "data": self._data, "architecture": network, "weights": "random", "cutoff": "all",
             "epochs": 1, "lr": 1e-4, "image-size": self._image_size, "model-name": name,
@@ -107,7 +106,7 @@ class Road:
         command += [f"--{option}={value}" for option, value in options.items()]
         began = time.perf_counter()
         done = subprocess.run(
-            command, cwd=ROOT, env=self._environment, capture_output=True, text=True
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
             raise MedtlError(f"training: {last_line(done.stderr)}")

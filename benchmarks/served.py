@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import io
 import json
 import math
@@ -13,26 +14,28 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from PIL import Image
 
 from medtl.errors import MedtlError
 
+JSON = "application/json"
 PATIENCE = 600  # seconds for a server to start on a busy machine, to answer, or to end
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers at `address`, `starting` seconds after it was started."""
+    """A server that answers at a port of this machine, `starting` seconds after it was started."""
 
-    address: str
+    port: int
     starting: float
+    process: int  # that was started; one of its children may be the one that answers
 
     def ask(self, files: Mapping[str, bytes], explain: bool = False) -> tuple[int, dict]:
         """The status and the JSON for one row, whose columns hold the bytes of image files."""
@@ -41,16 +44,58 @@ class Server:
             "dataframe_split": {"columns": list(files), "data": [row]},
             "params": {"explain": explain},
         }
-        request = urllib.request.Request(
-            f"{self.address}/invocations",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-                return response.status, json.load(response)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+        status, answer = self.send(json.dumps(body).encode())
+        return status, json.loads(answer)
+
+    def send(
+        self, body: bytes, content_type: str | None = JSON, path: str = "/invocations"
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer to a request of any kind."""
+        with contextlib.closing(self.connected()) as connection:
+            return post(connection, path, body, content_type)
+
+    def connected(self) -> http.client.HTTPConnection:
+        """A connection that stays open for several requests."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+
+    def memory(self) -> Memory:
+        """The memory of the process that answers: the largest."""
+        started = psutil.Process(self.process)
+        processes = [started, *started.children(recursive=True)]
+        return Memory(max(processes, key=lambda each: each.memory_info().rss).pid)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The resident memory of a process, as Linux tells it."""
+
+    process: int
+
+    def now(self) -> int:
+        """Bytes."""
+        return self._told("VmRSS")
+
+    def peak(self) -> int:
+        """The most bytes since the process began, or since `forget_peak`."""
+        return self._told("VmHWM")
+
+    def forget_peak(self) -> None:
+        """From here on the peak is counted anew."""
+        Path(f"/proc/{self.process}/clear_refs").write_text("5")
+
+    def _told(self, name: str) -> int:
+        status = Path(f"/proc/{self.process}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith(f"{name}:"))
+        return int(line.split()[1]) * 1024
+
+
+def post(
+    connection: http.client.HTTPConnection, path: str, body: bytes, content_type: str | None = JSON
+) -> tuple[int, bytes]:
+    """The status and the body of the answer over an open connection."""
+    connection.request("POST", path, body, {"Content-Type": content_type} if content_type else {})
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 @contextmanager
@@ -60,32 +105,56 @@ def serving(uri: str, folder: Path, environment: Mapping[str, str]) -> Iterator[
     Raises:
         MedtlError: the server ended, or did not answer in time; the message has its last line.
     """
-    empty, log = folder / "empty", folder / "server.log"
+    empty = folder / "empty"
     empty.mkdir(parents=True)
+    command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    # MLflow looks for uvicorn on the path, where an activated environment has it
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    with answering(command, empty, {**environment, "PATH": path}, folder / "server.log") as server:
+        yield server
+
+
+@contextmanager
+def answering(
+    module: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+) -> Iterator[Server]:
+    """Runs `python -m module ... --port PORT` in a folder while the block lasts.
+
+    Raises:
+        MedtlError: it ended, or did not answer `/ping` in time; the message has its last line.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri]
-    command += ["--env-manager", "local", "--port", str(port)]
-    # MLflow looks for uvicorn on the path, where an activated environment has it
-    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", *module, "--port", str(port)]
     began = time.perf_counter()
     with log.open("w") as output:
         server = subprocess.Popen(
-            command, cwd=empty, env={**environment, "PATH": path}, stdout=output, stderr=output,
+            command, cwd=folder, env=environment, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
     try:
-        while not _pinged(address):
+        while not _pinged(port):
             if server.poll() is not None or time.perf_counter() - began > PATIENCE:
                 raise MedtlError(f"the server did not start: {last_line(log.read_text())}")
             time.sleep(0.1)
-        yield Server(address, time.perf_counter() - began)
+        yield Server(port, time.perf_counter() - began, server.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait(PATIENCE)
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """That of this process, without what would make a server other than a user's."""
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_RUN_ID")}
+    return outside | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # a server that is stopped leaves its copy of the model behind
+        "TMPDIR": str(temporary),
+    }
 
 
 def check_answer(status: int, answer: dict, classes: Sequence[str], explained: bool) -> None:
@@ -120,9 +189,9 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1].removeprefix("medtl: ")
 
 
-def _pinged(address: str) -> bool:
+def _pinged(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/ping", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False

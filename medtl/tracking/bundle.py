@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from medtl.data.findings import findings_text
 from medtl.data.seen import Seen
 from medtl.errors import MedtlError
 from medtl.evaluation.calibration import calibrated, decide
 from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
 from medtl.evaluation.explain import grad_cam, heatmap_png
 from medtl.evaluation.places import side_by_side
+from medtl.evaluation.presence import decide_findings, presence
 from medtl.evaluation.viewpoint import explanation_cut
 from medtl.networks.architectures import build
 from medtl.networks.cut import Cut, cut
@@ -46,7 +48,7 @@ class Answers:
 
     probabilities: np.ndarray  # float64 [B, K], calibrated
     labels: np.ndarray  # int [B], the most probable class
-    decisions: np.ndarray  # int [B], the class decided at the operating point
+    decisions: np.ndarray  # int [B], the class at the operating point; of findings bool [B, K]
     in_domain: np.ndarray | None  # bool [B]; None where the bundle has no reference
 
 
@@ -65,6 +67,7 @@ class Bundle:
     thresholds: tuple[float, ...]  # one a class, as `medtl.evaluation.calibration.decide` has them
     network: nn.Module = field(repr=False)
     sensitivity: float = 0.0  # asked of the thresholds; 0 where they are Youden's
+    multi_label: bool = False  # classes are findings, of which an image has any number
     modalities: tuple[str, ...] = ()  # of cases; none where a sample is one image
     missing: str = "refuse"  # or mask: cases without the image of a modality are answered
     domain: DomainReference | None = field(default=None, repr=False)
@@ -89,17 +92,32 @@ class Bundle:
         Of cases [B, M, 1 or 3, S, S]; an image that is missing is all 0.
         """
         logits, features = self._forward(images)
-        probabilities = calibrated(logits, self.temperature)
+        probabilities = self.probabilities(logits, self.temperature)
         return Answers(
             probabilities,
             probabilities.argmax(axis=1),
-            decide(probabilities, np.array(self.thresholds)),
+            self.decisions(probabilities),
             None if self.domain is None else self.domain.inside(_compared(images, features)),
         )
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """The network's own scores (logits, not calibrated) of such pixels, float32 [B, K]."""
         return self._forward(images)[0]
+
+    def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
+        """Scores [B, K] as probabilities float64 [B, K]: of classes they sum to one."""
+        return (presence if self.multi_label else calibrated)(logits, temperature)
+
+    def decisions(self, probabilities: np.ndarray) -> np.ndarray:
+        """What is decided at the operating point, as `Answers` has it, of probabilities [B, K]."""
+        rule = decide_findings if self.multi_label else decide
+        return rule(probabilities, np.array(self.thresholds))
+
+    def named(self, decision: np.ndarray) -> str:
+        """One of these decisions in words: the class, or the findings joined by |."""
+        if self.multi_label:
+            return findings_text(decision, self.classes)
+        return self.classes[int(decision)]
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the network's last layer, or a hybrid's tail, reads of such pixels: float32 [B, F].

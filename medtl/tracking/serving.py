@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
+import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from medtl.data.decode import decode
@@ -22,31 +21,16 @@ from medtl.data.depth import UnreadableImage
 from medtl.data.square import square
 from medtl.errors import MedtlError
 from medtl.tracking.bundle import Answers, Bundle
+from medtl.tracking.passes import Passes
+from medtl.tracking.request import MOST_BYTES, MOST_ROWS, RefusedRequest, check_time, stand_in
 
 BUNDLE = "bundle"  # the name of the artifact
 COLUMN = "image"  # of a case: image_MODALITY, a column each
 FIELDS = ("label", "probability", "probabilities", "decision", "in_domain", "error")
 HEATMAP = "heatmap"
-MOST_ROWS = 4096
-MOST_BYTES = 512 * 2**20
-CHUNK = 32  # images decoded and scored at a time, which bounds the memory of a request
+CHUNK = 32  # images of a request that are in memory at a time
+IMAGES_A_CORE = 2  # in a pass: of one to sixteen the fastest for MobileNetV2 at 224 px on two cores
 MOST_DECODERS = 4  # files decoded at a time over all requests: one may have 100 megapixels
-
-
-class RefusedRequest(MlflowException):
-    """A request that is not answered at all: status 400, and one line that says why.
-
-    MLflow's scoring server writes a print of the request's data into an exception's message before
-    it sends that on; here the line alone is sent.
-    """
-
-    def __init__(self, line: str) -> None:
-        super().__init__(line, error_code=BAD_REQUEST)
-        self.line = line
-
-    def serialize_as_json(self) -> str:
-        self.message = self.line
-        return super().serialize_as_json()
 
 
 class ServedModel(PythonModel):
@@ -58,11 +42,12 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the bundle that was logged with the model."""
         self.bundle = Bundle.load(Path(context.artifacts[BUNDLE]))
-        self.decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1))
-        # One pass at a time: each uses all cores, and two would only share them.
-        self.network_free = threading.Lock()
+        decoders = min(MOST_DECODERS, os.cpu_count() or 1)
+        self.decoders, self.decoding = ThreadPoolExecutor(decoders), Semaphore(decoders)
+        self.passes = Passes(self.bundle.answer, IMAGES_A_CORE * torch.get_num_threads())
         # The first pass is slow (the network is cut for it): no request should have to wait for it.
-        self.bundle.answer(np.zeros((1, *self.bundle.shape), np.uint8))
+        self.passes.answer(np.zeros((1, *self.bundle.shape), np.uint8))
+        stand_in(self.answers)
 
     def predict(
         self,
@@ -78,19 +63,28 @@ class ServedModel(PythonModel):
         parameter `explain` also `heatmap`: a PNG in base64 that shows where the label was seen.
 
         Raises:
-            RefusedRequest: there are no rows, or too many, or too many bytes.
+            RefusedRequest: there are no rows, or too many, or too many bytes; or a server's time
+                limit is over.
         """
         # A column that may be left out is not there.
-        names = columns(self.bundle.modalities)
-        table = model_input.reindex(columns=names).astype(object)
+        table = model_input.reindex(columns=columns(self.bundle.modalities)).astype(object)
         samples = table.where(table.notna(), None).to_numpy().tolist()
-        check_request(samples, names)
-        explain = bool(params and params.get("explain"))
+        # As objects, so that None stays None: NaN, which it would become, is not JSON.
+        return pd.DataFrame(
+            self.answers(samples, bool(params and params.get("explain"))), dtype=object
+        )
+
+    def answers(self, samples: list[list[object]], explain: bool) -> list[dict[str, object]]:
+        """The rows that `predict` has, for samples of image files, one a column.
+
+        Raises:
+            RefusedRequest: as `predict` does.
+        """
+        check_request(samples, columns(self.bundle.modalities))
         rows: list[dict[str, object]] = []
         for start in range(0, len(samples), CHUNK):
             rows += self._answered(samples[start : start + CHUNK], explain)
-        # As objects, so that None stays None: NaN, which it would become, is not JSON.
-        return pd.DataFrame(rows, dtype=object)
+        return rows
 
     def _answered(self, samples: list[list[object]], explain: bool) -> list[dict[str, object]]:
         fields = (*FIELDS, HEATMAP) if explain else FIELDS
@@ -98,6 +92,7 @@ class ServedModel(PythonModel):
         images = []
         readable = []
         for row, sample in zip(rows, self._read(samples), strict=True):
+            check_time()
             row["error"] = self._fault(sample)
             if row["error"] is None:
                 images += sample
@@ -106,11 +101,10 @@ class ServedModel(PythonModel):
             stored = as_one_array(images)
             if self.bundle.modalities:
                 stored = stored.reshape(len(readable), -1, *stored.shape[1:])
-            with self.network_free:
-                answers = self.bundle.answer(stored)
-                heatmaps = self._heatmaps(stored, answers.labels) if explain else []
+            answers = self.passes.answer(stored)
+            heatmaps = self._heatmaps(stored, answers.labels) if explain else []
             for place, row in enumerate(readable):
-                row.update(answer_fields(answers, place, self.bundle.classes))
+                row.update(answer_fields(answers, place, self.bundle))
                 if explain:
                     row[HEATMAP] = base64.b64encode(heatmaps[place]).decode("ascii")
         return rows
@@ -123,9 +117,12 @@ class ServedModel(PythonModel):
         def read(file: object) -> np.ndarray | UnreadableImage:
             if masked and not file:
                 return np.zeros((1, side, side), np.uint8)
-            return read_image(file, side)
+            with self.decoding:
+                return read_image(file, side)
 
-        images = self.decoders.map(read, [file for sample in samples for file in sample])
+        files = [file for sample in samples for file in sample]
+        # One file is not worth the way to another thread and back.
+        images = self.decoders.map(read, files) if len(files) > 1 else map(read, files)
         return (list(islice(images, len(sample))) for sample in samples)
 
     def _fault(self, sample: list[np.ndarray | UnreadableImage]) -> str | None:
@@ -139,7 +136,7 @@ class ServedModel(PythonModel):
 
     def _heatmaps(self, stored: np.ndarray, labels: np.ndarray) -> list[bytes]:
         try:
-            return self.bundle.heatmaps(stored, labels)
+            return self.passes.alone(self.bundle.heatmaps, stored, labels)
         except MedtlError as error:
             raise RefusedRequest(str(error)) from error
 
@@ -169,8 +166,11 @@ def check_request(samples: list[list[object]], names: list[str]) -> None:
 
 def read_image(file: object, image_size: int) -> np.ndarray | UnreadableImage:
     """The pixels [C, S, S] that the network takes of an image file, or why there are none."""
+    if file is None:
+        return UnreadableImage("no image file is given")
     if not isinstance(file, bytes):
-        return UnreadableImage(f"not the bytes of an image file, but {type(file).__name__}")
+        kind = "text that is no base64" if isinstance(file, str) else type(file).__name__
+        return UnreadableImage(f"not the bytes of an image file, but {kind}")
     try:
         return square(decode(file), image_size)
     except UnreadableImage as error:
@@ -185,14 +185,14 @@ def as_one_array(images: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
 
 
-def answer_fields(answers: Answers, place: int, classes: tuple[str, ...]) -> dict[str, object]:
+def answer_fields(answers: Answers, place: int, bundle: Bundle) -> dict[str, object]:
     """The answer to one image as a row's fields, in types that JSON knows."""
-    probabilities = answers.probabilities[place].tolist()
+    probabilities, classes = answers.probabilities[place].tolist(), bundle.classes
     label = int(answers.labels[place])
     return {
         "label": classes[label],
         "probability": probabilities[label],
         "probabilities": dict(zip(classes, probabilities, strict=True)),
-        "decision": classes[int(answers.decisions[place])],
+        "decision": bundle.named(answers.decisions[place]),
         "in_domain": None if answers.in_domain is None else bool(answers.in_domain[place]),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from PIL import Image
 from medtl.errors import MedtlError
 from medtl.evaluation.calibration import calibrated, decide
 from medtl.networks.architectures import build
-from medtl.tracking.bundle import SETTINGS_FILE, WEIGHTS_FILE, Bundle
+from medtl.tracking.bundle import (
+    DOMAIN_FILE,
+    SEEN_FILE,
+    SETTINGS_FILE,
+    TAIL_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+)
 
 
 def test_a_loaded_bundle_answers_to_the_bit_as_the_saved_one(
@@ -112,6 +120,18 @@ def test_weights_of_another_architecture_are_refused_in_one_line(bundle: Bundle,
     with pytest.raises(MedtlError, match="holds no model of medtl") as refused:
         Bundle.load(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, DOMAIN_FILE, TAIL_FILE, SEEN_FILE, SETTINGS_FILE])
+def test_a_payload_in_a_bundle_is_refused_and_not_run(
+    bundle: Bundle, tmp_path: Path, name, payload
+):
+    bundle.save(tmp_path)
+    (tmp_path / name).write_bytes(pickle.dumps(payload))
+    with pytest.raises(MedtlError) as refused:
+        Bundle.load(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert not payload.folder.exists()
 
 
 def test_a_bundle_of_another_format_is_refused(bundle: Bundle, tmp_path: Path):

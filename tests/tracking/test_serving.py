@@ -132,14 +132,3 @@ def test_too_many_bytes_are_refused(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serving, "MOST_BYTES", 2**20)
     with pytest.raises(RefusedRequest, match="2 MiB of images, more than 1;"):
         ask([bytes(2**20), bytes(2**20)])
-
-
-def test_a_refusal_is_sent_as_its_own_line():
-    refused = RefusedRequest("the request has no rows")
-    refused.message = (
-        "Failed to predict data '<a print of the request>'. \nError: " + refused.message
-    )
-    sent = json.loads(refused.serialize_as_json())
-    assert sent["message"] == "the request has no rows"
-    assert "stack_trace" not in sent
-    assert refused.get_http_status_code() == 400

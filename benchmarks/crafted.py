@@ -1,0 +1,179 @@
+"""Image files made byte by byte: of any extents, cut anywhere, with anything in their headers."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+
+def rewritten(file: bytes, kind: str) -> bytes:
+    """An image file in another format that Pillow writes, or as grey DICOM."""
+    with Image.open(io.BytesIO(file)) as image:
+        grey = image.convert("L")
+    if kind == "DICOM":
+        stored = np.asarray(grey).astype(np.uint16)
+        return dicom(Rows=grey.height, Columns=grey.width, PixelData=stored.tobytes())
+    written = io.BytesIO()
+    grey.save(written, kind)
+    return written.getvalue()
+
+
+def picture(kind: str, side: int = 64, seed: int = 0) -> bytes:
+    """A smooth grey image in a format that Pillow writes."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((side, side)).save(file, kind)
+    return file.getvalue()
+
+
+def png(width: int, height: int, extra: bytes = b"", filled: bool = False) -> bytes:
+    """A grey PNG of these extents, black if `filled`, else without pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = _squeezed(width * height + height) if filled else b""
+    chunks = _chunk(b"IHDR", header) + extra + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def tiff(width: int, height: int, counts: int = 1, following: int = 0) -> bytes:
+    """A grey TIFF of one strip, said to have `counts` lengths; `following` is the next."""
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1),
+            (262, 3, 1, 1), (273, 4, 1, 0), (278, 4, 1, height), (279, 4, counts, 64)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", following)
+
+
+def bmp(width: int, height: int) -> bytes:
+    """The header of a BMP of these extents."""
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 64, 0, 0, 54) + header + bytes(64)
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A JPEG of 64 x 64 that says that it has these extents."""
+    whole = picture("JPEG")
+    place = whole.index(b"\xff\xc0") + 5
+    return whole[:place] + struct.pack(">HH", height, width) + whole[place + 4 :]
+
+
+def jpeg_ls(width: int, height: int) -> bytes:
+    """The beginning of a grey JPEG-LS of these extents."""
+    frame = struct.pack(">HHBHHBBBB", 0xFFF7, 11, 8, height, width, 1, 1, 0x11, 0)
+    scan = struct.pack(">HHBBBBBB", 0xFFDA, 8, 1, 1, 0, 0, 0, 0)
+    return b"\xff\xd8" + frame + scan + bytes(200) + b"\xff\xd9"
+
+
+def jpeg_2000(width: int, height: int) -> bytes:
+    """A JPEG 2000 of 64 x 64 that says that it, and its one tile, have these extents."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(picture("PNG"))).save(file, "JPEG2000", no_jp2=True)
+    stream = bytearray(file.getvalue())
+    place = stream.index(b"\xff\x51") + 6
+    struct.pack_into(">II", stream, place, width, height)
+    struct.pack_into(">II", stream, place + 16, width, height)
+    return bytes(stream)
+
+
+def dicom(extra: bytes = b"", **elements: object) -> bytes:
+    """A grey DICOM file of 64 x 64 in 16 bits, with other elements, without those that are None.
+
+    `extra` are bytes that stand before its pixels.
+    """
+    header = _header()
+    for name, value in elements.items():
+        if value is None:
+            delattr(header, name)
+        else:
+            setattr(header, name, value)
+    written = _written(header)
+    if not extra:
+        return written
+    place = written.index(b"\xe0\x7f\x10\x00") if "PixelData" in header else len(written)
+    return written[:place] + extra + written[place:]
+
+
+def deflated(mebibytes: int) -> bytes:
+    """A DICOM file whose compressed data set has so many black pixels, far more than it says."""
+    header = _header()
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    meta = _written(header)
+    begun = 144 + int.from_bytes(meta[140:144], "little")
+    plain = dicom()
+    data = plain[144 + int.from_bytes(plain[140:144], "little") : -64 * 64 * 2 - 12]
+    compressor = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    parts = [compressor.compress(data + pixel_data(mebibytes * 2**20))]
+    parts += [compressor.compress(bytes(2**20)) for _ in range(mebibytes)]
+    return meta[:begun] + b"".join(parts) + compressor.flush()
+
+
+def encapsulated(frame: bytes, syntax: str) -> bytes:
+    """A DICOM file of 64 x 64 around a compressed frame."""
+    header = _header()
+    header.BitsAllocated = header.BitsStored = 8
+    header.HighBit = 7
+    header.PixelData = pydicom.encaps.encapsulate([frame])
+    header["PixelData"].VR = "OB"
+    header.file_meta.TransferSyntaxUID = syntax
+    return _written(header)
+
+
+def _header() -> pydicom.Dataset:
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
+    header.Rows = header.Columns = 64
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated = header.BitsStored = 16
+    header.HighBit, header.PixelRepresentation = 15, 0
+    header.PixelData = np.arange(64 * 64, dtype=np.uint16).tobytes()
+    return header
+
+
+def _written(header: pydicom.Dataset) -> bytes:
+    file = io.BytesIO()
+    header.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def pixel_data(length: int) -> bytes:
+    """The beginning of the element with the pixels, that says how long they are."""
+    return struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, length)
+
+
+def sequences(depth: int) -> bytes:
+    """A sequence of an item of a sequence of an item, of undefined lengths."""
+    sequence = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, 2**32 - 1)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1)
+    return (sequence + item) * depth
+
+
+def elements(count: int) -> bytes:
+    """Private elements without values, each with a tag of its own."""
+    numbers = np.arange(count)
+    elements = np.zeros(count, "<u2, <u2, S2, <u2")
+    elements["f0"], elements["f1"] = 0x0041 + 2 * (numbers >> 15), 0x1000 + (numbers & 0x7FFF)
+    elements["f2"] = b"LO"
+    return elements.tobytes()
+
+
+def long_text() -> bytes:
+    """A compressed text of 64 MiB within a PNG."""
+    return _chunk(b"zTXt", b"text\0\0" + _squeezed(64 * 2**20))
+
+
+def _squeezed(zeros: int) -> bytes:
+    compressor = zlib.compressobj(1)
+    whole, rest = divmod(zeros, 2**20)
+    parts = [compressor.compress(bytes(2**20)) for _ in range(whole)]
+    return b"".join(parts) + compressor.compress(bytes(rest)) + compressor.flush()
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    check = zlib.crc32(name + body)
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", check)

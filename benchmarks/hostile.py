@@ -1,0 +1,168 @@
+"""Image files and requests that nobody sends with good intent, or by a mistake that is as bad."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+
+from benchmarks.crafted import (
+    bmp,
+    deflated,
+    dicom,
+    elements,
+    encapsulated,
+    jpeg,
+    jpeg_2000,
+    jpeg_ls,
+    long_text,
+    picture,
+    pixel_data,
+    png,
+    sequences,
+    tiff,
+)
+from benchmarks.served import JSON
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent to `/invocations`: the body, and what it is said to be."""
+
+    body: bytes
+    content_type: str | None = JSON
+
+
+def hostile_files() -> dict[str, Callable[[], bytes]]:
+    """Image files that have to be refused, by what is wrong with them; each is made when called."""
+    return {
+        "no bytes": lambda: b"",
+        "one byte": lambda: b"\x89",
+        "EPS, which starts a program": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "SVG": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///'/></svg>",
+        "PNG of 200 megapixels": lambda: png(20_000, 10_000, filled=True),
+        "PNG of 3,600 megapixels": lambda: png(60_000, 60_000),
+        "PNG of 2^31 - 1 squared": lambda: png(2**31 - 1, 2**31 - 1),
+        "PNG, a text of 64 MiB within": lambda: png(8, 8, extra=long_text(), filled=True),
+        "TIFF of 3,600 megapixels": lambda: tiff(60_000, 60_000),
+        "TIFF, a tag of 2^32 - 1 values": lambda: tiff(64, 64, counts=2**32 - 1),
+        "TIFF, its directory is its own next": lambda: tiff(64, 64, counts=0, following=8),
+        "GIF of 4,294 megapixels": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0),
+        "BMP of 2^31 - 1 squared": lambda: bmp(2**31 - 1, 2**31 - 1),
+        "JPEG of 4,294 megapixels": lambda: jpeg(65_535, 65_535),
+        "JPEG, cut short": lambda: picture("JPEG")[:500],
+        "PNG, cut short": lambda: picture("PNG")[:-40],
+        "TIFF, cut short": lambda: picture("TIFF")[:-400],
+        "DICOM, cut short": lambda: dicom()[:-400],
+        "DICOM of 65,535 x 65,535": lambda: dicom(Rows=65_535, Columns=65_535),
+        "DICOM without Rows": lambda: dicom(Rows=None),
+        "DICOM, Rows 0": lambda: dicom(Rows=0),
+        "DICOM, BitsAllocated 7": lambda: dicom(BitsAllocated=7, BitsStored=7),
+        "DICOM, BitsAllocated 64": lambda: dicom(BitsAllocated=64),
+        "DICOM, BitsStored above BitsAllocated": lambda: dicom(BitsStored=40),
+        "DICOM of 65,535 samples a pixel": lambda: dicom(SamplesPerPixel=65_535),
+        "DICOM said to have 10^9 frames": lambda: dicom(NumberOfFrames=10**9),
+        "DICOM, no pixels": lambda: dicom(PixelData=None),
+        "DICOM, sequences in sequences, 5,000": lambda: dicom(extra=sequences(5_000)),
+        "DICOM, 250,000 elements": lambda: dicom(extra=elements(250_000), PixelData=None),
+        "DICOM, deflated from 300 MiB": lambda: deflated(300),
+        "DICOM, JPEG 2000 of 3,600 megapixels within": lambda: encapsulated(
+            jpeg_2000(60_000, 60_000), JPEG2000Lossless
+        ),
+        "DICOM, JPEG of 4,294 megapixels within": lambda: encapsulated(
+            jpeg(65_535, 65_535), JPEGBaseline8Bit
+        ),
+        "DICOM, JPEG-LS of 4,294 megapixels within": lambda: encapsulated(
+            jpeg_ls(65_535, 65_535), JPEGLSLossless
+        ),
+        "DICOM, run lengths without end": lambda: encapsulated(
+            struct.pack("<16I", 2, 64, 64, *[0] * 13) + b"\x81\x00" * 4_000_000, RLELossless
+        ),
+    }  # fmt: skip
+
+
+def odd_files() -> dict[str, Callable[[], bytes]]:
+    """Image files with something else in them that is nobody's concern: they have to be read."""
+    archive = b"PK\x03\x04" + bytes(60) + b"PK\x05\x06" + bytes(18)
+    return {
+        "JPEG and ZIP": lambda: picture("JPEG") + archive,
+        "PNG and HTML": lambda: picture("PNG") + b"<script>alert(1)</script>",
+        "GIF and a program": lambda: picture("GIF") + b"#!/bin/sh\n",
+        "DICOM and TIFF": lambda: b"II*\x00" + struct.pack("<I", 8) + dicom()[8:],
+        "DICOM and a program for Windows": lambda: b"MZ\x90\x00" + dicom()[4:],
+        "DICOM, pixels said to be 4 GiB": lambda: dicom().replace(
+            pixel_data(64 * 64 * 2), pixel_data(2**32 - 2)
+        ),
+        "TIFF said to be a JPEG": lambda: picture("TIFF"),
+    }
+
+
+def hostile_requests() -> dict[str, Callable[[], Request]]:
+    """Requests that have to be refused as a whole, by what is wrong with them."""
+    image = base64.b64encode(picture("PNG")).decode("ascii")
+    row = f'{{"dataframe_split": {{"columns": ["image"], "data": [["{image}"]]}}'.encode()
+    return {
+        "nothing": lambda: Request(b""),
+        "no JSON": lambda: Request(b"junk"),
+        "JSON, cut short": lambda: Request(row),
+        "64 MiB that are no JSON": lambda: Request(b"[" + b"x" * 2**26),
+        "no text": lambda: Request(b"\xff\xfe\xfd"),
+        "a list": lambda: Request(b"[]"),
+        "an empty object": lambda: Request(b"{}"),
+        "both forms at once": lambda: Request(row + b', "dataframe_records": []}'),
+        "no rows": lambda: sent({"dataframe_records": []}),
+        "rows that are numbers": lambda: sent({"dataframe_records": [1, 2, 3]}),
+        "a table that is a number": lambda: sent({"dataframe_split": 3}),
+        "data that is a number": lambda: _split(["image"], 1),
+        "more values than columns": lambda: _split(["image"], [["", ""]]),
+        "columns that are a number": lambda: _split(3, [[""]]),
+        "another column": lambda: sent({"dataframe_records": [{"picture": image}]}),
+        "a parameter of another type": lambda: Request(
+            row + b', "params": {"explain": "perhaps"}}'
+        ),
+        "parameters that are a list": lambda: Request(row + b', "params": [1]}'),
+        "5,000 rows": lambda: sent({"dataframe_records": [{"image": ""}] * 5_000}),
+        "a million rows, records": lambda: Request(
+            b'{"dataframe_records": [' + b'{"image": ""},' * 1_000_000 + b'{"image": ""}]}'
+        ),
+        "a million rows, split": lambda: Request(
+            b'{"dataframe_split": {"columns": ["image"], "data": ['
+            + b'[""],' * 1_000_000 + b'[""]]}}'
+        ),
+        "ten million numbers beside": lambda: Request(
+            row + b', "params": {"many": [' + b"1," * 10_000_000 + b"1]}}"
+        ),
+        "100,000 lists in each other": lambda: Request(b"[" * 100_000 + b"]" * 100_000),
+        "2,000 objects in each other": lambda: Request(
+            b'{"dataframe_records":' * 2_000 + b"1" + b"}" * 2_000
+        ),
+        "a number of 5,000 digits": lambda: Request(
+            b'{"dataframe_records": [{"image": ' + b"9" * 5_000 + b"}]}"
+        ),
+        "CSV": lambda: Request(b"image\n" + image.encode(), "text/csv"),
+        "Parquet": lambda: Request(b"PAR1", "application/vnd.apache.parquet"),
+        "plain text": lambda: Request(row + b"}", "text/plain"),
+        "of no content type": lambda: Request(row + b"}", None),
+        "in Latin 1": lambda: Request(row + b"}", f"{JSON}; charset=latin-1"),
+    }  # fmt: skip
+
+
+def sent(body: object) -> Request:
+    """A request with an object as its JSON."""
+    return Request(json.dumps(body).encode())
+
+
+def rows_of(files: list[bytes], explain: bool = False) -> Request:
+    """A request with a row for each of these image files."""
+    data = [[base64.b64encode(file).decode("ascii")] for file in files]
+    return sent(
+        {"dataframe_split": {"columns": ["image"], "data": data}, "params": {"explain": explain}}
+    )
+
+
+def _split(columns: object, data: object) -> Request:
+    return sent({"dataframe_split": {"columns": columns, "data": data}})

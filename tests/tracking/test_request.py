@@ -1,0 +1,85 @@
+"""A request's body becomes rows of files; in a process that serves nothing all stays MLflow's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow.pyfunc import PythonModelContext, scoring_server
+from mlflow.types import ColSpec, DataType, Schema
+
+from benchmarks.crafted import picture
+from benchmarks.hostile import rows_of
+from medtl.tracking import request
+from medtl.tracking.bundle import Bundle
+from medtl.tracking.request import RefusedRequest, parsed, respond
+from medtl.tracking.serving import BUNDLE, ServedModel
+
+IMAGE = Schema([ColSpec(DataType.binary, "image")])
+CASE = Schema([ColSpec(DataType.binary, f"image_{name}", required=False) for name in ("t1", "t2")])
+
+
+@pytest.fixture
+def model(bundle: Bundle, tmp_path: Path) -> ServedModel:
+    bundle.save(tmp_path / BUNDLE)
+    served = ServedModel()
+    served.load_context(PythonModelContext({BUNDLE: str(tmp_path / BUNDLE)}, None))
+    return served
+
+
+def body(**form: object) -> bytes:
+    return json.dumps(form).encode()
+
+
+def test_text_in_base64_becomes_bytes_with_or_without_line_breaks():
+    records = [{"image": "aGVsbG8="}, {"image": "aGVs\nbG8=\n"}, {"image": "?"}]
+    sent = body(dataframe_records=records)
+    assert parsed(sent, "application/json; charset=UTF-8", IMAGE) == (
+        [[b"hello"], [b"hello"], [b""]],
+        False,
+    )
+
+
+def test_columns_are_found_by_name_and_others_left():
+    split = {"columns": ["image_t2", "note"], "index": [7], "data": [["aGVsbG8=", "text"]]}
+    rows, explain = parsed(
+        body(dataframe_split=split, params={"explain": True}), "application/json", CASE
+    )
+    assert rows == [[None, b"hello"]]
+    assert explain
+
+
+@pytest.mark.parametrize("value", ["true", 1, None, [True]])
+def test_explain_is_true_or_false(value: object):
+    sent = body(dataframe_records=[{"image": ""}], params={"explain": value})
+    with pytest.raises(RefusedRequest, match="explain"):
+        parsed(sent, "application/json", IMAGE)
+
+
+def test_more_bytes_than_the_largest_request_has_are_not_parsed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(request, "MOST_BYTES", 2**20)
+    sent = body(dataframe_records=[{"image": "A" * 3 * 2**20}])
+    with pytest.raises(RefusedRequest, match="more than 1 MiB of images; send it in parts"):
+        parsed(sent, "application/json", IMAGE)
+
+
+def test_the_largest_number_of_rows_is_parsed():
+    records = [{"image_t1": "AAAA", "image_t2": "AAAA"}] * request.MOST_ROWS
+    rows, _ = parsed(body(dataframe_records=records), "application/json", CASE)
+    assert len(rows) == request.MOST_ROWS
+
+
+def test_a_request_is_given_up_when_the_servers_time_limit_is_over(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+):
+    sent = rows_of([picture("PNG")]).body
+    assert respond(model.answers, sent, "application/json", None, IMAGE).status == 200
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
+    with pytest.raises(RefusedRequest, match="larger --timeout"):
+        respond(model.answers, sent, "application/json", None, IMAGE)
+
+
+def test_only_a_server_gets_another_way_to_read_requests(model: ServedModel):
+    assert model.answers([[picture("PNG")]], explain=False)[0]["error"] is None
+    assert scoring_server.invocations.__module__ == scoring_server.__name__
