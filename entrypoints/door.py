@@ -5,14 +5,22 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import signal
 import sys
 import traceback
 import typing
+from types import FrameType
 
 import click
 
 from medtl.errors import MedtlError, ParameterError
+from medtl.masking import masked
 from medtl.options import Settings
+
+# what Ctrl-C sends, and what the scheduler of a cluster sends before it kills
+STOPS = (signal.SIGINT, signal.SIGTERM)
+# what several processes that torchrun starts can do together
+TOGETHER = ("train",)
 
 
 def command(settings_type: type[Settings], job: str, help_text: str) -> click.Command:
@@ -27,6 +35,7 @@ def command(settings_type: type[Settings], job: str, help_text: str) -> click.Co
 
     def run(**values: object) -> None:
         settings = settings_type(**values)
+        _check_processes(name)
         getattr(importlib.import_module(job), name)(settings)
 
     return click.Command(name=name, params=options, callback=run, help=help_text)
@@ -36,34 +45,79 @@ def enter(entry_point: click.Command) -> typing.NoReturn:
     """Runs the command: exit status 0 done, 1 the work failed, 2 a parameter is wrong.
 
     A failure is one line on stderr, and in the tag `medtl.error` of the run that `mlflow run`
-    handed over; a traceback appears only with MEDTL_DEBUG=1.
+    handed over; a traceback appears only with MEDTL_DEBUG=1. Ctrl-C and SIGTERM end the work
+    cleanly, and its runs KILLED.
     """
+    _listen(_stop)
     try:
         entry_point.main(standalone_mode=False)
     except click.UsageError as error:
+        _leave_it_to_the_first()
         _refuse(error.format_message(), status=2)
     except ParameterError as error:
+        _leave_it_to_the_first()
         _refuse(str(error), status=2)
     except MedtlError as error:
         _refuse(str(error), status=1)
     except (KeyboardInterrupt, click.Abort):
-        _refuse("stopped by the user; the same command goes on from here", status=1)
+        _refuse("stopped; the same command goes on from here", status=1, run_status="KILLED")
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         _refuse(f"{type(error).__name__}: {text}; MEDTL_DEBUG=1 shows where", status=1)
     sys.exit(0)
 
 
-def _refuse(message: str, status: int) -> typing.NoReturn:
+def _listen(handler: typing.Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for each in STOPS:
+        # a shell lets what it runs in the background ignore Ctrl-C: that stays so
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _listen(_be_patient)
+    raise KeyboardInterrupt
+
+
+def _be_patient(number: int, frame: FrameType | None) -> None:
+    """What ends a run must not be interrupted; whoever insists ends the process at once."""
+    _listen(signal.SIG_DFL)
+    # not by print, which may be what was interrupted
+    os.write(2, b"medtl: stopping, the runs are being closed; once more ends at once\n")
+
+
+def _refuse(message: str, status: int, run_status: str = "FAILED") -> typing.NoReturn:
+    message = masked(message)
     if os.environ.get("MEDTL_DEBUG") == "1":
         traceback.print_exc()
     if os.environ.get("MLFLOW_RUN_ID"):
         # imported only where it is needed: a wrong parameter is answered at once
         from medtl.tracking.runs import refuse_run
 
-        refuse_run(message)
+        refuse_run(message, run_status)
     print(f"medtl: {message}", file=sys.stderr)
+    if run_status == "KILLED":
+        # all is closed: a second Ctrl-C, while the interpreter ends, does not change the status
+        _listen(signal.SIG_IGN)
     sys.exit(status)
+
+
+def _check_processes(name: str) -> None:
+    """Refuses what several processes cannot do together."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if "RANK" not in os.environ or size == 1 or name in TOGETHER:
+        return
+    _leave_it_to_the_first()
+    remedy = "; give workers" if name == "tune" else ""
+    raise MedtlError(
+        f"{name} is work for one process, and torchrun has started {size}: start it without{remedy}"
+    )
+
+
+def _leave_it_to_the_first() -> None:
+    """Ends this process where torchrun has started another one before it: that will say why."""
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(0)
 
 
 def _option(field: dataclasses.Field, hint: type) -> click.Option:

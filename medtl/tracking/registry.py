@@ -10,10 +10,13 @@ from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError, ParameterError
+from medtl.evaluation.truth import has_findings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, model_card, version_tags
 from medtl.tracking.gate import GateCases, Scores, Verdict, compared, not_compared
 from medtl.tracking.models import load_bundle
+from medtl.tracking.owners import PARENT_TAG
+from medtl.tracking.runs import SUCCESSOR_TAG
 from medtl.tracking.turns import turn
 
 CHAMPION = "champion"
@@ -26,6 +29,8 @@ REIGNS_KEPT = 100
 def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
     """The new version of `model_name`: its card is the description, its numbers are tags.
 
+    Where a run that was cut off has registered the same model already, it is that version.
+
     Raises:
         ParameterError: MLflow does not take `model_name` as a name.
     """
@@ -37,12 +42,16 @@ def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
             raise ParameterError("model_name", model_name, "a name without / and :") from error
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    tags = version_tags(facts)
+    left = _left_by_predecessor(client, model_name, model.run_id, tags)
+    if left is not None:
+        return left
     version = client.create_model_version(
         model_name,
         source=model.model_uri,
         run_id=model.run_id,
         model_id=model.model_id,
-        tags=version_tags(facts),
+        tags=tags,
         description=model_card(facts, model_name),
     )
     return int(version.version)
@@ -77,7 +86,7 @@ def gate(
     while True:
         champion = _champion(_registered(client, model_name))
         verdict = _judged(model_name, version, champion, cases, score_champion, confidence, seed)
-        with turn():
+        with turn(model_name):
             # Another search may have ended, and crowned its own, while this one was comparing.
             if _champion(_registered(client, model_name)) != champion:
                 continue
@@ -100,7 +109,7 @@ def promote_version(model_name: str, version: int) -> Verdict:
     existing = _versions(client, model_name)
     if version not in existing:
         raise ParameterError("version", version, f"one of {', '.join(map(str, existing))}")
-    with turn():
+    with turn(model_name):
         champion = _champion(_registered(client, model_name))
         if champion == version:
             return _already(version)
@@ -120,7 +129,7 @@ def rollback(model_name: str) -> Verdict:
     """
     client = MlflowClient()
     _registered(client, model_name)
-    with turn():
+    with turn(model_name):
         model = _registered(client, model_name)
         champion, reigns = _champion(model), _reigns(model)
         if champion in reigns:
@@ -163,6 +172,24 @@ def newest_version(model_name: str) -> int:
     return versions[-1]
 
 
+def _left_by_predecessor(
+    client: MlflowClient, model_name: str, run_id: str, tags: dict[str, str]
+) -> int | None:
+    """The version with these tags that a run registered whose work the run `run_id` goes on with.
+
+    Such a run was cut off after it had registered its model, and before the search was at its end.
+    """
+    goes_on = {run_id, client.get_run(run_id).data.tags.get(PARENT_TAG)}
+    for version in client.search_model_versions(f'name="{model_name}"'):
+        if tags.items() <= version.tags.items() and version.run_id != run_id:
+            successor = version.run_id
+            while successor is not None and successor not in goes_on:
+                successor = client.get_run(successor).data.tags.get(SUCCESSOR_TAG)
+            if successor is not None:
+                return int(version.version)
+    return None
+
+
 def _judged(
     model_name: str,
     version: int,
@@ -177,6 +204,10 @@ def _judged(
     if champion == version:
         return _already(version)
     bundle = load_bundle(f"models:/{model_name}/{champion}")
+    if has_findings(cases.labels) != bundle.multi_label:
+        kinds = {True: ("any number an image",), False: ("one an image",)}
+        own, of_champion = kinds[not bundle.multi_label], kinds[bundle.multi_label]
+        return not_compared(version, champion, "labels", own, of_champion)
     for what in ("classes", "modalities"):
         own, of_champion = getattr(cases, what), getattr(bundle, what)
         if own != of_champion:
@@ -220,9 +251,10 @@ def _crown(client: MlflowClient, model_name: str, version: int) -> None:
     if champion is not None and reigns[-1:] != [champion]:
         # the alias was moved elsewhere, in the MLflow UI for one
         reigns.append(champion)
-    client.set_registered_model_alias(model_name, CHAMPION, str(version))
+    # in this order: who is killed in between leaves no version that is both
     if int(model.aliases.get(CHALLENGER, 0)) == version:
         client.delete_registered_model_alias(model_name, CHALLENGER)
+    client.set_registered_model_alias(model_name, CHAMPION, str(version))
     _remember(client, model_name, [*reigns, version])
 
 

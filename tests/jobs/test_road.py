@@ -134,6 +134,11 @@ def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(
     assert cut_off["tags.medtl.successor"] == resumed["run_id"]
     assert "RUNNING" not in {*runs("trial")["status"], *runs("tune")["status"]}
 
+    trials, promotions = len(runs("trial")), len(runs("promote"))
+    tune(TuneSettings(**{**asked, "data": str(small_phantoms)}, study="again"))
+    assert f"result        run {resumed['run_id']}" in capsys.readouterr().out
+    assert (len(runs("trial")), len(runs("promote"))) == (trials, promotions)
+
 
 def finished_trials(storage: str, name: str) -> int:
     known = {each.study_name for each in optuna.get_all_study_summaries(storage)}

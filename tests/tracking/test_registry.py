@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -22,6 +23,7 @@ from medtl.tracking.registry import (
     register,
     rollback,
 )
+from medtl.tracking.runs import SUCCESSOR_TAG
 
 NAME = "medtl-phantoms"
 LABELS = np.arange(90) % 3
@@ -91,6 +93,19 @@ def test_a_champion_of_other_classes_is_not_compared(logged: ModelInfo, facts: C
     verdict = challenge(logged, dataclasses.replace(facts, bundle=other), scores(0.1, 2))
     assert (verdict.promoted, verdict.champion) == (False, 1)
     assert "model_name of their own" in verdict.reason
+    assert aliases() == {"champion": 1}
+
+
+def test_a_champion_of_one_label_an_image_is_not_asked_about_findings(
+    logged: ModelInfo, facts: CardFacts
+):
+    challenge(logged, facts, scores(1.0, 1))
+    findings = (LABELS[:, None] == np.arange(3)).astype(np.int8)
+    cases = GateCases(findings, np.arange(90), facts.bundle.classes, scores(0.1, 2))
+    version = register(logged, facts, NAME)
+    verdict = gate(NAME, version, cases, lambda _: pytest.fail("scored"), 0.95, seed=0)
+    assert "version 2 (any number an image) is not compared" in verdict.reason
+    assert "version 1 (one an image), because their labels differ" in verdict.reason
     assert aliases() == {"champion": 1}
 
 
@@ -199,3 +214,30 @@ def test_wrong_names_and_versions_are_wrong_parameters(logged: ModelInfo, facts:
         promote_version(NAME, 7)
     with pytest.raises(ParameterError, match="model_name=a/b is not allowed"):
         register(logged, facts, "a/b")
+
+
+def test_what_a_run_that_was_cut_off_has_registered_is_not_registered_twice(
+    logged: ModelInfo, facts: CardFacts
+):
+    client = MlflowClient()
+    experiment = client.get_run(logged.run_id).info.experiment_id
+    version = register(logged, facts, NAME)
+
+    def successor(of: str) -> ModelInfo:
+        """The same model, logged by a run that goes on with the work of another."""
+        model = copy.copy(logged)
+        model._run_id = client.create_run(experiment).info.run_id
+        client.set_tag(of, SUCCESSOR_TAG, model.run_id)
+        return model
+
+    second = successor(successor(logged.run_id).run_id)
+    assert register(second, facts, NAME) == version, "two lives later"
+    assert register(logged, facts, NAME) != version, "the same run may register it again"
+
+    network = copy.deepcopy(facts.bundle.network)
+    next(network.parameters()).data[0] += 1
+    other = dataclasses.replace(facts, bundle=dataclasses.replace(facts.bundle, network=network))
+    assert register(second, other, NAME) == newest_version(NAME), "another model"
+    stranger = copy.copy(logged)
+    stranger._run_id = client.create_run(experiment).info.run_id
+    assert register(stranger, facts, NAME) == newest_version(NAME), "a run of its own"

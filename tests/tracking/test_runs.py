@@ -1,34 +1,121 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import mlflow
+import pytest
 from mlflow.tracking import MlflowClient
 
-from medtl.tracking.runs import ERROR_TAG, SUCCESSOR_TAG, close_cut_off_run
+from medtl.errors import MedtlError
+from medtl.settings import TrainSettings
+from medtl.tracking.owners import OWNER_TAG, owner
+from medtl.tracking.runs import (
+    ERROR_TAG,
+    STOPPED,
+    SUCCESSOR_TAG,
+    close_cut_off_run,
+    nested_run,
+    tracked_run,
+)
+
+# of this host, but of no process that lives
+DEAD = f"{owner().partition(' ')[0]} {2**22 + 1} 1000.00"
 
 
-def started(parent: str | None = None) -> str:
+def started(parent: str | None = None, process: str = DEAD) -> str:
     """A run as a killed process leaves it."""
     tags = {"mlflow.parentRunId": parent} if parent else {}
-    return MlflowClient().create_run("0", tags=tags).info.run_id
+    return MlflowClient().create_run("0", tags={**tags, OWNER_TAG: process}).info.run_id
+
+
+def as_killed(run_id: str) -> None:
+    """Makes a run what it was when its process was killed."""
+    client = MlflowClient()
+    client.set_tag(run_id, OWNER_TAG, DEAD)
+    client.update_run(run_id, status="RUNNING")
+
+
+def status(run_id: str) -> str:
+    return mlflow.get_run(run_id).info.status
+
+
+def successor(run_id: str) -> str | None:
+    return mlflow.get_run(run_id).data.tags.get(SUCCESSOR_TAG)
 
 
 def test_a_run_that_was_cut_off_is_closed_with_what_is_nested_in_it():
     client = MlflowClient()
-    parent, successor, other = started(), started(), started()
+    parent, after, other = started(), started(), started()
     nested, finished = started(parent), started(parent)
+    deeper = started(nested)
     client.set_terminated(finished, "FINISHED")
-    close_cut_off_run(parent, successor)
-    for run_id in (parent, nested):
-        run = mlflow.get_run(run_id)
-        assert run.info.status == "KILLED"
-        assert run.data.tags[SUCCESSOR_TAG] == successor
-        assert successor in run.data.tags[ERROR_TAG]
-    assert mlflow.get_run(finished).info.status == "FINISHED"
-    assert all(mlflow.get_run(each).info.status == "RUNNING" for each in (successor, other))
+    close_cut_off_run(parent, after)
+    for run_id in (parent, nested, deeper):
+        assert status(run_id) == "KILLED"
+        assert successor(run_id) == after
+        assert after in mlflow.get_run(run_id).data.tags[ERROR_TAG]
+    assert status(finished) == "FINISHED"
+    assert status(after) == status(other) == "RUNNING"
+
+
+def test_what_a_process_that_lives_works_in_is_left_alone():
+    after = started()
+    parent = started(process=owner())
+    cut_off, lives = started(parent), started(parent, process=owner())
+    close_cut_off_run(parent, after)
+    assert status(parent) == status(lives) == "RUNNING"
+    assert status(cut_off) == "KILLED"
 
 
 def test_a_run_does_not_close_itself():
     run_id = started()
     close_cut_off_run(run_id, run_id)
     close_cut_off_run(None, run_id)
-    assert mlflow.get_run(run_id).info.status == "RUNNING"
+    assert status(run_id) == "RUNNING"
+
+
+def test_the_same_command_closes_what_was_killed_and_links_what_was_stopped():
+    settings = TrainSettings(epochs=3)
+    with tracked_run("train", settings) as killed, nested_run("deep", {}, {}) as nested:
+        model = MlflowClient().create_logged_model("0", "model", killed.info.run_id)
+    as_killed(killed.info.run_id)
+    as_killed(nested.info.run_id)
+    with suppress(KeyboardInterrupt), tracked_run("train", settings) as stopped:
+        assert status(killed.info.run_id) == status(nested.info.run_id) == "KILLED"
+        assert successor(killed.info.run_id) == stopped.info.run_id
+        assert MlflowClient().get_logged_model(model.model_id).status == "FAILED"
+        raise KeyboardInterrupt
+    assert status(stopped.info.run_id) == "KILLED"
+    assert mlflow.get_run(stopped.info.run_id).data.tags[ERROR_TAG] == STOPPED
+    # as `mlflow run` has it in the end, whatever its process said
+    MlflowClient().set_terminated(stopped.info.run_id, "FAILED")
+    with pytest.raises(MedtlError), tracked_run("train", settings) as failed:
+        raise MedtlError("no images")
+    assert successor(stopped.info.run_id) == failed.info.run_id
+    with tracked_run("train", settings) as last:
+        pass
+    assert status(last.info.run_id) == "FINISHED"
+    assert successor(failed.info.run_id) is None, "it ended by itself"
+    assert successor(killed.info.run_id) == stopped.info.run_id
+
+
+def test_where_and_how_long_is_no_other_question_and_all_else_is():
+    with tracked_run("train", TrainSettings(device="cpu")) as first:
+        pass
+    as_killed(first.info.run_id)
+    for kind, settings in (("train", TrainSettings(seed=1)), ("pretrain", TrainSettings())):
+        with tracked_run(kind, settings):
+            assert status(first.info.run_id) == "RUNNING"
+    with tracked_run("train", TrainSettings()):
+        assert status(first.info.run_id) == "KILLED"
+
+
+def test_a_run_handed_over_by_mlflow_has_an_owner_and_ends_killed_when_stopped(monkeypatch):
+    handed_over = MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", handed_over)
+    with suppress(KeyboardInterrupt), tracked_run("train", TrainSettings()) as run:
+        assert run.info.run_id == handed_over
+        assert mlflow.get_run(handed_over).data.tags[OWNER_TAG] == owner()
+        with nested_run("trial", {}, {}) as nested:
+            raise KeyboardInterrupt
+    assert status(handed_over) == status(nested.info.run_id) == "KILLED"
