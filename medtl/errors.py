@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from medtl.masking import masked
+
+LONGEST = 1000  # characters of a line
+
 
 class MedtlError(Exception):
-    """The work cannot be done; the message is one line: what, where, what to do (exit status 1)."""
+    """The work cannot be done; the message is one line: what, where, what to do (exit status 1).
+
+    No password that stands in a URL is in the message. It may cite what files hold: what cannot be
+    printed is shown as a space, and the middle of a very long line is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = masked(_shortened(message, 10 * LONGEST))
+        line = "".join(each if each.isprintable() else " " for each in line)
+        super().__init__(_shortened(line, LONGEST))
 
 
 class ParameterError(MedtlError):
@@ -18,3 +31,8 @@ class ParameterError(MedtlError):
         self.name = name
         self.value = value
         self.allowed = allowed
+
+
+def _shortened(line: str, longest: int) -> str:
+    half = longest // 2
+    return line if len(line) <= longest else f"{line[:half]} ... {line[-half:]}"

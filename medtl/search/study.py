@@ -2,30 +2,39 @@
 
 Each trial's sampler is seeded by the study's seed and the count of trials before it, not by how
 many numbers this process drew: where the search was stopped leaves no trace in what it finds.
+Where several workers search, trials end in an order that nobody sets, and results follow it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import optuna
-import pandas as pd
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from medtl.errors import MedtlError, ParameterError
+from medtl.search.company import Alone, Store, opening
 from medtl.search.space import AnyCandidate, AnySpace
-from medtl.training.loop import Epoch
+from medtl.training.loop import Epoch, Stopped
 
 FINISHED = "medtl.finished"  # study attribute: the MLflow run in which the search was concluded
 ASKS = "medtl.asks"  # study attribute: key of data and settings; another key is another question
 RUN_ID = "medtl.run_id"  # study and trial attribute: its MLflow run
+PREPARED = "medtl.prepared"  # study attribute: the MLflow run that set the first trials
+RESTARTS = "medtl.restarts"  # trial attribute: number of the trial that it is run again for
+DEATHS = "medtl.deaths"  # trial attribute: workers that died over its parameters
 ERROR = "medtl.error"  # trial attribute: why it failed
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+MOST_DEATHS = 3  # of workers over the same parameters, before those are given up
+POLL = 1.0  # seconds between two looks whether another worker's trial has ended
+
+ALONE = Alone()
 
 optuna.logging.get_logger("optuna").setLevel(logging.ERROR)
 
@@ -41,12 +50,12 @@ class Schedule:
     seed: int
 
 
-class Pruned(Exception):
+class Pruned(Stopped):
     """Raised inside a trial that falls behind the others."""
 
 
 def open_study(
-    storage: str, name: str, named_by_user: bool, asks: str, schedule: Schedule
+    store: Store, name: str, named_by_user: bool, asks: str, schedule: Schedule
 ) -> optuna.Study:
     """The study of this name, which goes on where it was stopped.
 
@@ -55,17 +64,17 @@ def open_study(
     number when the study of that name is finished, or asked something else.
 
     Raises:
-        MedtlError: the storage does not open.
+        MedtlError: the storage is lost.
         ParameterError: the study that the user named asks something else.
     """
-    try:
-        known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    with opening(store.url):
+        known = {summary.study_name for summary in optuna.get_all_study_summaries(store.storage)}
         base, number = name, 1
-        while not named_by_user and name in known and not _open_for(storage, name, asks):
+        while not named_by_user and name in known and not _open_for(store, name, asks):
             number += 1
             name = f"{base}-{number}"
         study = optuna.create_study(
-            storage=storage,
+            storage=store.storage,
             study_name=name,
             direction="maximize",
             load_if_exists=True,
@@ -77,22 +86,52 @@ def open_study(
             )
         study.set_user_attr(ASKS, asks)
         return study
-    except MedtlError:
-        raise
-    except (ImportError, OSError, ValueError) as error:
-        raise MedtlError(f"storage {storage} does not open: {_line(error)}") from error
-    except Exception as error:  # SQLAlchemy's errors, without importing it for their names
-        if not type(error).__module__.startswith("sqlalchemy"):
-            raise
-        raise MedtlError(f"storage {storage} does not open: {_line(error)}") from error
 
 
-def restart_cut_off_trials(study: optuna.Study) -> None:
-    """Trials that a killed process left running are failed, and their parameters queued again."""
+def join_study(store: Store, name: str, schedule: Schedule) -> optuna.Study:
+    """The study of this name that another process has opened."""
+    return optuna.load_study(storage=store.storage, study_name=name, pruner=_pruner(schedule))
+
+
+def prepare(
+    study: optuna.Study, starts: Sequence[tuple[dict[str, object], str]], run_id: str
+) -> None:
+    """Queues the first trials, each with why it is tried, unless that was done before."""
+    if study.user_attrs.get(PREPARED) is None:
+        # a process that was killed here may have queued some of them
+        queued = [t for t in study.get_trials(deepcopy=False) if RESTARTS not in t.user_attrs]
+        for params, why in starts[len(queued) :]:
+            study.enqueue_trial(params, {"why": why})
+        study.set_user_attr(PREPARED, run_id)
+
+
+def restart_cut_off_trials(study: optuna.Study, store: Store, space: AnySpace) -> None:
+    """Trials that a killed process left running wait again, in their own place in the queue.
+
+    Where one process at a time works on a study, that is all that run. A trial keeps its number and
+    its parameters. One that was killed while they were drawn is failed: the next draws the same.
+    """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params, user_attrs={"medtl.restarts": trial.number})
+        queued = "fixed_params" in trial.system_attrs
+        if queued or trial.params.keys() == space.distributions().keys():
+            store.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def queue_again(study: optuna.Study, dead: FrozenTrial, deaths: int = 0) -> bool:
+    """Queues the parameters of a trial whose worker died; False where that happened too often.
+
+    `deaths` is how many workers this trial has cost, 0 where somebody stopped them.
+    """
+    params = {**dead.system_attrs.get("fixed_params", {}), **dead.params}
+    deaths += dead.user_attrs.get(DEATHS, 0)
+    if deaths >= MOST_DEATHS:
+        return False
+    if params:
+        known = {name: dead.user_attrs[name] for name in ("why",) if name in dead.user_attrs}
+        study.enqueue_trial(params, {**known, RESTARTS: dead.number, DEATHS: deaths})
+    return True
 
 
 def run_trials(
@@ -101,36 +140,75 @@ def run_trials(
     schedule: Schedule,
     objective: Callable[[optuna.Trial, AnyCandidate], float],
     on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
+    company: Alone = ALONE,
+    on_dead: Callable[[FrozenTrial], None] = lambda trial: None,
 ) -> None:
     """Runs trials until the study has `schedule.trials` finished ones or the time is up.
 
     `objective` gives the validation AUROC, raises `Pruned`, or fails; a failure of one trial
-    (MedtlError, out of memory) is recorded and does not end the search.
-
-    Raises:
-        MedtlError: every trial failed; the message is the last trial's.
+    (MedtlError, out of memory) is recorded and does not end the search. In company, trials of
+    others count, and those whose worker died are queued again; `on_dead` hears of each.
     """
     began = time.monotonic()
-    while len(finished(study)) < schedule.trials:
-        if schedule.timeout and time.monotonic() - began >= schedule.timeout and finished(study):
-            break
-        if len(failed(study)) > 2 + schedule.trials // 2:
-            break
-        trial = _ask(study, space, schedule.seed)
-        candidate = space.candidate(trial.params)
-        try:
-            value = objective(trial, candidate)
-        except Pruned:
-            ended = study.tell(trial, state=TrialState.PRUNED)
-        except (MedtlError, MemoryError, RuntimeError) as error:
-            trial.set_user_attr(ERROR, _line(error))
-            ended = study.tell(trial, state=TrialState.FAIL)
-        else:
-            ended = study.tell(trial, value)
-        on_trial(ended)
+    while True:
+        with company.asking(study):
+            for dead in company.dead(study):
+                queue_again(study, dead)
+                on_dead(dead)
+            late = schedule.timeout and time.monotonic() - began >= schedule.timeout
+            if late and finished(study):
+                company.end(study)
+                return
+            if is_over(study, schedule, company):
+                return
+            trial = None
+            if len(begun(study)) < schedule.trials:
+                trial = _ask(study, space, schedule.seed)
+                company.begin(trial)
+        if trial is None:
+            # one that now runs elsewhere may fail, and then another is needed
+            time.sleep(POLL)
+            continue
+        with company.working(trial), contextlib.suppress(UpdateFinishedTrialError):
+            # suppressed is that this worker was taken for dead, and the trial is another's now
+            try:
+                value, state = objective(trial, space.candidate(trial.params)), None
+            except Pruned:
+                value, state = None, TrialState.PRUNED
+            except UpdateFinishedTrialError:
+                raise
+            except (MedtlError, MemoryError, RuntimeError) as error:
+                trial.set_user_attr(ERROR, _line(error))
+                value, state = None, TrialState.FAIL
+            on_trial(study.tell(trial, value, state, skip_if_finished=True))
+
+
+def is_over(study: optuna.Study, schedule: Schedule, company: Alone) -> bool:
+    """Whether no further trial is to be begun: enough have ended, or too many have failed."""
+    if len(failed(study)) > 2 + schedule.trials // 2:
+        return True
+    return len(finished(study)) >= schedule.trials or company.ended(study)
+
+
+def check_completed(study: optuna.Study) -> None:
+    """Raises `MedtlError` where no trial was completed; the message is that of the last."""
     if not completed(study):
         reasons = [trial.user_attrs.get(ERROR, "") for trial in failed(study)]
-        raise MedtlError(f"no trial of study {study.study_name} was completed: {reasons[-1]}")
+        reason = reasons[-1] if reasons else "none was begun"
+        raise MedtlError(f"no trial of study {study.study_name} was completed: {reason}")
+
+
+def wait_for_others(
+    study: optuna.Study, company: Alone, on_dead: Callable[[FrozenTrial], None]
+) -> None:
+    """Waits until no trial runs any more; of a search that is over."""
+    while True:
+        with company.asking(study):
+            for dead in company.dead(study):
+                on_dead(dead)
+            if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                return
+        time.sleep(POLL)
 
 
 def report(trial: optuna.Trial, epoch: Epoch) -> None:
@@ -139,7 +217,10 @@ def report(trial: optuna.Trial, epoch: Epoch) -> None:
     Raises:
         Pruned: the trial falls behind the others.
     """
-    trial.report(epoch.valid_auroc, epoch.number)
+    with warnings.catch_warnings():
+        # a trial that goes on tells again of the epochs before it was cut off
+        warnings.simplefilter("ignore", UserWarning)
+        trial.report(epoch.valid_auroc, epoch.number)
     if trial.should_prune():
         raise Pruned(f"pruned after epoch {epoch.number}")
 
@@ -149,14 +230,10 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def best_of_each(study: optuna.Study, space: AnySpace) -> dict[AnyCandidate, float]:
-    """The best completed candidate of each architecture with its score, the best of all first."""
-    ranked = sorted(completed(study), key=lambda trial: trial.value, reverse=True)
-    best: dict[str, tuple[AnyCandidate, float]] = {}
-    for trial in (study.best_trial, *ranked):
-        candidate = space.candidate(trial.params)
-        best.setdefault(candidate.architecture, (candidate, trial.value))
-    return dict(best.values())
+def begun(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count, and those that run."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return study.get_trials(deepcopy=False, states=states)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -170,57 +247,17 @@ def failed(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in trials if ERROR in trial.user_attrs]
 
 
-def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
-    """A row a finished trial, in order.
-
-    Columns: `number`, `state` (complete, pruned, failed), `score` (validation AUROC; of a pruned
-    trial its last), the candidate's own, `cutoff` (categories in forward order), `epochs`,
-    `seconds`, `error`.
-    """
-    rows = []
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state in (TrialState.WAITING, TrialState.RUNNING) or not trial.params:
-            continue
-        seen = trial.intermediate_values
-        rows.append(
-            {
-                "number": trial.number,
-                "state": STATES[trial.state],
-                "score": trial.value if trial.value is not None else seen.get(max(seen, default=0)),
-                **space.candidate(trial.params).params(),
-                "epochs": max(seen, default=0),
-                "seconds": trial.duration.total_seconds() if trial.duration else None,
-                "error": trial.user_attrs.get(ERROR, ""),
-            }
-        )
-    trials = pd.DataFrame(rows)
-    trials["score"] = trials["score"].astype(float)
-    trials["cutoff"] = pd.Categorical(trials["cutoff"], space.cutoffs, ordered=True)
-    return trials
-
-
-def importances(study: optuna.Study, seed: int) -> dict[str, float]:
-    """The share of each parameter in the variance of the score (fANOVA, Hutter et al. 2014).
-
-    Empty when too few trials were completed to say, or when they all scored the same.
-    """
-    values = {trial.value for trial in completed(study)}
-    if len(completed(study)) < 4 or len(values) < 2:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {"cutoff" if name == "depth" else name: share for name, share in shares.items()}
-
-
 def _ask(study: optuna.Study, space: AnySpace, seed: int) -> optuna.Trial:
-    number = len(finished(study)) + len(failed(study))
+    number = len(begun(study)) + len(failed(study))
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # signs of life are given here as Study.optimize would
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
         study.sampler = optuna.samplers.TPESampler(
             seed=mixed, n_startup_trials=6, multivariate=True, constant_liar=True
         )
-    return study.ask(space.distributions())
+        return study.ask(space.distributions())
 
 
 def _pruner(schedule: Schedule) -> optuna.pruners.BasePruner:
@@ -231,9 +268,9 @@ def _pruner(schedule: Schedule) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def _open_for(storage: str, name: str, asks: str) -> bool:
-    known = optuna.load_study(study_name=name, storage=storage).user_attrs
-    return FINISHED not in known and known.get(ASKS) == asks
+def _open_for(store: Store, name: str, asks: str) -> bool:
+    known = optuna.load_study(study_name=name, storage=store.storage).user_attrs
+    return not known.get(FINISHED) and known.get(ASKS) == asks
 
 
 def _line(error: BaseException) -> str:

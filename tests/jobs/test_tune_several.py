@@ -133,6 +133,7 @@ def test_few_networks_are_in_memory_each_at_its_own_size(clinic):
     with mlflow.start_run() as run:
         mlflow.set_tag("medtl.kind", "tune")
         entrants = Entrants(TuneSettings(data=str(clinic), **asked))
+        entrants.note()
         first, *_, last = entrants.all
         small = entrants.transfer(first)
         assert small.dataset.images(small.dataset.splits["valid"]).shape[-1] == 96

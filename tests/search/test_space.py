@@ -5,7 +5,9 @@ from __future__ import annotations
 import optuna
 import pytest
 
+from medtl.search import found
 from medtl.search import study as studies
+from medtl.search.company import open_store
 from medtl.search.space import Candidate, HybridCandidate, HybridSpace, JointSpace, Space
 from medtl.search.study import Schedule
 
@@ -78,25 +80,25 @@ def score(trial: optuna.Trial, candidate: Candidate) -> float:
 
 
 def test_a_search_finds_the_better_architecture_and_names_the_best_of_each(tmp_path):
-    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    storage = open_store(f"sqlite:///{tmp_path / 'optuna.db'}")
     study = studies.open_study(storage, "several", True, "asks", schedule(16))
     studies.run_trials(study, JOINT, schedule(16), score)
-    table = studies.table(study, JOINT)
+    table = found.table(study, JOINT)
     assert set(table["architecture"]) == {"shallow", "deep"}
     assert list(table["cutoff"].cat.categories) == list(JOINT.cutoffs)
     assert (table["architecture"] == "deep").mean() > 0.5
-    best = studies.best_of_each(study, JOINT)
+    best = found.best_of_each(study, JOINT)
     assert [each.architecture for each in best] == ["deep", "shallow"]
     assert next(iter(best.values())) == study.best_value
     for candidate, value in best.items():
         own = table[table["architecture"] == candidate.architecture]
         assert value == own["score"].max()
-    shares = studies.importances(study, seed=0)
+    shares = found.importances(study, seed=0)
     assert set(shares) == {"architecture", "optimizer", "lr", "cutoff"}
 
 
 def test_a_search_of_several_that_was_stopped_ends_as_an_unbroken_one(tmp_path):
-    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    storage = open_store(f"sqlite:///{tmp_path / 'optuna.db'}")
 
     class Kill(BaseException):
         pass
@@ -114,7 +116,7 @@ def test_a_search_of_several_that_was_stopped_ends_as_an_unbroken_one(tmp_path):
             with pytest.raises(Kill):
                 studies.run_trials(study, JOINT, schedule(12), first)
             study = studies.open_study(storage, name, True, "asks", schedule(12))
-            studies.restart_cut_off_trials(study)
+            studies.restart_cut_off_trials(study, storage, JOINT)
         studies.run_trials(study, JOINT, schedule(12), score)
         told.append([trial.params for trial in studies.finished(study)])
     assert told[0] == told[1]

@@ -82,7 +82,7 @@ def test_two_searches_that_finish_at_once_leave_the_better_one(
 def test_who_moves_an_alias_waits_for_the_turn(logged: ModelInfo, bundle: Bundle):
     register(logged, CardFacts(bundle, (), {}), NAME)
     promoting = threading.Thread(target=promote_version, args=(NAME, 1))
-    with turn():
+    with turn(NAME):
         promoting.start()
         time.sleep(0.5)
         assert champion_version(NAME) is None
@@ -91,22 +91,26 @@ def test_who_moves_an_alias_waits_for_the_turn(logged: ModelInfo, bundle: Bundle
 
 
 def test_a_turn_that_does_not_come_is_said_in_one_line():
-    with turn(), pytest.raises(MedtlError, match="locked by another process") as refused, turn(0.1):
+    with (
+        turn(NAME),
+        pytest.raises(MedtlError, match="locked by another process") as refused,
+        turn(NAME, 0.1),
+    ):
         pass
     assert "\n" not in str(refused.value)
 
 
 def test_a_killed_process_gives_its_turn_back():
-    held = "import time\nfrom medtl.tracking.turns import turn\nwith turn():\n    "
+    held = "import time\nfrom medtl.tracking.turns import turn\nwith turn('m'):\n    "
     process = subprocess.Popen(
         [sys.executable, "-c", f"{held}print('held', flush=True)\n    time.sleep(600)"],
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(MedtlError), turn(0.1):
+    with pytest.raises(MedtlError), turn(NAME, 0.1):
         pass
     process.kill()
     process.communicate()
-    with turn(10.0):
+    with turn(NAME, 10.0):
         pass

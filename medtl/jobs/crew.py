@@ -1,0 +1,68 @@
+"""The workers of one command on this machine: processes that join its study."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable
+
+import mlflow
+import optuna
+
+from medtl.jobs.processes import run_processes
+from medtl.jobs.shares import cores, gpus, shares
+from medtl.jobs.workers import Work, work
+from medtl.search import study as studies
+from medtl.search.company import Store
+from medtl.search.study import Schedule
+from medtl.settings import TuneSettings
+from medtl.tracking.trials import close_dead
+
+
+def run_crew(
+    settings: TuneSettings,
+    study: optuna.Study,
+    store: Store,
+    schedule: Schedule,
+    run_id: str,
+    on_look: Callable[[], None],
+) -> None:
+    """Runs trials in `settings.workers` processes until none is left; `on_look` is called often.
+
+    What a worker that dies had begun is queued again at once, and its MLflow run is closed.
+
+    Raises:
+        MedtlError: all workers and their successors have died.
+    """
+    began = time.monotonic()
+
+    def new_task() -> Work:
+        timeout = schedule.timeout and max(0.1, schedule.timeout - (time.monotonic() - began))
+        return Work(
+            name=uuid.uuid4().hex,
+            settings=settings,
+            schedule=dataclasses.replace(schedule, timeout=timeout),
+            storage=store.url,
+            study=study.study_name,
+            run_id=run_id,
+            tracking_uri=mlflow.get_tracking_uri(),
+        )
+
+    def bury(task: Work, deaths: int) -> None:
+        with store.company.asking(study):
+            for trial in store.company.dead_with(study, task.name):
+                if not studies.queue_again(study, trial, deaths):
+                    print(f"trial {trial.number} is given up: too many workers died over it")
+                close_dead(trial.user_attrs.get(studies.RUN_ID), run_id)
+        close_dead(None, run_id)
+
+    run_processes(
+        work,
+        new_task,
+        shares(settings.workers, cores(), gpus(settings.device)),
+        is_left=lambda: not studies.is_over(study, schedule, store.company),
+        on_death=lambda task: bury(task, 1),
+        on_stop=lambda task: bury(task, 0),
+        on_look=on_look,
+    )

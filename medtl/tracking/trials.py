@@ -1,0 +1,69 @@
+"""Runs of trials whose worker died: closed, and linked to the run that does the work again."""
+
+from __future__ import annotations
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from medtl.errors import MedtlError
+from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
+from medtl.tracking.runs import ASKS_TAG, ERROR_TAG, SUCCESSOR_TAG
+
+
+def close_dead(run_id: str | None, parent: str) -> None:
+    """Ends what a dead worker left RUNNING: the run of its trial, and what was cut off in `parent`.
+
+    The worker was found dead by the study, wherever it was; of the runs nested in `parent` only
+    those are closed whose process is gone. One that was killed as its run began is known by no
+    other sign.
+    """
+    client = MlflowClient()
+    nested = client.search_runs(
+        [client.get_run(parent).info.experiment_id],
+        f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'",
+    )
+    dead = {run.info.run_id for run in nested if is_cut_off(run)}
+    if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
+        dead.add(run_id)
+    for each in dead:
+        client.set_tag(each, ERROR_TAG, "its worker died; the search goes on")
+        client.set_tag(each, SUCCESSOR_TAG, parent)
+        client.set_terminated(each, "KILLED")
+
+
+def link_successor(run_id: str | None, successor: str) -> None:
+    """Links the run of a trial that was cut off to the run that does its work again."""
+    if run_id is not None:
+        MlflowClient().set_tag(run_id, SUCCESSOR_TAG, successor)
+
+
+def has_answered(run_id: str, asking: str) -> bool:
+    """Whether a run came to its end that was asked the same as the run `asking`."""
+    client = MlflowClient()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:  # it was deleted
+        return False
+    asked = client.get_run(asking).data.tags[ASKS_TAG]
+    return run.info.status == "FINISHED" and run.data.tags.get(ASKS_TAG) == asked
+
+
+def is_at_work(run_id: str, study: str) -> bool:
+    """Whether a process of this host works in the run of a study.
+
+    Of another host it cannot be seen; that one works in an SQLite study here is not likely.
+
+    Raises:
+        MedtlError: the run is not where this process tracks its own.
+    """
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise MedtlError(
+            f"study {study} was begun with another tracking store: its run {run_id} is not at "
+            f"{mlflow.get_tracking_uri()}; set MLFLOW_TRACKING_URI as it was then, or give another "
+            "study name"
+        ) from error
+    here = owner().partition(" ")[0] == run.data.tags.get(OWNER_TAG, "").partition(" ")[0]
+    return here and run.info.status == "RUNNING" and not is_cut_off(run)
