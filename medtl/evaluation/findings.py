@@ -92,16 +92,25 @@ class ScoredFindings:
             "auroc": np.stack([roc for roc, _ in areas], axis=1),
             "auprc": np.stack([average for _, average in areas], axis=1),
         }
-        gaps = (weights @ self.calibration).reshape(len(weights), -1, CALIBRATION_BINS)
         each = {
             **per_class,
             "accuracy": ratio(true + absent - false, known),
             "balanced_accuracy": (sensitivity + specificity) / 2,
             "mcc": _matthews(there, absent, true, false),
+        }
+        overall = {name: mean_over_classes(columns) for name, columns in each.items()}
+        overall |= self.probability_errors(weights)
+        return Metrics({name: overall[name] for name in OVERALL}, per_class)
+
+    def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the metrics those that judge probabilities alone, `ece` and `brier`: [R] each."""
+        known = weights @ (self.actual + self.absent)
+        gaps = (weights @ self.calibration).reshape(len(weights), -1, CALIBRATION_BINS)
+        each = {
             "ece": ratio(np.abs(gaps).sum(axis=2), known),
             "brier": ratio(weights @ self.squared_error, known),
         }
-        return Metrics({name: mean_over_classes(each[name]) for name in OVERALL}, per_class)
+        return {name: mean_over_classes(columns) for name, columns in each.items()}
 
 
 @dataclass(frozen=True)

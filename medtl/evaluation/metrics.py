@@ -101,13 +101,20 @@ class ScoredCases:
             "accuracy": self._agreed(weights).sum(axis=1) / total,
             "balanced_accuracy": mean_over_classes(per_class["sensitivity"]),
             "mcc": self._matthews(weights, total),
-            "ece": np.abs(weights @ self.calibration).sum(axis=1) / total,
-            "brier": weights @ self.squared_error / total,
+            **self.probability_errors(weights),
         }
         for name in ("auroc", "auprc", "f1", "sensitivity", "specificity"):
             columns = per_class[name]
             overall[name] = columns[:, 1] if columns.shape[1] == 2 else mean_over_classes(columns)
         return Metrics({name: overall[name] for name in OVERALL}, per_class)
+
+    def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the metrics those that judge probabilities alone, `ece` and `brier`: [R] each."""
+        total = weights.sum(axis=1)
+        return {
+            "ece": np.abs(weights @ self.calibration).sum(axis=1) / total,
+            "brier": weights @ self.squared_error / total,
+        }
 
     def _agreed(self, weights: np.ndarray) -> np.ndarray:
         return weights @ (self.actual * self.decided)

@@ -121,6 +121,15 @@ def log_scores(
         log_table(reliability, f"{place}/reliability.csv")
 
 
+def log_calibration(gain: pd.DataFrame, split: str) -> None:
+    """What calibration did, as `medtl.evaluation.recalibration` has it; the ECE before as metric."""
+    log_table(gain, f"evaluation/{split}/calibration.csv")
+    before = gain.set_index("probabilities").loc["as trained"]
+    for name in ("ece", "ece_low", "ece_high"):
+        if np.isfinite(before[name]):
+            mlflow.log_metric(f"{split}_{name.replace('ece', 'ece_as_trained')}", before[name])
+
+
 def _pictures_of_classes(
     dataset: Dataset,
     indices: np.ndarray,
