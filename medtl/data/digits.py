@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from medtl.keep import kept_folder, key_of, written_whole
+from medtl.keep import kept_folder, kept_or_made, key_of
 
 NAME = "digits"
 """The name under which `data` takes them."""
@@ -25,11 +25,7 @@ BRIGHTEST = 16  # the highest value in scikit-learn's arrays
 
 def digits_table() -> Path:
     """The `labels.csv` (path, label) beside the 1,797 images of the ten digits."""
-    folder = kept_folder(NAME, key_of(SIDE))
-    if not folder.is_dir():
-        with written_whole(folder) as unfinished:
-            _write(unfinished)
-    return folder / "labels.csv"
+    return kept_or_made(kept_folder(NAME, key_of(SIDE)), _write) / "labels.csv"
 
 
 def _write(folder: Path) -> None:

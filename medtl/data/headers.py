@@ -9,6 +9,7 @@ hashes as long as the key stays.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from medtl.data.dicom import is_dicom
 from medtl.data.folder import PICTURES
-from medtl.keep import kept_folder, key_of, written_whole
+from medtl.errors import MedtlError
+from medtl.keep import kept_folder, kept_or_made, key_of, written_whole
 from medtl.progress import progress
 
 COLUMNS = ("patient", "study", "laterality", "view", "frames")
@@ -32,6 +33,7 @@ _TAGS = [
 ]  # fmt: skip
 _FORMAT = 1
 """Counted up when what is read or written here changes: what was kept is then not read."""
+_KEY_BYTES = 32
 _READERS = 16  # files that are opened at a time: on a network drive most of the time is waiting
 _NOBODY = re.compile(
     r"[0x\-_. ]*|(n/?a|no[ _-]?id|none|unknown|removed|(de-?id\w*|anon\w*)[\W\d_]*)", re.IGNORECASE
@@ -59,10 +61,12 @@ def read_headers(files: list[Path | None]) -> pd.DataFrame:
         for file, stat in zip(chosen, stats, strict=True)
     ]
     folder = kept_folder("headers", key_of(known, hashlib.sha256(key).hexdigest(), _FORMAT))
-    if not folder.is_dir():
-        with written_whole(folder) as unfinished:
-            read = pd.DataFrame(_read_all(chosen, key), columns=COLUMNS)
-            read.to_csv(unfinished / "headers.csv", index=False)
+
+    def make(unfinished: Path) -> None:
+        read = pd.DataFrame(_read_all(chosen, key), columns=COLUMNS)
+        read.to_csv(unfinished / "headers.csv", index=False)
+
+    kept_or_made(folder, make)
     kept = pd.read_csv(
         folder / "headers.csv",
         dtype={name: str for name in COLUMNS if name != "frames"},
@@ -82,29 +86,37 @@ def _key() -> bytes:
     folder = kept_folder("patients", "key")
     if not folder.is_dir():
         with written_whole(folder) as unfinished:
-            (unfinished / "key").write_bytes(secrets.token_bytes(32))
-    return (folder / "key").read_bytes()
+            (unfinished / "key").write_bytes(secrets.token_bytes(_KEY_BYTES))
+    key = (folder / "key").read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise MedtlError(
+            f"{folder / 'key'} is damaged: put back a copy of it, or remove {folder} (patients "
+            "then have other hashes than before)"
+        )
+    return key
 
 
 def _read_all(files: list[Path], key: bytes) -> Iterator[tuple[str, str, str, str, int]]:
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda file: _read(file, key), files)
+        read = pool.map(lambda file: header_of(file, key), files)
         yield from progress(read, len(files), "reading headers")
 
 
-def _read(file: Path, key: bytes) -> tuple[str, str, str, str, int]:
+def header_of(file: Path, key: bytes) -> tuple[str, str, str, str, int]:
+    """The `COLUMNS` of one file, whatever it holds; hashes are under `key`."""
     unknown = ("", "", "", "", 1)
     try:
         with open(file, "rb") as opened:
             if not is_dicom(opened.read(132)):
                 return unknown
+            size = opened.seek(0, os.SEEK_END)
             opened.seek(0)
             header = pydicom.dcmread(
                 opened, stop_before_pixels=True, specific_tags=_TAGS, force=True
             )
         patient, study, image_side, side, view, frames = (_text(header, tag) for tag in _TAGS)
-    # Decoding the pixels says what is wrong with a damaged file.
-    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError, AttributeError):
+    # A damaged header raises almost anything; decoding the pixels says what is wrong with it.
+    except Exception:
         return unknown
     side = image_side or side
     return (
@@ -113,7 +125,8 @@ def _read(file: Path, key: bytes) -> tuple[str, str, str, str, int]:
         side if side in ("L", "R", "B") else "",
         # A code, and not what someone may have typed.
         view if re.fullmatch(r"[A-Z][A-Z0-9 _]{0,15}", view) else "",
-        max(1, int(frames)) if frames.isdecimal() else 1,
+        # Of no more digits than DICOM allows, and not more frames than the file has bytes.
+        max(1, min(int(frames), size)) if re.fullmatch("[0-9]{1,12}", frames) else 1,
     )
 
 

@@ -6,8 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -16,14 +18,14 @@ from medtl.data.decode import decode
 from medtl.data.depth import UnreadableImage
 from medtl.data.square import square
 from medtl.data.table import Table
-from medtl.keep import kept_folder, key_of, written_whole
+from medtl.keep import kept_folder, kept_or_made, key_of
 from medtl.progress import progress
 
 _FORMAT = 2
 """Counted up when decoding or the files written here change: what was kept is then not read."""
 
 _AHEAD = 128
-"""Images in decoding at a time; bounds memory when writing is slower than decoding."""
+"""Images in decoding, or rewritten, at a time; bounds memory."""
 
 _Image = tuple[Path | None, int]  # a file and its frame
 
@@ -55,8 +57,12 @@ class _Decoded:
 def decode_all(table: Table, image_size: int) -> Pixels:
     """Decodes every image of the table to squares of `image_size`, or reads what was kept.
 
-    What is kept is found by path, size and time of change of each file, and the frame. Unreadable
-    images do not stop the work; `index` says why they are.
+    What is kept is found by path, size and time of change of each file, and the frame; where its
+    bytes have changed it is made again. Unreadable images do not stop the work; `index` says why
+    they are.
+
+    Raises:
+        CannotKeepError: the disk is full, or what is kept cannot be written.
     """
     images = list(zip(table.files(), table.frames(), strict=True))
     known = [
@@ -64,9 +70,7 @@ def decode_all(table: Table, image_size: int) -> Pixels:
         for file, frame in images
     ]
     folder = kept_folder("pixels", key_of(known, image_size, _FORMAT))
-    if not folder.is_dir():
-        with written_whole(folder) as unfinished:
-            _write(unfinished, images, image_size)
+    kept_or_made(folder, lambda unfinished: _write(unfinished, images, image_size))
     return Pixels(
         array=np.load(folder / "pixels.npy", mmap_mode="r"),
         index=pd.read_csv(
@@ -79,17 +83,12 @@ def decode_all(table: Table, image_size: int) -> Pixels:
 
 
 def _write(folder: Path, images: list[_Image], image_size: int) -> None:
-    place = folder / "pixels.npy"
-    shape = (len(images), 1, image_size, image_size)
-    array = np.lib.format.open_memmap(place, "w+", np.uint8, shape)
     rows = []
-    decoded = _decode_images(images, image_size)
-    for number, image in enumerate(progress(decoded, len(images), "decoding")):
-        rows.append(image.row)
-        if image.pixels is not None:
-            array = _wide_enough(array, image.pixels, place)
-            array[number] = _as_deep(image.pixels, array.dtype)
-    array.flush()
+    with closing(_Squares(folder / "pixels.npy", len(images), image_size)) as squares:
+        decoded = _decode_images(images, image_size)
+        for image in progress(decoded, len(images), "decoding"):
+            rows.append(image.row)
+            squares.add(image.pixels)
     columns = ["content", "width", "height", "mode", "reason"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
 
@@ -117,19 +116,58 @@ def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
     return _Decoded(square(pixels, image_size), row)
 
 
-def _wide_enough(array: np.memmap, pixels: np.ndarray, place: Path) -> np.memmap:
-    """The array, written anew when this image is the first one in colour, or with 16 bits."""
-    channels = max(array.shape[1], pixels.shape[0])
-    dtype = np.promote_types(array.dtype, pixels.dtype)
-    if (channels, dtype) == (array.shape[1], array.dtype):
-        return array
-    wider_place = place.with_name("wider.npy")
-    shape = (array.shape[0], channels, *array.shape[2:])
-    wider = np.lib.format.open_memmap(wider_place, "w+", dtype, shape)
-    for start in range(0, len(array), _AHEAD):
-        wider[start : start + _AHEAD] = _as_deep(array[start : start + _AHEAD], dtype)
-    wider_place.replace(place)
-    return wider
+class _Squares:
+    """An array file that grows square by square, and gets wider when a square needs it.
+
+    Plain writes, not a writable memory map: a full disk is then an error and not a crash, and no
+    page that was written stays in memory.
+    """
+
+    def __init__(self, place: Path, count: int, image_size: int) -> None:
+        self._place, self._count, self._side = place, count, image_size
+        self._channels, self._dtype = 1, np.dtype(np.uint8)
+        self._file = self._begun(place)
+
+    def add(self, square: np.ndarray | None) -> None:
+        """The next square, uint8 or uint16 [C, S, S]; None is all 0."""
+        if square is None:
+            square = np.zeros((1, self._side, self._side), np.uint8)
+        channels = max(self._channels, len(square))
+        dtype = np.promote_types(self._dtype, square.dtype)
+        if (channels, dtype) != (self._channels, self._dtype):
+            self._widen(channels, dtype)
+        self._file.write(self._wide(square[None]))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+    def _widen(self, channels: int, dtype: np.dtype) -> None:
+        """Writes all so far anew: this square is the first one in colour, or with 16 bits."""
+        self._file.close()
+        shape, before = (-1, self._channels, self._side, self._side), self._dtype
+        each = self._channels * self._side**2
+        self._channels, self._dtype = channels, dtype
+        wider = self._place.with_name("wider.npy")
+        self._file = self._begun(wider)
+        with self._place.open("rb") as narrow:
+            np.lib.format.read_magic(narrow)
+            np.lib.format.read_array_header_1_0(narrow)
+            while (squares := np.fromfile(narrow, before, _AHEAD * each)).size:
+                self._file.write(self._wide(squares.reshape(shape)))
+        wider.replace(self._place)
+
+    def _wide(self, squares: np.ndarray) -> bytes:
+        shape = (len(squares), self._channels, self._side, self._side)
+        return np.broadcast_to(_as_deep(squares, self._dtype), shape).tobytes()
+
+    def _begun(self, place: Path) -> BinaryIO:
+        file = place.open("wb")
+        shape = (self._count, self._channels, self._side, self._side)
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file
 
 
 def _as_deep(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:

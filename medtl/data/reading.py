@@ -20,6 +20,7 @@ class Reading:
         ""  # labels that make an image positive (see `two_classes`); '' keeps all labels
     )
     frames: str = FIRST  # or all, or a number from 1: which of a file with several frames
+    outside: str = "refuse"  # or allow: paths that lead out of the folder of a CSV
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:

@@ -59,12 +59,18 @@ class Tail:
         """The tail that `save` wrote.
 
         Raises:
-            MedtlError: the file holds anything but the pipelines of this module.
+            MedtlError: the file holds anything but the pipelines of this module, or is damaged.
         """
-        strange = set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED)
+        try:
+            strange = set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED)
+            pipeline = None if strange else skops.io.load(file, trusted=list(TRUSTED))
+        except Exception as error:  # what a damaged file makes skops raise is not documented
+            raise MedtlError(f"{file} is damaged, or not in the format of skops") from error
         if strange:
             raise MedtlError(f"{file} holds types that are not trusted: {', '.join(strange)}")
-        return cls(skops.io.load(file, trusted=list(TRUSTED)))
+        if not isinstance(pipeline, Pipeline):
+            raise MedtlError(f"{file} holds no classifier, but {type(pipeline).__name__}")
+        return cls(pipeline)
 
 
 def fit_tail(

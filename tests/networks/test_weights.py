@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import pickle
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,26 @@ def test_pickled_objects_and_broken_files_are_refused(tmp_path: Path) -> None:
     for name in ("text.pth", "text.safetensors", "empty.pth", "empty.safetensors"):
         (tmp_path / name).write_bytes(b"no weights" if "text" in name else b"")
         refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["bare.pth", "bare.pt", "zip.pth", "old.pth", "bare.safetensors"])
+def test_a_payload_is_refused_and_not_run(name: str, tmp_path: Path, payload) -> None:
+    if name.startswith("bare"):
+        (tmp_path / name).write_bytes(pickle.dumps(payload))
+    else:
+        as_zip = name == "zip.pth"
+        state = {"features.0.weight": payload}
+        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=as_zip)
+    assert "could run any code" in refusal(tmp_path / name)
+    assert not payload.folder.exists()
+
+
+def test_a_payload_under_another_name_is_no_weights_file(tmp_path: Path, payload) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(payload))
+    network = build("squeezenet1_1", classes=3, image_size=32, seed=0)
+    with pytest.raises(ParameterError, match=r"existing \.safetensors or \.pth file"):
+        load_weights(network, "squeezenet1_1", str(tmp_path / "pytorch_model.bin"))
+    assert not payload.folder.exists()
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def dai2021(settings: CompareSettings) -> Plan:
     """Dai, Gao & Liu 2021, TransMed, Diagnostics 11(8):1384: a transformer over modalities."""
     refuse_chosen(settings, "transfer", "classifier", "different", "same")
     embedded = is_embedded(settings)
-    modalities = read_table(CASES if embedded else settings.data, settings.positive).modalities
+    data = CASES if embedded else settings.data
+    modalities = read_table(data, settings.positive, settings.outside).modalities
     if len(modalities) < 2:
         raise ParameterError(
             "data", settings.data, "cases of several images: a CSV with case and modality"
