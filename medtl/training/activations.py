@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medtl.keep import cache_root, kept_folder, written_whole
+from medtl.keep import ABANDONED, cache_root, is_abandoned, kept_folder, written_whole
 
 KIND = "activations"
-ABANDONED = 24 * 3600  # seconds after which an unfinished entry is nobody's
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def find(key: str) -> Kept | None:
         os.utime(folder)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
     return Kept(arrays)
@@ -89,7 +87,7 @@ def writing(key: str, count: int) -> Iterator[Callable[[tuple[Tensor, ...]], Non
     The entry is there when the block has ended; when the block fails, nothing is left behind.
 
     Raises:
-        OSError: the disk is full or cannot be written.
+        CannotKeepError: the disk is full or cannot be written.
         OutOfRangeError: a value does not fit into 16 bits.
     """
     with written_whole(kept_folder(KIND, key)) as unfinished, ExitStack() as files:
@@ -176,11 +174,10 @@ def _entries() -> list[Path]:
     root = cache_root() / KIND
     if not root.is_dir():
         return []
-    long_ago = time.time() - ABANDONED
     return [
         path
         for path in root.iterdir()
-        if path.is_dir() and (not path.name.startswith(".") or _last_used(path) < long_ago)
+        if path.is_dir() and (not path.name.startswith(".") or is_abandoned(path, ABANDONED))
     ]
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medtl.keep import key_of
 from medtl.networks.weights import Preprocessing
 from medtl.training.activations import Kept
 from medtl.training.augment import Augmentation
 from medtl.training.hardware import autocast
 from medtl.training.inputs import augmented, network_input, unit_images
+from medtl.training.parallel import ALONE, Alone
 
 PASS_BATCH = 64  # images in one step of a pass without gradients
 
@@ -26,7 +29,10 @@ class Images(Protocol):
 
 
 class Feed(Protocol):
-    """What the training loop reads: rows 0..N-1, an epoch from 1."""
+    """What the training loop reads: rows 0..N-1, an epoch from 1.
+
+    Of the rows of a batch a process is given those that are its own.
+    """
 
     def __len__(self) -> int: ...
 
@@ -48,9 +54,15 @@ class FreshFeed:
     seed: int
     precision: str
     device: torch.device
+    team: Alone = ALONE
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @cached_property
+    def rows_key(self) -> str:
+        """Stands for the rows of this process in keys; made once, for every batch asks for it."""
+        return key_of(self.indices.tolist(), *self.team.key)
 
     @torch.no_grad()
     def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
@@ -59,11 +71,17 @@ class FreshFeed:
             return tuple(tensor.float() for tensor in self.prefix(images))
 
     def inputs(self, rows: np.ndarray, epoch: int) -> Tensor:
-        """The network's input [B, 3, S, S] (of cases [B, M x 3, S, S]) for these rows."""
-        images = unit_images(self.source.images(self.indices[rows]), self.device)
-        if self.augmentation is not None:
-            images = self._augmented(images, rows, epoch)
+        """The network's input [B, 3, S, S] (of cases [B, M x 3, S, S]) for our own of these."""
+        mine = self.team.mine(rows)
+        if self.augmentation is None:
+            images = self._images(rows[mine])
+        else:
+            # drawn for the whole batch: an image is changed as in one process alone
+            images = self._augmented(self._images(rows), rows, epoch)[mine]
         return network_input(images, self.preprocessing)
+
+    def _images(self, rows: np.ndarray) -> Tensor:
+        return unit_images(self.source.images(self.indices[rows]), self.device)
 
     def _augmented(self, images: Tensor, rows: np.ndarray, epoch: int) -> Tensor:
         generator = torch.Generator()
@@ -104,4 +122,4 @@ class KeptFeed:
         kept = self.view((epoch - 1) % self.views + 1)
         if kept is None:
             return self.fresh.batch(rows, epoch)
-        return kept.batch(rows, self.fresh.device)
+        return kept.batch(self.fresh.team.kept(rows), self.fresh.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 import torch
@@ -52,6 +53,15 @@ def reuse_freed_memory() -> None:
     no_maps, trim_threshold, never = -4, -1, 2**31 - 1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     library.mallopt(no_maps, 0)
     library.mallopt(trim_threshold, never)
+
+
+def give_back_freed_memory() -> None:
+    """Gives the kernel, and the GPU, the freed memory that this process keeps to use again."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

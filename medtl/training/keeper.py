@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from medtl.keep import key_of
+from medtl.keep import CannotKeepError, key_of
 from medtl.networks.backbone import Backbone
 from medtl.networks.compute import cut_costs
 from medtl.networks.cut import Cut, stages
@@ -34,13 +34,14 @@ class Keeper:
     """Keeps activations of one backbone on one data set, in this process and on disk.
 
     `policy` is `auto` (kept where it pays and fits the budget), `always`, or `never`. `notes`
-    says, cut by cut, what was decided.
+    says, cut by cut, what was decided. `key` is what all that crosses any cut depends on: weights,
+    preprocessing and images.
     """
 
     def __init__(self, backbone: Backbone, images: str, policy: str) -> None:
         self.notes: dict[str, str] = {}
         self._backbone = backbone
-        self._key = (FORMAT, backbone.digest(), dataclasses.astuple(backbone.preprocessing), images)
+        self.key = (FORMAT, backbone.digest(), dataclasses.astuple(backbone.preprocessing), images)
         self._policy = policy
         self._blocks = cut_points(backbone.network, "blocks")
         self._expected: set[int] = set()
@@ -65,9 +66,12 @@ class Keeper:
             return None
         key = self._view_key(point, fresh, view)
         if key not in self._open:
-            kept = activations.find(key)
-            if kept is None and self._is_worth_it(divided, fresh, views - view + 1):
-                kept = self._made(divided, fresh, view)
+            kept, agreed = activations.find(key), fresh.team.agreed
+            # what is kept has 16 bits, so that all keep their shares, or none
+            if agreed(kept is not None or self._is_worth_it(divided, fresh, views - view + 1)):
+                kept = self._made(divided, fresh, view) if kept is None else kept
+            if not agreed(kept is not None):
+                kept = None
             if kept is None:
                 self._declined.add(point.key)
             else:
@@ -77,7 +81,7 @@ class Keeper:
 
     def _is_worth_it(self, divided: Cut, fresh: FreshFeed, views: int) -> bool:
         with FlopCounterMode(display=False) as counter:
-            tensors = fresh.batch(np.arange(1), epoch=1)
+            tensors = fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image is our own
         each, operations = _bytes(tensors), counter.get_total_flops()
         if self._policy == "auto" and operations < WORTH * each:
             self.notes[divided.point.name] = (
@@ -85,7 +89,8 @@ class Keeper:
                 f"cost less than reading {each / 1e6:.2f} MB back"
             )
             return False
-        needed, budget = each * len(fresh) * views, activations.budget_bytes()
+        images = fresh.team.share(len(fresh)) * fresh.team.neighbours  # of this machine
+        needed, budget = each * images * views, activations.budget_bytes()
         if self._policy == "always" or activations.make_room(needed, budget):
             return True
         self.notes[divided.point.name] = (
@@ -98,10 +103,8 @@ class Keeper:
         point = divided.point
         try:
             self._keep_on_the_way_to(point, fresh, view)
-        except OutOfRangeError as error:
+        except (OutOfRangeError, CannotKeepError) as error:
             reason = str(error)
-        except OSError as error:
-            reason = f"the disk refused them ({error.strerror or error})"
         else:
             return activations.find(self._view_key(point, fresh, view))
         self.notes[point.name] = f"computed anew each epoch: {reason}"
@@ -111,15 +114,15 @@ class Keeper:
         """One pass that keeps what crosses at `point`, and at the waypoints before it."""
         begin, kept = self._deepest_before(point, fresh, view)
         waypoints = self._waypoints(begin, point)
-        passed = self._pass(begin, kept, point, fresh, view)
+        passed, count = self._pass(begin, kept, point, fresh, view), fresh.team.share(len(fresh))
         total = -(-len(fresh) // PASS_BATCH)
         with ExitStack() as stack:
             writers = {}
             for crossing in progress(passed, total, f"activations at {point.name}", unit="batch"):
                 if not writers:
-                    for place in self._fitting(waypoints, point, crossing, len(fresh)):
+                    for place in self._fitting(waypoints, point, crossing, count):
                         key = self._view_key(place, fresh, view)
-                        writing = activations.writing(key, len(fresh))
+                        writing = activations.writing(key, count)
                         writers[place.position] = stack.enter_context(writing)
                 for position, write in writers.items():
                     write(crossing[position])
@@ -161,7 +164,7 @@ class Keeper:
             if kept is None:
                 tensors = (fresh.inputs(rows, view),)
             else:
-                tensors = kept.batch(rows, fresh.device)
+                tensors = kept.batch(fresh.team.kept(rows), fresh.device)
             crossing = {}
             for place, part in zip(places[begin:], parts, strict=True):
                 with autocast(fresh.device, fresh.precision):
@@ -202,8 +205,7 @@ class Keeper:
     def _view_key(self, point: CutPoint, fresh: FreshFeed, view: int) -> str:
         augmentation = fresh.augmentation
         changed = None if augmentation is None else (repr(augmentation), fresh.seed, view)
-        rows = key_of(fresh.indices.tolist())
-        return key_of(*self._key, *point.key, rows, fresh.precision, changed)
+        return key_of(*self.key, *point.key, fresh.rows_key, fresh.precision, changed)
 
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
 from medtl.errors import MedtlError
+from medtl.training.checkpoints import Checkpoint
 from medtl.training.feeds import PASS_BATCH, Feed
 from medtl.training.hardware import autocast
+from medtl.training.objectives import objective, valid_scores
 from medtl.training.optimizers import build_optimizer
+from medtl.training.parallel import ALONE, Alone
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Epoch:
     train_loss: float
     valid_loss: float
     valid_accuracy: float
-    valid_auroc: float  # macro, one against the rest
+    valid_auroc: float  # macro, one against the rest; of findings those that can be told
     valid_f1: float  # macro
     seconds: float
 
@@ -68,6 +69,53 @@ class Fit:
     valid_logits: np.ndarray  # float32 [N_valid, K], of the best epoch
 
 
+class Stopped(Exception):
+    """Raised by `on_epoch` to end a training for good: a trial that falls behind the others."""
+
+
+@dataclass
+class _Course:
+    """A training under way: all that its next epoch depends on, but for the seed and its number."""
+
+    suffix: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    epochs: list[Epoch] = field(default_factory=list)
+    best: Epoch | None = None
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_logits: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def add(self, epoch: Epoch, valid_logits: np.ndarray) -> None:
+        """An epoch that has just been trained."""
+        self.epochs.append(epoch)
+        if self.best is None or epoch.valid_auroc > self.best.valid_auroc:
+            self.best, self.best_logits = epoch, valid_logits
+            state = self.suffix.state_dict()
+            self.best_state = {name: value.clone() for name, value in state.items()}
+
+    def state(self) -> dict:
+        """All of it as tensors and numbers."""
+        return {
+            "suffix": self.suffix.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "best": self.best.number,
+            "best_state": self.best_state,
+            "best_logits": torch.from_numpy(self.best_logits),
+        }
+
+    def go_on_from(self, state: dict) -> None:
+        """Takes up the state of an equal training."""
+        self.suffix.load_state_dict(state["suffix"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epochs = [Epoch(**each) for each in state["epochs"]]
+        self.best = self.epochs[state["best"] - 1]
+        self.best_state = state["best_state"]
+        self.best_logits = state["best_logits"].numpy()
+
+
 def fit(
     suffix: nn.Module,
     train: Feed,
@@ -76,59 +124,69 @@ def fit(
     valid_labels: np.ndarray,
     recipe: Recipe,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoint: Checkpoint | None = None,
+    team: Alone = ALONE,
 ) -> Fit:
     """Trains `suffix` in place and leaves it at its best epoch by validation AUROC.
 
-    `on_epoch` is called after each epoch and may raise to stop the training (a pruned trial).
-    Dropout draws from torch's global generator, which is seeded here and put back afterwards.
+    Of a team of processes each calls this with its own feeds and the labels of all rows, and each
+    ends with the same weights, curves and scores.
+
+    `on_epoch` is called after each epoch and may raise `Stopped` to end the training.
+    Dropout draws from torch's global generator, which is seeded here anew in each epoch and put
+    back afterwards: a training that goes on from its checkpoint ends as an undisturbed one, to the
+    bit. `on_epoch` then hears of the epochs before it again.
 
     Raises:
         MedtlError: the loss is no longer a finite number.
     """
     device = next(suffix.parameters()).device
-    class_weights = _class_weights(train_labels, valid_labels, recipe.balance, device)
+    minimised = objective(train_labels, valid_labels, recipe.balance, device)
     optimizer = build_optimizer(recipe.optimizer, suffix, recipe.lr, recipe.weight_decay)
     batches = max(1, len(train) // recipe.batch_size)
     steps = recipe.epochs * batches
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmed_up_cosine, steps=steps))
-    epochs: list[Epoch] = []
-    best: Epoch | None = None
-    best_state: dict[str, Tensor] = {}
-    best_logits = np.empty(0)
+    course = _Course(suffix, optimizer, schedule)
+    if checkpoint is not None and (state := checkpoint.found()) is not None:
+        course.go_on_from(state)
+    for epoch in course.epochs:
+        on_epoch(epoch)
+    joined = team.joined(suffix)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for number in range(1, recipe.epochs + 1):
+        for number in range(len(course.epochs) + 1, recipe.epochs + 1):
             started = time.perf_counter()
-            torch.manual_seed(_mixed(recipe.seed, number))
+            torch.manual_seed(_mixed(recipe.seed, number, team.rank))
             suffix.train()
             total, seen = 0.0, 0
             for rows in _batches(train_labels, recipe, number):
                 labels = torch.from_numpy(train_labels[rows]).to(device)
                 inputs = train.batch(rows, number)
                 with autocast(device, recipe.precision):
-                    logits = suffix(*inputs)
-                loss = F.cross_entropy(logits.float(), labels, weight=class_weights)
+                    logits = joined(*inputs)
+                loss = team.loss(minimised, logits.float(), labels, rows)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 total, seen = total + loss.item() * len(rows), seen + len(rows)
-            valid_logits = predict(suffix, valid, recipe.precision)
-            epoch = measured_epoch(number, total / seen, valid_logits, valid_labels, started)
-            epochs.append(epoch)
-            if best is None or epoch.valid_auroc > best.valid_auroc:
-                best, best_logits = epoch, valid_logits
-                best_state = {name: value.clone() for name, value in suffix.state_dict().items()}
+            valid_logits = predict(suffix, valid, recipe.precision, team)
+            loss = team.mean(total) / seen
+            epoch = measured_epoch(number, loss, valid_logits, valid_labels, started)
+            course.add(epoch, valid_logits)
             on_epoch(epoch)
-            if number - best.number >= recipe.patience:
+            if number - course.best.number >= recipe.patience:
                 break
-    assert best is not None
-    suffix.load_state_dict(best_state)
+            if checkpoint is not None and number < recipe.epochs:
+                checkpoint.keep(number, course.state)
+    suffix.load_state_dict(course.best_state)
     suffix.eval()
-    return Fit(tuple(epochs), best, best_logits)
+    return Fit(tuple(course.epochs), course.best, course.best_logits)
 
 
 @torch.no_grad()
-def predict(suffix: nn.Module, feed: Feed, precision: str = "float32") -> np.ndarray:
+def predict(
+    suffix: nn.Module, feed: Feed, precision: str = "float32", team: Alone = ALONE
+) -> np.ndarray:
     """Logits float32 [N, K] of all rows of a feed, with the suffix in evaluation mode."""
     suffix.eval()
     device = next(suffix.parameters()).device
@@ -137,7 +195,7 @@ def predict(suffix: nn.Module, feed: Feed, precision: str = "float32") -> np.nda
         rows = np.arange(start, min(start + PASS_BATCH, len(feed)))
         with autocast(device, precision):
             logits.append(suffix(*feed.batch(rows, epoch=1)).float().cpu())
-    return torch.cat(logits).numpy()
+    return team.gathered(torch.cat(logits), len(feed)).numpy()
 
 
 def warmed_up_cosine(step: int, steps: int) -> float:
@@ -160,28 +218,14 @@ def measured_epoch(
     Raises:
         MedtlError: a loss is not a finite number.
     """
-    scores = torch.from_numpy(logits).double()
-    valid_loss = F.cross_entropy(scores, torch.from_numpy(labels)).item()
-    if not np.isfinite(train_loss) or not np.isfinite(valid_loss):
+    found = valid_scores(logits, labels)
+    if not np.isfinite(train_loss) or not np.isfinite(found["valid_loss"]):
         raise MedtlError(
             f"the loss is not a finite number in epoch {number} "
-            f"(train {train_loss}, valid {valid_loss}); lower the learning rate"
+            f"(train {train_loss}, valid {found['valid_loss']}); lower the learning rate"
         )
-    probabilities = scores.softmax(dim=1).numpy()
-    predicted = probabilities.argmax(axis=1)
-    binary = probabilities.shape[1] == 2
-    auroc = roc_auc_score(
-        labels, probabilities[:, 1] if binary else probabilities, multi_class="ovr"
-    )
-    return Epoch(
-        number=number,
-        train_loss=train_loss,
-        valid_loss=valid_loss,
-        valid_accuracy=float(accuracy_score(labels, predicted)),
-        valid_auroc=float(auroc),
-        valid_f1=float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
-        seconds=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    return Epoch(number=number, train_loss=train_loss, **found, seconds=seconds)
 
 
 def _batches(labels: np.ndarray, recipe: Recipe, epoch: int) -> Iterator[np.ndarray]:
@@ -197,15 +241,6 @@ def _batches(labels: np.ndarray, recipe: Recipe, epoch: int) -> Iterator[np.ndar
         yield order[start : start + size]
 
 
-def _class_weights(
-    train_labels: np.ndarray, valid_labels: np.ndarray, balance: str, device: torch.device
-) -> Tensor | None:
-    if balance != "loss":
-        return None
-    counts = np.bincount(train_labels, minlength=int(valid_labels.max()) + 1)
-    weights = len(train_labels) / (len(counts) * np.maximum(counts, 1))
-    return torch.tensor(weights, dtype=torch.float32, device=device)
-
-
-def _mixed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def _mixed(seed: int, number: int, rank: int) -> int:
+    # zeros at the end change nothing: the first process draws as one alone
+    return int(np.random.SeedSequence([seed, number, rank]).generate_state(1)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
@@ -13,7 +15,8 @@ from torch import nn
 
 from medtl.data.dataset import Dataset
 from medtl.data.seen import Seen
-from medtl.errors import ParameterError
+from medtl.errors import MedtlError, ParameterError
+from medtl.keep import digest_of, key_of
 from medtl.networks.backbone import Backbone
 from medtl.networks.cut import Cut, cut
 from medtl.networks.cutpoints import resolve
@@ -21,9 +24,16 @@ from medtl.networks.pooling import pooled
 from medtl.settings import ModelSettings
 from medtl.training.augment import AUGMENTATIONS, Augmentation
 from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed, SomeRows
-from medtl.training.hardware import resolve_device, resolve_precision, reuse_freed_memory
+from medtl.training.hardware import (
+    give_back_freed_memory,
+    resolve_device,
+    resolve_precision,
+    reuse_freed_memory,
+)
 from medtl.training.keeper import Keeper
-from medtl.training.loop import Epoch, Fit, Recipe, fit, measured_epoch, predict
+from medtl.training.loop import Epoch, Fit, Recipe, Stopped, fit, measured_epoch, predict
+from medtl.training.memory import OutOfMemoryError, enough_memory
+from medtl.training.parallel import ALONE, Alone
 from medtl.training.tails import Tail, fit_tail
 
 
@@ -35,6 +45,7 @@ class Trained:
     cut: Cut
     fit: Fit
     tail: Tail | None = None  # the classical classifier of a hybrid, else the suffix answers
+    halved: int | None = None  # images a step, where memory did not suffice for the recipe's
 
 
 @dataclass
@@ -47,6 +58,8 @@ class Transfer:
     `rows` are the images of the training split that are learned from, None for all. `view_seed`
     draws the augmented views, where they shall be those of other seeds' trainings too.
     `seen_before` is what the backbone itself learned from, None where nobody knows.
+    `team` are the processes that train each model together, all from equal transfers; of several,
+    `rows` is None.
     """
 
     backbone: Backbone
@@ -56,12 +69,13 @@ class Transfer:
     view_seed: int | None = None
     shared: InitVar[Keeper | None] = None
     seen_before: tuple[Seen, ...] | None = ()
+    team: Alone = ALONE
     device: torch.device = field(init=False)
     precision: str = field(init=False)
     keeper: Keeper = field(init=False)
 
     def __post_init__(self, shared: Keeper | None) -> None:
-        self.device = resolve_device(self.settings.device)
+        self.device = resolve_device(self.team.device(self.settings.device))
         self.precision = resolve_precision(self.settings.precision, self.device)
         if self.device.type == "cpu":
             reuse_freed_memory()
@@ -98,8 +112,21 @@ class Transfer:
         recipe: Recipe,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> Trained:
-        """Trains a copy of the backbone from `cutoff` on; all before it stays as it was."""
-        return self._train_on(self.backbone.copy().to(self.device), cutoff, recipe, on_epoch)
+        """Trains a copy of the backbone from `cutoff` on; all before it stays as it was.
+
+        An equal training that was cut off is gone on with, and `on_epoch` hears of all its epochs.
+        One that memory does not suffice for is made anew with half the batch, once, where one
+        process trains alone.
+
+        Raises:
+            MedtlError: the loss is no longer a finite number.
+            OutOfMemoryError: memory does not suffice for half the batch either.
+        """
+
+        def trained(recipe: Recipe) -> Trained:
+            return self._train_on(self.backbone.copy().to(self.device), cutoff, recipe, on_epoch)
+
+        return self._within_memory(trained, recipe)
 
     def train_in_two_stages(
         self,
@@ -109,11 +136,17 @@ class Transfer:
     ) -> Trained:
         """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
 
-        Each stage has the recipe's epochs; `on_epoch` hears of the second.
+        Each stage has the recipe's epochs; `on_epoch` hears of the second. One that was cut off
+        there trains its head again, and goes on with the second stage. Memory and errors are as
+        in `train`.
         """
-        network = self.backbone.copy().to(self.device)
-        self._train_on(network, "head", recipe, lambda epoch: None)
-        return self._train_on(network, cutoff, recipe, on_epoch)
+
+        def trained(recipe: Recipe) -> Trained:
+            network = self.backbone.copy().to(self.device)
+            self._train_on(network, "head", recipe, lambda epoch: None)
+            return self._train_on(network, cutoff, recipe, on_epoch)
+
+        return self._within_memory(trained, recipe)
 
     def train_hybrid(self, cutoff: str) -> Trained:
         """Gives the pooled features at `cutoff` to the settings' classical classifier.
@@ -151,7 +184,8 @@ class Transfer:
         """Scores float32 [N, K] of a trained model on a split, from what is kept at its cut."""
         if trained.tail is not None:
             return trained.tail.logits(self.features(trained.cut, split))
-        return predict(trained.cut.suffix, self.feed(trained.cut, split, None), self.precision)
+        feed = self.feed(trained.cut, split, None)
+        return predict(trained.cut.suffix, feed, self.precision, self.team)
 
     def labels(self, split: str) -> np.ndarray:
         """The labels of the images of a split that are used, int64 [N]."""
@@ -177,10 +211,26 @@ class Transfer:
             seed=self.settings.seed if self.view_seed is None else self.view_seed,
             precision=self.precision,
             device=self.device,
+            team=self.team,
         )
         views = 1 if augmentation is None else self.settings.views
         feed = KeptFeed(fresh, lambda view: self.keeper.kept(divided, fresh, view, views), views)
         return feed if self.rows is None or split != "train" else SomeRows(feed, self.rows)
+
+    def _within_memory(self, trained: Callable[[Recipe], Trained], recipe: Recipe) -> Trained:
+        """What is trained by the recipe, or by one with half its batch where memory runs out."""
+        size = min(recipe.batch_size, len(self.labels("train")))
+        half = size // 2
+        try:
+            return trained(recipe)
+        except OutOfMemoryError:
+            # of several processes the others are in the midst of a batch
+            if not half or self.team.size > 1:
+                raise
+        print(f"note: memory is short for batches of {size}; trained with {half}", file=sys.stderr)
+        give_back_freed_memory()
+        made = trained(dataclasses.replace(recipe, batch_size=half))
+        return dataclasses.replace(made, halved=half)
 
     def _train_on(
         self,
@@ -192,13 +242,43 @@ class Transfer:
         point = resolve(network, self.backbone.architecture, cutoff)
         divided = cut(network, point, self.image_size)
         divided.suffix.to(memory_format=torch.channels_last)
-        fitted = fit(
-            divided.suffix,
-            self.feed(divided, "train", self.augmentation),
-            self.labels("train"),
-            self.feed(divided, "valid", None),
-            self.labels("valid"),
-            recipe,
-            on_epoch,
-        )
+        checkpoint = self.team.checkpoint(self._training_key(divided, recipe))
+        try:
+            with enough_memory(recipe.batch_size, self.image_size):
+                fitted = fit(
+                    divided.suffix,
+                    self.feed(divided, "train", self.augmentation),
+                    self.labels("train"),
+                    self.feed(divided, "valid", None),
+                    self.labels("valid"),
+                    recipe,
+                    on_epoch,
+                    checkpoint,
+                    self.team,
+                )
+        except (Stopped, MedtlError):
+            checkpoint.drop()
+            raise
+        checkpoint.drop()
         return Trained(network, divided, fitted)
+
+    def _training_key(self, divided: Cut, recipe: Recipe) -> str:
+        """A key of all that the numbers of a training depend on: equal keys, equal trainings."""
+        samples = [self.dataset.splits[split] for split in ("train", "valid")]
+        labels = [self.labels(split) for split in ("train", "valid")]
+        rows = [] if self.rows is None else [self.rows]
+        settings = self.settings
+        return key_of(
+            self.keeper.key,
+            divided.point.key,
+            # what is trained, as it was before: the head is drawn by the seed
+            digest_of(value.cpu().numpy() for value in divided.suffix.state_dict().values()),
+            digest_of([*samples, *labels, *rows]),
+            dataclasses.astuple(recipe),
+            repr(self.augmentation),
+            settings.seed if self.view_seed is None else self.view_seed,
+            settings.views,
+            settings.keep,
+            self.device.type,
+            *self.team.key[1:],
+        )

@@ -74,6 +74,20 @@ def test_work_that_fails_is_one_line_and_status_one(run, tmp_path):
     assert "unreadable=skip" in line
 
 
+def test_of_several_processes_the_first_refuses_what_is_work_for_one(run, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    status, line = run("tune")
+    assert status == 1
+    assert "workers" in line
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("sys.argv", ["tune"])
+    with pytest.raises(SystemExit) as exited:
+        enter(importlib.import_module("entrypoints.tune").main)
+    assert exited.value.code == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_help_is_quick_and_names_every_parameter_and_its_default():
     process = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "entrypoints.tune", "--help"],

@@ -60,3 +60,17 @@ def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     labels[:, 1] = 0
     others = valid_scores(LOGITS[:, [0, 2]], labels[:, [0, 2]])
     assert valid_scores(LOGITS, labels)["valid_auroc"] == pytest.approx(others["valid_auroc"])
+
+
+@pytest.mark.parametrize("balance", ["none", "loss"])
+@pytest.mark.parametrize("labels", [MASKED, np.abs(MASKED).sum(axis=1).astype(np.int64)])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts_by_their_weights(labels, balance):
+    minimised = objective(labels, labels, balance, CPU)
+    logits = torch.from_numpy(np.c_[LOGITS, LOGITS[:, :1]] if labels.ndim == 1 else LOGITS)
+    truth = torch.from_numpy(labels)
+    parts = [(logits[:7], truth[:7]), (logits[7:], truth[7:])]
+    weights = torch.stack([minimised.weight(each) for _, each in parts])
+    losses = torch.stack([minimised.loss(*part) for part in parts])
+    torch.testing.assert_close(weights.sum(), minimised.weight(truth))
+    expected = minimised.loss(logits, truth)
+    torch.testing.assert_close((weights * losses).sum() / weights.sum(), expected)
