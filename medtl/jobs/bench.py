@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from medtl.networks.compute import operations
 from medtl.networks.cutpoints import resolve
 from medtl.search.studies import PRETRAINED_ON, Cell, Plan
 from medtl.settings import CompareSettings, LearningSettings, PretrainSettings, TrainSettings
-from medtl.tracking.journal import history
+from medtl.tracking.journal import history, log_halved
 from medtl.training.keeper import Keeper
 from medtl.training.transfer import Trained, Transfer
 
@@ -38,9 +38,14 @@ NOT_IN_KEY = frozenset(
 class Bench:
     """What the cells of a study share, for as long as cells of one origin follow each other."""
 
-    def __init__(self, settings: CompareSettings, plan: Plan) -> None:
-        self._settings = settings
-        self._plan = plan
+    def __init__(
+        self,
+        settings: CompareSettings,
+        plan: Plan,
+        read: Callable[[LearningSettings, int], Dataset] = training_data,
+    ) -> None:
+        """`read` gives the data set of the settings at a size."""
+        self._settings, self._plan, self._read = settings, plan, read
         self._datasets: dict[tuple[int, str], Dataset] = {}
         self._origins: dict[tuple[str, str], Origin | MedtlError] = {}
         self._operations: dict[tuple[str, int, tuple[str, ...]], int] = {}
@@ -127,6 +132,7 @@ class Bench:
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, cell.cutoff)
         model = trained(self.train_settings(cell), transfer, point.name)
+        log_halved(model.halved)
         labels = transfer.labels("valid")
         temperature = fit_temperature(model.fit.valid_logits, labels)
         probabilities = calibrated(transfer.logits(model, "test"), temperature)
@@ -208,7 +214,7 @@ class Bench:
             self._datasets[key] = (
                 self.data(image_size).only(modality)
                 if modality
-                else training_data(self._settings, image_size)
+                else self._read(self._settings, image_size)
             )
         return self._datasets[key]
 

@@ -10,28 +10,20 @@ import pandas as pd
 from medtl.data.dataset import Dataset
 from medtl.data.table import EMBEDDED
 from medtl.errors import MedtlError
-from medtl.evaluation.comparison import Cases, Contender, Outcome, compared
-from medtl.evaluation.intervals import measure
+from medtl.evaluation.comparison import Contender, compared
 from medtl.evaluation.report import Report, Subject, report
-from medtl.jobs.bench import Bench, test_cases
+from medtl.jobs.bench import Bench
+from medtl.jobs.cells import Cells
 from medtl.jobs.conclude import split_facts
+from medtl.jobs.executors import executor
 from medtl.jobs.nearness import source_distances
-from medtl.keep import key_of
+from medtl.jobs.subject import check_one_label
 from medtl.progress import progress
-from medtl.search.studies import Cell, Plan, arm, cell_names, plan_of
+from medtl.search.studies import Plan, plan_of
 from medtl.settings import CompareSettings
-from medtl.tracking.cells import (
-    ASKS_TAG,
-    KEY_TAG,
-    close_cut_off_studies,
-    finished_cell,
-    log_outcome,
-)
+from medtl.settings.cluster import RAY
 from medtl.tracking.journal import contact_sheet, log_data, log_table
-from medtl.tracking.runs import TEXT_LIMIT, name_run, nested_run, tracked_run
-from medtl.training.transfer import Transfer
-
-NOT_ASKED = ("device", "keep")
+from medtl.tracking.runs import TEXT_LIMIT, name_run, tracked_run
 
 
 def compare(settings: CompareSettings) -> None:
@@ -44,31 +36,25 @@ def compare(settings: CompareSettings) -> None:
         ParameterError: a parameter is wrong.
         MedtlError: the data cannot be trained on, or every cell failed.
     """
-    with tracked_run("compare", settings) as run:
+    with tracked_run("compare", settings) as run, executor(settings):
         plan = plan_of(settings)
         settings = dataclasses.replace(settings, data=plan.data or settings.data)
         mlflow.set_tag("medtl.study", plan.study)
         bench = Bench(settings, plan)
         dataset = bench.dataset(plan.cells)
+        check_one_label(dataset, "compare")
         log_data(dataset)
         name_run(f"{plan.study} {dataset.name}")
-        asked = {
-            name: value
-            for name, value in dataclasses.asdict(settings).items()
-            if name not in NOT_ASKED
-        }
-        asks = key_of(asked, dataset.fingerprint)
-        close_cut_off_studies(asks, run.info.run_id)
-        mlflow.set_tags({"medtl.data": dataset.fingerprint, ASKS_TAG: asks})
-        runner = _Runner(plan, bench, dataset, settings.seed, run.info.run_id)
-        contenders = runner.contenders()
+        mlflow.set_tag("medtl.data", dataset.fingerprint)
+        cells = Cells(plan, bench, dataset, settings.seed, run.info.run_id)
+        contenders, reused = _contenders(settings, plan, bench, cells, run.info.run_id)
         finished = sum(each.outcome is not None for each in contenders)
         mlflow.log_metrics({"cells": len(contenders), "failed_cells": len(contenders) - finished})
         if not finished:
             raise MedtlError(f"every cell of the study failed; the first: {contenders[0].error}")
-        names = runner.names
+        names = cells.names
         comparison = compared(
-            runner.cases,
+            cells.cases,
             contenders,
             [(names[a], names[b]) for a, b in plan.pairs],
             plan.metric,
@@ -79,101 +65,26 @@ def compare(settings: CompareSettings) -> None:
         _log(written, comparison.table(), sources)
         place = mlflow.get_artifact_uri("report/report.html")
     print(f"study         {plan.study}: {finished} of {len(contenders)} cells")
-    if runner.reused:
-        print(f"going on      {runner.reused} of them were known from before")
+    if reused:
+        print(f"going on      {reused} of them were known from before")
     print(written.summary)
     print(f"report        {place.removeprefix('file://')}")
 
 
-class _Runner:
-    """Runs the cells of a plan one by one, or finds what they came to before."""
+def _contenders(
+    settings: CompareSettings, plan: Plan, bench: Bench, cells: Cells, run_id: str
+) -> tuple[list[Contender], int]:
+    """All cells, in the plan's order, and how many of them were known from before."""
+    if settings.executor == RAY:
+        from medtl.jobs.cluster_cells import run_on_cluster
 
-    def __init__(self, plan: Plan, bench: Bench, dataset: Dataset, seed: int, parent: str) -> None:
-        self.cases, self._case_names = test_cases(dataset)
-        self.names = cell_names(plan.cells)
-        self.reused = 0
-        self._arms = cell_names([dataclasses.replace(cell, seed=0) for cell in plan.cells])
-        self._plan, self._bench, self._seed, self._parent = plan, bench, seed, parent
-
-    def contenders(self) -> list[Contender]:
-        """All cells, in the plan's order, with what they came to or why they failed."""
-        cells = self._plan.cells
-        origins = list(dict.fromkeys((cell.architecture, cell.weights) for cell in cells))
-        # cells of one backbone after each other: it is made, and its activations opened, once
-        ordered = sorted(
-            cells,
-            key=lambda cell: (origins.index((cell.architecture, cell.weights)), cell.seed),
-        )
-        done = {
-            cell: self._contender(cell)
-            for cell in progress(ordered, len(ordered), self._plan.study, unit="cell")
-        }
-        return [done[cell] for cell in cells]
-
-    def _contender(self, cell: Cell) -> Contender:
-        contender = Contender(
-            name=self.names[cell],
-            arm=self._arms[arm(cell)],
-            architecture=cell.architecture,
-            series=cell.series,
-            cutoff=cell.cutoff,
-            fraction=cell.fraction,
-            seed=cell.seed,
-            settings=dataclasses.asdict(cell),
-        )
-        try:
-            return dataclasses.replace(contender, outcome=self._outcome(cell))
-        except MedtlError as error:
-            return dataclasses.replace(contender, error=str(error))
-
-    def _outcome(self, cell: Cell) -> Outcome:
-        """What the cell came to, now or in an earlier run.
-
-        Raises:
-            MedtlError: it failed; the line also stands in its run.
-        """
-        tags = {"medtl.kind": "cell", "medtl.study": self._plan.study}
-        transfer: Transfer | None = None
-        try:
-            transfer = self._bench.transfer(cell)
-        except Exception as error:
-            reason = _as_line(error)
-        else:
-            key = self._bench.key(cell, transfer)
-            known = finished_cell(key, self.cases, self._case_names, self._parent)
-            if known is not None:
-                self.reused += 1
-                return known
-            backbone = transfer.backbone
-            tags |= {
-                KEY_TAG: key,
-                "medtl.architecture": backbone.architecture,
-                "medtl.weights": backbone.weights,
-                "medtl.cutoff": cell.cutoff,
-                "medtl.data": transfer.dataset.fingerprint,
-            }
-        with nested_run(self.names[cell], tags, cell.params()) as run:
-            if transfer is None:
-                raise reason
-            try:
-                outcome = self._bench.run(cell, transfer, run.info.run_id)
-                log_outcome(outcome, self.cases, self._case_names, self._scores(outcome))
-            except Exception as error:
-                raise _as_line(error) from error
-        return outcome
-
-    def _scores(self, outcome: Outcome):
-        cases: Cases = self.cases
-        return measure(
-            cases.labels, outcome.probabilities, cases.patients, cases.classes, self._seed
-        ).summary
-
-
-def _as_line(error: Exception) -> MedtlError:
-    """Any error as the one line of a failed cell; ours are such lines already."""
-    if isinstance(error, MedtlError):
-        return error
-    return MedtlError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        done, reused = run_on_cluster(settings, plan, bench, cells, run_id)
+    else:
+        ordered = cells.ordered()
+        bar = progress(ordered, len(ordered), plan.study, unit="cell")
+        done = {cell: cells.contender(cell) for cell in bar}
+        reused = cells.reused
+    return [done[cell] for cell in plan.cells], reused
 
 
 def _subject(

@@ -10,6 +10,7 @@ from functools import partial
 
 import mlflow
 import numpy as np
+import torch
 from mlflow.models.model import ModelInfo
 from PIL import Image
 
@@ -21,19 +22,22 @@ from medtl.evaluation.calibration import (
     operating_points,
     operating_points_at,
 )
-from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
+from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout, sampled
 from medtl.evaluation.intervals import Measures, measure
 from medtl.evaluation.mapping import ClassMapping
+from medtl.evaluation.presence import fit_presence_temperature, presence
+from medtl.evaluation.recalibration import calibration_gain
 from medtl.jobs.explanation import Said, explain
 from medtl.settings import DataSettings, ModelSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, SplitFacts, model_card
 from medtl.tracking.gate import GateCases, Scores, Verdict
-from medtl.tracking.journal import log_fit, log_scores
+from medtl.tracking.journal import log_calibration, log_fit, log_halved, log_scores
 from medtl.tracking.models import log_model
 from medtl.tracking.promotion import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
 from medtl.training.feeds import PASS_BATCH
+from medtl.training.parallel import ALONE, Alone
 from medtl.training.transfer import Trained, Transfer
 
 HEADLINES = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "f1", "ece")
@@ -45,14 +49,16 @@ class Scored:
 
     split: str
     probabilities: np.ndarray  # [N, K], calibrated
-    decisions: np.ndarray  # int [N], at the operating point
+    decisions: np.ndarray  # at the operating point, as `Bundle.decisions` has them
     measures: Measures
     maps: str  # what the check of its heat maps says, or why there are none
 
     def summary(self) -> str:
         """The headline scores as lines for the console."""
         count = len(self.probabilities)
-        lines = [f"{self.split} scores   (95 % intervals over patients, {count} images)"]
+        findings = self.decisions.shape[1] if self.decisions.ndim == 2 else 0
+        means = f", means over {findings} findings" if findings else ""
+        lines = [f"{self.split} scores   (95 % intervals over patients, {count} images{means})"]
         for name in HEADLINES:
             lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
         return "\n".join(lines)
@@ -74,8 +80,10 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     """Calibrates on validation, scores the test split once, logs pictures, tables and the model."""
     dataset, settings = transfer.dataset, transfer.settings
     log_fit(trained.fit)
+    log_halved(trained.halved)
     bundle = _bundle(transfer, trained)
-    scored = score(bundle, dataset, "test", settings.seed, ClassMapping.same(bundle.classes))
+    mapping = ClassMapping.same(bundle.classes)
+    scored = score(bundle, dataset, "test", settings.seed, mapping, transfer.team)
     summary = scored.measures.summary
     facts = CardFacts(bundle, split_facts(dataset), summary, dataset.notes, scored.maps)
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
@@ -83,29 +91,44 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     return Concluded(settings, dataset, bundle, facts, scored, model)
 
 
-def score(bundle: Bundle, dataset: Dataset, split: str, seed: int, mapping: ClassMapping) -> Scored:
+def help_conclude(transfer: Transfer, trained: Trained) -> None:
+    """What a process other than the first does in `conclude`: its share of the passes."""
+    bundle, dataset = _bundle(transfer, trained), transfer.dataset
+    in_batches(bundle.scores, dataset, dataset.splits["test"], transfer.team)
+
+
+def score(
+    bundle: Bundle,
+    dataset: Dataset,
+    split: str,
+    seed: int,
+    mapping: ClassMapping,
+    team: Alone = ALONE,
+) -> Scored:
     """Scores a split (or `all`) with a model, and logs metrics, pictures and tables.
 
     `mapping` says what the labels of the data are among the model's classes.
     """
     indices = indices_of(dataset, split)
-    logits = in_batches(bundle.scores, dataset, indices)
-    own = calibrated(logits, bundle.temperature)
+    logits = in_batches(bundle.scores, dataset, indices, team)
+    own = bundle.probabilities(logits, bundle.temperature)
     probabilities = mapping.probabilities(own)
-    decisions = mapping.decisions(own, np.array(bundle.thresholds))
-    measures = measure(
-        dataset.labels[indices],
-        probabilities,
-        dataset.patients[indices],
-        dataset.classes,
-        seed,
-        decisions=decisions,
-    )
-    uncalibrated = mapping.probabilities(calibrated(logits, 1.0))
+    decisions = decided(bundle, own, mapping)
+    labels, patients = dataset.labels[indices], dataset.patients[indices]
+    measures = measure(labels, probabilities, patients, dataset.classes, seed, decisions=decisions)
+    uncalibrated = mapping.probabilities(bundle.probabilities(logits, 1.0))
     log_scores(dataset, split, indices, probabilities, uncalibrated, decisions, measures)
+    log_calibration(calibration_gain(labels, uncalibrated, probabilities, patients, seed), split)
     said = Said(indices, own, probabilities, decisions)
     maps = explain(bundle, dataset, split, said, mapping, seed)
     return Scored(split, probabilities, decisions, measures, maps)
+
+
+def decided(bundle: Bundle, own: np.ndarray, mapping: ClassMapping) -> np.ndarray:
+    """What a model decides of its own probabilities [N, J], in the labels of the data."""
+    if bundle.multi_label:
+        return bundle.decisions(own)
+    return mapping.decisions(own, np.array(bundle.thresholds))
 
 
 def indices_of(dataset: Dataset, split: str) -> np.ndarray:
@@ -143,7 +166,7 @@ def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Bun
     if size != dataset.pixels.array.shape[-1]:
         dataset = load(settings.data, size, seed, settings.reading)
     logits = in_batches(bundle.scores, dataset, dataset.splits["test"])
-    return Scores(calibrated(logits, bundle.temperature), seen)
+    return Scores(bundle.probabilities(logits, bundle.temperature), seen)
 
 
 def _seen_by(bundle: Bundle, dataset: Dataset) -> np.ndarray | None:
@@ -154,14 +177,21 @@ def _seen_by(bundle: Bundle, dataset: Dataset) -> np.ndarray | None:
 
 
 def in_batches(
-    function: Callable[[np.ndarray], np.ndarray], dataset: Dataset, indices: np.ndarray
+    function: Callable[[np.ndarray], np.ndarray],
+    dataset: Dataset,
+    indices: np.ndarray,
+    team: Alone = ALONE,
 ) -> np.ndarray:
-    """`function` of stored pixels [B, C, S, S] over all the images of `indices`, joined."""
+    """`function` of stored pixels [B, C, S, S] over all the images of `indices`, joined.
+
+    Of several processes each passes its share.
+    """
+    own = indices[team.mine(np.arange(len(indices)))]
     parts = [
-        function(dataset.images(indices[start : start + PASS_BATCH]))
-        for start in range(0, len(indices), PASS_BATCH)
+        function(dataset.images(own[start : start + PASS_BATCH]))
+        for start in range(0, len(own), PASS_BATCH)
     ]
-    return np.concatenate(parts)
+    return team.gathered(torch.from_numpy(np.concatenate(parts)), len(indices)).numpy()
 
 
 def example_images(dataset: Dataset, index: int) -> list[bytes]:
@@ -181,10 +211,10 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
-    """How many images, patients and images of each class every split has."""
+    """How many images, patients and images of each class, or with each finding, every split has."""
     facts = []
     for name, indices in dataset.splits.items():
-        counts = np.bincount(dataset.labels[indices], minlength=len(dataset.classes))
+        counts = dataset.counts(indices)
         facts.append(
             SplitFacts(
                 name,
@@ -200,8 +230,13 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
     """The trained network with what was learned from the validation split."""
     dataset, backbone = transfer.dataset, transfer.backbone
     valid_labels = dataset.labels[dataset.splits["valid"]]
-    temperature = fit_temperature(trained.fit.valid_logits, valid_labels)
-    valid_probabilities = calibrated(trained.fit.valid_logits, temperature)
+    valid_logits = trained.fit.valid_logits
+    if dataset.multi_label:
+        temperature = fit_presence_temperature(valid_logits, valid_labels)
+        valid_probabilities = presence(valid_logits, temperature)
+    else:
+        temperature = fit_temperature(valid_logits, valid_labels)
+        valid_probabilities = calibrated(valid_logits, temperature)
     sensitivity = transfer.settings.sensitivity
     thresholds = (
         operating_points_at(valid_labels, valid_probabilities, sensitivity)
@@ -216,6 +251,7 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         cutoff=trained.cut.point.name,
         data=dataset.name,
         fingerprint=dataset.fingerprint,
+        multi_label=dataset.multi_label,
         modalities=dataset.modalities,
         missing=transfer.settings.missing,
         temperature=temperature,
@@ -225,12 +261,14 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         tail=trained.tail,
         seen=None if transfer.seen_before is None else (*transfer.seen_before, Seen.of(dataset)),
     )
+    seed, learned = transfer.settings.seed, dataset.splits["train"]
+    # Only the sample passes the network: of many images the others would take hours.
     train, valid = (
         {
-            NETWORK: in_batches(bundle.features, dataset, dataset.splits[split]),
-            LAYOUT: in_batches(layout, dataset, dataset.splits[split]),
+            NETWORK: in_batches(bundle.features, dataset, indices, transfer.team),
+            LAYOUT: in_batches(layout, dataset, indices, transfer.team),
         }
-        for split in ("train", "valid")
+        for indices in (learned[sampled(len(learned), seed)], dataset.splits["valid"])
     )
-    domain = DomainReference.fit(train, valid, transfer.settings.seed)
+    domain = DomainReference.fit(train, valid, seed)
     return dataclasses.replace(bundle, domain=domain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import mlflow
@@ -20,14 +21,15 @@ from medtl.networks.cutpoints import cut_points, resolve
 from medtl.options import comma_list
 from medtl.search.space import AnyCandidate, AnySpace, HybridSpace, JointSpace, OneSpace, Space
 from medtl.settings import TuneSettings
+from medtl.settings.cluster import CLUSTER
 from medtl.training.transfer import Transfer
 
 OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
 
 # Settings that say how long, where and by whom is searched; all others make another question.
 NOT_ASKED = frozenset(
-    ("trials", "timeout", "study", "storage", "workers", "executor", "confidence", "model_name",
-     "device", "keep")
+    ("trials", "timeout", "study", "storage", "confidence", "model_name", "device", "keep",
+     *CLUSTER)
 )  # fmt: skip
 OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
 
@@ -47,14 +49,22 @@ class Entrant:
 class Entrants:
     """All networks of a search on its data, of which no more than `OPEN` are in memory."""
 
-    def __init__(self, settings: TuneSettings) -> None:
-        """Opens every network once, and notes data and networks in the active run.
+    def __init__(
+        self,
+        settings: TuneSettings,
+        read: Callable[[TuneSettings, int, str], Dataset] = noted_data,
+        read_more: Callable[[TuneSettings, int], Dataset] = training_data,
+    ) -> None:
+        """Opens every network once.
+
+        `read` gives the data and notes it in the active run, `read_more` the same at other sizes.
 
         Raises:
             ParameterError: a parameter is wrong (architecture, weights, data, cut-offs ...).
             MedtlError: the data or the weights cannot be used.
         """
         self._settings = settings
+        self._read, self._read_more = read, read_more
         self._datasets: dict[int, Dataset] = {}
         self._open: OrderedDict[str, Transfer] = OrderedDict()
         self._notes: dict[str, str] = {}
@@ -64,6 +74,9 @@ class Entrants:
             self._entrants[entrant.architecture] = entrant
         if self.several:
             _check_named_cutoffs(settings, self.all)
+
+    def note(self) -> None:
+        """Notes the networks in the active run."""
         mlflow.set_tags(
             {
                 "medtl.architecture": self._listed("architecture"),
@@ -88,6 +101,11 @@ class Entrants:
         return next(iter(self._datasets.values()))
 
     @property
+    def datasets(self) -> Mapping[int, Dataset]:
+        """The data at all its sizes, in pixels."""
+        return self._datasets
+
+    @property
     def space(self) -> AnySpace:
         """What is searched."""
         if self.several:
@@ -107,6 +125,8 @@ class Entrants:
         for each in self.all:
             asked = dataclasses.asdict(each.settings)
             asked = {name: value for name, value in asked.items() if name not in NOT_ASKED}
+            # the digest says which weights, whatever they are called on this machine
+            del asked["weights"]
             parts += [asked, self.dataset.fingerprint, each.backbone, each.space.cutoffs]
         return key_of(*parts)
 
@@ -147,9 +167,9 @@ class Entrants:
         size = origin.image_size
         if not self._datasets:
             named = self._settings.architecture if self.several else origin.architecture
-            self._datasets[size] = noted_data(settings, size, named)
+            self._datasets[size] = self._read(settings, size, named)
         elif size not in self._datasets:
-            self._datasets[size] = training_data(settings, size)
+            self._datasets[size] = self._read_more(settings, size)
         return origin.transfer(self._datasets[size], settings)
 
     def _admit(self, transfer: Transfer, space: OneSpace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 
 import mlflow
@@ -102,6 +103,8 @@ def noted_data(settings: LearningSettings, image_size: int, architecture: str) -
     """
     dataset = training_data(settings, image_size)
     log_data(dataset)
+    for note in dataset.notes if dataset.multi_label else ():
+        print(f"data {dataset.name}: {note}", file=sys.stderr)
     name_run(f"{dataset.name} {architecture}")
     return dataset
 
@@ -114,6 +117,8 @@ def training_data(settings: LearningSettings, image_size: int) -> Dataset:
         MedtlError: it cannot be trained on.
     """
     dataset = load(settings.data, image_size, settings.seed, settings.reading)
+    if dataset.multi_label:
+        _check_findings(settings, dataset)
     for split, indices in dataset.splits.items():
         if len(indices) == 0:
             raise MedtlError(
@@ -123,13 +128,23 @@ def training_data(settings: LearningSettings, image_size: int) -> Dataset:
     return dataset
 
 
+def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
+    """Refuses what needs one label an image."""
+    remedy = f"or give positive: the images of {dataset.name} have several labels"
+    if settings.transfer == "hybrid":
+        raise ParameterError("transfer", settings.transfer, f"finetune, {remedy}")
+    if settings.balance == "sampler":
+        raise ParameterError("balance", settings.balance, f"none or loss, {remedy}")
+
+
 def _architecture(settings: ModelSettings, source: Bundle | None) -> str:
     if settings.architecture == "auto":
         if source is not None:
             return source.architecture
         if settings.data in EMBEDDED:
             return PHANTOM_CASE_ARCHITECTURE if settings.data == CASES else PHANTOM_ARCHITECTURE
-        return CASE_ARCHITECTURE if read_table(settings.data).modalities else USER_ARCHITECTURE
+        table = read_table(settings.data, settings.positive, settings.outside)
+        return CASE_ARCHITECTURE if table.modalities else USER_ARCHITECTURE
     if source is not None and source.architecture != settings.architecture:
         raise ParameterError(
             "architecture",

@@ -6,6 +6,7 @@ import dataclasses
 
 import mlflow
 
+from medtl.data.phantoms import FINDINGS, TARGET
 from medtl.data.table import EMBEDDED
 from medtl.jobs.conclude import Concluded, conclude
 from medtl.jobs.names import backbone_name
@@ -42,11 +43,11 @@ def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
 
 
 def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
-    """The settings with `weights=auto` on phantoms made the URI of a backbone of this project.
+    """The settings with `weights=auto` on chest phantoms made the URI of a backbone made here.
 
     It is pretrained on the embedded source phantoms. Other settings come back as they are.
     """
-    if settings.weights != "auto" or settings.data != "phantoms":
+    if settings.weights != "auto" or settings.data not in (TARGET, FINDINGS):
         return settings
     chosen = settings.architecture
     source = PretrainSettings(

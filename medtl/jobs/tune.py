@@ -2,75 +2,230 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mlflow
 import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from medtl.errors import MedtlError
 from medtl.jobs.conclude import conclude, registered
+from medtl.jobs.crew import run_crew
 from medtl.jobs.entrants import Entrants
+from medtl.jobs.executors import executor
 from medtl.jobs.names import registered_name
+from medtl.jobs.workers import run_trials, trained
+from medtl.search import found
 from medtl.search import study as studies
+from medtl.search.company import Store, connected, is_shared, open_store
 from medtl.search.dictionary import Entry
 from medtl.search.probe import Probe, probe
-from medtl.search.space import AnyCandidate, HybridCandidate
+from medtl.search.space import AnyCandidate
 from medtl.search.starts import Start, first_trials, in_turn
-from medtl.search.study import Pruned, Schedule
+from medtl.search.study import Schedule
 from medtl.settings import TuneSettings
+from medtl.settings.cluster import RAY
 from medtl.tracking.journal import log_cutoffs, log_epoch, log_probe, log_search
 from medtl.tracking.ocl import known_entries, log_entries
-from medtl.tracking.runs import close_cut_off_run, embedded_storage, nested_run, tracked_run
-from medtl.training.loop import Epoch
-from medtl.training.transfer import Trained, Transfer
+from medtl.tracking.runs import close_cut_off_run, embedded_storage, tracked_run
+from medtl.tracking.trials import close_dead, has_answered, is_at_work
 
 EARLY = 2  # best trials of known data sets, and cut-offs of the layer probe, that are tried early
 EARLY_OF_EACH = 1  # the same where several architectures share the trials
+RESULT_TAG = "medtl.result"  # on the run of a command that joined a search: where it was concluded
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search as this command sees it."""
+
+    settings: TuneSettings
+    entrants: Entrants
+    schedule: Schedule
+    store: Store
+    study: optuna.Study
+    run_id: str  # this command's MLflow run
+
+    def concluded_in(self) -> str | None:
+        """The run in which the search was concluded, None where it was not yet."""
+        return self.study.user_attrs.get(studies.FINISHED)
 
 
 def tune(settings: TuneSettings) -> None:
     """Runs the whole search in one parent run, with a nested run a trial.
 
-    The validation split chooses; the test split is scored once, for the refitted best model.
+    The validation split chooses; the test split is scored once, for the refitted best model. Of
+    several commands that search together one leads: it prepares and concludes, and when it dies
+    another takes its place.
     """
-    with tracked_run("tune", settings) as run:
+    with tracked_run("tune", settings) as run, executor(settings):
         entrants = Entrants(settings)
+        entrants.note()
         schedule = _schedule(settings, entrants)
-        study = _open(settings, entrants, schedule)
+        store = open_store(settings.storage or embedded_storage())
+        name = settings.study or entrants.study_name
+        study = studies.open_study(store, name, bool(settings.study), entrants.asks, schedule)
         mlflow.set_tag("medtl.study", study.study_name)
-        probed = _probed(settings, entrants)
-        if not study.get_trials(deepcopy=False):
-            for start in _starts(entrants, probed):
-                print(f"tried early   {_place(start.candidate)}: {start.why}")
-                study.enqueue_trial(entrants.space.params(start.candidate), {"why": start.why})
-        _search(study, entrants, schedule)
-        found = studies.best_of_each(study, entrants.space)
-        best = next(iter(found))
-        chosen = entrants.of(best)
-        mlflow.log_metric("best_valid_auroc", study.best_value)
-        mlflow.set_tags(
-            {
-                "medtl.architecture": chosen.architecture,
-                "medtl.weights": chosen.weights,
-                "medtl.cutoff": best.cutoff,
-            }
-        )
-        _log_trials(study, entrants, settings.seed)
-        transfer = entrants.transfer(chosen)
-        concluded = conclude(transfer, trained(transfer, best, log_epoch))
-        name = registered_name(settings.model_name, settings.data)
-        verdict = registered(concluded, name, settings.confidence)
-        log_entries([_entry(entrants, probed, *each) for each in found.items()])
-        study.set_user_attr(studies.FINISHED, run.info.run_id)
-    print(
-        f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
-        f"{best}, validation AUROC {study.best_value:.3f}"
+        search = _Search(settings, entrants, schedule, store, study, run.info.run_id)
+        with connected(store.url), store.company.lead(study) as leads:
+            lines = _searched(search, leads)
+    print("\n".join(lines))
+
+
+def _searched(search: _Search, leads: Callable[[], bool]) -> list[str]:
+    """Searches, and concludes where this command leads; what is to be told at the end."""
+    study = search.study
+    done, probed = studies.finished(study), None
+    if not _is_answered(search):
+        if done:
+            print(f"study {study.study_name}: going on after {len(done)} finished trials")
+        if _takes_the_lead(study, leads):
+            probed = _prepared(search)
+        _run(search)
+    while not leads() and not search.concluded_in():
+        time.sleep(studies.POLL)
+    concluded_in = search.concluded_in()
+    if concluded_in:
+        mlflow.set_tag(RESULT_TAG, concluded_in)
+        best = f"best trial {study.best_trial.number}, validation AUROC {study.best_value:.3f}"
+        return [f"result        run {concluded_in} of study {study.study_name}: {best}"]
+    if probed is None:
+        _take_over(search)
+        probed = _probed(search)
+    return _concluded(search, probed)
+
+
+def _is_answered(search: _Search) -> bool:
+    """Whether a command that asked the same has concluded the search, and no trial is left.
+
+    Who comes late to a search of many, or repeats a command because he did not see its end, gets
+    its result, and registers nothing a second time.
+    """
+    concluded_in = search.concluded_in()
+    if not concluded_in or len(studies.finished(search.study)) < search.schedule.trials:
+        return False
+    return is_shared(search.store.url) or has_answered(concluded_in, search.run_id)
+
+
+def _takes_the_lead(study: optuna.Study, leads: Callable[[], bool]) -> bool:
+    """Whether this command leads; if not, the one that does has prepared the search."""
+    while not leads():
+        attributes = study.user_attrs
+        if attributes.get(studies.PREPARED):
+            leader = attributes[studies.RUN_ID]
+            print(f"study {study.study_name}: joined; run {leader} leads the search")
+            return False
+        time.sleep(studies.POLL)
+    return True
+
+
+def _prepared(search: _Search) -> dict[str, Probe]:
+    """The layer probes of a search whose first trials wait to be run.
+
+    Raises:
+        MedtlError: the study is one that a single process works on, and another process does.
+    """
+    study, store = search.study, search.store
+    before = study.user_attrs.get(studies.RUN_ID)
+    if not is_shared(store.url):
+        if before not in (None, search.run_id) and is_at_work(before, study.study_name):
+            raise MedtlError(
+                f"study {study.study_name} is being searched by another process (run {before}); "
+                "wait for it, or give another study name; for several workers give "
+                "storage=postgresql://USER@HOST/DATABASE"
+            )
+        studies.restart_cut_off_trials(study, store, search.entrants.space)
+    _take_over(search)
+    store.company.reopen(study)
+    study.set_user_attr(studies.FINISHED, None)
+    probed = _probed(search)
+    starts = [] if study.user_attrs.get(studies.PREPARED) else _starts(search.entrants, probed)
+    for start in starts:
+        print(f"tried early   {_place(start.candidate)}: {start.why}")
+    params = [(search.entrants.space.params(start.candidate), start.why) for start in starts]
+    studies.prepare(study, params, search.run_id)
+    return probed
+
+
+def _take_over(search: _Search) -> None:
+    """Closes the run of the command that led before, and puts this one's in its place."""
+    close_cut_off_run(search.study.user_attrs.get(studies.RUN_ID), successor=search.run_id)
+    search.study.set_user_attr(studies.RUN_ID, search.run_id)
+
+
+def _run(search: _Search) -> None:
+    """Runs trials, here or in workers, under a progress bar, until none is left."""
+    study, schedule = search.study, search.schedule
+    done = len(studies.finished(study))
+    with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
+
+        def show() -> None:
+            if new := len(studies.finished(study)) - bar.n:
+                bar.update(new)
+
+        if search.settings.executor == RAY:
+            from medtl.jobs.cluster_trials import run_on_cluster
+
+            run_on_cluster(
+                search.settings,
+                search.entrants,
+                study,
+                search.store,
+                schedule,
+                search.run_id,
+                show,
+            )
+        elif search.settings.workers > 1:
+            run_crew(search.settings, study, search.store, schedule, search.run_id, show)
+        else:
+            run_trials(
+                study,
+                search.entrants,
+                schedule,
+                search.store.company,
+                search.run_id,
+                on_candidate=lambda candidate: bar.set_postfix_str(str(candidate)),
+                on_trial=lambda trial: show(),
+            )
+    studies.check_completed(study)
+
+
+def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
+    """Refits, evaluates and registers the best of a search that is over; lines that say so."""
+    settings, entrants, study = search.settings, search.entrants, search.study
+
+    def on_dead(trial: FrozenTrial) -> None:
+        close_dead(trial.user_attrs.get(studies.RUN_ID), search.run_id)
+
+    studies.wait_for_others(study, search.store.company, on_dead)
+    best_of_each = found.best_of_each(study, entrants.space)
+    best = next(iter(best_of_each))
+    chosen = entrants.of(best)
+    mlflow.log_metric("best_valid_auroc", study.best_value)
+    mlflow.set_tags(
+        {
+            "medtl.architecture": chosen.architecture,
+            "medtl.weights": chosen.weights,
+            "medtl.cutoff": best.cutoff,
+        }
     )
-    print(concluded.scored.summary())
-    print(f"registered    {name} version {verdict.version}: {verdict.reason}")
-    print(f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local")
+    _log_trials(study, entrants, settings.seed)
+    transfer = entrants.transfer(chosen)
+    concluded = conclude(transfer, trained(transfer, best, log_epoch))
+    name = registered_name(settings.model_name, settings.data)
+    verdict = registered(concluded, name, settings.confidence)
+    log_entries([_entry(entrants, probed, *each) for each in best_of_each.items()])
+    study.set_user_attr(studies.FINISHED, search.run_id)
+    return [
+        f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
+        f"{best}, validation AUROC {study.best_value:.3f}",
+        concluded.scored.summary(),
+        f"registered    {name} version {verdict.version}: {verdict.reason}",
+        f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local",
+    ]
 
 
 def _schedule(settings: TuneSettings, entrants: Entrants) -> Schedule:
@@ -81,28 +236,13 @@ def _schedule(settings: TuneSettings, entrants: Entrants) -> Schedule:
     return Schedule(trials, settings.timeout, settings.pruner, settings.epochs, settings.seed)
 
 
-def _open(settings: TuneSettings, entrants: Entrants, schedule: Schedule) -> optuna.Study:
-    """The study, new or to be gone on with; what a kill left behind is put in order."""
-    name = settings.study or entrants.study_name
-    storage = settings.storage or embedded_storage()
-    study = studies.open_study(storage, name, bool(settings.study), entrants.asks, schedule)
-    studies.restart_cut_off_trials(study)
-    run_id = mlflow.active_run().info.run_id
-    close_cut_off_run(study.user_attrs.get(studies.RUN_ID), successor=run_id)
-    study.set_user_attr(studies.RUN_ID, run_id)
-    done = len(studies.finished(study))
-    if done:
-        print(f"study {study.study_name}: going on after {done} finished trials")
-    return study
-
-
-def _probed(settings: TuneSettings, entrants: Entrants) -> dict[str, Probe]:
+def _probed(search: _Search) -> dict[str, Probe]:
     """The layer probe of each architecture, by its name."""
-    kind = "layers" if settings.cutoffs == "layers" else "blocks"
-    probed = {}
+    kind = "layers" if search.settings.cutoffs == "layers" else "blocks"
+    entrants, probed = search.entrants, {}
     for each in entrants.all:
-        found = probed[each.architecture] = probe(entrants.transfer(each), kind)
-        log_probe(found.curve, each.folder)
+        own = probed[each.architecture] = probe(entrants.transfer(each), kind)
+        log_probe(own.curve, each.folder)
     return probed
 
 
@@ -122,77 +262,9 @@ def _place(candidate: AnyCandidate) -> str:
     return " ".join(filter(None, (candidate.architecture, candidate.cutoff)))
 
 
-def _search(study: optuna.Study, entrants: Entrants, schedule: Schedule) -> None:
-    """Runs the trials, each in a nested MLflow run, under a progress bar."""
-    done = len(studies.finished(study))
-    with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
-
-        def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
-            bar.set_postfix_str(str(candidate))
-            transfer = entrants.transfer(entrants.of(candidate))
-            return _trial(study, trial, candidate, transfer)
-
-        def on_trial(trial: FrozenTrial) -> None:
-            bar.n = len(studies.finished(study))
-            bar.refresh()
-
-        studies.run_trials(study, entrants.space, schedule, objective, on_trial)
-    for place, note in entrants.notes.items():
-        print(f"activations at {place}: {note}", file=sys.stderr)
-
-
-def trained(
-    transfer: Transfer, candidate: AnyCandidate, on_epoch: Callable[[Epoch], None]
-) -> Trained:
-    """The model of a candidate."""
-    if isinstance(candidate, HybridCandidate):
-        model = transfer.train_hybrid(candidate.cutoff)
-        on_epoch(model.fit.best)
-        return model
-    recipe = transfer.recipe(candidate.optimizer, candidate.lr)
-    return transfer.train(candidate.cutoff, recipe, on_epoch)
-
-
-def _trial(
-    study: optuna.Study, trial: optuna.Trial, candidate: AnyCandidate, transfer: Transfer
-) -> float:
-    """One trial in a run of its own; its state stands in the tag `medtl.state`."""
-    tags = {
-        "medtl.kind": "trial",
-        "medtl.study": study.study_name,
-        "medtl.trial": str(trial.number),
-        "medtl.architecture": transfer.backbone.architecture,
-        "medtl.weights": transfer.backbone.weights,
-        "medtl.cutoff": candidate.cutoff,
-        "medtl.data": transfer.dataset.fingerprint,
-        "medtl.state": "failed",  # until it is known better
-    }
-    pruned: Pruned | None = None
-    with nested_run(f"trial {trial.number}", tags, candidate.params()) as run:
-        trial.set_user_attr(studies.RUN_ID, run.info.run_id)
-
-        def on_epoch(epoch: Epoch) -> None:
-            log_epoch(epoch)
-            studies.report(trial, epoch)
-
-        try:
-            fitted = trained(transfer, candidate, on_epoch).fit
-        except Pruned as reason:
-            # raised again outside the run: MLflow would call a pruned trial FAILED
-            pruned = reason
-            mlflow.set_tags({"medtl.state": "pruned", "mlflow.note.content": str(reason)})
-        else:
-            best = fitted.best
-            mlflow.log_metrics({"best_valid_auroc": best.valid_auroc, "best_epoch": best.number})
-            mlflow.set_tag("medtl.state", "complete")
-    if pruned is not None:
-        raise pruned
-    return best.valid_auroc
-
-
 def _log_trials(study: optuna.Study, entrants: Entrants, seed: int) -> None:
-    trials = studies.table(study, entrants.space)
-    log_search(trials, studies.importances(study, seed))
+    trials = found.table(study, entrants.space)
+    log_search(trials, found.importances(study, seed))
     for each in entrants.all:
         own = trials[trials["architecture"] == each.architecture] if entrants.several else trials
         log_cutoffs(own, each.space.cutoffs, each.folder)
@@ -201,7 +273,7 @@ def _log_trials(study: optuna.Study, entrants: Entrants, seed: int) -> None:
 def _entry(entrants: Entrants, probed: dict[str, Probe], best: AnyCandidate, score: float) -> Entry:
     """What the search says of one architecture: its best candidate, and its probe."""
     entrant = entrants.of(best)
-    found = probed[entrant.architecture]
+    own = probed[entrant.architecture]
     recipe = best.params()
     return Entry(
         architecture=entrant.architecture,
@@ -212,6 +284,6 @@ def _entry(entrants: Entrants, probed: dict[str, Probe], best: AnyCandidate, sco
         cutoff=best.cutoff,
         recipe={k: v for k, v in recipe.items() if k not in ("architecture", "cutoff")},
         valid_auroc=score,
-        curve=dict(zip(found.curve["cutoff"], found.curve["score"].round(4), strict=True)),
-        description=found.description,
+        curve=dict(zip(own.curve["cutoff"], own.curve["score"].round(4), strict=True)),
+        description=own.description,
     )

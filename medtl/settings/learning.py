@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from medtl.data.reading import ALL, FIRST, Reading
 from medtl.errors import ParameterError
 from medtl.options import Settings, comma_list, option
+from medtl.settings.cluster import LOCAL, ClusterSettings
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
@@ -35,6 +36,11 @@ class DataSettings(Settings):
     )
     frames: str = option(
         FIRST, "of several frames or pages in a file: first, all (a sample each), or a number"
+    )
+    outside: str = option(
+        "refuse",
+        "paths that lead out of the folder of a CSV, themselves or by a link",
+        choices=("refuse", "allow"),
     )
 
     def __post_init__(self) -> None:
@@ -140,7 +146,7 @@ class PretrainSettings(TrainSettings):
 
 
 @dataclass(frozen=True)
-class TuneSettings(ModelSettings):
+class TuneSettings(ClusterSettings, ModelSettings):
     """A search over architecture, cut-off, optimizer and learning rate."""
 
     architecture: str = option(
@@ -157,8 +163,6 @@ class TuneSettings(ModelSettings):
     )
     study: str = option("", "name of the study to resume or join; empty names a new one")
     storage: str = option("", "Optuna storage URL; empty for the embedded one")
-    workers: int = option(1, "trials that run at once on this machine", low=1, high=1)
-    executor: str = option("local", "what runs the trials", choices=("local",))
     confidence: float = option(0.95, "confidence the gate asks of a challenger", low=0.5, high=1.0)
 
     def __post_init__(self) -> None:
@@ -168,6 +172,16 @@ class TuneSettings(ModelSettings):
                 raise ParameterError("optimizers", name, f"a comma list of {', '.join(OPTIMIZERS)}")
         if self.lr_low > self.lr_high:
             raise ParameterError("lr_low", self.lr_low, f"at most lr_high={self.lr_high}")
+        on_postgresql = self.storage.startswith(("postgresql", "postgres:"))
+        if on_postgresql and self.storage.partition("?")[0].count("@") > 1:
+            raise ParameterError("storage", self.storage, "a URL; an @ in a password is %40 there")
+        if self.workers > 1 and self.executor == LOCAL and not on_postgresql:
+            raise ParameterError(
+                "workers",
+                self.workers,
+                "1 with SQLite; several need storage=postgresql://USER@HOST/DATABASE, or "
+                "executor=ray",
+            )
 
     @property
     def architectures(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from medtl.errors import ParameterError
 from medtl.options import check_number, comma_list, option
+from medtl.settings.cluster import LOCAL, ClusterSettings
 from medtl.settings.learning import CLASSIFIERS, OPTIMIZERS, TRANSFERS, LearningSettings
 
 STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2019", "trinh2021",
@@ -13,7 +14,7 @@ STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2
 
 
 @dataclass(frozen=True)
-class CompareSettings(LearningSettings):
+class CompareSettings(ClusterSettings, LearningSettings):
     """A study: cells that differ in what is compared, and in nothing else.
 
     An empty or `auto` value leaves the choice to the study.
@@ -45,6 +46,8 @@ class CompareSettings(LearningSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.workers > 1 and self.executor == LOCAL:
+            raise ParameterError("workers", self.workers, "1; several need executor=ray")
         for name, known in (("optimizers", OPTIMIZERS), ("transfer", TRANSFERS),
                             ("classifier", CLASSIFIERS)):  # fmt: skip
             for entry in self.listed(name):

@@ -14,10 +14,9 @@ from mlflow.tracking import MlflowClient
 from medtl.evaluation.comparison import Cases, Outcome
 from medtl.evaluation.intervals import Interval
 from medtl.tracking.journal import log_table
-from medtl.tracking.runs import PARENT_TAG, close_cut_off_run
+from medtl.tracking.owners import PARENT_TAG
 
 KEY_TAG = "medtl.cell"  # on a cell's run: key of all that its numbers depend on
-ASKS_TAG = "medtl.asks"  # on a study's run: key of its data and settings
 PROBABILITIES = "cell/probabilities.csv"
 HISTORY = "cell/history.csv"
 NUMBERS = ("valid_error", "best_epoch", "seconds", "place", "trained_parameters", "trained_flops",
@@ -64,10 +63,10 @@ def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> 
     return None
 
 
-def close_cut_off_studies(asks: str, successor: str) -> None:
-    """Ends what a killed process left RUNNING of the study of this key, and its cells."""
-    for run in _search(f"tags.`{ASKS_TAG}` = '{asks}' and attributes.status = 'RUNNING'"):
-        close_cut_off_run(run.info.run_id, successor)
+def cut_off_cell(name: str, parent: str) -> str | None:
+    """The run of the cell of this name that stands RUNNING below `parent`, if one does."""
+    found = _search(f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'")
+    return next((run.info.run_id for run in found if run.info.run_name == name), None)
 
 
 def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:

@@ -7,28 +7,42 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from requests.exceptions import RequestException
 
 from medtl.errors import MedtlError
-from medtl.keep import cache_root
+from medtl.keep import cache_root, key_of
+from medtl.masking import masked
 from medtl.options import Settings
+from medtl.settings.cluster import CLUSTER
+from medtl.tracking.lost import ask_only_once, is_lost, room_watched, store_watched
 from medtl.tracking.origin import SETTINGS_FILE
+from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
+from medtl.tracking.passwords import hide_passwords
+from medtl.tracking.server import check_login
 
 ERROR_TAG = "medtl.error"
-PARENT_TAG = "mlflow.parentRunId"
+ASKS_TAG = "medtl.asks"  # on a run of an entry point: key of what was asked
 SUCCESSOR_TAG = "medtl.successor"  # on a run that was cut off: the run that went on with its work
 
 # MLflow tells of its own tables and threads at INFO; what a user must know comes as a warning
-for _name in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+# that a store is lost is raised as well, and said in one line
+logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as MLflow names a run that was given no name
 TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
+STOPPED = "stopped; the same command goes on from here"
+
+# Settings that say how long and where, not what: with others the same is asked.
+_NOT_ASKED = ("trials", "timeout", "device", "keep", *CLUSTER)
 
 
 @contextmanager
@@ -36,18 +50,33 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     """The run of a job: the one `mlflow run` handed over, or a new one (under an active one).
 
     Parameters already logged by `mlflow run` stay as the user typed them; the others are added,
-    and the settings as they were resolved stand in the artifact `settings.json`.
+    and the settings as they were resolved stand in the artifact `settings.json`. What a killed
+    process left of the same question is closed, and linked to this run.
     """
+    check_login()
     mlflow.set_system_metrics_sampling_interval(5)
     nested = mlflow.active_run() is not None
-    with mlflow.start_run(nested=nested, log_system_metrics=True) as run:
-        mlflow.set_tag("medtl.kind", kind)
-        values = dataclasses.asdict(settings)
+    values = {
+        name: masked(value) if isinstance(value, str) else value
+        for name, value in dataclasses.asdict(settings).items()
+    }
+    asks = key_of(kind, {name: values[name] for name in values if name not in _NOT_ASKED})
+    # tags are given with the run: one that is killed as it begins has them too
+    tags = {"medtl.kind": kind, OWNER_TAG: owner(), ASKS_TAG: asks}
+    with (
+        store_watched(),
+        mlflow.start_run(nested=nested, tags=tags, log_system_metrics=True) as run,
+        error_tagged(),
+        room_watched(),
+    ):
+        _close_predecessors(run, asks)
+        hide_passwords(run)
         missing = {name: values[name] for name in values if name not in run.data.params}
         mlflow.log_params(missing)
         mlflow.log_dict(values, SETTINGS_FILE)
-        with error_tagged():
-            yield run
+        yield run
+        # again: what was cut off on another host is known to be so only after a while
+        _close_predecessors(run, asks)
 
 
 def name_run(subject: str) -> None:
@@ -59,37 +88,71 @@ def name_run(subject: str) -> None:
 
 
 @contextmanager
-def nested_run(name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Iterator[Run]:
-    """A run under the one now active: a trial of a search, a cell of a study."""
-    with mlflow.start_run(
-        run_name=name, nested=True, tags=dict(tags), log_system_metrics=False
-    ) as run:
+def nested_run(
+    name: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, object],
+    parent: str | None = None,
+) -> Iterator[Run]:
+    """A run under the one now active: a trial of a search, a cell of a study.
+
+    In a process without an active run, `parent` is the run of the process that this one works for.
+    """
+    experiment = None if parent is None else MlflowClient().get_run(parent).info.experiment_id
+    with (
+        mlflow.start_run(
+            experiment_id=experiment,
+            run_name=name,
+            nested=True,
+            parent_run_id=parent,
+            tags={**tags, OWNER_TAG: owner()},
+            log_system_metrics=False,
+        ) as run,
+        error_tagged(),
+    ):
         mlflow.log_params(dict(params))
-        with error_tagged():
-            yield run
+        yield run
 
 
 @contextmanager
 def error_tagged() -> Iterator[None]:
-    """Writes the one line of an error that passes through into the active run's tag."""
+    """Writes the one line of an error that passes through into the active run's tag.
+
+    A run that the user, or the scheduler of a cluster, stops ends KILLED.
+    """
     try:
         yield
     except MedtlError as error:
         mlflow.set_tag(ERROR_TAG, str(error)[:TEXT_LIMIT])
         raise
+    except (MlflowException, RequestException) as error:
+        if is_lost(error):
+            ask_only_once()
+        raise
+    except KeyboardInterrupt:
+        mlflow.set_tag(ERROR_TAG, STOPPED)
+        mlflow.end_run("KILLED")
+        raise
 
 
-def refuse_run(message: str) -> None:
-    """Marks the run that `mlflow run` handed over as FAILED when no work was begun in it."""
+def refuse_run(message: str, status: str) -> None:
+    """Ends the run that `mlflow run` handed over when no work was begun in it: FAILED or KILLED.
+
+    A tracking store that was lost is told nothing.
+    """
     client, run_id = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
-    client.set_tag(run_id, ERROR_TAG, message[:TEXT_LIMIT])
-    client.set_terminated(run_id, "FAILED")
+    with suppress(MlflowException, RequestException):
+        hide_passwords(client.get_run(run_id))
+        client.set_tag(run_id, ERROR_TAG, message[:TEXT_LIMIT])
+        client.set_terminated(run_id, status)
 
 
 def close_cut_off_run(run_id: str | None, successor: str) -> None:
     """Ends a run that a killed process left RUNNING, and those nested in it; links them.
 
-    Nested ones are found by their parent: one that was killed as it began is known by no other.
+    A run whose process lives is left alone. Nested ones are found by their parent: one that was
+    killed as it began is known by no other. A run that was stopped, or that `mlflow run` called
+    FAILED because its process was stopped or killed, is only linked.
     """
     if run_id is None or run_id == successor:
         return
@@ -99,12 +162,39 @@ def close_cut_off_run(run_id: str | None, successor: str) -> None:
         [run.info.experiment_id],
         f"tags.`{PARENT_TAG}` = '{run_id}' and attributes.status = 'RUNNING'",
     )
-    for cut_off in (*nested, run):
-        if cut_off.info.status == "RUNNING":
-            cut_off_id = cut_off.info.run_id
-            client.set_tag(cut_off_id, ERROR_TAG, f"cut off; gone on with in run {successor}")
-            client.set_tag(cut_off_id, SUCCESSOR_TAG, successor)
-            client.set_terminated(cut_off_id, "KILLED")
+    for each in nested:
+        close_cut_off_run(each.info.run_id, successor)
+    if is_cut_off(run):
+        client.set_tag(run_id, ERROR_TAG, f"cut off; gone on with in run {successor}")
+        client.set_tag(run_id, SUCCESSOR_TAG, successor)
+        _close_unfinished_models(run)
+        client.set_terminated(run_id, "KILLED")
+    elif (
+        run.info.status in ("KILLED", "FAILED") and run.data.tags.get(ERROR_TAG, STOPPED) == STOPPED
+    ):
+        client.set_tag(run_id, SUCCESSOR_TAG, successor)
+
+
+def _close_predecessors(run: Run, asks: str) -> None:
+    """Ends and links what killed processes left of a question that `run` now asks again."""
+    found = MlflowClient().search_runs(
+        [run.info.experiment_id],
+        f"tags.`{ASKS_TAG}` = '{asks}' and attributes.status != 'FINISHED'",
+    )
+    for each in found:
+        if SUCCESSOR_TAG not in each.data.tags:
+            close_cut_off_run(each.info.run_id, run.info.run_id)
+
+
+def _close_unfinished_models(run: Run) -> None:
+    """Models that were being logged when their run was cut off are shown as failed."""
+    client = MlflowClient()
+    found = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    )
+    for model in found:
+        if model.status == LoggedModelStatus.PENDING:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
 
 def embedded_storage() -> str:

@@ -12,6 +12,7 @@ from medtl.jobs.bench import Bench
 from medtl.jobs.compare import compare
 from medtl.search.studies import plan_of
 from medtl.settings import CompareSettings
+from medtl.tracking.owners import OWNER_TAG, owner
 
 TINY = {"architecture": "shufflenet_v2_x0_5", "weights": "random", "image_size": 64, "epochs": 1}
 
@@ -55,6 +56,7 @@ def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(small_phantoms
     client = MlflowClient()
     done, cut_off = cells[cells["status"] == "FINISHED"]["run_id"]
     for run_id in (cut_off, first["run_id"]):
+        client.set_tag(run_id, OWNER_TAG, f"{owner().partition(' ')[0]} {2**22 + 1} 1000.00")
         client.update_run(run_id, status="RUNNING")
     capsys.readouterr()
     compare(settings)
