@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from medtl.errors import MedtlError
+
+ABANDONED = 24 * 3600  # seconds after which a folder that is being written is nobody's
+CHECKSUMS = "checksums.json"
+_UNFINISHED = ".unfinished-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room answers
+
+
+class CannotKeepError(MedtlError):
+    """The place of what is kept is full, or cannot be written."""
 
 
 def cache_root() -> Path:
@@ -29,29 +43,82 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def digest_of(arrays: Iterable[np.ndarray]) -> str:
+    """16 hex digits of what the arrays hold, their shapes and types, in order."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(repr((array.shape, array.dtype.str)).encode())
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()[:16]
+
+
 def kept_folder(kind: str, key: str) -> Path:
     """The folder in which the thing of this kind and key is, or will be, kept."""
     return cache_root() / kind / key
+
+
+def kept_or_made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder` with what is kept in it; `make` fills it where nothing is, or its bytes changed.
+
+    Every byte is read once, which takes a second for some gigabytes.
+
+    Raises:
+        CannotKeepError: the place is full, or cannot be written.
+    """
+    if folder.is_dir() and not _is_sound(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    if not folder.is_dir():
+        with written_whole(folder) as unfinished:
+            make(unfinished)
+            (unfinished / CHECKSUMS).write_text(json.dumps(_checksums(unfinished)))
+    return folder
+
+
+def checksum(file: Path) -> int:
+    """The CRC-32 of a file."""
+    value = 0
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that a disk has no room."""
+    return error.errno in _FULL
+
+
+def is_abandoned(folder: Path, after: float) -> bool:
+    """Whether nothing has been written in a folder for `after` seconds, or it is gone.
+
+    Who still writes there gives his files the time of the clock, also when it has been set. What
+    lies further than that in the future is of a clock that was wrong.
+    """
+    now, away = time.time(), []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in (folder, *folder.iterdir()):
+            with suppress(FileNotFoundError):
+                away.append(abs(now - path.stat().st_mtime))
+    return not away or min(away) > after
 
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`, and renames it to `folder` when the block succeeds.
 
-    When the block fails nothing is left behind. When another process was faster, its folder
-    stays and ours is dropped: equal keys mean equal contents.
+    When the block fails nothing is left behind; what a kill left behind there is removed when a day
+    has passed. When another process was faster, its folder stays and ours is dropped: equal keys
+    mean equal contents.
 
     Raises:
-        MedtlError: the place cannot be written.
+        CannotKeepError: the place is full, or cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+        _clear_abandoned(folder.parent)
+        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
     except OSError as error:
-        raise MedtlError(
-            f"cannot write to {folder.parent} ({error.strerror}); "
-            "set MEDTL_CACHE to a folder that can be written"
-        ) from error
+        raise _cannot_keep(folder.parent, error) from error
     try:
         yield unfinished
         try:
@@ -59,5 +126,35 @@ def written_whole(folder: Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise _cannot_keep(folder.parent, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _cannot_keep(place: Path, error: OSError) -> CannotKeepError:
+    room = "free some disk, or " if is_full(error) else ""
+    return CannotKeepError(
+        f"cannot write to {place} ({error.strerror or error}); "
+        f"{room}set MEDTL_CACHE to a folder that can be written"
+    )
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        return json.loads((folder / CHECKSUMS).read_text()) == _checksums(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS]
+    return {str(path.relative_to(folder)): checksum(path) for path in files}
+
+
+def _clear_abandoned(place: Path) -> None:
+    for folder in place.glob(f"{_UNFINISHED}*"):
+        if is_abandoned(folder, ABANDONED):
+            shutil.rmtree(folder, ignore_errors=True)

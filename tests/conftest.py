@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from medtl.data.phantoms import write_chest_phantoms
+
+DATABASE_USERS = ("postgres", "nobody")
+PASSWORD = "open-sesame"
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
@@ -36,6 +48,125 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Pa
     monkeypatch.setenv("MEDTL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL, without a database, of a PostgreSQL server of this session's own."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = shutil.which("initdb") or (str(programs[-1]) if programs else None)
+    if found is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    user = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        import pwd
+
+        known = {each.pw_name for each in pwd.getpwall()}
+        user = next((name for name in DATABASE_USERS if name in known), None)
+        if user is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no other user to run it")
+    initdb, server = Path(found), Path(found).with_name("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="medtl-postgresql-"))
+    if user is not None:
+        shutil.chown(folder, user)
+    (folder / "password").write_text(PASSWORD)
+    (folder / "password").chmod(0o644)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data, quiet = folder / "data", {"stdout": subprocess.DEVNULL, "user": user, "cwd": "/"}
+    subprocess.run(
+        [initdb, "--no-sync", "-D", data, "-U", "medtl", "-A", "scram-sha-256", "-E", "UTF8",
+         f"--pwfile={folder / 'password'}"],
+        check=True,
+        **quiet,
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [server, "-D", data, "-F", "-p", str(port), "-k", folder, "-h", "127.0.0.1"],
+        stderr=subprocess.DEVNULL,
+        **quiet,
+    )
+    url = f"postgresql://medtl:{PASSWORD}@127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(f"{url}/postgres"):
+                break
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database(postgresql: str) -> str:
+    """The URL of a new database."""
+    name = f"d{uuid.uuid4().hex}"
+    with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{postgresql}/{name}"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`small_disk(kilobytes)`: a folder on a disk of its own, which has no more room than that.
+
+    Given again, the disk has another size, and what is on it stays.
+    """
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(kilobytes: int) -> Path:
+        remount = ["-o", "remount"] if folder.is_mount() else []
+        _mount(*remount, "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder))
+        return folder
+
+    yield sized
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """`read_only(folder)`: the same folder at a place where nobody can write, root neither."""
+    places = []
+
+    def bound(folder: Path) -> Path:
+        place = tmp_path / f"read-only-{len(places)}"
+        place.mkdir()
+        _mount("--bind", str(folder), str(place))
+        places.append(place)
+        _mount("-o", "remount,bind,ro", str(place))
+        return place
+
+    yield bound
+    for place in places:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount")
+    mounted = subprocess.run(["mount", *arguments], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+
+
+class Payload:
+    """Makes a folder when it is unpickled, as any code could be run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Payload:
+    """What must never be unpickled; `folder` is there where it was."""
+    return Payload(tmp_path / "was_run")
 
 
 @pytest.fixture(scope="session")

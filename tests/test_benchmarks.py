@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -14,6 +17,8 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.__main__ import benchmarks
+from benchmarks.kills import NAME, Search
+from benchmarks.memory import draw
 from benchmarks.plain import freeze_before
 from benchmarks.served import check_answer
 from benchmarks.side import Side
@@ -54,6 +59,13 @@ def test_images_that_are_missing_are_shifted_copies(tmp_path: Path):
     assert (rows.groupby("patient")["split"].nunique() == 1).all()
 
 
+def test_as_many_phantoms_are_drawn_as_are_asked_for(tmp_path: Path):
+    rows = pd.read_csv(draw(tmp_path / "images", 200, image_size=16))
+    assert len(rows) == 200 == rows["path"].nunique()
+    assert rows["patient"].nunique() > 60
+    assert all((tmp_path / "images" / path).is_file() for path in rows["path"])
+
+
 @pytest.mark.parametrize("cutoff", ["classifier", "features.14", "features.0"])
 def test_both_sides_train_the_same_parameters(cutoff: str):
     plain, ours = (build("mobilenet_v2", 3, 32, seed=0) for _ in "ab")
@@ -63,6 +75,22 @@ def test_both_sides_train_the_same_parameters(cutoff: str):
     assert trained == {name for name, _ in divided.suffix.named_parameters()}
     frozen = [m for m in divided.prefix.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == len(frozen)
+
+
+def test_a_finished_trial_that_a_kill_took_away_or_changed_is_counted(tmp_path: Path):
+    search = Search(tmp_path / "search", {})
+    assert search.lost() == 0, "killed before there was any"
+    storage = f"sqlite:///{tmp_path / 'search' / 'optuna.db'}"
+    study = optuna.create_study(study_name=NAME, storage=storage)
+    for value in (0.5, 0.75):
+        study.add_trial(optuna.trial.create_trial(value=value))
+    study.ask()
+    assert search.lost() == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "search" / "optuna.db")) as database:
+        database.execute("UPDATE trial_values SET value = 0.25 WHERE value = 0.75")
+        database.execute("UPDATE trials SET state = 'RUNNING' WHERE number = 0")
+        database.commit()
+    assert search.lost() == 2
 
 
 def test_many_trials_begin_with_the_given_and_differ():

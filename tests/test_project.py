@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -77,3 +78,13 @@ def test_the_readme_describes_every_parameter(name):
     text = (ROOT / "README.md").read_text()
     for field in dataclasses.fields(ENTRY_POINTS[name]):
         assert f"`{field.name}`" in text, field.name
+
+
+def test_every_fault_of_the_readme_is_shown_by_a_test_that_exists():
+    table = (ROOT / "README.md").read_text().split("<!-- faults -->")[1].split("<!-- end -->")[0]
+    _, _, *rows = table.strip().splitlines()
+    for row in rows:
+        named = re.findall(r"`(tests/\S+\.py)::(\w+)`", row.rsplit("|", 2)[1])
+        assert named, row
+        for file, test in named:
+            assert f"\ndef {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

@@ -23,15 +23,15 @@ def best_of_each(study: optuna.Study, space: AnySpace) -> dict[AnyCandidate, flo
 
 
 def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
-    """A row a finished trial, in order.
+    """A row a finished trial, in order; none for one that was killed as its parameters were drawn.
 
     Columns: `number`, `state` (complete, pruned, failed), `score` (validation AUROC; of a pruned
     trial its last), the candidate's own, `cutoff` (categories in forward order), `epochs`,
     `seconds`, `error`.
     """
-    rows = []
+    rows, drawn = [], space.distributions().keys()
     for trial in study.get_trials(deepcopy=False):
-        if trial.state in (TrialState.WAITING, TrialState.RUNNING) or not trial.params:
+        if trial.state in (TrialState.WAITING, TrialState.RUNNING) or trial.params.keys() != drawn:
             continue
         seen = trial.intermediate_values
         rows.append(

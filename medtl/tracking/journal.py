@@ -122,7 +122,7 @@ def log_scores(
 
 
 def log_calibration(gain: pd.DataFrame, split: str) -> None:
-    """What calibration did, as `medtl.evaluation.recalibration` has it; the ECE before as metric."""
+    """What calibration did, as `medtl.evaluation.recalibration` has it; ECE before as metric."""
     log_table(gain, f"evaluation/{split}/calibration.csv")
     before = gain.set_index("probabilities").loc["as trained"]
     for name in ("ece", "ece_low", "ece_high"):

@@ -7,7 +7,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
-from medtl.tracking.lost import ask_only_once, waiting_said
+from medtl.tracking.lost import ask_only_once
 
 
 def check_login() -> None:
@@ -20,8 +20,7 @@ def check_login() -> None:
     if not uri.startswith("http"):
         return
     try:
-        with waiting_said():
-            MlflowClient().search_experiments(max_results=1)
+        MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
         reason = " ".join(str(error).split())
         if "code 401" in reason or "code 403" in reason:

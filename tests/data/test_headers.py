@@ -14,6 +14,7 @@ from medtl.data.dataset import load
 from medtl.data.headers import hashed, read_headers
 from medtl.data.reading import Reading
 from medtl.errors import MedtlError
+from medtl.keep import kept_folder
 from medtl.tracking.journal import log_data
 
 SECRETS = ("MRN-4711", "Mustermann", "19701231", "1.2.826.0.1.3680043.8.498.77")
@@ -162,3 +163,14 @@ def test_a_case_of_two_patients_is_refused(tmp_path, write_dicom):
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     with pytest.raises(MedtlError, match=r"1 case.* several patients .*\(c1\)"):
         load(str(tmp_path / "labels.csv"), 5, seed=0)
+
+
+def test_a_damaged_key_is_not_drawn_anew_behind_ones_back():
+    before = hashed("P", "P-17")
+    key = kept_folder("patients", "key") / "key"
+    whole = key.read_bytes()
+    key.write_bytes(whole[:7])
+    with pytest.raises(MedtlError, match="put back a copy of it, or remove"):
+        hashed("P", "P-17")
+    key.write_bytes(whole)
+    assert hashed("P", "P-17") == before

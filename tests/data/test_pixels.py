@@ -1,16 +1,21 @@
-"""Images are decoded once, kept at the width they need, and decoded anew when a file changes."""
+"""Images are decoded once, kept at the width they need, and decoded anew when a file changes.
+
+What befalls the disk that they are kept on costs a line or the work of a moment, nothing else.
+"""
 
 from __future__ import annotations
 
 import os
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from medtl.data.decode import decode
 from medtl.data.pixels import decode_all
 from medtl.data.square import square
 from medtl.data.table import read_table
+from medtl.keep import CannotKeepError, cache_root
 
 
 def test_grey_images_are_kept_with_one_channel(write_folder):
@@ -79,3 +84,50 @@ def test_content_is_that_of_the_pixels_at_full_size(write_folder, write_image):
     contents = dict(zip(table.frame["path"], content, strict=True))
     assert contents["a/000.png"] == contents["b/same.tif"]
     assert len(set(content)) == len(content) - 1
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "index.csv", "checksums.json"])
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "gone"])
+def test_what_is_kept_and_was_damaged_is_made_again(write_folder, name, damage):
+    table = read_table(str(write_folder({"a": 2, "b": 2})))
+    before = decode_all(table, 5).array.tobytes()
+    (file,) = cache_root().glob(f"pixels/*/{name}")
+    whole = file.read_bytes()
+    if damage == "flipped":
+        file.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    elif damage == "truncated":
+        os.truncate(file, len(whole) - 2)
+    else:
+        file.unlink()
+    again = decode_all(table, 5)
+    assert again.array.tobytes() == before
+    assert again.index["reason"].tolist() == [""] * 4
+    assert file.read_bytes() == whole
+
+
+def test_a_full_disk_is_one_line_leaves_nothing_and_is_gone_on_with(
+    write_folder, small_disk, monkeypatch
+):
+    table = read_table(str(write_folder({"a": 30, "b": 30})))
+    monkeypatch.setenv("MEDTL_CACHE", str(small_disk(128)))
+    with pytest.raises(CannotKeepError, match=r"No space left.*free some disk, or set") as refused:
+        decode_all(table, 64)
+    assert "\n" not in str(refused.value)
+    assert str(cache_root() / "pixels") in str(refused.value)
+    assert list((cache_root() / "pixels").iterdir()) == []
+    small_disk(1024)
+    assert decode_all(table, 64).array.shape == (60, 1, 64, 64)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(write_folder, tmp_path, monkeypatch, read_only):
+    table = read_table(str(write_folder({"a": 2, "b": 2})))
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for place in (file, read_only(empty)):
+        monkeypatch.setenv("MEDTL_CACHE", str(place))
+        with pytest.raises(CannotKeepError, match="set MEDTL_CACHE to a folder") as refused:
+            decode_all(table, 5)
+        assert "\n" not in str(refused.value)
+        assert str(place) in str(refused.value)

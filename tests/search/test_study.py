@@ -77,6 +77,7 @@ def test_a_trial_killed_while_its_parameters_were_drawn_draws_the_same(storage):
     studies.restart_cut_off_trials(study, storage, SPACE)
     assert study.trials[half.number].state == TrialState.FAIL
     studies.run_trials(study, SPACE, schedule(1), score)
+    assert found.table(study, SPACE)["number"].tolist() == [half.number + 1]
     other = studies.open_study(storage, "other", True, "asks", schedule(1))
     studies.run_trials(other, SPACE, schedule(1), score)
     assert study.trials[-1].params == other.trials[0].params

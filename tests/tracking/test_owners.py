@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import psutil
@@ -73,3 +74,9 @@ def test_a_run_that_ended_was_not_cut_off():
     run = run_of("ward-7/1 12 1000.00", began=1.0)
     MlflowClient().set_terminated(run.info.run_id, "FAILED")
     assert not is_cut_off(again(run))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="where Linux says it")
+def test_when_a_process_began_does_not_hang_on_the_clock_that_is_set(other):
+    began = float(other[1].split()[2])
+    assert 0 <= time.clock_gettime(time.CLOCK_BOOTTIME) - began < 60, "since the machine began"

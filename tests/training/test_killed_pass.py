@@ -65,4 +65,7 @@ def test_an_entry_in_writing_makes_no_room_but_an_abandoned_one_does():
     long_ago = time.time() - activations.ABANDONED - 1
     os.utime(writing, (long_ago, long_ago))
     assert activations.make_room(900, budget=1000)
+    assert writing.exists(), "its file has just been written"
+    os.utime(writing / "0.npy", (long_ago, long_ago))
+    assert activations.make_room(900, budget=1000)
     assert not writing.exists()

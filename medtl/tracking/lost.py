@@ -1,0 +1,98 @@
+"""A tracking store that fails in the midst of the work: a server that is gone, a disk that is full.
+
+MLflow asks a server that does not answer again and again, for four minutes as it is set by itself
+(`MLFLOW_HTTP_REQUEST_MAX_RETRIES`, `MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR`): until then the work only
+waits. What was logged before stays, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlflow
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.exceptions import MlflowException
+from requests.exceptions import RequestException
+from sqlalchemy.exc import OperationalError
+
+from medtl.errors import MedtlError
+from medtl.keep import is_full
+
+QUIET = 60.0  # seconds between two lines that say that the server is waited for
+AGAIN = "the same command goes on from here"
+
+
+@contextmanager
+def store_watched() -> Iterator[None]:
+    """Says in one line that the tracking store was lost.
+
+    Raises:
+        MedtlError: a server does not answer any more, or a database cannot be written.
+    """
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        if not is_lost(error):
+            raise
+        cause = error.__cause__ or error.__context__ or error
+        reason = " ".join(str(getattr(cause, "orig", cause)).split())[:300]
+        raise MedtlError(
+            f"the tracking store {mlflow.get_tracking_uri()} was lost ({reason}); when it is there "
+            f"again, {AGAIN}"
+        ) from error
+
+
+@contextmanager
+def room_watched() -> Iterator[None]:
+    """Says in one line which disk has no room left.
+
+    Raises:
+        MedtlError: none is left for an artifact, or for a temporary file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        place = error.filename2 or error.filename or mlflow.get_artifact_uri()
+        raise MedtlError(
+            f"cannot write to {place} ({error.strerror}); free some disk, then {AGAIN}"
+        ) from error
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether an error of MLflow says that the store is not there, or cannot be written."""
+    if isinstance(error, RequestException):
+        return True
+    of_server = isinstance(error.__context__, RequestException)
+    return of_server or isinstance(error.__cause__, OperationalError)
+
+
+def ask_only_once() -> None:
+    """From now on in this process MLflow asks once: a server was waited for, and did not return."""
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)
+
+
+class _OneLine(logging.Filter):
+    """Now and then says that a server is waited for, where urllib3 would at every repetition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = -QUIET
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "after connection broken" not in str(record.msg):
+            return True
+        now = time.monotonic()
+        if now - self._said >= QUIET:
+            self._said = now
+            print("note: the tracking server does not answer; waiting for it", file=sys.stderr)
+        return False
+
+
+# requests of all threads, also when a run has ended
+logging.getLogger("urllib3.connectionpool").addFilter(_OneLine())
