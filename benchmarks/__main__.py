@@ -15,10 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import mlflow
 import numpy as np
 
+from benchmarks.fuzz import fuzz
+from benchmarks.kills import WRONG, kill_and_compare
+from benchmarks.memory import memory
 from benchmarks.papers import HEADING, NETWORKS, PATIENTS, Road
 from benchmarks.scores import PRECISIONS, VIEWS, compare_ways
+from benchmarks.served import environment_of
+from benchmarks.serving import example_files, measure
 from benchmarks.side import Outcome, Side
 from benchmarks.subset import write_subset
 from benchmarks.trials import LATE, TEN, Trial, many
@@ -37,6 +43,10 @@ data_option = click.option(
 @click.group()
 def benchmarks() -> None:
     """What medtl costs, beside a plain PyTorch loop."""
+
+
+benchmarks.add_command(fuzz)
+benchmarks.add_command(memory)
 
 
 @benchmarks.command()
@@ -171,6 +181,56 @@ def papers(only: tuple[str, ...], data: str, image_size: int) -> None:
                 failed = True
                 reason = " ".join(str(error).split())
                 print(f"{network:<28}{type(error).__name__}: {reason}", flush=True)
+    sys.exit(int(failed))
+
+
+@benchmarks.command()
+@click.option("--model", default="", help="MLflow URI; by default a small one is trained here")
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="folder of images to send; by default phantoms in five formats",
+)
+@click.option("--seconds", default=10.0, help="of each load")
+def serving(model: str, images: Path | None, seconds: float) -> None:
+    """The served model under load and hostile requests, beside a bare app. Linux only."""
+    with tempfile.TemporaryDirectory() as root:
+        phantoms = Path(root, "phantoms")
+        phantoms.mkdir()
+        if not (model and images):
+            write_chest_phantoms(phantoms, patients=PATIENTS, image_size=256)
+        if model:
+            environment = environment_of(Path(root))
+        else:
+            road = Road(Path(root), str(phantoms / "labels.csv"), image_size=96)
+            road.train("small_resnet", "served")
+            model, environment = "models:/served@champion", road.environment
+            mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
+        files = example_files(images or phantoms)
+        for line in measure(model, files, Path(root), environment, seconds):
+            print(line, flush=True)
+
+
+@benchmarks.command()
+@click.option("--kills", default=100, help="processes to kill")
+@click.option("--seed", default=0, help="draws the moments")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="where the searches are left to be looked at; by default they are removed",
+)
+def kills(kills: int, seed: int, folder: Path | None) -> None:
+    """A search killed at random moments, beside an undisturbed one. Not on Windows.
+
+    Exit status 1 if anything was lost, left running, or came out otherwise.
+    """
+    failed = False
+    with tempfile.TemporaryDirectory() as root:
+        place = folder or Path(root)
+        place.mkdir(parents=True, exist_ok=True)
+        for line in kill_and_compare(place, kills, seed):
+            failed = failed or line.startswith(WRONG)
+            print(line, flush=True)
     sys.exit(int(failed))
 
 

@@ -48,7 +48,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 class Result:
     """What a search came to."""
 
-    trials: list[tuple]  # number, state, parameters, score, the score of each epoch
+    trials: list[tuple]  # state, parameters, score, the score of each epoch
     scores: dict[str, float]  # best validation score, and the test scores with their bounds
     weights: str  # hash of the champion's weights
     registered: dict[str, tuple]  # versions of each registered model, and its aliases
@@ -158,7 +158,9 @@ class Search:
             f"mlruns/**/{champion.source.rpartition('/')[2]}/**/model.safetensors"
         )
         found = hashlib.sha256(weights.read_bytes()).hexdigest()
-        return Result(self._trials(), scores, found, registered)
+        # a trial that was killed as its parameters were drawn has a number, and nothing else
+        trials = [trial[1:] for trial in self._trials()]
+        return Result(trials, scores, found, registered)
 
     def _trials(self) -> list[tuple]:
         if not self._rows("optuna.db", f"SELECT 1 FROM studies WHERE study_name = '{NAME}'"):
