@@ -32,6 +32,7 @@ RESTARTS = "medtl.restarts"  # trial attribute: number of the trial that it is r
 DEATHS = "medtl.deaths"  # trial attribute: workers that died over its parameters
 ERROR = "medtl.error"  # trial attribute: why it failed
 MOST_DEATHS = 3  # of workers over the same parameters, before those are given up
+BEGUN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 POLL = 1.0  # seconds between two looks whether another worker's trial has ended
 
 ALONE = Alone()
@@ -232,8 +233,7 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 
 def begun(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that count, and those that run."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    return study.get_trials(deepcopy=False, states=states)
+    return study.get_trials(deepcopy=False, states=BEGUN)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -243,12 +243,17 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def failed(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that failed by an error of their own, not by a kill."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return [trial for trial in trials if ERROR in trial.user_attrs]
+    return [trial for trial in study.get_trials(deepcopy=False) if _has_failed(trial)]
+
+
+def _has_failed(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and ERROR in trial.user_attrs
 
 
 def _ask(study: optuna.Study, space: AnySpace, seed: int) -> optuna.Trial:
-    number = len(begun(study)) + len(failed(study))
+    # by one look: between two a trial of another worker may fail, and be counted twice
+    trials = study.get_trials(deepcopy=False)
+    number = sum(each.state in BEGUN or _has_failed(each) for each in trials)
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

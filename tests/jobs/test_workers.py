@@ -57,11 +57,13 @@ def runs(kind: str) -> pd.DataFrame:
 
 
 def kill_a_worker(killed: list[int]) -> None:
-    """Kills the process of the first trial that runs in another process than this one."""
+    """Kills the first process but this one that is in a trial, and has told of an epoch."""
     while not killed:
         time.sleep(0.02)
         trials = runs("trial")
-        for process in trials.get("tags.medtl.process", []):
+        if "metrics.valid_loss" not in trials:
+            continue
+        for process in trials.loc[trials["metrics.valid_loss"].notna(), "tags.medtl.process"]:
             number = int(process.split()[1])
             if number != os.getpid():
                 os.kill(number, signal.SIGKILL)
