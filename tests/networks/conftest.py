@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
 from medtl.networks.architectures import build
+from medtl.training.hardware import give_back_freed_memory
+
+LARGE = 100_000_000  # parameters: some of torchvision's networks take gigabytes
 
 
 @pytest.fixture
-def network_of() -> Callable[[str, int], nn.Module]:
+def network_of() -> Iterator[Callable[[str, int], nn.Module]]:
     """Builds a network of three classes in which every parameter and every pixel matters.
 
     As they are built, some architectures have parameters that hide others: a head of zeros (ViT),
@@ -20,8 +23,11 @@ def network_of() -> Callable[[str, int], nn.Module]:
     And batch norm, before it has seen an image, lets the signal of deep networks fade.
     """
 
+    sizes = []
+
     def make(architecture: str, image_size: int) -> nn.Module:
         network = build(architecture, classes=3, image_size=image_size, seed=0)
+        sizes.append(sum(parameter.numel() for parameter in network.parameters()))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             for parameter in network.parameters():
@@ -37,4 +43,7 @@ def network_of() -> Callable[[str, int], nn.Module]:
                 layer.momentum = momentum
         return network.eval()
 
-    return make
+    yield make
+    if max(sizes, default=0) > LARGE:
+        # what a training in this process has set would keep them until its end
+        give_back_freed_memory()
