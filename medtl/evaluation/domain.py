@@ -1,15 +1,18 @@
-"""Does an image look like the training images? By the network's features, and by its layout.
+"""Does an image look like the training images? By what the network makes of it, and by its layout.
 
 Sun, Ming, Zhu & Li 2022, "Out-of-distribution detection with deep nearest neighbors",
 arXiv 2204.06507: the distance to the k-th nearest training image, on the unit sphere of features.
-What the last layer reads is made to look past brightness and contrast. So the coarse layout of
-light and dark is compared in the same way (ours), which tells an inverted image.
+What the last layer reads is made to look past all that does not tell the classes. So two more
+things are compared in the same way (ours): mean and spread of each channel half way through the
+network, which tell another scale (a cropped image) and other kinds of images; and the coarse layout
+of light and dark, which tells an inverted image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ KEPT_IMAGES = 512
 NEIGHBOUR = 5
 # One validation image in a hundred is called strange, so that few good images are turned away.
 FAMILIAR_SHARE = 0.99
-NETWORK, LAYOUT = "network", "layout"  # what is compared
+NETWORK, MIDDLE, LAYOUT = "network", "middle", "layout"  # what is compared
 LAYOUT_SIDE = 8  # fields a side
 
 
@@ -54,10 +57,15 @@ class Sample:
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Distance float32 [B] of `features` [B, F] to their 5th nearest training image."""
-        nearness = _unit(features) @ _unit(self.features).T
+        nearness = _unit(features) @ self._directions
         neighbour = min(NEIGHBOUR, len(self.features))
         nearest = np.partition(nearness, -neighbour, axis=1)[:, -neighbour]
         return np.sqrt(np.maximum(2 - 2 * nearest, 0))
+
+    @cached_property
+    def _directions(self) -> np.ndarray:
+        """The sample as float32 [F, M]: made once, as it would take longer than the comparison."""
+        return _unit(self.features).T
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from medtl.evaluation.intervals import Interval, percentile_interval, resampling
 from medtl.evaluation.ranking import Ranking
 
 CENTRE = 0.5  # of the side, that is left of a cropped image
+TRIMMED = 0.85  # of the side, that is left of a trimmed one
 
 
 def inverted(images: np.ndarray) -> np.ndarray:
@@ -24,8 +25,22 @@ def inverted(images: np.ndarray) -> np.ndarray:
 
 def cropped(images: np.ndarray) -> np.ndarray:
     """The middle (half of each side) of stored pixels [..., C, S, S], enlarged to the whole."""
+    return _middle(images, CENTRE)
+
+
+def trimmed(images: np.ndarray) -> np.ndarray:
+    """The middle (0.85 of each side) of stored pixels [..., C, S, S], enlarged to the whole."""
+    return _middle(images, TRIMMED)
+
+
+def turned(images: np.ndarray) -> np.ndarray:
+    """Stored pixels [..., C, S, S] turned by 90 degrees, counter-clockwise."""
+    return np.rot90(images, axes=(-2, -1)).copy()
+
+
+def _middle(images: np.ndarray, share: float) -> np.ndarray:
     side = images.shape[-1]
-    edge = round(side * (1 - CENTRE) / 2)
+    edge = round(side * (1 - share) / 2)
     middle = images[..., edge : side - edge, edge : side - edge].astype(np.float32)
     flat = torch.from_numpy(middle).reshape(-1, 1, *middle.shape[-2:])
     whole = torch.nn.functional.interpolate(flat, (side, side), mode="bilinear")

@@ -22,7 +22,7 @@ from medtl.evaluation.calibration import (
     operating_points,
     operating_points_at,
 )
-from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout, sampled
+from medtl.evaluation.domain import DomainReference, sampled
 from medtl.evaluation.intervals import Measures, measure
 from medtl.evaluation.mapping import ClassMapping
 from medtl.evaluation.presence import fit_presence_temperature, presence
@@ -194,6 +194,22 @@ def in_batches(
     return team.gathered(torch.from_numpy(np.concatenate(parts)), len(indices)).numpy()
 
 
+def compared_in_batches(
+    bundle: Bundle, dataset: Dataset, indices: np.ndarray, team: Alone = ALONE
+) -> dict[str, np.ndarray]:
+    """`Bundle.compared` of all the images of `indices`, [N, F] each."""
+    widths: dict[str, int] = {}
+
+    def side_by_side(images: np.ndarray) -> np.ndarray:
+        compared = bundle.compared(images)
+        widths.update({name: each.shape[1] for name, each in compared.items()})
+        return np.concatenate(list(compared.values()), axis=1)
+
+    together = in_batches(side_by_side, dataset, indices, team)
+    ends = np.cumsum(list(widths.values()))[:-1]
+    return dict(zip(widths, np.split(together, ends, axis=1), strict=True))
+
+
 def example_images(dataset: Dataset, index: int) -> list[bytes]:
     """The images of one sample as PNG files of the size that the network sees."""
     images = dataset.images(np.array([index]))
@@ -264,10 +280,7 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
     seed, learned = transfer.settings.seed, dataset.splits["train"]
     # Only the sample passes the network: of many images the others would take hours.
     train, valid = (
-        {
-            NETWORK: in_batches(bundle.features, dataset, indices, transfer.team),
-            LAYOUT: in_batches(layout, dataset, indices, transfer.team),
-        }
+        compared_in_batches(bundle, dataset, indices, transfer.team)
         for indices in (learned[sampled(len(learned), seed)], dataset.splits["valid"])
     )
     domain = DomainReference.fit(train, valid, seed)

@@ -18,14 +18,14 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation import pictures
 from medtl.evaluation.intervals import Interval
 from medtl.evaluation.rates import rate
-from medtl.evaluation.strangeness import cropped, inverted, told_apart
+from medtl.evaluation.strangeness import cropped, inverted, told_apart, trimmed, turned
 from medtl.settings import EvaluateSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.journal import log_picture, log_table
 from medtl.training.feeds import PASS_BATCH
 
 MOST_IMAGES = 512  # of each set; of a larger one as many are drawn
-COPIES = {"inverted": inverted, "cropped": cropped}
+COPIES = {"inverted": inverted, "turned": turned, "cropped": cropped, "trimmed": trimmed}
 
 
 def check_sources(sources: tuple[str, ...]) -> None:
@@ -48,8 +48,8 @@ def measure_domain(
 ) -> list[str]:
     """Logs how strange other images are to the model beside these; lines for the console.
 
-    Others are inverted and cropped copies of these images (the samples `indices` of the data),
-    and those of each source of the parameter `against`.
+    Others are copies of these images (the samples `indices` of the data) that were changed, and
+    those of each source of the parameter `against`.
     """
     if bundle.domain is None:
         return ["in domain     the model keeps no training features to compare with"]

@@ -13,13 +13,16 @@ from medtl.jobs.subject import check_one_label, chosen_model, images_for
 from medtl.settings import EvaluateSettings
 from medtl.tracking.journal import log_data
 from medtl.tracking.runs import name_run, tracked_run
+from medtl.training.hardware import resolve_device
 
 
 def evaluate(settings: EvaluateSettings) -> None:
     """Scores a model and logs metrics with intervals, pictures and tables."""
     with tracked_run("evaluate", settings):
         check_sources(settings.sources)
+        device = resolve_device(settings.device)
         uri, bundle = chosen_model(settings)
+        bundle.network.to(device)
         dataset = images_for(settings, uri, bundle, bundle.image_size)
         external = dataset.fingerprint != bundle.fingerprint
         if settings.subgroup_columns:

@@ -69,9 +69,24 @@ def cut(network: nn.Module, point: CutPoint, image_size: int) -> Cut:
     Raises:
         MedtlError: the network cannot be cut there; the message names both.
     """
+    return cut_by_way_of([], network, point, image_size)[1]
+
+
+def cut_by_way_of(
+    stops: Sequence[CutPoint], network: nn.Module, point: CutPoint, image_size: int
+) -> tuple[list[Frozen], Cut]:
+    """`cut`, and before it its prefix in parts: to the first of the stops, and so on to `point`.
+
+    The stops are in forward order and before `point`.
+
+    Raises:
+        MedtlError: as `cut`.
+    """
     graph = trace(network)
-    images, border = borders(graph, [_IMAGES, point], image_size)
-    prefix = Frozen(part(graph, images, border))
+    known = borders(graph, [_IMAGES, *stops, point], image_size)
+    way = [Frozen(part(graph, start, stop)) for start, stop in pairwise(known)]
+    images, *_, border = known
+    prefix = Frozen(part(graph, images, border)) if stops else way[0]
     suffix = part(graph, border, None).requires_grad_(True)
     frozen = set(prefix.parameters())
     for name, parameter in suffix.named_parameters():
@@ -80,7 +95,7 @@ def cut(network: nn.Module, point: CutPoint, image_size: int) -> Cut:
                 f"{type(network).__name__} cannot be cut at {point.name}: "
                 f"{name} is used on both sides"
             )
-    return Cut(point, prefix, suffix, border.shapes)
+    return way, Cut(point, prefix, suffix, border.shapes)
 
 
 def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> list[Frozen]:

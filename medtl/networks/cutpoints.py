@@ -53,6 +53,16 @@ def cut_points(network: nn.Module, kind: Literal["blocks", "layers"]) -> tuple[C
     return _blocks(graph) if kind == "blocks" else _layers(graph)
 
 
+def halfway(network: nn.Module, point: CutPoint) -> CutPoint | None:
+    """The cut point of the block in the middle of those that `point` freezes.
+
+    None where it freezes less than two.
+    """
+    blocks = cut_points(network, "blocks")
+    before = [block for block in blocks if 0 < block.position < point.position]
+    return before[len(before) // 2] if before else None
+
+
 def resolve(network: nn.Module, architecture: str, cutoff: str) -> CutPoint:
     """The cut point that `cutoff` names.
 

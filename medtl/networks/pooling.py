@@ -1,4 +1,4 @@
-"""Features from what crosses a cut: one number for each channel of each image."""
+"""Features from what crosses a cut: a number or two for each channel of each image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,32 @@ def pooled(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([_averaged(tensor).flatten(1) for tensor in tensors], dim=1).float()
 
 
+def pooled_with_spread(tensors: tuple[Tensor, ...]) -> Tensor:
+    """`pooled`, and after it the standard deviation over the same places: float32 [B, 2F].
+
+    What has no places has no spread: 0.
+    """
+    spreads = [_spread(tensor).flatten(1) for tensor in tensors]
+    return torch.cat([pooled(tensors), *spreads], dim=1)
+
+
 def _averaged(tensor: Tensor) -> Tensor:
+    places = _places(tensor)
+    return tensor.mean(dim=places) if places else tensor
+
+
+def _spread(tensor: Tensor) -> Tensor:
+    places = _places(tensor)
+    if not places:
+        return torch.zeros_like(tensor, dtype=torch.float32)
+    return tensor.float().std(dim=places, correction=0)
+
+
+def _places(tensor: Tensor) -> tuple[int, ...]:
+    """The axes of the places of what crosses a cut."""
     if tensor.ndim == 5:
-        return tensor.mean(dim=(1, 3, 4))
+        return 1, 3, 4
     if tensor.ndim == 4:
         channels_last = tensor.shape[1] == tensor.shape[2] != tensor.shape[3]
-        return tensor.mean(dim=(1, 2) if channels_last else (2, 3))
-    return tensor.mean(dim=1) if tensor.ndim == 3 else tensor
+        return (1, 2) if channels_last else (2, 3)
+    return (1,) if tensor.ndim == 3 else ()

@@ -19,15 +19,15 @@ from medtl.data.findings import findings_text
 from medtl.data.seen import Seen
 from medtl.errors import MedtlError
 from medtl.evaluation.calibration import calibrated, decide
-from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
+from medtl.evaluation.domain import LAYOUT, MIDDLE, NETWORK, DomainReference, layout
 from medtl.evaluation.explain import grad_cam, heatmap_png
 from medtl.evaluation.places import side_by_side
 from medtl.evaluation.presence import decide_findings, presence
 from medtl.evaluation.viewpoint import explanation_cut
 from medtl.networks.architectures import build
-from medtl.networks.cut import Cut, cut
-from medtl.networks.cutpoints import resolve
-from medtl.networks.pooling import pooled
+from medtl.networks.cut import Cut, Frozen, cut_by_way_of
+from medtl.networks.cutpoints import halfway, resolve
+from medtl.networks.pooling import pooled, pooled_with_spread
 from medtl.networks.weights import Preprocessing
 from medtl.training.inputs import network_input, unit_images
 
@@ -91,13 +91,13 @@ class Bundle:
 
         Of cases [B, M, 1 or 3, S, S]; an image that is missing is all 0.
         """
-        logits, features = self._forward(images)
+        logits, compared = self._forward(images)
         probabilities = self.probabilities(logits, self.temperature)
         return Answers(
             probabilities,
             probabilities.argmax(axis=1),
             self.decisions(probabilities),
-            None if self.domain is None else self.domain.inside(_compared(images, features)),
+            None if self.domain is None else self.domain.inside(compared),
         )
 
     def scores(self, images: np.ndarray) -> np.ndarray:
@@ -124,6 +124,10 @@ class Bundle:
 
         Where that is a map, it is averaged over its places.
         """
+        return self.compared(images)[NETWORK]
+
+    def compared(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What a domain reference compares of such pixels, by name: float32 [B, F] each."""
         return self._forward(images)[1]
 
     def distances(self, images: np.ndarray) -> np.ndarray | None:
@@ -133,7 +137,7 @@ class Bundle:
         """
         if self.domain is None:
             return None
-        return self.domain.distance(_compared(images, self.features(images)))
+        return self.domain.distance(self.compared(images))
 
     def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
         """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
@@ -202,13 +206,18 @@ class Bundle:
             ) from error
 
     @cached_property
-    def _halves(self) -> Cut:
-        """The network before and from the features: at its last layer, or a hybrid's cut-off."""
+    def _cuts(self) -> tuple[list[Frozen], Cut]:
+        """The network before and from the features: at its last layer, or a hybrid's cut-off.
+
+        Before it the way to the features: to the middle of it, and on from there.
+        """
         where = "head" if self.tail is None else self.cutoff
         point = resolve(self.network, self.architecture, where)
-        halves = cut(self.network, point, self.image_size)
+        middle = halfway(self.network, point)
+        stops = [] if middle is None else [middle]
+        way, halves = cut_by_way_of(stops, self.network, point, self.image_size)
         halves.suffix.eval()
-        return halves
+        return way, halves
 
     @cached_property
     def _explained(self) -> Cut:
@@ -220,18 +229,18 @@ class Bundle:
         return network_input(unit_images(images, device), self.preprocessing)
 
     @torch.inference_mode()
-    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        crossing = self._halves.prefix(self._prepared(images))
-        features = pooled(crossing).cpu().numpy()
+    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        crossing, compared = (self._prepared(images),), {LAYOUT: layout(images)}
+        way, halves = self._cuts
+        *before, last = way
+        for part in before:
+            crossing = part(*crossing)
+            compared[MIDDLE] = pooled_with_spread(crossing).cpu().numpy()
+        crossing = last(*crossing)
+        features = compared[NETWORK] = pooled(crossing).cpu().numpy()
         if self.tail is not None:
-            return self.tail.logits(features), features
-        logits = self._halves.suffix(*crossing)
-        return logits.float().cpu().numpy(), features
-
-
-def _compared(images: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
-    """What the domain reference compares of stored pixels, with the features [B, F] of them."""
-    return {NETWORK: features, LAYOUT: layout(images)}
+            return self.tail.logits(features), compared
+        return halves.suffix(*crossing).float().cpu().numpy(), compared
 
 
 def _tail(file: Path) -> Tail:

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medtl.evaluation import pictures
-from medtl.evaluation.strangeness import cropped, inverted, told_apart
+from medtl.evaluation.strangeness import cropped, inverted, told_apart, trimmed, turned
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -34,6 +34,17 @@ def test_a_cropped_image_is_the_enlarged_middle(kind: type):
     assert line.min() >= 4
     assert line.max() <= 11
     assert (np.diff(line) >= 0).all()
+    across = np.broadcast_to(np.arange(40, dtype=kind), (1, 1, 40, 40))
+    least, most = trimmed(across).min(), trimmed(across).max()
+    assert (least, most) == (3, 36)
+
+
+def test_a_turned_image_has_its_right_side_on_top():
+    images = np.zeros((2, 3, 8, 8), np.uint8)
+    images[..., 2, 7] = 9
+    found = turned(images)
+    assert (found[..., 0, 2] == 9).all()
+    assert found.sum() == images.sum()
 
 
 def test_how_well_they_are_told_apart_is_the_auroc_with_its_interval():

@@ -14,6 +14,7 @@ from medtl.jobs.compare import compare
 from medtl.jobs.evaluate import evaluate
 from medtl.jobs.train import train
 from medtl.settings import CompareSettings, EvaluateSettings, TrainSettings
+from medtl.tracking.models import load_bundle
 
 QUICK = {"weights": "random", "image_size": 32, "epochs": 1, "augment": "none"}
 
@@ -28,6 +29,21 @@ def heads(tmp_path: Path) -> Path:
     rows = pd.read_csv(file, dtype=str)
     rows[~rows["path"].isin(("h0004_t2.png", "h0007_t2.png"))].to_csv(file, index=False)
     return file
+
+
+@pytest.fixture
+def findings(heads: Path) -> Path:
+    """The same cases with two findings: whether the lesion is bright on T1, and whether on T2.
+
+    Of one test case it is not known whether it is bright on T2.
+    """
+    named = {"blood": "bright T1", "fat": "bright T1|bright T2", "fluid": "bright T2"}
+    rows = pd.read_csv(heads, dtype=str)
+    rows["label"] = rows["label"].map(named).fillna("No Finding")
+    rows.loc[rows["case"] == "h0002", "label"] = "bright T1|?bright T2"
+    rows["split"] = [("train", "valid", "test")[int(case[1:]) % 3] for case in rows["case"]]
+    rows.to_csv(heads, index=False)
+    return heads
 
 
 def runs(kind: str) -> pd.DataFrame:
@@ -71,6 +87,43 @@ def test_a_model_of_cases_is_trained_evaluated_and_answers(heads: Path, architec
         f"runs:/{run.run_id}/evaluation/test/predictions.csv"
     )
     assert pd.read_csv(path)["case"].str.startswith("h00").all()
+
+
+def test_findings_of_cases_are_learned_scored_and_served(findings: Path):
+    train(
+        TrainSettings(
+            data=str(findings),
+            missing="mask",
+            architecture="late_fusion",
+            cutoff="all",
+            model_name="heads",
+            **QUICK,
+        )
+    )
+    bundle = load_bundle("models:/heads@champion")
+    assert bundle.classes == ("bright T1", "bright T2")
+    assert bundle.modalities == ("t1", "t2")
+    model = mlflow.pyfunc.load_model("models:/heads@champion")
+    t1, t2 = ((findings.parent / f"h0001_{name}.png").read_bytes() for name in ("t1", "t2"))
+    rows = pd.DataFrame([(t1, t2), (t1, b"")], columns=["image_t1", "image_t2"])
+    answers = model.predict(rows, params={"explain": True})
+    assert answers["error"].isna().all()
+    assert answers["probability"].nunique() == 2  # a masked image changes the answer
+    thresholds = dict(zip(bundle.classes, bundle.thresholds, strict=True))
+    for answer in answers.itertuples():
+        said = answer.probabilities
+        called = [name for name, threshold in thresholds.items() if said[name] >= threshold]
+        assert answer.decision == ("|".join(called) or "No Finding")
+        assert answer.label == max(said, key=said.get)
+        assert answer.in_domain in (True, False)
+        assert answer.heatmap
+
+    (run,) = runs("train").itertuples()
+    place = f"runs:/{run.run_id}/evaluation/test"
+    counts = pd.read_csv(mlflow.artifacts.download_artifacts(f"{place}/decisions.csv"))
+    assert counts.set_index("finding")["unknown"].to_dict() == {"bright T1": 0, "bright T2": 1}
+    said = pd.read_csv(mlflow.artifacts.download_artifacts(f"{place}/predictions.csv"))
+    assert said.set_index("case").loc["h0002", "label"] == "bright T1|?bright T2"
 
 
 def test_the_study_shows_all_modalities_and_each_alone(heads: Path):

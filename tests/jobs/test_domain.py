@@ -54,9 +54,9 @@ def test_other_images_and_copies_are_set_against_the_models_own(
     run = mlflow.search_runs(filter_string="tags.`medtl.kind` = 'evaluate'").iloc[0]
     place = f"runs:/{run['run_id']}/evaluation"
     table = pd.read_csv(mlflow.artifacts.download_artifacts(f"{place}/domain.csv"))
-    names = ["wards", "wards, inverted", "wards, cropped", "noise", "heads"]
-    assert table["against"].tolist() == names
-    assert table["images"].tolist()[3:] == [12, 24]
+    copies = [f"wards, {name}" for name in ("inverted", "turned", "cropped", "trimmed")]
+    assert table["against"].tolist() == ["wards", *copies, "noise", "heads"]
+    assert table["images"].tolist()[5:] == [12, 24]
     table = table.set_index("against")
     assert np.isnan(table.loc["wards", "auroc"])
     assert table.loc["wards", "flagged"] < 0.3

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from medtl.errors import ParameterError
-from medtl.networks.cutpoints import cut_points, resolve
+from medtl.networks.cutpoints import cut_points, halfway, resolve
 
 
 def network_of(architecture: str) -> nn.Module:
@@ -143,3 +143,20 @@ def test_a_wrong_name_is_answered_with_a_right_one(
 ) -> None:
     with pytest.raises(ParameterError, match=answer):
         resolve(network_of(architecture), architecture, cutoff)
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "middle"),
+    [
+        ("head", "features.10"),
+        ("features.14", "features.7"),
+        ("features.1", None),
+        ("features.2", "features.1"),
+    ],
+)
+def test_half_way_is_the_block_in_the_middle_of_those_before(
+    cutoff: str, middle: str | None
+) -> None:
+    network = network_of("mobilenet_v2")
+    found = halfway(network, resolve(network, "mobilenet_v2", cutoff))
+    assert (found.name if found else None) == middle

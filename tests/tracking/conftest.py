@@ -14,7 +14,7 @@ import pytest
 from mlflow.models.model import ModelInfo
 from PIL import Image
 
-from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
+from medtl.evaluation.domain import DomainReference
 from medtl.networks.architectures import build
 from medtl.networks.weights import Preprocessing
 from medtl.tracking.bundle import Bundle
@@ -39,10 +39,7 @@ def bundle() -> Bundle:
         network=build("squeezenet1_1", 3, SIDE, seed=1).eval(),
     )
     images = drawn(40, seed=2)
-    train, valid = (
-        {NETWORK: without.features(half), LAYOUT: layout(half)}
-        for half in (images[:20], images[20:])
-    )
+    train, valid = (without.compared(half) for half in (images[:20], images[20:]))
     reference = DomainReference.fit(train, valid, seed=3)
     return dataclasses.replace(without, domain=reference)
 

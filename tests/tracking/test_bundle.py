@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
@@ -15,6 +16,7 @@ from PIL import Image
 
 from medtl.errors import MedtlError
 from medtl.evaluation.calibration import calibrated, decide
+from medtl.evaluation.domain import LAYOUT, MIDDLE, NETWORK, DomainReference
 from medtl.networks.architectures import build
 from medtl.tracking.bundle import (
     DOMAIN_FILE,
@@ -68,6 +70,28 @@ def test_strange_images_are_not_in_the_domain(bundle: Bundle, pixels):
     assert bundle.answer(pixels(4, 9)).in_domain.all()
     assert not bundle.answer(white).in_domain.any()
     assert dataclasses.replace(bundle, domain=None).answer(white).in_domain is None
+
+
+def test_the_middle_is_mean_and_spread_of_the_block_half_way(bundle: Bundle, pixels):
+    maps = []
+    whole = copy.deepcopy(bundle.network)
+    whole.features[8].register_forward_hook(lambda *passed: maps.append(passed[-1]))
+    with torch.no_grad():
+        whole(bundle._prepared(pixels(3, 14)))
+    expected = torch.cat([maps[0].mean((2, 3)), maps[0].std((2, 3), correction=0)], dim=1)
+    found = bundle.compared(pixels(3, 14))[MIDDLE]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_from_before_the_middle_was_compared_is_still_read(
+    bundle: Bundle, tmp_path: Path, pixels
+):
+    samples = {name: bundle.domain.samples[name] for name in (NETWORK, LAYOUT)}
+    dataclasses.replace(bundle, domain=DomainReference(samples)).save(tmp_path)
+    old = Bundle.load(tmp_path)
+    assert old.domain.samples.keys() == samples.keys()
+    assert old.answer(pixels(4, 9)).in_domain.all()
+    assert not old.answer(np.full((4, 1, 64, 64), 255, np.uint8)).in_domain.any()
 
 
 def test_grey_and_deep_images_mean_the_same_as_colour_and_bytes(bundle: Bundle, pixels):
