@@ -74,19 +74,19 @@ def mean_similarity(correlations: np.ndarray, patients: np.ndarray, seed: int) -
     return percentile_interval(kept.mean(keepdims=True), draws)
 
 
-def verdict(similarity: Interval) -> str:
-    """What the similarity of maps before and after randomisation says of the maps, in words."""
+def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:
+    """What the similarity of maps before and after a loss says of the maps, in words.
+
+    `lost` says what becomes of what was learned.
+    """
     if np.isnan(similarity.value):
         return "no heat map has any heat: they say nothing"
     if similarity.value < HARDLY_CHANGED:
         return (
-            f"maps change when weights are randomised (rank correlation {similarity}): "
+            f"maps change when {lost} (rank correlation {similarity}): "
             "they depend on what was learned"
         )
-    return (
-        f"maps hardly change when weights are randomised (rank correlation {similarity}): "
-        "do not trust them"
-    )
+    return f"maps hardly change when {lost} (rank correlation {similarity}): do not trust them"
 
 
 def _ranks(maps: np.ndarray) -> np.ndarray:

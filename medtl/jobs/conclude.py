@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -104,10 +104,12 @@ def score(
     seed: int,
     mapping: ClassMapping,
     team: Alone = ALONE,
+    maps: Sequence[str] = (),
 ) -> Scored:
     """Scores a split (or `all`) with a model, and logs metrics, pictures and tables.
 
-    `mapping` says what the labels of the data are among the model's classes.
+    `mapping` says what the labels of the data are among the model's classes, `maps` the methods
+    that draw its heat maps, none for the one that is for this kind of model.
     """
     indices = indices_of(dataset, split)
     logits = in_batches(bundle.scores, dataset, indices, team)
@@ -120,8 +122,8 @@ def score(
     log_scores(dataset, split, indices, probabilities, uncalibrated, decisions, measures)
     log_calibration(calibration_gain(labels, uncalibrated, probabilities, patients, seed), split)
     said = Said(indices, own, probabilities, decisions)
-    maps = explain(bundle, dataset, split, said, mapping, seed)
-    return Scored(split, probabilities, decisions, measures, maps)
+    checked = explain(bundle, dataset, split, said, mapping, seed, maps)
+    return Scored(split, probabilities, decisions, measures, checked)
 
 
 def decided(bundle: Bundle, own: np.ndarray, mapping: ClassMapping) -> np.ndarray:

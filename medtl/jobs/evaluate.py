@@ -7,6 +7,7 @@ import mlflow
 from medtl.data.left_out import without
 from medtl.jobs.conclude import indices_of, score
 from medtl.jobs.domain import check_sources, measure_domain
+from medtl.jobs.drawing import methods_for
 from medtl.jobs.sites import class_mapping, note_seen, set_beside
 from medtl.jobs.subgroups import compare_subgroups, grouped_by
 from medtl.jobs.subject import check_one_label, chosen_model, images_for
@@ -22,6 +23,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         check_sources(settings.sources)
         device = resolve_device(settings.device)
         uri, bundle = chosen_model(settings)
+        maps = methods_for(bundle, settings.map_methods)
         bundle.network.to(device)
         dataset = images_for(settings, uri, bundle, bundle.image_size)
         external = dataset.fingerprint != bundle.fingerprint
@@ -42,8 +44,9 @@ def evaluate(settings: EvaluateSettings) -> None:
         )
         name_run(f"{dataset.name} {settings.split}")
         log_data(dataset)
-        scored = score(bundle, dataset, settings.split, settings.seed, mapping)
-        lines = [f"{uri} on {dataset.name}", scored.summary(), f"heat maps     {scored.maps}"]
+        scored = score(bundle, dataset, settings.split, settings.seed, mapping, maps=maps)
+        checked = scored.maps.replace("\n", "\n" + " " * 14)
+        lines = [f"{uri} on {dataset.name}", scored.summary(), f"heat maps     {checked}"]
         if grouped:
             lines += compare_subgroups(dataset, indices, grouped, scored, settings.seed)
         lines += measure_domain(bundle, dataset, indices, settings)

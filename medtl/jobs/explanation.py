@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from medtl.data.dataset import Dataset
 from medtl.errors import MedtlError
-from medtl.evaluation.explain import grad_cam
+from medtl.evaluation.compared_maps import Falls, coarse, faithfulness, falls, method_table
+from medtl.evaluation.intervals import Interval
 from medtl.evaluation.mapping import ClassMapping
-from medtl.evaluation.randomised import mean_similarity, randomised, rank_correlations, verdict
+from medtl.evaluation.methods import SPOKEN
+from medtl.evaluation.randomised import mean_similarity, rank_correlations, verdict
 from medtl.evaluation.shown import shown_classes, surest
 from medtl.evaluation.truth import asked
-from medtl.evaluation.viewpoint import explanation_cut
-from medtl.networks.architectures import build
-from medtl.networks.cut import Cut, cut
-from medtl.networks.cutpoints import resolve
+from medtl.jobs.drawing import Draw, Drawing, drawing, methods_for
 from medtl.tracking.bundle import Bundle
-from medtl.tracking.galleries import Gallery, log_galleries
+from medtl.tracking.galleries import Drawn, Gallery, log_galleries, log_methods
 from medtl.training.inputs import network_input, unit_images
 
 EACH_KIND = 3  # images of a kind that a gallery shows
 MOST_CLASSES = 4  # that get a gallery
-MOST_CHECKED = 24  # images whose maps are made again with randomised weights
-DRAWS = 3  # of random weights: one draw may happen to look where the network looks
 BATCH = 16
 
 
@@ -48,39 +45,57 @@ class Said:
 
 
 def explain(
-    bundle: Bundle, dataset: Dataset, split: str, said: Said, mapping: ClassMapping, seed: int
+    bundle: Bundle,
+    dataset: Dataset,
+    split: str,
+    said: Said,
+    mapping: ClassMapping,
+    seed: int,
+    maps: Sequence[str] = (),
 ) -> str:
     """Logs galleries of a split and the check of their maps; what the check says, in words.
 
-    Of a model that has no heat maps, the reason. The model's own network stays as it is.
+    `maps` names the methods that draw them, none for the one that is for this kind of model; of
+    several each has a line, and a table says how far they agree. Of a model that has no heat
+    maps, the reason. The model's own network stays as it is.
+
+    Raises:
+        ParameterError: as `methods_for`.
     """
-    if bundle.tail is not None:
-        return "no heat maps: a hybrid has no gradient to draw them from"
-    try:
-        halves = explanation_cut(copy.deepcopy(bundle.network), bundle.image_size)
-    except MedtlError as error:
-        return f"no heat maps: {error}"
     shown = _shown(dataset, said, mapping)
-    heats = _heats(bundle, halves, dataset, shown)
-    evenly = np.linspace(0, len(shown) - 1, MOST_CHECKED).round().astype(int)
-    checked = shown.iloc[np.unique(evenly)]
-    before = heats[checked.index]
-    similarities = {}
-    for stage, after in _randomised_heats(bundle, halves, dataset, checked, seed):
-        similarities.setdefault(stage, []).append(rank_correlations(before, after))
-    patients = dataset.patients[checked["index"].to_numpy()]
-    found = {}
-    for stage, draws in similarities.items():
-        each = np.mean(draws, axis=0)
-        shown.loc[checked.index, f"similarity_{stage}"] = each
-        found[stage] = mean_similarity(each, patients, seed)
-    words = verdict(found["trained"])
-    galleries = [
-        Gallery(dataset.classes[label], rows, heats[rows.index])
-        for label, rows in shown.groupby("shown_class")
-    ]
-    log_galleries(dataset, split, galleries, found, words)
-    return words
+    drawn, fallen, words = [], {}, {}
+    for method in methods_for(bundle, maps):
+        try:
+            how = drawing(bundle, method, seed)
+        except MedtlError as error:
+            words[method] = f"no heat maps: {error}"
+            continue
+        each = _drawn(bundle, how, method, dataset, shown, seed)
+        drawn.append(each)
+        words[method] = each.words
+        if len(maps) > 1:
+            fallen[method] = _falls(bundle, how, dataset, shown, each.heats, seed)
+    if fallen:
+        patients = dataset.patients[shown["index"].to_numpy()]
+        heats = {each.method: each.heats for each in drawn}
+        table = method_table(heats, fallen, patients, seed)
+        log_methods(table, split)
+        for row in table.itertuples():
+            more = Interval(row.fall_more, row.fall_more_low, row.fall_more_high)
+            words[row.method] += f"; {faithfulness(more)}"
+    lines = _lines(words)
+    if drawn:
+        by_class = shown.groupby("shown_class")
+        galleries = [Gallery(dataset.classes[label], rows) for label, rows in by_class]
+        log_galleries(dataset, split, galleries, drawn, lines)
+    return lines
+
+
+def _lines(words: dict[str, str]) -> str:
+    """What is said of one method, or a line for each of several."""
+    if len(words) == 1:
+        return next(iter(words.values()))
+    return "\n".join(f"{SPOKEN[method]}: {line}" for method, line in words.items())
 
 
 def _shown(dataset: Dataset, said: Said, mapping: ClassMapping) -> pd.DataFrame:
@@ -108,34 +123,61 @@ def _shown(dataset: Dataset, said: Said, mapping: ClassMapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _heats(bundle: Bundle, halves: Cut, dataset: Dataset, shown: pd.DataFrame) -> np.ndarray:
+def _drawn(
+    bundle: Bundle, how: Drawing, method: str, dataset: Dataset, shown: pd.DataFrame, seed: int
+) -> Drawn:
+    """The map of each row of `shown`, and how some compare with those that learned nothing."""
+    heats = _heats(how.trained, bundle, dataset, shown)
+    evenly = np.linspace(0, len(shown) - 1, how.most).round().astype(int)
+    checked = shown.iloc[np.unique(evenly)]
+    similarities: dict[str, list[np.ndarray]] = {}
+    for names, draw in how.without:
+        after = _heats(draw, bundle, dataset, checked)
+        for name in names:
+            found = rank_correlations(coarse(heats[checked.index]), coarse(after))
+            similarities.setdefault(name, []).append(found)
+    patients = dataset.patients[checked["index"].to_numpy()]
+    rows = pd.DataFrame(index=shown.index)
+    check = {}
+    for stage, draws in similarities.items():
+        each = np.mean(draws, axis=0)
+        rows.loc[checked.index, f"similarity_{stage}"] = each
+        check[stage] = mean_similarity(each, patients, seed)
+    of_all = check[list(check)[-1]]
+    return Drawn(method, heats, rows, check, verdict(of_all, how.lost))
+
+
+def _heats(draw: Draw, bundle: Bundle, dataset: Dataset, shown: pd.DataFrame) -> np.ndarray:
     """The heat map of each row, float32 [M, S, S], of cases [M, S, images x S]."""
-    device = next(bundle.network.parameters()).device
     parts = []
     for start in range(0, len(shown), BATCH):
-        rows = shown.iloc[start : start + BATCH]
-        images = unit_images(dataset.images(rows["index"].to_numpy()), device)
-        classes = torch.from_numpy(rows["model_class"].to_numpy(copy=True))
-        parts.append(grad_cam(halves, network_input(images, bundle.preprocessing), classes))
+        parts.append(draw(*_asked(bundle, dataset, shown.iloc[start : start + BATCH])))
     return np.concatenate(parts)
 
 
-def _randomised_heats(
-    bundle: Bundle, halves: Cut, dataset: Dataset, shown: pd.DataFrame, seed: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    """For each draw of random weights, and each stage of their loss: its name and the maps.
-
-    `head` is the loss of the head alone, `trained` of all that was trained.
-    """
-    network, size = bundle.network, bundle.image_size
-    head, trained = (
-        resolve(network, bundle.architecture, name) for name in ("head", bundle.cutoff)
+def _falls(
+    bundle: Bundle,
+    how: Drawing,
+    dataset: Dataset,
+    shown: pd.DataFrame,
+    heats: np.ndarray,
+    seed: int,
+) -> Falls:
+    """How far the scores fall where the hottest places of these maps are covered."""
+    parts = []
+    for start in range(0, len(shown), BATCH):
+        part = slice(start, start + BATCH)
+        asked_about = _asked(bundle, dataset, shown.iloc[part])
+        parts.append(falls(how.scores, *asked_about, heats[part], seed + start))
+    return Falls(
+        np.concatenate([each.hottest for each in parts]),
+        np.concatenate([each.elsewhere for each in parts]),
     )
-    images = max(1, len(bundle.modalities))
-    for draw in range(seed, seed + DRAWS):
-        fresh = build(bundle.architecture, len(bundle.classes), size, draw, images)
-        for stage, point in (("head", head), ("trained", trained)):
-            if stage == "head" or point.key != head.key:
-                changed = randomised(network, fresh, point, size, draw)
-                heats = _heats(bundle, cut(changed, halves.point, size), dataset, shown)
-            yield stage, heats
+
+
+def _asked(bundle: Bundle, dataset: Dataset, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    """The images of rows as the network takes them, and the class that the map of each is of."""
+    device = next(bundle.network.parameters()).device
+    images = unit_images(dataset.images(rows["index"].to_numpy()), device)
+    classes = torch.from_numpy(rows["model_class"].to_numpy(copy=True))
+    return network_input(images, bundle.preprocessing), classes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medtl.errors import ParameterError
+from medtl.evaluation.methods import METHODS
 from medtl.options import Settings, check_number, comma_list, named_lists, option
 from medtl.settings.learning import DataSettings
 
@@ -30,12 +31,25 @@ class EvaluateSettings(TrainedModelSettings):
     against: str = option(
         "", "comma list of folders with images, or CSV files, that in_domain should call strange"
     )
+    maps: str = option(
+        "auto",
+        "comma list of methods that draw heat maps: grad_cam, occlusion, integrated_gradients; "
+        "auto is grad_cam, of a hybrid occlusion",
+    )
     seed: int = option(0, "seed of the bootstrap", low=0)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         named_lists("mapping", self.mapping)
+        for name in self.map_methods:
+            if name not in METHODS:
+                raise ParameterError("maps", name, f"auto, or a comma list of {', '.join(METHODS)}")
+
+    @property
+    def map_methods(self) -> tuple[str, ...]:
+        """The methods that draw heat maps, none for the one that is for the kind of model."""
+        return () if self.maps == "auto" else comma_list("maps", self.maps)
 
     @property
     def classes_of_labels(self) -> dict[str, tuple[str, ...]]:

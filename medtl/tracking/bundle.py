@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from medtl.data.findings import findings_text
 from medtl.data.seen import Seen
 from medtl.errors import MedtlError
+from medtl.evaluation.attribution import occlusion
 from medtl.evaluation.calibration import calibrated, decide
 from medtl.evaluation.domain import LAYOUT, MIDDLE, NETWORK, DomainReference, layout
 from medtl.evaluation.explain import grad_cam, heatmap_png
@@ -142,16 +143,28 @@ class Bundle:
     def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
         """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
 
-        The images of a case lie side by side.
+        By Grad-CAM; a hybrid has no gradient, and is asked by occlusion: some fifty passes an
+        image. The images of a case lie side by side.
 
         Raises:
-            MedtlError: the model is a hybrid, or its network has no map at this image size.
+            MedtlError: the network, of no hybrid, has no map at this image size.
         """
-        if self.tail is not None:
-            raise MedtlError("a hybrid has no gradient to draw a heat map from; leave explain off")
-        heats = grad_cam(self._explained, self._prepared(images), torch.from_numpy(classes))
+        prepared, asked = self._prepared(images), torch.from_numpy(classes)
+        if self.tail is None:
+            heats = grad_cam(self._explained, prepared, asked)
+        else:
+            heats = occlusion(self.scores_of, prepared, asked)
         shown = side_by_side(images)
         return [heatmap_png(image, heat) for image, heat in zip(shown, heats, strict=True)]
+
+    @torch.no_grad()
+    def read(self, prepared: Tensor) -> np.ndarray:
+        """`features` of images as the network takes them, [B, 3, S, S] (cases [B, M x 3, S, S])."""
+        return pooled(self._cuts[1].prefix(prepared)).cpu().numpy()
+
+    def scores_of(self, prepared: Tensor) -> Tensor:
+        """A hybrid's scores [B, K], those of its tail, of such images."""
+        return torch.from_numpy(self.tail.logits(self.read(prepared))).to(prepared.device)
 
     def save(self, folder: Path) -> None:
         """Writes weights and domain reference as safetensors, a hybrid's tail, all else as JSON."""

@@ -93,11 +93,7 @@ def log_scores(
     `indices` [N] are the images of the data set; `probabilities` and `uncalibrated` [N, K],
     `decisions` int [N], of findings bool [N, K].
     """
-    for name, interval in measures.summary.items():
-        each = {"": interval.value, "_low": interval.low, "_high": interval.high}
-        mlflow.log_metrics(
-            {f"{split}_{name}{end}": value for end, value in each.items() if np.isfinite(value)}
-        )
+    log_intervals({f"{split}_{name}": each for name, each in measures.summary.items()})
     labels, classes, per_class = dataset.labels[indices], dataset.classes, measures.per_class
     place = f"evaluation/{split}"
     log_table(with_delong(per_class, labels, probabilities), f"{place}/per_class.csv")
@@ -125,9 +121,8 @@ def log_calibration(gain: pd.DataFrame, split: str) -> None:
     """What calibration did, as `medtl.evaluation.recalibration` has it; ECE before as metric."""
     log_table(gain, f"evaluation/{split}/calibration.csv")
     before = gain.set_index("probabilities").loc["as trained"]
-    for name in ("ece", "ece_low", "ece_high"):
-        if np.isfinite(before[name]):
-            mlflow.log_metric(f"{split}_{name.replace('ece', 'ece_as_trained')}", before[name])
+    interval = Interval(before["ece"], before["ece_low"], before["ece_high"])
+    log_intervals({f"{split}_ece_as_trained": interval})
 
 
 def _pictures_of_classes(
@@ -218,6 +213,19 @@ def log_subgroups(table: pd.DataFrame, overall: Mapping[str, Interval], split: s
     """A model on parts of a split; arguments as `pictures.subgroup_scores` takes them."""
     log_table(table, f"evaluation/{split}/subgroups.csv")
     log_picture(pictures.subgroup_scores(table, overall), f"evaluation/{split}/subgroups.png")
+
+
+def log_intervals(intervals: Mapping[str, Interval]) -> None:
+    """Each as the metrics NAME, NAME_low and NAME_high, where they are finite.
+
+    All at once: each call is a request to a tracking server.
+    """
+    bounds = {
+        f"{name}{end}": value
+        for name, each in intervals.items()
+        for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
+    }
+    mlflow.log_metrics({name: value for name, value in bounds.items() if np.isfinite(value)})
 
 
 def log_picture(figure: Figure, place: str) -> None:

@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from medtl.errors import MedtlError, ParameterError
@@ -71,6 +71,18 @@ class Tail:
         if not isinstance(pipeline, Pipeline):
             raise MedtlError(f"{file} holds no classifier, but {type(pipeline).__name__}")
         return cls(pipeline)
+
+
+def shuffled(tail: Tail, seed: int) -> Tail:
+    """A tail that reads one feature where it has learned of another: all it learned is lost.
+
+    The features are shuffled once they are standardised. Of a linear classifier that shuffles the
+    weights, of a forest the features that it asks for, of the others what they compare with.
+    """
+    standardised, *steps = tail.pipeline.steps
+    order = np.random.default_rng(seed).permutation(tail.pipeline[0].n_features_in_)
+    exchange = FunctionTransformer(np.take, kw_args={"indices": order, "axis": 1})
+    return Tail(Pipeline([standardised, ("exchanged", exchange), *steps]))
 
 
 def fit_tail(

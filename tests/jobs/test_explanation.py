@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from medtl.data.dataset import Dataset, load
 from medtl.data.phantoms import write_head_phantoms
 from medtl.data.reading import Reading
+from medtl.errors import ParameterError
 from medtl.evaluation.mapping import ClassMapping
 from medtl.jobs.explanation import Said, explain
 from medtl.networks.architectures import build
 from medtl.networks.weights import Preprocessing
+from medtl.settings import EvaluateSettings
 from medtl.tracking.bundle import Bundle
 from medtl.training.tails import fit_tail
 
@@ -61,6 +63,21 @@ def answers(dataset: Dataset, classes: int, seed: int = 0) -> Said:
     indices = dataset.splits["test"]
     drawn = np.random.default_rng(seed).dirichlet(np.ones(classes), len(indices))
     return Said(indices, drawn, drawn, drawn.argmax(axis=1))
+
+
+def two_classes(dataset: Dataset) -> Dataset:
+    """The data with what is not clear as one class: one gallery instead of three."""
+    labels = (dataset.labels != dataset.classes.index("clear")).astype(np.int64)
+    frame = dataset.frame.assign(label=np.where(labels, "ill", "well"))
+    return dataclasses.replace(dataset, classes=("well", "ill"), labels=labels, frame=frame)
+
+
+def hybrid_of(dataset: Dataset) -> Bundle:
+    """A model for the data whose features at the last layer go to a classical classifier."""
+    bundle, learned = bundle_of(dataset, "small_resnet"), np.arange(40)
+    features = bundle.features(dataset.images(learned))
+    tail = fit_tail("logistic", 0, features, dataset.labels[learned], "none", seed=0)
+    return dataclasses.replace(bundle, tail=tail)
 
 
 @pytest.fixture
@@ -108,10 +125,7 @@ def test_each_class_has_a_gallery_and_the_maps_are_checked(wards: Dataset):
 
 def test_classes_that_mean_one_label_share_its_gallery(wards: Dataset):
     """Of two labels the positive one is shown, with the map of the likelier of its classes."""
-    clear = wards.classes.index("clear")
-    labels = (wards.labels != clear).astype(np.int64)
-    frame = wards.frame.assign(label=np.where(labels, "ill", "well"))
-    clinic = dataclasses.replace(wards, classes=("well", "ill"), labels=labels, frame=frame)
+    clinic = two_classes(wards)
     asked = {"well": ["clear"], "ill": ["diffuse", "focal"]}
     mapping = ClassMapping.of(asked, clinic.classes, wards.classes)
     own = answers(wards, 3).own
@@ -149,12 +163,60 @@ def test_the_images_of_a_case_lie_side_by_side(tmp_path: Path):
     assert Image.open(artifact(run.info.run_id, name)).width > 2000
 
 
+def test_several_methods_are_shown_side_by_side_checked_and_compared(wards: Dataset):
+    positive = two_classes(wards)
+    bundle = bundle_of(positive, "small_resnet")
+    methods = ("grad_cam", "occlusion", "integrated_gradients")
+    same = ClassMapping.same(positive.classes)
+    with mlflow.start_run() as run:
+        words = explain(bundle, positive, "test", answers(positive, 2), same, 1, methods)
+    lines = words.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "Grad-CAM",
+        "occlusion",
+        "integrated gradients",
+    ]
+    assert all("maps change" in line or "do not trust" in line for line in lines)
+    assert all("covering their hottest tenth lowers the score" in line for line in lines)
+    run_id = run.info.run_id
+    shown = pd.read_csv(artifact(run_id, "explanation.csv")).groupby("method", sort=False)
+    assert tuple(shown.groups) == methods
+    assert shown.size().nunique() == 1
+    check = pd.read_csv(artifact(run_id, "explanation_check.csv"))
+    assert set(zip(check["method"], check["randomised"], strict=True)) == {
+        (method, stage) for method in methods for stage in ("head", "trained")
+    }
+    table = pd.read_csv(artifact(run_id, "explanation_methods.csv")).set_index("method")
+    for method in methods:
+        assert table.loc[method, f"agreement_{method}"] == pytest.approx(1)
+        row = table.loc[method]
+        assert row["fall_more"] == pytest.approx(row["fall"] - row["fall_elsewhere"])
+    assert table.loc["occlusion", "fall_more_low"] > 0
+    metrics = MlflowClient().get_run(run_id).data.metrics
+    assert "explanation_similarity_occlusion_trained" in metrics
+    assert Image.open(artifact(run_id, "explanation.png")).width > 2000
+
+
+def test_a_hybrid_is_shown_by_occlusion(wards: Dataset):
+    positive = two_classes(wards)
+    hybrid = hybrid_of(positive)
+    said, same = answers(positive, 2), ClassMapping.same(positive.classes)
+    with mlflow.start_run() as run:
+        words = explain(hybrid, positive, "test", said, same, 0)
+    assert "when features are exchanged" in words
+    check = pd.read_csv(artifact(run.info.run_id, "explanation_check.csv"))
+    assert check[["method", "randomised"]].to_numpy().tolist() == [["occlusion", "classifier"]]
+    assert artifact(run.info.run_id, "explanation.png").exists()
+    with pytest.raises(ParameterError, match=r"maps=grad_cam.*a hybrid"):
+        explain(hybrid, positive, "test", said, same, 0, ("grad_cam",))
+
+
+def test_a_method_that_there_is_not_is_a_wrong_parameter():
+    with pytest.raises(ParameterError, match=r"maps=lime.*grad_cam, occlusion, integrated"):
+        EvaluateSettings(maps="occlusion,lime")
+
+
 def test_a_model_without_heat_maps_says_why(wards: Dataset):
-    bundle = bundle_of(wards, "small_resnet")
-    features = bundle.features(wards.images(np.arange(40)))
-    tail = fit_tail("logistic", 0, features, wards.labels[:40], "none", seed=0)
+    blind = dataclasses.replace(bundle_of(wards, "small_resnet"), network=Blind())
     said, same = answers(wards, 3), ClassMapping.same(wards.classes)
-    hybrid = dataclasses.replace(bundle, tail=tail)
-    assert explain(hybrid, wards, "test", said, same, 0).startswith("no heat maps: a hybrid")
-    blind = dataclasses.replace(bundle, network=Blind())
     assert "use larger images" in explain(blind, wards, "test", said, same, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from PIL import Image
 from medtl.data.square import square
 from medtl.tracking import serving
 from medtl.tracking.bundle import Bundle
+from medtl.tracking.models import HYBRID, REQUIREMENTS
 from medtl.tracking.serving import BUNDLE, FIELDS, HEATMAP, RefusedRequest, ServedModel
+from medtl.training.tails import fit_tail
 
 Ask = Callable[..., pd.DataFrame]
 
@@ -116,6 +119,22 @@ def test_explain_adds_a_heat_map(ask: Ask, pixels, image_file):
     picture = Image.open(io.BytesIO(base64.b64decode(table[HEATMAP][0], validate=True)))
     assert (picture.format, picture.size) == ("PNG", (64, 64))
     assert table[HEATMAP][1] is None
+
+
+def test_a_hybrid_is_explained_by_occlusion(bundle: Bundle, tmp_path: Path, pixels, image_file):
+    images = pixels(24, 6)
+    labels = np.arange(24) % 3
+    tail = fit_tail("logistic", 0, bundle.features(images), labels, "none", seed=0)
+    hybrid = dataclasses.replace(bundle, tail=tail)
+    hybrid.save(tmp_path / BUNDLE)
+    model = ServedModel()
+    model.load_context(PythonModelContext({BUNDLE: str(tmp_path / BUNDLE)}, None))
+    rows = model.answers([[image_file(image)] for image in images[:2]], explain=True)
+    expected = hybrid.heatmaps(images[:2], hybrid.answer(images[:2]).labels)
+    assert [base64.b64decode(row[HEATMAP]) for row in rows] == expected
+    shown = np.asarray(Image.open(io.BytesIO(expected[0])))
+    assert (shown != images[0][0][..., None]).any()
+    assert {"captum", "scikit-learn", "skops"} == set(HYBRID) - set(REQUIREMENTS)
 
 
 def test_a_request_of_no_rows_is_refused(ask: Ask):

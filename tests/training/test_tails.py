@@ -10,7 +10,7 @@ import skops.io
 from sklearn.metrics import roc_auc_score
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.training.tails import Tail, fit_tail
+from medtl.training.tails import Tail, fit_tail, shuffled
 
 
 def separable(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +32,9 @@ def test_a_tail_tells_classes_apart_and_survives_its_file(name, classes, tmp_pat
         assert roc_auc_score(truth == label, logits[:, label]) > 0.8
     tail.save(tmp_path / "tail.skops")
     np.testing.assert_array_equal(Tail.load(tmp_path / "tail.skops").logits(unseen), logits)
+    lost = shuffled(tail, seed=1).logits(unseen)
+    assert lost.shape == logits.shape
+    assert (lost.argmax(axis=1) == truth).mean() < (logits.argmax(axis=1) == truth).mean() - 0.2
 
 
 def test_a_file_with_other_types_is_refused(tmp_path):
