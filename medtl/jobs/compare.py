@@ -24,6 +24,7 @@ from medtl.settings import CompareSettings
 from medtl.settings.cluster import RAY
 from medtl.tracking.journal import contact_sheet, log_data, log_table
 from medtl.tracking.runs import TEXT_LIMIT, name_run, tracked_run
+from medtl.tracking.server import found_at
 
 
 def compare(settings: CompareSettings) -> None:
@@ -63,12 +64,12 @@ def compare(settings: CompareSettings) -> None:
         sources = source_distances(bench, plan.cells)
         written = report(_subject(settings, plan, dataset, sources), comparison)
         _log(written, comparison.table(), sources)
-        place = mlflow.get_artifact_uri("report/report.html")
+        place = found_at("report/report.html")
     print(f"study         {plan.study}: {finished} of {len(contenders)} cells")
     if reused:
         print(f"going on      {reused} of them were known from before")
     print(written.summary)
-    print(f"report        {place.removeprefix('file://')}")
+    print(f"report        {place}")
 
 
 def _contenders(

@@ -14,6 +14,7 @@ from medtl.settings import DataSettings, PromoteSettings
 from medtl.tracking.gate import Verdict
 from medtl.tracking.models import load_bundle
 from medtl.tracking.origin import training_settings
+from medtl.tracking.permissions import check_may_change
 from medtl.tracking.promotion import log_verdict
 from medtl.tracking.registry import gate, newest_version, promote_version, rollback
 from medtl.tracking.runs import tracked_run
@@ -23,6 +24,7 @@ def promote(settings: PromoteSettings) -> None:
     """Moves the alias `champion`, or says why not."""
     name = registered_name(settings.model_name, settings.data)
     with tracked_run("promote", settings):
+        check_may_change(name)
         if settings.rollback:
             verdict = rollback(name)
         elif settings.version:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -13,8 +12,9 @@ from mlflow.tracking import MlflowClient
 
 from medtl.evaluation.comparison import Cases, Outcome
 from medtl.evaluation.intervals import Interval
-from medtl.tracking.journal import log_table
+from medtl.tracking.journal import log_intervals, log_table
 from medtl.tracking.owners import PARENT_TAG
+from medtl.tracking.permissions import is_refused
 
 KEY_TAG = "medtl.cell"  # on a cell's run: key of all that its numbers depend on
 PROBABILITIES = "cell/probabilities.csv"
@@ -37,11 +37,7 @@ def log_outcome(
             **{name: getattr(outcome, name) for name in NUMBERS},
         }
     )
-    for metric, interval in scores.items():
-        each = {"": interval.value, "_low": interval.low, "_high": interval.high}
-        mlflow.log_metrics(
-            {f"test_{metric}{end}": value for end, value in each.items() if np.isfinite(value)}
-        )
+    log_intervals({f"test_{metric}": each for metric, each in scores.items()})
     table = pd.DataFrame({"case": names, "label": [cases.classes[each] for each in cases.labels]})
     for index, name in enumerate(cases.classes):
         table[f"{PROBABILITY}{name}"] = outcome.probabilities[:, index]
@@ -98,10 +94,17 @@ def _table(uri: str) -> pd.DataFrame:
 
 
 def _adopt(run: Run, parent: str) -> None:
-    """Moves a cell under `parent`, unless its own study came to its end."""
+    """Moves a cell under `parent`, unless its own study came to its end.
+
+    One of another user's that this user may only read stays where it is.
+    """
     client, before = MlflowClient(), run.data.tags.get(PARENT_TAG)
-    if before not in (None, parent) and client.get_run(before).info.status != "FINISHED":
-        client.set_tag(run.info.run_id, PARENT_TAG, parent)
+    try:
+        if before not in (None, parent) and client.get_run(before).info.status != "FINISHED":
+            client.set_tag(run.info.run_id, PARENT_TAG, parent)
+    except MlflowException as error:
+        if not is_refused(error):
+            raise
 
 
 def _search(asked: str) -> list[Run]:

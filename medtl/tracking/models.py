@@ -15,22 +15,22 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Map
 
-import medtl
 from medtl.errors import MedtlError
 from medtl.tracking.bundle import Bundle
+from medtl.tracking.carried import carry
 from medtl.tracking.serving import BUNDLE, HEATMAP, columns
 
 SCRIPT = Path(__file__).with_name("served.py")
-PACKAGE = Path(medtl.__file__).parent
 # All that serving imports, and MLflow, which serves.
 REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg",
     "python-gdcm", "safetensors", "torch", "torchvision",
 )  # fmt: skip
-HYBRID = (*REQUIREMENTS, "scikit-learn", "skops")
+HYBRID = (*REQUIREMENTS, "captum", "scikit-learn", "skops")
 ANSWERS = Schema(
     [
         ColSpec(DataType.string, "label", required=False),
@@ -57,10 +57,10 @@ def signature(bundle: Bundle) -> ModelSignature:
 def log_model(bundle: Bundle, example: Sequence[bytes], name: str = "model") -> ModelInfo:
     """Logs `bundle` in the active run as the model that is served.
 
-    The weights are safetensors, the settings JSON, the code is this package's source: nothing is
-    pickled, and `mlflow models serve` needs the requirements but not medtl. `example` is what the
-    image files of one sample hold; MLflow answers it once, as a server would, before the model is
-    kept.
+    The weights are safetensors, the settings JSON, the code is what it needs of this package's
+    source: nothing is pickled, and `mlflow models serve` needs the requirements but not medtl.
+    `example` is what the image files of one sample hold; MLflow answers it once, as a server would,
+    before the model is kept.
     """
     with tempfile.TemporaryDirectory() as folder, _no_small_talk():
         kept = Path(folder, BUNDLE)
@@ -69,7 +69,7 @@ def log_model(bundle: Bundle, example: Sequence[bytes], name: str = "model") -> 
             name=name,
             python_model=str(SCRIPT),
             artifacts={BUNDLE: str(kept)},
-            code_paths=[str(PACKAGE)],
+            code_paths=[str(carry(SCRIPT, Path(folder, "code")))],
             signature=signature(bundle),
             input_example=(
                 pd.DataFrame([example], columns=columns(bundle.modalities)),
@@ -83,16 +83,21 @@ def log_model(bundle: Bundle, example: Sequence[bytes], name: str = "model") -> 
 def load_bundle(uri: str) -> Bundle:
     """The bundle in a model of MLflow: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/...`.
 
+    The code beside it is left where it is: on a tracking server each file is a request.
+
     Raises:
         MedtlError: there is no such model, or it is not one of medtl.
     """
     with tempfile.TemporaryDirectory() as folder, _no_small_talk():
         try:
-            model = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            bundle = get_artifact_repository(uri).download_artifacts(f"artifacts/{BUNDLE}", folder)
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise MedtlError(f"the model {uri} cannot be loaded: {reason}") from error
-        return Bundle.load(Path(model, "artifacts", BUNDLE))
+            raise MedtlError(
+                f"the model {uri} cannot be loaded: it is not there, or holds no model of medtl "
+                f"({reason})"
+            ) from error
+        return Bundle.load(Path(bundle))
 
 
 def requirements(packages: Sequence[str]) -> list[str]:

@@ -11,8 +11,9 @@ import pandas as pd
 from torch import Tensor
 
 from medtl.evaluation import pictures
+from medtl.evaluation.intervals import Interval
 from medtl.settings import PerturbSettings
-from medtl.tracking.journal import log_picture, log_table, log_tensors
+from medtl.tracking.journal import log_intervals, log_picture, log_table, log_tensors
 from medtl.tracking.runs import TEXT_LIMIT
 
 PLACE = "perturbation"
@@ -104,15 +105,14 @@ class Perturbed:
 
 def log_perturbed(found: Perturbed, patterns: Mapping[str, Tensor]) -> None:
     """Metrics, tables, pictures and a description; `patterns` are all that were made, by name."""
-    for _, row in found.strongest().iterrows():
-        name = f"{found.rate_name}_{row['source']}_{row['split']}"
-        mlflow.log_metrics(
-            {
-                f"{name}{end}": row[column]
-                for end, column in (("", "rate"), ("_low", "low"), ("_high", "high"))
-                if np.isfinite(row[column])
-            }
-        )
+    log_intervals(
+        {
+            f"{found.rate_name}_{row['source']}_{row['split']}": Interval(
+                row["rate"], row["low"], row["high"]
+            )
+            for _, row in found.strongest().iterrows()
+        }
+    )
     settings = found.settings
     log_table(found.rates, f"{PLACE}/rates.csv")
     if found.transfers is not None:

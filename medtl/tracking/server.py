@@ -1,6 +1,8 @@
-"""The tracking server, where there is one: whether it lets this user in."""
+"""The tracking server, if there is one: whether it lets this user in, and where it shows what."""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -23,6 +25,11 @@ def check_login() -> None:
         MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
         reason = " ".join(str(error).split())
+        if "Invalid Host header" in reason:
+            raise MedtlError(
+                f"the tracking server does not take {uri} for its address; start it with "
+                f"--allowed-hosts {urlsplit(uri).netloc}, or set MLFLOW_TRACKING_URI"
+            ) from error
         if "code 401" in reason or "code 403" in reason:
             raise MedtlError(
                 f"the tracking server {uri} does not let this user in; set "
@@ -32,3 +39,12 @@ def check_login() -> None:
         raise MedtlError(
             f"the tracking server {uri} does not answer: {reason[:300]}; set MLFLOW_TRACKING_URI"
         ) from error
+
+
+def found_at(place: str) -> str:
+    """Where a person finds an artifact of the active run: its file, or its page on a server."""
+    uri, run = mlflow.get_tracking_uri(), mlflow.active_run().info
+    if not uri.startswith("http"):
+        return mlflow.get_artifact_uri(place).removeprefix("file://")
+    page = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{place}"
+    return f"{uri.rstrip('/')}/#/{page}"

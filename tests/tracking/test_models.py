@@ -31,7 +31,15 @@ def files(logged: ModelInfo, tmp_path: Path) -> Path:
 def test_nothing_in_the_model_is_pickled(files: Path):
     suffixes = {path.suffix for path in files.rglob("*") if path.is_file()}
     assert suffixes <= {"", ".json", ".py", ".safetensors", ".txt", ".yaml"}
-    assert (files / "code" / "medtl" / "tracking" / "serving.py").is_file()
+
+
+def test_the_model_carries_the_code_that_it_needs_and_no_more(files: Path):
+    code = files / "code" / "medtl"
+    carried = {path.relative_to(code).as_posix() for path in code.rglob("*.py")}
+    assert {"__init__.py", "tracking/serving.py", "training/tails.py"} <= carried
+    rooms = {path.partition("/")[0] for path in carried}
+    assert not rooms & {"jobs", "search", "settings"}
+    assert not carried & {"tracking/runs.py", "data/dataset.py"}
 
 
 def test_signature_and_example_are_those_of_the_interface(logged: ModelInfo, files: Path):

@@ -1,4 +1,4 @@
-"""A real tracking server with logins on a real PostgreSQL: who moves an alias, and who may not."""
+"""A real tracking server with logins on a real PostgreSQL: who may do what, and who is told no."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from pathlib import Path
 import mlflow
 import psycopg
 import pytest
+from mlflow.server.auth.client import AuthServiceClient
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
-from medtl.settings import PromoteSettings
+from medtl.jobs.promote import promote
+from medtl.jobs.train import train
+from medtl.settings import PromoteSettings, TrainSettings
 from medtl.tracking import turns
 from medtl.tracking.passwords import hide_passwords
+from medtl.tracking.permissions import check_may_change
 from medtl.tracking.registry import REIGNS_TAG, champion_version
-from medtl.tracking.runs import tracked_run
+from medtl.tracking.runs import ERROR_TAG, tracked_run
+from medtl.tracking.server import check_login
 
 NAME = "medtl-phantoms"
 PASSWORD = "correct-horse-battery"
+READER = "ada"
+OF_ANOTHER = "medtl-wards"
 
 # Two of these, each with a lock file of its own as on machines of their own.
 PROMOTING = """
@@ -45,7 +52,7 @@ def server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
         connection.execute("CREATE DATABASE tracking")
     (folder / "basic_auth.ini").write_text(
-        "[mlflow]\ndefault_permission = EDIT\nauth_cache_ttl_seconds = 60\nadmin_username = admin\n"
+        "[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\nadmin_username = admin\n"
         f"database_uri = sqlite:///{folder / 'users.db'}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
@@ -55,7 +62,8 @@ def server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(port),
-         "--workers", "1", "--backend-store-uri", f"{postgresql}/tracking",
+         "--workers", "1", "--allowed-hosts", f"127.0.0.1:{port}",
+         "--backend-store-uri", f"{postgresql}/tracking",
          "--artifacts-destination", str(folder / "artifacts")],
         cwd=folder,
         env={
@@ -94,16 +102,25 @@ def logged_in(server: str, own_folders: None, monkeypatch: pytest.MonkeyPatch) -
     return server
 
 
-def versions(count: int) -> None:
+@pytest.fixture
+def reader(logged_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logged in as ada, who may read all, and write in an experiment of her own."""
+    AuthServiceClient(logged_in).create_user(READER, PASSWORD)
+    versions(OF_ANOTHER, 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", READER)
+    MlflowClient().create_experiment(READER)
+
+
+def versions(name: str, count: int) -> None:
     client = MlflowClient()
-    client.create_registered_model(NAME)
+    client.create_registered_model(name)
     run = client.create_run("0").info
     for _ in range(count):
-        client.create_model_version(NAME, f"{run.artifact_uri}/model", run.run_id)
+        client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id)
 
 
 def test_two_machines_that_promote_at_once_lose_no_champion(logged_in: str, tmp_path: Path):
-    versions(4)
+    versions(NAME, 4)
     orders = (["1", "2"] * 2, ["3", "4"] * 2)
     promoting = [
         subprocess.Popen(
@@ -130,6 +147,45 @@ def test_two_machines_that_promote_at_once_lose_no_champion(logged_in: str, tmp_
             pass
     tags = MlflowClient().get_registered_model(NAME).tags
     assert not any(tag.startswith(turns.CLAIM) for tag in tags)
+
+
+def test_who_may_only_read_is_told_before_the_work(reader: None, monkeypatch):
+    with pytest.raises(MedtlError, match=r"not let ada write in experiment Default: .* EDIT"):
+        train(TrainSettings())
+    assert MlflowClient().search_runs(["0"], "tags.`medtl.kind` = 'train'") == []
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", READER)
+    refused = r"ada may not change the registered model medtl-wards .*READ.* EDIT"
+    with pytest.raises(MedtlError, match=refused):
+        train(TrainSettings(model_name=OF_ANOTHER))
+    with pytest.raises(MedtlError, match=refused):
+        promote(PromoteSettings(model_name=OF_ANOTHER, version=1))
+    experiment = MlflowClient().get_experiment_by_name(READER).experiment_id
+    runs = MlflowClient().search_runs([experiment])
+    assert {run.data.tags["medtl.kind"] for run in runs} == {"train", "promote"}
+    assert all(run.info.status == "FAILED" for run in runs)
+    assert all(OF_ANOTHER in run.data.tags[ERROR_TAG] for run in runs)
+
+    check_may_change("of nobody yet")
+    MlflowClient().create_registered_model("of ada")
+    check_may_change("of ada")
+
+    # what is refused later stands in the run as well
+    with (
+        pytest.raises(MedtlError, match="not let ada change this registered model"),
+        tracked_run("promote", PromoteSettings()) as run,
+    ):
+        MlflowClient().set_registered_model_alias(OF_ANOTHER, "champion", "1")
+    run = mlflow.get_run(run.info.run_id)
+    assert run.info.status == "FAILED"
+    assert "EDIT" in run.data.tags[ERROR_TAG]
+
+
+def test_a_server_that_does_not_know_its_address_is_one_line(logged_in: str, monkeypatch):
+    other = logged_in.replace("127.0.0.1", "localhost")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    with pytest.raises(MedtlError, match=f"--allowed-hosts {other.removeprefix('http://')}"):
+        check_login()
 
 
 def test_a_wrong_password_is_one_line_that_says_what_to_set(logged_in: str, monkeypatch):
