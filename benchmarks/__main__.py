@@ -19,7 +19,7 @@ import mlflow
 import numpy as np
 
 from benchmarks.fuzz import fuzz
-from benchmarks.kills import WRONG, kill_and_compare
+from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
 from benchmarks.papers import HEADING, NETWORKS, PATIENTS, Road
 from benchmarks.scores import PRECISIONS, VIEWS, compare_ways
@@ -212,15 +212,16 @@ def serving(model: str, images: Path | None, seconds: float) -> None:
 
 
 @benchmarks.command()
+@click.option("--job", type=click.Choice(JOBS), default=JOBS[0], show_default=True)
 @click.option("--kills", default=100, help="processes to kill")
 @click.option("--seed", default=0, help="draws the moments")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="where the searches are left to be looked at; by default they are removed",
+    help="where the commands are left to be looked at; by default they are removed",
 )
-def kills(kills: int, seed: int, folder: Path | None) -> None:
-    """A search killed at random moments, beside an undisturbed one. Not on Windows.
+def kills(job: str, kills: int, seed: int, folder: Path | None) -> None:
+    """A command killed at random moments, beside an undisturbed one. Not on Windows.
 
     Exit status 1 if anything was lost, left running, or came out otherwise.
     """
@@ -228,7 +229,7 @@ def kills(kills: int, seed: int, folder: Path | None) -> None:
     with tempfile.TemporaryDirectory() as root:
         place = folder or Path(root)
         place.mkdir(parents=True, exist_ok=True)
-        for line in kill_and_compare(place, kills, seed):
+        for line in kill_and_compare(place, job, kills, seed):
             failed = failed or line.startswith(WRONG)
             print(line, flush=True)
     sys.exit(int(failed))

@@ -103,6 +103,19 @@ def is_abandoned(folder: Path, after: float) -> bool:
 
 
 @contextmanager
+def unfinished(place: Path) -> Iterator[Path]:
+    """Yields an empty folder in `place`, which is made too; the folder is gone after the block.
+
+    What a kill left of earlier ones is removed when a day has passed.
+    """
+    folder = _begun(place)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`, and renames it to `folder` when the block succeeds.
 
@@ -114,15 +127,13 @@ def written_whole(folder: Path) -> Iterator[Path]:
         CannotKeepError: the place is full, or cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(folder.parent)
-        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
+        begun = _begun(folder.parent)
     except OSError as error:
         raise _cannot_keep(folder.parent, error) from error
     try:
-        yield unfinished
+        yield begun
         try:
-            unfinished.rename(folder)
+            begun.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
@@ -131,7 +142,13 @@ def written_whole(folder: Path) -> Iterator[Path]:
             raise
         raise _cannot_keep(folder.parent, error) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(begun, ignore_errors=True)
+
+
+def _begun(place: Path) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    _clear_abandoned(place)
+    return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=place))
 
 
 def _cannot_keep(place: Path, error: OSError) -> CannotKeepError:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.__main__ import benchmarks
-from benchmarks.kills import NAME, Search
+from benchmarks.killed import NAME, Command
 from benchmarks.memory import draw
 from benchmarks.plain import freeze_before
 from benchmarks.served import check_answer
@@ -78,7 +78,7 @@ def test_both_sides_train_the_same_parameters(cutoff: str):
 
 
 def test_a_finished_trial_that_a_kill_took_away_or_changed_is_counted(tmp_path: Path):
-    search = Search(tmp_path / "search", {})
+    search = Command(tmp_path / "search", "tune", {})
     assert search.lost() == 0, "killed before there was any"
     storage = f"sqlite:///{tmp_path / 'search' / 'optuna.db'}"
     study = optuna.create_study(study_name=NAME, storage=storage)

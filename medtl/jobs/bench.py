@@ -17,7 +17,7 @@ from medtl.evaluation.comparison import Cases, Outcome
 from medtl.evaluation.intervals import mean_score
 from medtl.jobs.prepare import Origin, training_data
 from medtl.jobs.pretrain import backbone_of, with_phantom_backbone
-from medtl.jobs.train import trained
+from medtl.jobs.trained import trained
 from medtl.keep import key_of
 from medtl.networks.backbone import Backbone
 from medtl.networks.compute import operations
@@ -25,6 +25,7 @@ from medtl.networks.cutpoints import resolve
 from medtl.search.studies import PRETRAINED_ON, Cell, Plan
 from medtl.settings import CompareSettings, LearningSettings, PretrainSettings, TrainSettings
 from medtl.tracking.journal import history, log_halved
+from medtl.training.checkpoints import Ends
 from medtl.training.keeper import Keeper
 from medtl.training.transfer import Trained, Transfer
 
@@ -126,12 +127,15 @@ class Bench:
             (backbone.digest(), dataclasses.astuple(backbone.preprocessing)),
         )
 
-    def run(self, cell: Cell, transfer: Transfer, run_id: str) -> Outcome:
-        """Trains the cell, logging its epochs in the active run, and scores the test split once."""
+    def run(self, cell: Cell, transfer: Transfer, run_id: str, ends: Ends) -> Outcome:
+        """Trains the cell, logging its epochs in the active run, and scores the test split once.
+
+        `ends` holds the training until that run has ended.
+        """
         started = time.perf_counter()
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, cell.cutoff)
-        model = trained(self.train_settings(cell), transfer, point.name)
+        model = trained(self.train_settings(cell), transfer, point.name, ends=ends)
         log_halved(model.halved)
         labels = transfer.labels("valid")
         temperature = fit_temperature(model.fit.valid_logits, labels)

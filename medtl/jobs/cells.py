@@ -12,6 +12,7 @@ from medtl.jobs.bench import Bench, test_cases
 from medtl.search.studies import Cell, Plan, arm, cell_names
 from medtl.tracking.cells import KEY_TAG, finished_cell, log_outcome
 from medtl.tracking.runs import nested_run
+from medtl.training.checkpoints import Ends
 from medtl.training.transfer import Transfer
 
 
@@ -86,11 +87,14 @@ class Cells:
                 "medtl.cutoff": cell.cutoff,
                 "medtl.data": transfer.dataset.fingerprint,
             }
-        with nested_run(self.names[cell], tags, cell.params(), self._parent) as run:
+        with (
+            Ends() as ends,
+            nested_run(self.names[cell], tags, cell.params(), self._parent) as run,
+        ):
             if transfer is None:
                 raise reason
             try:
-                outcome = self._bench.run(cell, transfer, run.info.run_id)
+                outcome = self._bench.run(cell, transfer, run.info.run_id, ends)
                 log_outcome(outcome, self.cases, self._case_names, self._scores(outcome))
             except Exception as error:
                 raise _as_line(error) from error

@@ -17,7 +17,7 @@ from medtl.search import study as studies
 from medtl.search.company import Store
 from medtl.search.study import Schedule
 from medtl.settings import TuneSettings
-from medtl.tracking.trials import close_dead
+from medtl.tracking.trials import close_dead, close_stopped
 
 
 def run_crew(
@@ -49,20 +49,20 @@ def run_crew(
             tracking_uri=mlflow.get_tracking_uri(),
         )
 
-    def bury(task: Work, deaths: int) -> None:
+    def bury(task: Work, deaths: int, close: Callable[[str | None, str], None]) -> None:
         with store.company.asking(study):
             for trial in store.company.dead_with(study, task.name):
                 if not studies.queue_again(study, trial, deaths):
                     print(f"trial {trial.number} is given up: too many workers died over it")
-                close_dead(trial.user_attrs.get(studies.RUN_ID), run_id)
-        close_dead(None, run_id)
+                close(trial.user_attrs.get(studies.RUN_ID), run_id)
+        close(None, run_id)
 
     run_processes(
         work,
         new_task,
         shares(settings.workers, cores(), gpus(settings.device)),
         is_left=lambda: not studies.is_over(study, schedule, store.company),
-        on_death=lambda task: bury(task, 1),
-        on_stop=lambda task: bury(task, 0),
+        on_death=lambda task: bury(task, 1, close_dead),
+        on_stop=lambda task: bury(task, 0, close_stopped),
         on_look=on_look,
     )

@@ -11,12 +11,14 @@ from medtl.data.table import EMBEDDED
 from medtl.jobs.conclude import Concluded, conclude
 from medtl.jobs.names import backbone_name
 from medtl.jobs.prepare import PHANTOM_ARCHITECTURE, Origin, prepare, training_data
+from medtl.jobs.trained import trained
 from medtl.keep import key_of
 from medtl.settings import ModelSettings, PretrainSettings
 from medtl.tracking.backbones import find_backbone, mark_backbone
-from medtl.tracking.journal import log_epoch
+from medtl.tracking.permissions import check_may_change
 from medtl.tracking.registry import register
 from medtl.tracking.runs import tracked_run
+from medtl.training.checkpoints import Ends
 
 
 def pretrain(settings: PretrainSettings) -> None:
@@ -28,15 +30,14 @@ def pretrain(settings: PretrainSettings) -> None:
 
 def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
     """The trained backbone and its URI in the registry."""
-    with tracked_run("pretrain", settings):
+    with Ends() as ends, tracked_run("pretrain", settings):
         transfer = prepare(settings)
-        recipe = transfer.recipe(settings.optimizer, settings.lr)
-        mlflow.set_tag("medtl.cutoff", settings.cutoff)
-        trained = transfer.train(settings.cutoff, recipe, log_epoch)
-        concluded = conclude(transfer, trained)
         name = settings.backbone_name
         if name == "auto":
             name = backbone_name(transfer.dataset.name, transfer.backbone.architecture)
+        check_may_change(name)
+        mlflow.set_tag("medtl.cutoff", settings.cutoff)
+        concluded = conclude(transfer, trained(settings, transfer, settings.cutoff, ends=ends))
         version = register(concluded.model, concluded.facts, name)
         mark_backbone(name, version, _recipe_key(settings, transfer.dataset.fingerprint))
     return concluded, f"models:/{name}/{version}"

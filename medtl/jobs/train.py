@@ -7,7 +7,6 @@ it has prepared; they train with it, take their shares of the passes, and say no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlflow
@@ -17,15 +16,16 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.conclude import conclude, help_conclude, registered
 from medtl.jobs.prepare import prepare, training_data
 from medtl.jobs.pretrain import with_phantom_backbone
+from medtl.jobs.trained import trained
 from medtl.networks.backbone import Backbone
 from medtl.networks.cutpoints import resolve
 from medtl.settings import TrainSettings
-from medtl.tracking.journal import log_epoch
+from medtl.tracking.permissions import check_may_change
 from medtl.tracking.runs import tracked_run
-from medtl.training.loop import Epoch
+from medtl.training.checkpoints import Ends
 from medtl.training.parallel import Alone
 from medtl.training.torchrun import heard, joined
-from medtl.training.transfer import Trained, Transfer
+from medtl.training.transfer import Transfer
 
 CONFIDENCE = 0.95  # that the gate asks of a model that train registers
 
@@ -51,8 +51,10 @@ def train(settings: TrainSettings) -> None:
 
 
 def _lead(settings: TrainSettings, team: Alone) -> None:
-    with tracked_run("train", settings), heard(team):
+    with Ends() as ends, tracked_run("train", settings), heard(team):
         _check_together(settings, team)
+        if settings.model_name != "auto":
+            check_may_change(settings.model_name)
         settings = with_phantom_backbone(settings)
         transfer = prepare(settings)
         backbone = transfer.backbone
@@ -60,7 +62,7 @@ def _lead(settings: TrainSettings, team: Alone) -> None:
         mlflow.set_tag("medtl.cutoff", point.name)
         if team.size > 1:
             transfer = _shared(transfer, point.name, team)
-        model = trained(settings, transfer, point.name)
+        model = trained(settings, transfer, point.name, ends=ends)
         concluded = conclude(transfer, model)
         print(concluded.scored.summary())
         print(f"model         {concluded.model.model_uri}")
@@ -106,20 +108,3 @@ def _shared(transfer: Transfer, cutoff: str, team: Alone) -> Transfer:
     backbone, seen_before = transfer.backbone, transfer.seen_before
     team.told(_Prepared(settings, backbone, seen_before, dataset.fingerprint, cutoff))
     return dataclasses.replace(transfer, settings=settings, team=team)
-
-
-def trained(
-    settings: TrainSettings,
-    transfer: Transfer,
-    cutoff: str,
-    on_epoch: Callable[[Epoch], None] = log_epoch,
-) -> Trained:
-    """The model that the settings ask for; its epochs are logged in the active run."""
-    if settings.transfer == "hybrid":
-        model = transfer.train_hybrid(cutoff)
-        on_epoch(model.fit.best)
-        return model
-    recipe = transfer.recipe(settings.optimizer, settings.lr)
-    if settings.schedule == "two_stage":
-        return transfer.train_in_two_stages(cutoff, recipe, on_epoch)
-    return transfer.train(cutoff, recipe, on_epoch)

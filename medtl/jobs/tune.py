@@ -30,8 +30,10 @@ from medtl.settings import TuneSettings
 from medtl.settings.cluster import RAY
 from medtl.tracking.journal import log_cutoffs, log_epoch, log_probe, log_search
 from medtl.tracking.ocl import known_entries, log_entries
+from medtl.tracking.permissions import check_may_change
 from medtl.tracking.runs import close_cut_off_run, embedded_storage, tracked_run
-from medtl.tracking.trials import close_dead, has_answered, is_at_work
+from medtl.tracking.trials import close_dead, has_answered, is_at_work, was_cut_off
+from medtl.training.checkpoints import Ends
 
 EARLY = 2  # best trials of known data sets, and cut-offs of the layer probe, that are tried early
 EARLY_OF_EACH = 1  # the same where several architectures share the trials
@@ -48,6 +50,7 @@ class _Search:
     store: Store
     study: optuna.Study
     run_id: str  # this command's MLflow run
+    ends: Ends  # of the training that it ends with
 
     def concluded_in(self) -> str | None:
         """The run in which the search was concluded, None where it was not yet."""
@@ -61,15 +64,18 @@ def tune(settings: TuneSettings) -> None:
     several commands that search together one leads: it prepares and concludes, and when it dies
     another takes its place.
     """
-    with tracked_run("tune", settings) as run, executor(settings):
+    with Ends() as ends, tracked_run("tune", settings) as run, executor(settings):
+        check_may_change(registered_name(settings.model_name, settings.data))
         entrants = Entrants(settings)
         entrants.note()
         schedule = _schedule(settings, entrants)
         store = open_store(settings.storage or embedded_storage())
         name = settings.study or entrants.study_name
-        study = studies.open_study(store, name, bool(settings.study), entrants.asks, schedule)
+        study = studies.open_study(
+            store, name, bool(settings.study), entrants.asks, schedule, was_cut_off
+        )
         mlflow.set_tag("medtl.study", study.study_name)
-        search = _Search(settings, entrants, schedule, store, study, run.info.run_id)
+        search = _Search(settings, entrants, schedule, store, study, run.info.run_id, ends)
         with connected(store.url), store.company.lead(study) as leads:
             lines = _searched(search, leads)
     print("\n".join(lines))
@@ -214,7 +220,7 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
     )
     _log_trials(study, entrants, settings.seed)
     transfer = entrants.transfer(chosen)
-    concluded = conclude(transfer, trained(transfer, best, log_epoch))
+    concluded = conclude(transfer, trained(transfer, best, log_epoch, search.ends))
     name = registered_name(settings.model_name, settings.data)
     verdict = registered(concluded, name, settings.confidence)
     log_entries([_entry(entrants, probed, *each) for each in best_of_each.items()])

@@ -22,6 +22,7 @@ from medtl.tracking.journal import log_epoch, log_halved
 from medtl.tracking.lost import store_watched
 from medtl.tracking.runs import nested_run
 from medtl.tracking.trials import close_dead, link_successor
+from medtl.training.checkpoints import Ends
 from medtl.training.loop import Epoch
 from medtl.training.transfer import Trained, Transfer
 
@@ -95,7 +96,10 @@ def run_trials(
 
 
 def trained(
-    transfer: Transfer, candidate: AnyCandidate, on_epoch: Callable[[Epoch], None]
+    transfer: Transfer,
+    candidate: AnyCandidate,
+    on_epoch: Callable[[Epoch], None],
+    ends: Ends | None = None,
 ) -> Trained:
     """The model of a candidate."""
     if isinstance(candidate, HybridCandidate):
@@ -103,7 +107,7 @@ def trained(
         on_epoch(model.fit.best)
         return model
     recipe = transfer.recipe(candidate.optimizer, candidate.lr)
-    return transfer.train(candidate.cutoff, recipe, on_epoch)
+    return transfer.train(candidate.cutoff, recipe, on_epoch, ends)
 
 
 def asked(study: optuna.Study, trial: optuna.Trial, candidate: AnyCandidate) -> Asked:

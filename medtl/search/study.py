@@ -56,13 +56,19 @@ class Pruned(Stopped):
 
 
 def open_study(
-    store: Store, name: str, named_by_user: bool, asks: str, schedule: Schedule
+    store: Store,
+    name: str,
+    named_by_user: bool,
+    asks: str,
+    schedule: Schedule,
+    was_cut_off: Callable[[str], bool] = lambda run_id: False,
 ) -> optuna.Study:
     """The study of this name, which goes on where it was stopped.
 
     `asks` is a key of all that makes two searches the same question. A study that the user named
     is joined whether finished or not. A name made from data, architecture and weights gets a
-    number when the study of that name is finished, or asked something else.
+    number when the study of that name is finished, or asked something else; `was_cut_off` tells
+    that the run in which it was finished did not come to its own end.
 
     Raises:
         MedtlError: the storage is lost.
@@ -71,7 +77,7 @@ def open_study(
     with opening(store.url):
         known = {summary.study_name for summary in optuna.get_all_study_summaries(store.storage)}
         base, number = name, 1
-        while not named_by_user and name in known and not _open_for(store, name, asks):
+        while not named_by_user and name in known and not _open_for(store, name, asks, was_cut_off):
             number += 1
             name = f"{base}-{number}"
         study = optuna.create_study(
@@ -273,9 +279,10 @@ def _pruner(schedule: Schedule) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def _open_for(store: Store, name: str, asks: str) -> bool:
+def _open_for(store: Store, name: str, asks: str, was_cut_off: Callable[[str], bool]) -> bool:
     known = optuna.load_study(study_name=name, storage=store.storage).user_attrs
-    return not known.get(FINISHED) and known.get(ASKS) == asks
+    concluded_in = known.get(FINISHED)
+    return known.get(ASKS) == asks and (not concluded_in or was_cut_off(concluded_in))
 
 
 def _line(error: BaseException) -> str:

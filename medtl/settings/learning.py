@@ -144,6 +144,11 @@ class PretrainSettings(TrainSettings):
     epochs: int = option(8, "the most epochs it is trained", low=1)
     backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transfer == "hybrid":
+            raise ParameterError("transfer", self.transfer, "finetune: a hybrid trains no backbone")
+
 
 @dataclass(frozen=True)
 class TuneSettings(ClusterSettings, ModelSettings):

@@ -31,10 +31,17 @@ def store_watched() -> Iterator[None]:
     """Says in one line that the tracking store was lost.
 
     Raises:
-        MedtlError: a server does not answer any more, or a database cannot be written.
+        MedtlError: a server does not answer any more, or a database cannot be opened or written.
     """
     try:
         yield
+    except OperationalError as error:
+        # MLflow passes on as it is what keeps it from opening a database
+        reason = " ".join(str(error.orig).split())[:300]
+        raise MedtlError(
+            f"the tracking store {mlflow.get_tracking_uri()} does not open ({reason}); where a "
+            "process was killed while it made that file, remove the file"
+        ) from error
     except (MlflowException, RequestException) as error:
         if not is_lost(error):
             raise

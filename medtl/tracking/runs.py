@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlparse
 
 import mlflow
 from mlflow.entities import LoggedModelStatus, Run
@@ -26,7 +25,9 @@ from medtl.tracking.lost import ask_only_once, is_lost, room_watched, store_watc
 from medtl.tracking.origin import SETTINGS_FILE
 from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
 from medtl.tracking.passwords import hide_passwords
+from medtl.tracking.permissions import permission_watched
 from medtl.tracking.server import check_login
+from medtl.tracking.tables import make_tables, store_file
 
 ERROR_TAG = "medtl.error"
 ASKS_TAG = "medtl.asks"  # on a run of an entry point: key of what was asked
@@ -54,6 +55,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     process left of the same question is closed, and linked to this run.
     """
     check_login()
+    make_tables()
     mlflow.set_system_metrics_sampling_interval(5)
     nested = mlflow.active_run() is not None
     values = {
@@ -65,8 +67,10 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     tags = {"medtl.kind": kind, OWNER_TAG: owner(), ASKS_TAG: asks}
     with (
         store_watched(),
+        permission_watched(),
         mlflow.start_run(nested=nested, tags=tags, log_system_metrics=True) as run,
         error_tagged(),
+        permission_watched(),  # again: what is refused later is to stand in the run
         room_watched(),
     ):
         _close_predecessors(run, asks)
@@ -207,9 +211,9 @@ def store_folder() -> Path:
 
     With a tracking server there is no such place: it is then the folder of all that is kept.
     """
-    uri = urlparse(mlflow.get_tracking_uri())
-    if uri.scheme == "sqlite":
-        return Path(uri.path.removeprefix("/") or "mlflow.db").parent.absolute()
+    file = store_file()
+    if file is not None:
+        return file.parent
     folder = cache_root().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

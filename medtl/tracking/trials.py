@@ -8,10 +8,12 @@ from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
 from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
-from medtl.tracking.runs import ASKS_TAG, ERROR_TAG, SUCCESSOR_TAG
+from medtl.tracking.runs import ASKS_TAG, ERROR_TAG, STOPPED, SUCCESSOR_TAG
+
+DIED = "its worker died; the search goes on"
 
 
-def close_dead(run_id: str | None, parent: str) -> None:
+def close_dead(run_id: str | None, parent: str, reason: str = DIED) -> None:
     """Ends what a dead worker left RUNNING: the run of its trial, and what was cut off in `parent`.
 
     The worker was found dead by the study, wherever it was; of the runs nested in `parent` only
@@ -27,9 +29,14 @@ def close_dead(run_id: str | None, parent: str) -> None:
     if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
         dead.add(run_id)
     for each in dead:
-        client.set_tag(each, ERROR_TAG, "its worker died; the search goes on")
+        client.set_tag(each, ERROR_TAG, reason)
         client.set_tag(each, SUCCESSOR_TAG, parent)
         client.set_terminated(each, "KILLED")
+
+
+def close_stopped(run_id: str | None, parent: str) -> None:
+    """As `close_dead`, of a worker that was stopped with the command that it worked for."""
+    close_dead(run_id, parent, STOPPED)
 
 
 def link_successor(run_id: str | None, successor: str) -> None:
@@ -47,6 +54,15 @@ def has_answered(run_id: str, asking: str) -> bool:
         return False
     asked = client.get_run(asking).data.tags[ASKS_TAG]
     return run.info.status == "FINISHED" and run.data.tags.get(ASKS_TAG) == asked
+
+
+def was_cut_off(run_id: str) -> bool:
+    """Whether a run did not come to its end, and nobody works in it; False where there is none."""
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException:  # it was deleted
+        return False
+    return run.info.status in ("KILLED", "FAILED") or is_cut_off(run)
 
 
 def is_at_work(run_id: str, study: str) -> bool:

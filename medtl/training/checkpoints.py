@@ -3,7 +3,8 @@
 A checkpoint is a folder with the tensors and numbers of a training after some epoch, and their
 checksum. It is written whole or not at all, its key says all that the training's numbers depend on,
 and reading it executes nothing. The clock decides how often one is written, and so how much is done
-again after a kill; it never decides what comes out.
+again after a kill; it never decides what comes out. When the training has ended its end is kept
+where the run that it belongs to has more to do.
 """
 
 from __future__ import annotations
@@ -22,21 +23,46 @@ from medtl.errors import MedtlError
 from medtl.keep import cache_root, checksum, is_abandoned, kept_folder, key_of, written_whole
 
 KIND = "checkpoints"
-FORMAT = 1  # of what is kept; a new number begins every training anew
+FORMAT = 2  # of what is kept; a new number begins every training anew
 LEAST = 5.0  # seconds of training between two checkpoints: what is shorter is soon done again
 SHARE = 20  # times as long as writing took is trained before the next: it costs at most 5 %
 ABANDONED = 14 * 24 * 3600  # seconds after which nobody will go on with a training
 
 
+class Ends:
+    """Trainings that have ended in a run that has not: kept until the run has ended well.
+
+    A context around the run. When the run is killed or fails, an equal one that comes after it
+    trains none of them again.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Checkpoint] = []
+
+    def hold(self, checkpoint: Checkpoint) -> None:
+        """A training that has ended here, with its end kept."""
+        self._held.append(checkpoint)
+
+    def __enter__(self) -> Ends:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            for each in self._held:
+                each.drop()
+
+
 class Checkpoint:
     """The checkpoint of one training; `key` is of all that its numbers depend on.
 
-    Equal trainings share one: what either wrote, the other would have written.
+    Equal trainings share one: what either wrote, the other would have written. `ends` holds the
+    last one when the training has ended, None where nothing comes after it.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, ends: Ends | None = None) -> None:
         # another release of PyTorch computes other bits
         self._key = key_of(FORMAT, torch.__version__, key)
+        self._ends = ends
         self._written = time.monotonic()
         self._wait = LEAST
         self._refused = False
@@ -65,9 +91,29 @@ class Checkpoint:
         A disk that refuses it is said once, and the training goes on without.
         """
         began = time.monotonic()
-        if self._refused or began - self._written < self._wait:
+        if began - self._written < self._wait:
             return
+        self._keep(epoch, state)
+        self._written = time.monotonic()
+        self._wait = max(LEAST, SHARE * (self._written - began))
+
+    def end(self, epoch: int, state: Callable[[], dict]) -> None:
+        """The training has ended after `epoch`: keeps its state where it is held, else nothing."""
+        if self._ends is None:
+            self.drop()
+        else:
+            self._ends.hold(self)
+            self._keep(epoch, state)
+
+    def drop(self) -> None:
+        """Removes what was kept."""
+        for folder in self._folders():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _keep(self, epoch: int, state: Callable[[], dict]) -> None:
         folder = kept_folder(KIND, f"{self._key}-{epoch:06d}")
+        if self._refused or folder.is_dir():
+            return
         try:
             _write(folder, state())
         except (MedtlError, OSError, RuntimeError) as error:
@@ -79,13 +125,6 @@ class Checkpoint:
         for earlier in self._folders():
             if earlier.name < folder.name:
                 shutil.rmtree(earlier, ignore_errors=True)
-        self._written = time.monotonic()
-        self._wait = max(LEAST, SHARE * (self._written - began))
-
-    def drop(self) -> None:
-        """Removes what was kept: the training has ended."""
-        for folder in self._folders():
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         """What is kept of this training, the earliest epoch first."""

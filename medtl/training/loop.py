@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -93,12 +94,24 @@ class _Course:
             state = self.suffix.state_dict()
             self.best_state = {name: value.clone() for name, value in state.items()}
 
+    def is_over(self, recipe: Recipe) -> bool:
+        """Whether no further epoch is to be trained."""
+        done = len(self.epochs)
+        stale = self.best is not None and done - self.best.number >= recipe.patience
+        return stale or done >= recipe.epochs
+
     def state(self) -> dict:
         """All of it as tensors and numbers."""
         return {
             "suffix": self.suffix.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            **self.end(),
+        }
+
+    def end(self) -> dict:
+        """What is needed of it when it is over."""
+        return {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": self.best.number,
             "best_state": self.best_state,
@@ -106,10 +119,11 @@ class _Course:
         }
 
     def go_on_from(self, state: dict) -> None:
-        """Takes up the state of an equal training."""
-        self.suffix.load_state_dict(state["suffix"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        """Takes up the state, or the end, of an equal training."""
+        if "suffix" in state:
+            self.suffix.load_state_dict(state["suffix"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
         self.epochs = [Epoch(**each) for each in state["epochs"]]
         self.best = self.epochs[state["best"] - 1]
         self.best_state = state["best_state"]
@@ -135,7 +149,7 @@ def fit(
     `on_epoch` is called after each epoch and may raise `Stopped` to end the training.
     Dropout draws from torch's global generator, which is seeded here anew in each epoch and put
     back afterwards: a training that goes on from its checkpoint ends as an undisturbed one, to the
-    bit. `on_epoch` then hears of the epochs before it again.
+    bit. `on_epoch` then hears of the epochs before it again, of all where it had ended.
 
     Raises:
         MedtlError: the loss is no longer a finite number.
@@ -149,11 +163,15 @@ def fit(
     course = _Course(suffix, optimizer, schedule)
     if checkpoint is not None and (state := checkpoint.found()) is not None:
         course.go_on_from(state)
+        if team.rank == 0:
+            done = len(course.epochs)
+            print(f"note: goes on after epoch {done} of a training that was kept", file=sys.stderr)
     for epoch in course.epochs:
         on_epoch(epoch)
     joined = team.joined(suffix)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for number in range(len(course.epochs) + 1, recipe.epochs + 1):
+        while not course.is_over(recipe):
+            number = len(course.epochs) + 1
             started = time.perf_counter()
             torch.manual_seed(_mixed(recipe.seed, number, team.rank))
             suffix.train()
@@ -174,10 +192,10 @@ def fit(
             epoch = measured_epoch(number, loss, valid_logits, valid_labels, started)
             course.add(epoch, valid_logits)
             on_epoch(epoch)
-            if number - course.best.number >= recipe.patience:
-                break
-            if checkpoint is not None and number < recipe.epochs:
+            if checkpoint is not None and not course.is_over(recipe):
                 checkpoint.keep(number, course.state)
+    if checkpoint is not None:
+        checkpoint.end(len(course.epochs), course.end)
     suffix.load_state_dict(course.best_state)
     suffix.eval()
     return Fit(tuple(course.epochs), course.best, course.best_logits)

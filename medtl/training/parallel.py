@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.training.checkpoints import Checkpoint
+from medtl.training.checkpoints import Checkpoint, Ends
 from medtl.training.objectives import Findings, OneLabel
 from medtl.training.shared_norm import share_norms
 
@@ -77,9 +77,9 @@ class Alone:
         """What the first process says."""
         return said
 
-    def checkpoint(self, key: str) -> Checkpoint:
-        """The checkpoint of the training of this key."""
-        return Checkpoint(key)
+    def checkpoint(self, key: str, ends: Ends | None = None) -> Checkpoint:
+        """The checkpoint of the training of this key, held by `ends` when that has ended."""
+        return Checkpoint(key, ends)
 
     def failure(self, error: Exception) -> str:
         """The line of the process that failed first; empty where this one did, by this error."""
@@ -148,8 +148,8 @@ class Together(Alone):
         dist.broadcast_object_list(spoken, src=0)
         return spoken[0]
 
-    def checkpoint(self, key: str) -> Checkpoint:
-        return _SharedCheckpoint(key, self)
+    def checkpoint(self, key: str, ends: Ends | None = None) -> Checkpoint:
+        return _SharedCheckpoint(key, ends, self)
 
     def failure(self, error: Exception) -> str:
         kind = "" if isinstance(error, MedtlError) else f"{type(error).__name__}: "
@@ -163,8 +163,8 @@ class Together(Alone):
 class _SharedCheckpoint(Checkpoint):
     """Written by the first process alone, and read to all of them: they may share no disk."""
 
-    def __init__(self, key: str, team: Together) -> None:
-        super().__init__(key)
+    def __init__(self, key: str, ends: Ends | None, team: Together) -> None:
+        super().__init__(key, ends)
         self._team = team
 
     def found(self) -> dict | None:
@@ -173,6 +173,10 @@ class _SharedCheckpoint(Checkpoint):
     def keep(self, epoch: int, state: Callable[[], dict]) -> None:
         if self._team.rank == 0:
             super().keep(epoch, state)
+
+    def end(self, epoch: int, state: Callable[[], dict]) -> None:
+        if self._team.rank == 0:
+            super().end(epoch, state)
 
     def drop(self) -> None:
         if self._team.rank == 0:

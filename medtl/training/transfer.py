@@ -23,6 +23,7 @@ from medtl.networks.cutpoints import resolve
 from medtl.networks.pooling import pooled
 from medtl.settings import ModelSettings
 from medtl.training.augment import AUGMENTATIONS, Augmentation
+from medtl.training.checkpoints import Ends
 from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed, SomeRows
 from medtl.training.hardware import (
     give_back_freed_memory,
@@ -111,12 +112,14 @@ class Transfer:
         cutoff: str,
         recipe: Recipe,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        ends: Ends | None = None,
     ) -> Trained:
         """Trains a copy of the backbone from `cutoff` on; all before it stays as it was.
 
         An equal training that was cut off is gone on with, and `on_epoch` hears of all its epochs.
-        One that memory does not suffice for is made anew with half the batch, once, where one
-        process trains alone.
+        One that had ended in a run which did not end well is taken as it was, where that run gave
+        its `ends`. One that memory does not suffice for is made anew with half the batch, once,
+        where one process trains alone.
 
         Raises:
             MedtlError: the loss is no longer a finite number.
@@ -124,7 +127,8 @@ class Transfer:
         """
 
         def trained(recipe: Recipe) -> Trained:
-            return self._train_on(self.backbone.copy().to(self.device), cutoff, recipe, on_epoch)
+            network = self.backbone.copy().to(self.device)
+            return self._train_on(network, cutoff, recipe, on_epoch, ends)
 
         return self._within_memory(trained, recipe)
 
@@ -133,18 +137,18 @@ class Transfer:
         cutoff: str,
         recipe: Recipe,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        ends: Ends | None = None,
     ) -> Trained:
         """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
 
         Each stage has the recipe's epochs; `on_epoch` hears of the second. One that was cut off
-        there trains its head again, and goes on with the second stage. Memory and errors are as
-        in `train`.
+        there goes on there, where `ends` holds its head. Memory and errors are as in `train`.
         """
 
         def trained(recipe: Recipe) -> Trained:
             network = self.backbone.copy().to(self.device)
-            self._train_on(network, "head", recipe, lambda epoch: None)
-            return self._train_on(network, cutoff, recipe, on_epoch)
+            self._train_on(network, "head", recipe, lambda epoch: None, ends)
+            return self._train_on(network, cutoff, recipe, on_epoch, ends)
 
         return self._within_memory(trained, recipe)
 
@@ -238,11 +242,12 @@ class Transfer:
         cutoff: str,
         recipe: Recipe,
         on_epoch: Callable[[Epoch], None],
+        ends: Ends | None,
     ) -> Trained:
         point = resolve(network, self.backbone.architecture, cutoff)
         divided = cut(network, point, self.image_size)
         divided.suffix.to(memory_format=torch.channels_last)
-        checkpoint = self.team.checkpoint(self._training_key(divided, recipe))
+        checkpoint = self.team.checkpoint(self._training_key(divided, recipe), ends)
         try:
             with enough_memory(recipe.batch_size, self.image_size):
                 fitted = fit(
@@ -259,7 +264,6 @@ class Transfer:
         except (Stopped, MedtlError):
             checkpoint.drop()
             raise
-        checkpoint.drop()
         return Trained(network, divided, fitted)
 
     def _training_key(self, divided: Cut, recipe: Recipe) -> str:

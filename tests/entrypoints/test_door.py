@@ -51,6 +51,12 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(run, arguments, words):
         assert word in line
 
 
+def test_a_hybrid_is_no_backbone(run):
+    status, line = run("pretrain", "--transfer", "hybrid")
+    assert status == 2
+    assert "transfer=hybrid is not allowed: finetune" in line
+
+
 def test_the_run_ends_failed_with_the_same_line_in_its_tag(run, monkeypatch):
     client = mlflow.MlflowClient()
     handed_over = client.create_run("0").info.run_id

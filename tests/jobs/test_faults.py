@@ -12,8 +12,10 @@ from medtl.data.phantoms import write_chest_phantoms
 from medtl.errors import MedtlError
 from medtl.jobs.train import train
 from medtl.jobs.tune import tune
+from medtl.keep import cache_root
 from medtl.settings import TrainSettings, TuneSettings
 from medtl.tracking.journal import log_halved
+from medtl.training.checkpoints import KIND
 
 QUICK = {
     "architecture": "small_resnet",
@@ -72,11 +74,39 @@ def test_a_full_artifact_store_loses_no_trial_and_the_same_command_goes_on(
     tune(asked)
     assert "going on after 2 finished trials" in capsys.readouterr().out
     assert {run.info.run_id for run in runs("trial")} == set(trials), "no trial was run again"
+    first, second = epochs("tune")
+    assert first == second, "nor was the best one"
     _, second = runs("tune")
     assert second.info.status == "FINISHED"
     champion = MlflowClient().get_model_version_by_alias("mine", "champion")
     assert champion.run_id == second.info.run_id
     assert standing(clinic) == before, "nothing was written among the data"
+
+
+def epochs(kind: str) -> list[list[float]]:
+    """What each epoch of each run took, in seconds: no two epochs are timed alike."""
+    client = MlflowClient()
+    return [
+        [metric.value for metric in client.get_metric_history(run.info.run_id, "epoch_seconds")]
+        for run in runs(kind)
+    ]
+
+
+def test_a_training_that_found_no_room_for_its_model_is_not_trained_again(
+    clinic, small_disk, monkeypatch
+):
+    disk = small_disk(400)
+    MlflowClient().create_experiment("small", artifact_location=str(disk / "artifacts"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "small")
+    asked = TrainSettings(data=str(clinic / "labels.csv"), **QUICK, cutoff="layer4")
+    with pytest.raises(MedtlError, match="No space left"):
+        train(asked)
+    small_disk(50 * 1024)
+    train(asked)
+    trained, taken = epochs("train")
+    assert len(trained) == 2
+    assert taken == trained
+    assert not list((cache_root() / KIND).iterdir()), "whoever trains again does so anew"
 
 
 def test_a_training_that_diverges_is_one_line(clinic):

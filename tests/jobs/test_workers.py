@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 import optuna
 import pandas as pd
+import psutil
 import psycopg
 import pytest
 from mlflow.tracking import MlflowClient
@@ -23,6 +24,7 @@ from medtl.data.phantoms import write_chest_phantoms
 from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.shares import gpus, shares
 from medtl.jobs.tune import tune
+from medtl.search import company
 from medtl.search import study as studies
 from medtl.search.company import open_store
 from medtl.settings import TuneSettings
@@ -132,6 +134,65 @@ def test_two_commands_search_together_and_one_concludes(clinic, database):
         tune(TuneSettings(**asked))  # comes after the end
     assert len(runs("trial")) == 12
     assert len(MlflowClient().search_model_versions("name='medtl-clinic'")) == 1
+
+
+def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
+    clinic, database, monkeypatch
+):
+    opened, shared = [], company.Shared
+
+    def open_shared(url: str, worker: str) -> company.Shared:
+        opened.append(shared(url, worker))
+        return opened[-1]
+
+    monkeypatch.setattr(company, "Shared", open_shared)
+    asked = {"data": clinic, **QUICK, "epochs": 24, "patience": 24, "trials": 10}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    leader = subprocess.Popen(
+        [sys.executable, "-m", "entrypoints.tune", *options, f"--storage={database}",
+         "--workers=2"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while runs("trial").empty:
+        assert leader.poll() is None
+        time.sleep(0.05)
+    printed, before = io.StringIO(), {}
+
+    def trials_of_others() -> pd.DataFrame:
+        trials = runs("trial")
+        return trials[~trials["tags.medtl.process"].str.contains(f" {os.getpid()} ")]
+
+    def kill_when_joined() -> None:
+        while "joined" not in printed.getvalue():
+            time.sleep(0.02)
+        while not {"FINISHED", "RUNNING"} <= set(trials_of_others()["status"]):
+            time.sleep(0.02)
+        leader.kill()
+        leader.wait()
+        opened[0].storage.grace_period = 2  # the minute of silence is not waited for
+        before.update(runs("trial").set_index("run_id").to_dict("index"))
+
+    thread = threading.Thread(target=kill_when_joined, daemon=True)
+    thread.start()
+    with contextlib.redirect_stdout(printed):
+        tune(TuneSettings(**asked, storage=database))
+    thread.join()
+    workers = {int(each.split()[1]) for each in trials_of_others()["tags.medtl.process"]}
+    assert workers
+    assert not any(map(psutil.pid_exists, workers)), "they ended with the leader"
+    commands = runs("tune").set_index("status")
+    assert set(commands.index) == {"KILLED", "FINISHED"}
+    assert commands.loc["KILLED", "tags.medtl.successor"] == commands.loc["FINISHED", "run_id"]
+    trials = runs("trial").set_index("run_id")
+    finished = [each for each, run in before.items() if run["status"] == "FINISHED"]
+    assert set(trials.loc[finished, "status"]) == {"FINISHED"}
+    assert sorted(trials["status"]) == ["FINISHED"] * 10 + ["KILLED"] * (len(trials) - 10)
+    cut_off = trials[trials["status"] == "KILLED"]
+    assert 1 <= len(cut_off) <= 2
+    again = trials.loc[cut_off["tags.medtl.successor"]]
+    assert list(again["params.lr"]) == list(cut_off["params.lr"])
+    assert len(MlflowClient().search_model_versions("name='medtl-clinic'")) == 1
+    assert "registered" in printed.getvalue()
 
 
 def prepared(database: str) -> bool:

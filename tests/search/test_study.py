@@ -121,6 +121,9 @@ def test_an_unfinished_study_goes_on_and_a_finished_one_is_left_alone(storage):
     first.set_user_attr(studies.FINISHED, "run")
     third = studies.open_study(storage, "medtl", False, "asks", schedule(2))
     assert third.study_name == "medtl-3"
+    cut_off = ["run"].__contains__
+    fourth = studies.open_study(storage, "medtl", False, "asks", schedule(2), cut_off)
+    assert fourth.study_name == "medtl", "the run that finished it was killed before its own end"
 
 
 def test_a_study_that_the_user_named_is_not_mixed_with_another_question(storage):

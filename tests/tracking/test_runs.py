@@ -17,6 +17,7 @@ from medtl.tracking.runs import (
     nested_run,
     tracked_run,
 )
+from medtl.tracking.trials import DIED, close_dead, close_stopped, was_cut_off
 
 # of this host, but of no process that lives
 DEAD = f"{owner().partition(' ')[0]} {2**22 + 1} 1000.00"
@@ -41,6 +42,22 @@ def status(run_id: str) -> str:
 
 def successor(run_id: str) -> str | None:
     return mlflow.get_run(run_id).data.tags.get(SUCCESSOR_TAG)
+
+
+@pytest.mark.parametrize(("close", "why"), [(close_dead, DIED), (close_stopped, STOPPED)])
+def test_the_trial_of_a_worker_says_whether_it_died_or_was_stopped(close, why):
+    parent = started(process=owner())
+    silent, unknown, living = started(), started(parent), started(parent, owner())
+    assert was_cut_off(unknown)
+    close(silent, parent)
+    for run_id in (silent, unknown):
+        assert status(run_id) == "KILLED"
+        assert mlflow.get_run(run_id).data.tags[ERROR_TAG] == why
+        assert was_cut_off(run_id)
+    assert status(living) == status(parent) == "RUNNING"
+    assert not was_cut_off(living)
+    MlflowClient().set_terminated(living, "FINISHED")
+    assert not was_cut_off(living)
 
 
 def test_a_run_that_was_cut_off_is_closed_with_what_is_nested_in_it():
