@@ -7,8 +7,10 @@ import importlib
 import os
 import signal
 import sys
+import time
 import traceback
 import typing
+from functools import partial
 from types import FrameType
 
 import click
@@ -19,6 +21,8 @@ from medtl.options import Settings
 
 # what Ctrl-C sends, and what the scheduler of a cluster sends before it kills
 STOPS = (signal.SIGINT, signal.SIGTERM)
+# In the midst of a write to a database a stop waits: seconds between two looks, and at most.
+LOOK, PATIENCE = 0.05, 5.0
 # what several processes that torchrun starts can do together
 TOGETHER = ("train",)
 
@@ -74,9 +78,24 @@ def _listen(handler: typing.Callable[[int, FrameType | None], None] | signal.Han
             signal.signal(each, handler)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None, asked: float | None = None) -> None:
+    asked = asked or time.monotonic()
+    if _is_in_database(frame) and time.monotonic() - asked < PATIENCE:
+        # a write that is left half done would lock the store, and no run could be closed
+        signal.signal(signal.SIGALRM, partial(_stop, asked=asked))
+        signal.setitimer(signal.ITIMER_REAL, LOOK)
+        return
+    signal.setitimer(signal.ITIMER_REAL, 0)
     _listen(_be_patient)
     raise KeyboardInterrupt
+
+
+def _is_in_database(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("sqlalchemy."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _be_patient(number: int, frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -27,6 +28,11 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     # tests that run side by side share the processor: threads that compete wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests only wait, for a server or a lost process."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +54,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Pa
     monkeypatch.setenv("MEDTL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    # MLflow puts the code of each model that is loaded before all else; what a test begins later
+    # would look for the package there
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture(scope="session")

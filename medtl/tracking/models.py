@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def log_model(bundle: Bundle, example: Sequence[bytes], name: str = "model") -> 
     `example` is what the image files of one sample hold; MLflow answers it once, as a server would,
     before the model is kept.
     """
-    with tempfile.TemporaryDirectory() as folder, _no_small_talk():
+    with tempfile.TemporaryDirectory() as folder, _no_small_talk(), _same_path():
         kept = Path(folder, BUNDLE)
         bundle.save(kept)
         return mlflow.pyfunc.log_model(
@@ -107,6 +108,19 @@ def requirements(packages: Sequence[str]) -> list[str]:
     package index has.
     """
     return [f"{package}=={version(package).partition('+')[0]}" for package in packages]
+
+
+@contextmanager
+def _same_path() -> Iterator[None]:
+    """Takes from the path of imports what MLflow puts there: the code of a model that it tries.
+
+    Processes that this one begins later would look for this package there, and not find all of it.
+    """
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 @contextmanager

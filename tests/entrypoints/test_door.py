@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import mlflow
 import pytest
+import sqlalchemy
 from PIL import Image
 
-from entrypoints.door import enter
+from entrypoints.door import STOPS, enter
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +36,40 @@ def run(monkeypatch, capsys):
         return exited.value.code, error.strip().splitlines()[-1]
 
     return entered
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Lets this process hear Ctrl-C, and as it did before after the test."""
+    before = {each: signal.getsignal(each) for each in (*STOPS, signal.SIGALRM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+def test_ctrl_c_waits_until_a_write_to_a_database_is_done(ctrl_c, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main"])
+    done = []
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("interrupted")
+
+    @click.command()
+    def main() -> None:
+        engine = sqlalchemy.create_engine("sqlite://")
+        sqlalchemy.event.listen(engine, "before_cursor_execute", interrupt)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("CREATE TABLE runs (name TEXT)"))
+        done.append("written")
+        time.sleep(60)
+
+    with pytest.raises(SystemExit) as exited:
+        enter(main)
+    assert exited.value.code == 1
+    assert done == ["interrupted", "written"]
+    assert "stopped; the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

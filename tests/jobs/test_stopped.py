@@ -27,6 +27,11 @@ def trainings() -> list[Run]:
     return mlflow.search_runs(filter_string="tags.`medtl.kind` = 'train'", output_format="list")
 
 
+def heard() -> None:
+    """Lets a new process hear Ctrl-C, also where these tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_training_that_is_stopped_ends_killed_and_says_how_to_go_on(small_phantoms, sent):
     asked = [f"--{name.replace('_', '-')}={value}" for name, value in LONG.items()]
@@ -35,6 +40,7 @@ def test_a_training_that_is_stopped_ends_killed_and_says_how_to_go_on(small_phan
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heard,
     )
     while not any("train_loss" in run.data.metrics for run in trainings()):
         assert process.poll() is None, process.stderr.read()

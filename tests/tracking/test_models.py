@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_model_of_another_kind_is_one_line(logged: ModelInfo, tmp_path: Path):
         load_bundle(str(tmp_path / "model"))
 
 
-def test_logging_says_nothing(
+def test_logging_says_nothing_and_leaves_imports_as_they_are(
     logged: ModelInfo, bundle: Bundle, pixels, image_file, capfd: pytest.CaptureFixture
 ):
     experiment = mlflow.get_experiment_by_name("tests").experiment_id
@@ -99,7 +100,9 @@ def test_logging_says_nothing(
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # Python does not show these
         capfd.readouterr()
+        before = list(sys.path)
         log_model(bundle, [image_file(pixels(1, 3)[0])])
         said = capfd.readouterr()
     assert said.out + said.err == ""
+    assert sys.path == before, "where later processes look for the package"
     assert logging.getLogger("mlflow.pyfunc").level != logging.WARNING
