@@ -8,6 +8,7 @@ that hardly changes shows the image, not what the network has learned of it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -24,16 +25,19 @@ HARDLY_CHANGED = 0.5
 FIRST_SPREAD = 0.02
 
 
-def randomised(
-    network: nn.Module, fresh: nn.Module, point: CutPoint, image_size: int, seed: int
-) -> nn.Module:
-    """A copy of `network` with all from `point` on as in `fresh`, weights that learned nothing.
+def names_from(network: nn.Module, point: CutPoint, image_size: int) -> frozenset[str]:
+    """The names, in the network's state dict, of all from `point` on."""
+    return frozenset(cut(copy.deepcopy(network), point, image_size).suffix.state_dict())
 
-    `fresh` is of the same architecture. Batch norm statistics are replaced too. Where the weights
-    of `fresh` are all zero, they are drawn (normal, standard deviation 0.02).
+
+def randomised(network: nn.Module, fresh: nn.Module, lost: Collection[str], seed: int) -> nn.Module:
+    """A copy of `network` with what is `lost` as in `fresh`, weights that learned nothing.
+
+    `fresh` is of the same architecture, `lost` are names of its state dict: batch norm statistics
+    are replaced too. Where the weights of `fresh` are all zero, they are drawn (normal, standard
+    deviation 0.02).
     """
     changed = copy.deepcopy(network)
-    lost = cut(changed, point, image_size).suffix.state_dict()
     generator = torch.Generator().manual_seed(seed)
     state = changed.state_dict()
     for name, value in fresh.state_dict().items():

@@ -16,7 +16,7 @@ from medtl.errors import ParameterError
 from medtl.evaluation.attribution import Scores, integrated_gradients, occlusion
 from medtl.evaluation.explain import grad_cam
 from medtl.evaluation.methods import GRAD_CAM, INTEGRATED_GRADIENTS, OCCLUSION
-from medtl.evaluation.randomised import randomised
+from medtl.evaluation.randomised import names_from, randomised
 from medtl.evaluation.viewpoint import explanation_cut
 from medtl.networks.architectures import build
 from medtl.networks.cut import cut
@@ -100,11 +100,12 @@ def _randomised(
     stages = [(("head",), head), (("trained",), trained)]
     if trained.key == head.key:
         stages = [(("head", "trained"), head)]
+    stages = [(names, names_from(network, point, size)) for names, point in stages]
     images = max(1, len(bundle.modalities))
     for draw in range(seed, seed + DRAWS):
         fresh = build(bundle.architecture, len(bundle.classes), size, draw, images)
-        for names, point in stages:
-            yield names, of(randomised(network, fresh, point, size, draw))
+        for names, lost in stages:
+            yield names, of(randomised(network, fresh, lost, draw))
 
 
 def _of_hybrid(bundle: Bundle, seed: int) -> Drawing:

@@ -9,7 +9,13 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from medtl.evaluation.intervals import Interval
-from medtl.evaluation.randomised import mean_similarity, randomised, rank_correlations, verdict
+from medtl.evaluation.randomised import (
+    mean_similarity,
+    names_from,
+    randomised,
+    rank_correlations,
+    verdict,
+)
 from medtl.networks.architectures import build
 from medtl.networks.cutpoints import resolve
 
@@ -33,7 +39,8 @@ def test_only_what_comes_after_the_point_is_lost(cutoff: str):
         trained.bn1.running_mean += 1
         trained.layer4[1].bn2.running_var *= 3
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    changed = randomised(trained, fresh, resolve(trained, "resnet18", cutoff), 64, seed=0)
+    names = names_from(trained, resolve(trained, "resnet18", cutoff), 64)
+    changed = randomised(trained, fresh, names, seed=0)
     lost = {"head": ("fc.",), "layer4": ("layer4.", "fc."), "all": ("",)}[cutoff]
     new = fresh.state_dict()
     for name, value in changed.state_dict().items():
@@ -55,9 +62,10 @@ class StartsAtZero(nn.Module):
 
 def test_a_head_that_starts_at_zero_is_drawn():
     network, fresh = StartsAtZero(), StartsAtZero()
-    changed = randomised(network, fresh, resolve(network, "", "head"), 16, seed=3)
+    names = names_from(network, resolve(network, "", "head"), 16)
+    changed = randomised(network, fresh, names, seed=3)
     assert 0.001 < changed.head.weight.std() < 0.1
-    again = randomised(network, fresh, resolve(network, "", "head"), 16, seed=3)
+    again = randomised(network, fresh, names, seed=3)
     torch.testing.assert_close(again.head.weight, changed.head.weight)
     assert not fresh.head.weight.any()
 

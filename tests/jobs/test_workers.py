@@ -146,7 +146,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
         return opened[-1]
 
     monkeypatch.setattr(company, "Shared", open_shared)
-    asked = {"data": clinic, **QUICK, "epochs": 24, "patience": 24, "trials": 10}
+    asked = {"data": clinic, **QUICK, "epochs": 24, "patience": 24, "trials": 6}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
     leader = subprocess.Popen(
         [sys.executable, "-m", "entrypoints.tune", *options, f"--storage={database}",
@@ -186,7 +186,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
     trials = runs("trial").set_index("run_id")
     finished = [each for each, run in before.items() if run["status"] == "FINISHED"]
     assert set(trials.loc[finished, "status"]) == {"FINISHED"}
-    assert sorted(trials["status"]) == ["FINISHED"] * 10 + ["KILLED"] * (len(trials) - 10)
+    assert sorted(trials["status"]) == ["FINISHED"] * 6 + ["KILLED"] * (len(trials) - 6)
     cut_off = trials[trials["status"] == "KILLED"]
     assert 1 <= len(cut_off) <= 2
     again = trials.loc[cut_off["tags.medtl.successor"]]
