@@ -146,7 +146,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
         return opened[-1]
 
     monkeypatch.setattr(company, "Shared", open_shared)
-    asked = {"data": clinic, **QUICK, "epochs": 24, "patience": 24, "trials": 6}
+    asked = {"data": clinic, **QUICK, "epochs": 16, "patience": 16, "trials": 5}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
     leader = subprocess.Popen(
         [sys.executable, "-m", "entrypoints.tune", *options, f"--storage={database}",
@@ -186,7 +186,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
     trials = runs("trial").set_index("run_id")
     finished = [each for each, run in before.items() if run["status"] == "FINISHED"]
     assert set(trials.loc[finished, "status"]) == {"FINISHED"}
-    assert sorted(trials["status"]) == ["FINISHED"] * 6 + ["KILLED"] * (len(trials) - 6)
+    assert sorted(trials["status"]) == ["FINISHED"] * 5 + ["KILLED"] * (len(trials) - 5)
     cut_off = trials[trials["status"] == "KILLED"]
     assert 1 <= len(cut_off) <= 2
     again = trials.loc[cut_off["tags.medtl.successor"]]

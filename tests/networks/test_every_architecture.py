@@ -1,4 +1,4 @@
-"""Every architecture, cut at every block: the parts joined equal the whole."""
+"""Architectures of all families, cut at every block: the parts joined equal the whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from medtl.networks.graph import trace
 from medtl.networks.parts import part
 
 # Where 32 pixels a side are not possible.
-SIZES = {"alexnet": 64, "inception_v3": 75, "maxvit_t": 224, "vit_h_14": 28}
+SIZES = {"alexnet": 64, "inception_v3": 75, "maxvit_t": 224}
+
+# Of 600 million weights, which take gigabytes; built as their smaller siblings are.
+HUGE = {"regnet_y_128gf", "vit_h_14"}
 
 # The smallest of each family: there each suffix runs by itself too.
 FAMILIES = (
@@ -40,7 +43,7 @@ def assert_equal(scores: Tensor, whole: Tensor) -> None:
     torch.testing.assert_close(scores, whole, rtol=0, atol=1e-4 * whole.abs().max().item())
 
 
-@pytest.mark.parametrize("name", [*architecture_names(), *DUALS])
+@pytest.mark.parametrize("name", [*sorted({*architecture_names()} - HUGE), *DUALS])
 @torch.no_grad()
 def test_parts_between_all_blocks_joined_equal_the_whole(
     name: str, network_of: Callable[[str, int], nn.Module]
