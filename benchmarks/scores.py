@@ -83,14 +83,14 @@ def _line(
     seconds: float,
 ) -> str:
     test = dataset.splits["test"]
-    labels, patients = dataset.labels[test], dataset.patients[test]
+    labels, groups = dataset.labels[test], dataset.groups[test]
     scores = [roc_auc_score(labels, p, multi_class="ovr") for p in each]
     line = f"{way.name:<18} AUROC {np.mean(scores):.4f} (seeds {min(scores):.4f} to "
     line += f"{max(scores):.4f}), {seconds:.0f} s a training"
     if not reference:
         return line
     pairs = list(zip(reference, each, strict=True))
-    difference = mean_difference(labels, pairs, patients, "auroc", seed=0)
+    difference = mean_difference(labels, pairs, groups, "auroc", seed=0)
     largest = max(np.abs(one - other).max() for one, other in pairs)
     told = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
     return f"{line}; difference {told}; a probability differs by {largest:.3f} at most"

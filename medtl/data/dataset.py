@@ -40,6 +40,8 @@ class Dataset:
             [N, K]: 1 present, 0 absent, -1 unknown.
         patients: int64 [N], equal for samples of one patient; a sample of an unknown patient
             has a number of its own.
+        groups: int64 [N], equal for samples of one patient or with identical pixels (chains
+            count): the units of splits, of cross-validation folds and of the bootstrap.
         splits: for train, valid and test the samples that belong there, int64.
         pixels: the decoded images of the table.
         rows: int64 [N, M], the rows of `pixels` that a sample's images are in (M is 1 without
@@ -55,6 +57,7 @@ class Dataset:
     frame: pd.DataFrame
     labels: np.ndarray
     patients: np.ndarray
+    groups: np.ndarray
     splits: dict[str, np.ndarray]
     pixels: Pixels
     rows: np.ndarray
@@ -71,6 +74,25 @@ class Dataset:
     def naming(self) -> str:
         """The column of `frame` that names a sample: `path`, or `case`."""
         return CASE if self.modalities else "path"
+
+    @property
+    def positive(self) -> str:
+        """Class of which sensitivity, F1 and the like are given: of two classes the second.
+
+        '' where there are more, or any number of findings.
+        """
+        return self.classes[1] if len(self.classes) == 2 and not self.multi_label else ""
+
+    @property
+    def unit(self) -> str:
+        """Unit that intervals are over, as in `95 % intervals over patients`."""
+        known = int((self.frame["patient"] != "").sum())
+        samples = "cases" if self.modalities else "images"
+        if known == len(self.frame):
+            return "patients"
+        if known == 0:
+            return f"{samples}; patients unknown"
+        return f"patients where known ({known} of {len(self.frame)} {samples})"
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Images as they were decoded: uint8 or uint16 [B, C, S, S], C 1 or 3.
@@ -134,7 +156,8 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     patients = patient_groups(table.frame)
     drawn = missing_splits(table.frame)
     content = table.frame["content"].to_numpy()
-    table = with_splits(table, seed, groups_that_stay_together(patients, content))
+    groups = groups_that_stay_together(patients, content)
+    table = with_splits(table, seed, groups)
     frame = table.frame
     notes += _drawn(frame, drawn)
     notes += check_duplicates(table.name, frame, reading.duplicates)
@@ -145,6 +168,7 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
         frame=frame,
         labels=labels,
         patients=patients,
+        groups=groups,
         splits={name: np.flatnonzero(frame["split"] == name) for name in SPLITS},
         pixels=pixels,
         rows=rows,

@@ -28,6 +28,7 @@ def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
         frame=frame,
         labels=pd.Categorical(frame["label"], classes).codes.astype(np.int64),
         patients=dataset.patients[kept],
+        groups=dataset.groups[kept],
         splits={
             name: np.flatnonzero(np.isin(kept, indices)) for name, indices in dataset.splits.items()
         },

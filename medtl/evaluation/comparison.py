@@ -14,11 +14,19 @@ from medtl.evaluation.metrics import OVERALL
 
 @dataclass(frozen=True)
 class Cases:
-    """The test cases that all models score: `labels` int [N], `patients` [N], K `classes`."""
+    """Test cases that all models score.
+
+    Attributes:
+        labels: int [N], index into `classes`.
+        groups: [N], any codes; cases of a group are drawn together.
+        classes: K names.
+        unit: that intervals are over, as `Dataset.unit` has it.
+    """
 
     labels: np.ndarray
-    patients: np.ndarray
+    groups: np.ndarray
     classes: tuple[str, ...]
+    unit: str = "patients"
 
 
 @dataclass(frozen=True)
@@ -175,14 +183,14 @@ def compared(
 
 
 def _scores(cases: Cases, outcome: Outcome, seed: int) -> dict[str, Interval]:
-    measures = measure(cases.labels, outcome.probabilities, cases.patients, cases.classes, seed)
+    measures = measure(cases.labels, outcome.probabilities, cases.groups, cases.classes, seed)
     return {name: measures.summary[name] for name in OVERALL}
 
 
 def _arm(cases: Cases, repeats: list[Contender], metric: str, seed: int) -> dict[str, object]:
     first, outcomes = repeats[0], [each.outcome for each in repeats]
     probabilities = [each.probabilities for each in outcomes]
-    score = mean_score(cases.labels, probabilities, cases.patients, metric, seed)
+    score = mean_score(cases.labels, probabilities, cases.groups, metric, seed)
     means = (
         "valid_auroc", "valid_error", "seconds", "trained_parameters", "trained_flops",
         "trained_share",
@@ -210,5 +218,5 @@ def _difference(
     metric: str,
     seed: int,
 ) -> tuple[object, ...]:
-    found = mean_difference(cases.labels, pairs, cases.patients, metric, seed)
+    found = mean_difference(cases.labels, pairs, cases.groups, metric, seed)
     return a, b, found.value, found.low, found.high, found.confidence, len(pairs)

@@ -142,7 +142,7 @@ class Attack:
         indices = self.splits[split]
         after = own if perturbation is None else model.predictions(indices, perturbation)
         hits = fooled(own, after, self.target)
-        return rate(hits, model.dataset.patients[indices], self.settings.seed)
+        return rate(hits, model.dataset.groups[indices], self.settings.seed)
 
     def _images(self, model: Attacked, source: str) -> Tensor:
         if source != NATURAL:

@@ -99,8 +99,8 @@ class Bench:
         rows = None
         if cell.fraction < 1:
             train = dataset.splits["train"]
-            labels, patients = dataset.labels[train], dataset.patients[train]
-            rows = nested_share(labels, patients, cell.fraction, cell.seed)
+            labels, groups = dataset.labels[train], dataset.groups[train]
+            rows = nested_share(labels, groups, cell.fraction, cell.seed)
         seen_as = (backbone.digest(), backbone.preprocessing, dataset.fingerprint)
         known = self._keeper[1] if self._keeper and self._keeper[0] == seen_as else None
         transfer = Transfer(
@@ -141,9 +141,9 @@ class Bench:
         temperature = fit_temperature(model.fit.valid_logits, labels)
         probabilities = calibrated(transfer.logits(model, "test"), temperature)
         seconds = time.perf_counter() - started
-        patients = transfer.dataset.patients[transfer.dataset.splits["valid"]]
+        groups = transfer.dataset.groups[transfer.dataset.splits["valid"]]
         valid = calibrated(model.fit.valid_logits, temperature)
-        interval = mean_score(labels, [valid], patients, "auroc", self._settings.seed)
+        interval = mean_score(labels, [valid], groups, "auroc", self._settings.seed)
         return Outcome(
             probabilities=probabilities,
             history=history(model.fit),
@@ -258,5 +258,5 @@ class Bench:
 def test_cases(dataset: Dataset) -> tuple[Cases, list[str]]:
     """The test cases, and what tells them apart: the contents of the images."""
     test = dataset.splits["test"]
-    cases = Cases(dataset.labels[test], dataset.patients[test], dataset.classes)
+    cases = Cases(dataset.labels[test], dataset.groups[test], dataset.classes, dataset.unit)
     return cases, np.asarray(dataset.frame["content"])[test].tolist()

@@ -103,7 +103,7 @@ class Cells:
     def _scores(self, outcome: Outcome):
         cases: Cases = self.cases
         return measure(
-            cases.labels, outcome.probabilities, cases.patients, cases.classes, self._seed
+            cases.labels, outcome.probabilities, cases.groups, cases.classes, self._seed
         ).summary
 
 

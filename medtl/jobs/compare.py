@@ -92,7 +92,12 @@ def _subject(
     settings: CompareSettings, plan: Plan, dataset: Dataset, sources: pd.DataFrame
 ) -> Subject:
     counts = [
-        {"split": each.name, "images": each.images, "patients": each.patients, **each.per_class}
+        {
+            "split": each.name,
+            "images": each.images,
+            "patients": each.patients_text(),
+            **each.per_class,
+        }
         for each in split_facts(dataset)
     ]
     return Subject(

@@ -45,9 +45,11 @@ HEADLINES = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "f1", "
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's answers on one split, measured."""
+    """Calibrated probabilities and decisions of a model on one split, with their metrics."""
 
     split: str
+    unit: str  # that intervals are over, as `Dataset.unit` has it
+    positive: str  # the class that metrics of two classes are of, else ''
     probabilities: np.ndarray  # [N, K], calibrated
     decisions: np.ndarray  # at the operating point, as `Bundle.decisions` has them
     measures: Measures
@@ -57,8 +59,11 @@ class Scored:
         """The headline scores as lines for the console."""
         count = len(self.probabilities)
         findings = self.decisions.shape[1] if self.decisions.ndim == 2 else 0
+        of = f", of the class {self.positive}" if self.positive else ""
         means = f", means over {findings} findings" if findings else ""
-        lines = [f"{self.split} scores   (95 % intervals over patients, {count} images{means})"]
+        lines = [
+            f"{self.split} scores   (95 % intervals over {self.unit}, {count} images{of}{means})"
+        ]
         for name in HEADLINES:
             lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
         return "\n".join(lines)
@@ -79,13 +84,17 @@ class Concluded:
 def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     """Calibrates on validation, scores the test split once, logs pictures, tables and the model."""
     dataset, settings = transfer.dataset, transfer.settings
+    if dataset.positive:
+        mlflow.set_tag("medtl.positive", dataset.positive)
     log_fit(trained.fit)
     log_halved(trained.halved)
     bundle = _bundle(transfer, trained)
     mapping = ClassMapping.same(bundle.classes)
     scored = score(bundle, dataset, "test", settings.seed, mapping, transfer.team)
     summary = scored.measures.summary
-    facts = CardFacts(bundle, split_facts(dataset), summary, dataset.notes, scored.maps)
+    facts = CardFacts(
+        bundle, dataset.unit, split_facts(dataset), summary, dataset.notes, scored.maps
+    )
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
     model = log_model(bundle, example_images(dataset, int(dataset.splits["test"][0])))
     return Concluded(settings, dataset, bundle, facts, scored, model)
@@ -116,14 +125,16 @@ def score(
     own = bundle.probabilities(logits, bundle.temperature)
     probabilities = mapping.probabilities(own)
     decisions = decided(bundle, own, mapping)
-    labels, patients = dataset.labels[indices], dataset.patients[indices]
-    measures = measure(labels, probabilities, patients, dataset.classes, seed, decisions=decisions)
+    labels, groups = dataset.labels[indices], dataset.groups[indices]
+    measures = measure(labels, probabilities, groups, dataset.classes, seed, decisions=decisions)
     uncalibrated = mapping.probabilities(bundle.probabilities(logits, 1.0))
     log_scores(dataset, split, indices, probabilities, uncalibrated, decisions, measures)
-    log_calibration(calibration_gain(labels, uncalibrated, probabilities, patients, seed), split)
+    log_calibration(calibration_gain(labels, uncalibrated, probabilities, groups, seed), split)
     said = Said(indices, own, probabilities, decisions)
     checked = explain(bundle, dataset, split, said, mapping, seed, maps)
-    return Scored(split, probabilities, decisions, measures, checked)
+    return Scored(
+        split, dataset.unit, dataset.positive, probabilities, decisions, measures, checked
+    )
 
 
 def decided(bundle: Bundle, own: np.ndarray, mapping: ClassMapping) -> np.ndarray:
@@ -157,8 +168,8 @@ def registered(concluded: Concluded, model_name: str, confidence: float) -> Verd
 def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:
     """The test cases on which the gate compares, with the challenger's scores."""
     test = dataset.splits["test"]
-    labels, patients = dataset.labels[test], dataset.patients[test]
-    return GateCases(labels, patients, dataset.classes, challenger, dataset.modalities)
+    labels, groups = dataset.labels[test], dataset.groups[test]
+    return GateCases(labels, groups, dataset.classes, challenger, dataset.modalities)
 
 
 def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Bundle) -> Scores:
@@ -229,16 +240,18 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
-    """How many images, patients and images of each class, or with each finding, every split has."""
+    """Counts of images, patients and images of each class, or with each finding, by split."""
     facts = []
     for name, indices in dataset.splits.items():
-        counts = dataset.counts(indices)
+        counts, patients = dataset.counts(indices), dataset.frame["patient"].iloc[indices]
+        known = patients[patients != ""]
         facts.append(
             SplitFacts(
                 name,
-                len(indices),
-                len(np.unique(dataset.patients[indices])),
-                dict(zip(dataset.classes, counts.tolist(), strict=True)),
+                images=len(indices),
+                patients=known.nunique(),
+                unknown=len(indices) - len(known),
+                per_class=dict(zip(dataset.classes, counts.tolist(), strict=True)),
             )
         )
     return tuple(facts)

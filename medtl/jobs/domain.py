@@ -56,18 +56,18 @@ def measure_domain(
     random = np.random.default_rng(settings.seed)
     if len(indices) > MOST_IMAGES:
         indices = np.sort(random.choice(indices, MOST_IMAGES, replace=False))
-    patients = dataset.patients[indices]
+    groups = dataset.groups[indices]
     images = dataset.images(indices)
     distances = {dataset.name: _distances(bundle, images)}
-    codes = {dataset.name: patients}
+    codes = {dataset.name: groups}
     for name, copied in COPIES.items():
         distances[f"{dataset.name}, {name}"] = _distances(bundle, copied(images))
-        codes[f"{dataset.name}, {name}"] = patients
+        codes[f"{dataset.name}, {name}"] = groups
     for name, others in _others(bundle, dataset, settings):
         while name in distances:
             name = f"{name} (other)"
         distances[name] = _distances(bundle, others)
-        codes[name] = patients.max() + 1 + np.arange(len(others))
+        codes[name] = groups.max() + 1 + np.arange(len(others))
     table = _table(distances, codes, settings.seed)
     log_table(table, "evaluation/domain.csv")
     log_picture(pictures.domain_distances(distances, table), "evaluation/domain.png")

@@ -76,9 +76,9 @@ def explain(
         if len(maps) > 1:
             fallen[method] = _falls(bundle, how, dataset, shown, each.heats, seed)
     if fallen:
-        patients = dataset.patients[shown["index"].to_numpy()]
+        groups = dataset.groups[shown["index"].to_numpy()]
         heats = {each.method: each.heats for each in drawn}
-        table = method_table(heats, fallen, patients, seed)
+        table = method_table(heats, fallen, groups, seed)
         log_methods(table, split)
         for row in table.itertuples():
             more = Interval(row.fall_more, row.fall_more_low, row.fall_more_high)
@@ -136,13 +136,13 @@ def _drawn(
         for name in names:
             found = rank_correlations(coarse(heats[checked.index]), coarse(after))
             similarities.setdefault(name, []).append(found)
-    patients = dataset.patients[checked["index"].to_numpy()]
+    groups = dataset.groups[checked["index"].to_numpy()]
     rows = pd.DataFrame(index=shown.index)
     check = {}
     for stage, draws in similarities.items():
         each = np.mean(draws, axis=0)
         rows.loc[checked.index, f"similarity_{stage}"] = each
-        check[stage] = mean_similarity(each, patients, seed)
+        check[stage] = mean_similarity(each, groups, seed)
     of_all = check[list(check)[-1]]
     return Drawn(method, heats, rows, check, verdict(of_all, how.lost))
 

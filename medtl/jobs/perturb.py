@@ -49,6 +49,7 @@ def perturb(settings: PerturbSettings) -> None:
         found = Perturbed(
             uri=model.uri,
             dataset=model.dataset.name,
+            unit=model.dataset.unit,
             classes=model.dataset.classes,
             settings=settings,
             images=len(attack.splits["train"]),

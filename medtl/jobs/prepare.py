@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 
 import mlflow
@@ -103,8 +102,6 @@ def noted_data(settings: LearningSettings, image_size: int, architecture: str) -
     """
     dataset = training_data(settings, image_size)
     log_data(dataset)
-    for note in dataset.notes if dataset.multi_label else ():
-        print(f"data {dataset.name}: {note}", file=sys.stderr)
     name_run(f"{dataset.name} {architecture}")
     return dataset
 

@@ -51,7 +51,7 @@ def compare_subgroups(
         dataset.labels[indices],
         scored.probabilities,
         scored.decisions,
-        dataset.patients[indices],
+        dataset.groups[indices],
         dataset.classes,
     )
     table = score_subgroups(cases, grouped, seed)

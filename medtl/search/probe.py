@@ -87,10 +87,10 @@ def probe(transfer: Transfer, kind: Literal["blocks", "layers"]) -> Probe:
         generator = np.random.default_rng(transfer.settings.seed)
         train = np.sort(generator.choice(train, MOST_IMAGES, replace=False))
     features = features_at(transfer, points, train)
-    labels, patients = dataset.labels[train], dataset.patients[train]
+    labels, groups = dataset.labels[train], dataset.groups[train]
     rows = []
     for point, column in zip(points, features, strict=True):
-        scores = fold_scores(column, labels, patients, transfer.settings.seed)
+        scores = fold_scores(column, labels, groups, transfer.settings.seed)
         error = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores))
         mean = scores.mean()
         rows.append((point.name, mean, mean - error, min(1.0, mean + error), column.shape[1]))

@@ -28,6 +28,7 @@ MEASURES = {
             "right; 0 is best"),
     "brier": ("Brier score", "mean squared error of the probabilities; 0 is best"),
 }  # fmt: skip
+FEW_PATIENTS = 100  # in the test split; intervals of fewer are wide
 NOT_FOR_DIAGNOSIS = (
     "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
     "For research: a qualified person reads every image."
@@ -36,19 +37,36 @@ NOT_FOR_DIAGNOSIS = (
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """One split of the data: its images, its patients, and its images of each class."""
+    """One split of the data.
+
+    Attributes:
+        name: of the split.
+        images: how many images, or cases.
+        patients: how many known patients.
+        unknown: images of which the patient is unknown.
+        per_class: images of each class, or with each finding.
+    """
 
     name: str
     images: int
     patients: int
+    unknown: int
     per_class: Mapping[str, int]
+
+    def patients_text(self) -> str:
+        """Number of patients as a cell of a table."""
+        if not self.unknown:
+            return str(self.patients)
+        unknown = f"unknown for {self.unknown}"
+        return f"{self.patients}, {unknown}" if self.patients else "unknown"
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells beyond the bundle itself."""
+    """Content of a card beside the bundle itself."""
 
     bundle: Bundle
+    unit: str  # that intervals are over, as `Dataset.unit` has it
     splits: tuple[SplitFacts, ...]
     scores: Mapping[str, Interval]  # metric (`auroc`, ...) on the test split, to its 95 % interval
     notes: tuple[str, ...] = ()  # what was found and done while the data was read
@@ -81,6 +99,8 @@ def version_tags(facts: CardFacts) -> dict[str, str]:
         "medtl.digest": digest_of(value.cpu().numpy() for value in weights),
         "medtl.classes": json.dumps(bundle.classes)[:1000],
     }
+    if len(bundle.classes) == 2 and not bundle.multi_label:
+        tags["medtl.positive"] = bundle.classes[1]
     for metric, interval in facts.scores.items():
         tags[f"test_{metric}"] = f"{interval.value:.4f}"
         tags[f"test_{metric}_low"] = f"{interval.low:.4f}"
@@ -104,7 +124,12 @@ def _opening(facts: CardFacts, model_name: str) -> str:
 def _data(facts: CardFacts) -> str:
     classes = facts.bundle.classes
     rows = [
-        [split.name, split.images, split.patients, *(split.per_class.get(c, 0) for c in classes)]
+        [
+            split.name,
+            split.images,
+            split.patients_text(),
+            *(split.per_class.get(c, 0) for c in classes),
+        ]
         for split in facts.splits
     ]
     table = _table(["split", "images", "patients", *classes], rows)
@@ -116,8 +141,8 @@ def _data(facts: CardFacts) -> str:
         else ""
     )
     return (
-        f"## Data\n\n`{facts.bundle.data}`, fingerprint `{facts.bundle.fingerprint}`. No patient "
-        "that the data name is in two splits. The validation split chose everything; the test "
+        f"## Data\n\n`{facts.bundle.data}`, fingerprint `{facts.bundle.fingerprint}`. No known "
+        "patient is in two splits. The validation split chose everything; the test "
         f"split was scored once.{record}\n\n{table}" + (f"\n{notes}" if notes else "")
     )
 
@@ -141,7 +166,8 @@ def _scores(facts: CardFacts) -> str:
         averaged = f" The class looked for is `{facts.bundle.classes[-1]}`."
     return (
         "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
-        "Intervals are 95 % bootstrap intervals over patients."
+        ""
+        f"Intervals are 95 % bootstrap intervals over {facts.unit}."
         f"{averaged}\n\n{_table(['measure', 'value', '95 % interval', 'what it says'], rows)}"
     )
 
@@ -219,7 +245,12 @@ def _limits(facts: CardFacts) -> str:
         + (f" Checked: {facts.maps}." if facts.maps else ""),
     ]
     test = next((split for split in facts.splits if split.name == "test"), None)
-    if test is not None and test.patients < 100:
+    if any(split.unknown for split in facts.splits):
+        lines.append(
+            "Patients are not known for all images: images of one patient may be in two splits, "
+            "which makes scores too good, and intervals too narrow."
+        )
+    elif test is not None and test.patients < FEW_PATIENTS:
         lines.append(
             f"The test split has only {test.patients} patients; mind the width of the intervals."
         )
@@ -230,7 +261,7 @@ def _limits(facts: CardFacts) -> str:
 
 def _bounds(interval: Interval) -> str:
     if math.isnan(interval.low):
-        return "none: too few patients"
+        return "none: too few cases"
     return f"{interval.low:.3f} to {interval.high:.3f}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,10 @@ SHEET_IMAGES = 16  # images on a contact sheet
 
 
 def log_data(dataset: Dataset) -> None:
-    """The data set as an MLflow input, its split file, a contact sheet, and the data report."""
+    """Logs the data set as an MLflow input, its splits, a contact sheet and the data report.
+
+    Its notes and what stands out in the report are also printed, a line each, on stderr.
+    """
     frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
     source = mlflow.data.from_pandas(
         frame, name=dataset.name, targets="label", digest=dataset.fingerprint
@@ -39,6 +43,8 @@ def log_data(dataset: Dataset) -> None:
     mlflow.log_input(source, context="training")
     log_table(frame, "data/splits.csv")
     log_table(_counts(dataset), "data/counts.csv")
+    for note in dataset.notes:
+        print(f"data {dataset.name}: {note}", file=sys.stderr)
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
     log_picture(contact_sheet(dataset), "data/contact_sheet.png")

@@ -47,6 +47,7 @@ class Perturbed:
     Attributes:
         uri: of the model.
         dataset: name of the data set.
+        unit: that intervals are over, as `Dataset.unit` has it.
         classes: its K classes.
         settings: those of the attack.
         images: training images that the perturbations were made from and tried on.
@@ -60,6 +61,7 @@ class Perturbed:
 
     uri: str
     dataset: str
+    unit: str
     classes: tuple[str, ...]
     settings: PerturbSettings
     images: int
@@ -89,7 +91,7 @@ class Perturbed:
         count = rows.loc[rows["split"] == "test", "images"].iloc[0]
         lines = [
             f"{self.uri} on {self.dataset}: {self.bound}",
-            f"{self.rate_name} rate   (95 % intervals over patients, {count} test images)",
+            f"{self.rate_name} rate   (95 % intervals over {self.unit}, {count} test images)",
         ]
         for _, row in rows[rows["split"] == "test"].iterrows():
             interval = f"{row['rate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
@@ -142,7 +144,7 @@ def note(found: Perturbed) -> str:
         lines.append(f"| {_source_in_words(source, found)} | {cells} |")
     lines += [
         "",
-        "In brackets: 95 % intervals over patients.",
+        f"In brackets: 95 % intervals over {found.unit}.",
         "",
         f"**What this says.** On the test images {_against_random(rows)}.",
         "",

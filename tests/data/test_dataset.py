@@ -30,6 +30,41 @@ def test_a_folder_becomes_a_data_set(write_folder):
     assert np.array_equal(dataset.images(np.array([3, 29])), expected)
 
 
+def test_groups_are_patients_or_else_identical_images(write_folder, write_image):
+    root = write_folder({"sick": 10, "healthy": 10})
+    lines = ["path,label,patient"]
+    for seed in range(20):
+        kind, number = ("sick", seed) if seed < 10 else ("healthy", seed - 10)
+        lines.append(f"{kind}/{number:03d}.png,{kind},{f'P{seed // 2}' if seed < 10 else ''}")
+    for copy in range(3):  # of the last healthy image, whose patient is unknown
+        write_image(root / "copies" / f"{copy}.png", seed=19)
+        lines.append(f"copies/{copy}.png,healthy,")
+    (root / "labels.csv").write_text("\n".join(lines))
+    dataset = load(str(root / "labels.csv"), 5, seed=0)
+    frame = dataset.frame
+    assert len(np.unique(dataset.groups)) == 5 + 9 + 1
+    assert len(np.unique(dataset.patients)) == 5 + 13
+    copies = frame["path"].str.startswith("copies") | (frame["path"] == "healthy/009.png")
+    assert len(np.unique(dataset.groups[copies])) == 1
+    assert dataset.unit == "patients where known (10 of 23 images)"
+    assert dataset.positive == "sick"
+
+
+def test_unit_of_intervals_says_whether_patients_are_known(write_folder):
+    root = write_folder({"a": 5, "b": 5, "c": 5})
+    dataset = load(str(root), 5, seed=0)
+    assert dataset.unit == "images; patients unknown"
+    assert dataset.positive == ""
+    rows = [
+        f"{path},{label},{n}"
+        for n, (path, label) in enumerate(
+            zip(dataset.frame["path"], dataset.frame["label"], strict=True)
+        )
+    ]
+    (root / "labels.csv").write_text("\n".join(["path,label,patient", *rows]))
+    assert load(str(root / "labels.csv"), 5, seed=0).unit == "patients"
+
+
 def test_neither_names_nor_their_order_decide_anything(write_folder):
     root = write_folder({"a": 10, "b": 10})
     first = load(str(root), 5, seed=0)

@@ -70,7 +70,7 @@ def test_the_words_follow_the_numbers(comparison, cases, made):
     )
     text = " ".join(summary(equal, embedded=False))
     assert "cannot tell which side is better" in text
-    assert "patients of the test split" not in text
+    assert "choice of test cases" not in text
     assert "with one seed" in text
     assert "drawings" not in text
 

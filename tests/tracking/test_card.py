@@ -18,7 +18,8 @@ def facts(bundle: Bundle) -> CardFacts:
     counts = {"clear": 30, "focal": 20, "diffuse": 10}
     return CardFacts(
         bundle,
-        (SplitFacts("train", 240, 80, counts), SplitFacts("test", 60, 20, counts)),
+        "patients",
+        (SplitFacts("train", 240, 80, 0, counts), SplitFacts("test", 60, 20, 0, counts)),
         dict.fromkeys(OVERALL, Interval(0.5, 0.4, 0.6)) | {"auroc": Interval(0.91234, 0.85, 0.95)},
         ("3 images | unreadable",),
     )
@@ -46,6 +47,19 @@ def test_the_card_has_its_parts(facts: CardFacts):
     assert "- 3 images | unreadable" in card
 
 
+def test_the_card_says_whether_patients_are_known(facts: CardFacts):
+    known = model_card(facts, "medtl-known")
+    assert "bootstrap intervals over patients." in known
+    assert "The test split has only 20 patients" in known
+    splits = tuple(dataclasses.replace(each, patients=0, unknown=60) for each in facts.splits)
+    unit = "images; patients unknown"
+    unknown = model_card(dataclasses.replace(facts, unit=unit, splits=splits), "medtl-unknown")
+    assert "bootstrap intervals over images; patients unknown." in unknown
+    assert "| test | 60 | unknown |" in unknown
+    assert "images of one patient may be in two splits" in unknown
+    assert "has only" not in unknown
+
+
 def test_every_row_of_a_table_has_the_cells_of_its_head(facts: CardFacts):
     odd = dataclasses.replace(facts.bundle, classes=("a|b", "c\nd", "e"))
     card = model_card(dataclasses.replace(facts, bundle=odd), "medtl-odd")
@@ -69,7 +83,7 @@ def test_every_measure_of_the_interface_stands_in_the_card(facts: CardFacts):
 def test_an_interval_that_cannot_be_given_says_so(facts: CardFacts):
     alone = {"auroc": Interval(0.9, math.nan, math.nan)}
     card = model_card(dataclasses.replace(facts, scores=alone), "medtl-phantoms")
-    assert "| AUROC | 0.900 | none: too few patients |" in card
+    assert "| AUROC | 0.900 | none: too few cases |" in card
 
 
 def test_phantoms_and_few_patients_are_named_as_limits(facts: CardFacts):

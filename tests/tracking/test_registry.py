@@ -31,7 +31,7 @@ LABELS = np.arange(90) % 3
 
 @pytest.fixture
 def facts(bundle: Bundle) -> CardFacts:
-    return CardFacts(bundle, (), {"auroc": Interval(0.9, 0.8, 0.95)})
+    return CardFacts(bundle, "patients", (), {"auroc": Interval(0.9, 0.8, 0.95)})
 
 
 def scores(noise: float, seed: int) -> Scores:

@@ -59,7 +59,7 @@ def test_two_searches_that_finish_at_once_leave_the_better_one(
     logged: ModelInfo, bundle: Bundle, tmp_path: Path
 ):
     for _ in range(3):
-        register(logged, CardFacts(bundle, (), {}), NAME)
+        register(logged, CardFacts(bundle, "patients", (), {}), NAME)
     promote_version(NAME, 1)
     ending = [
         subprocess.Popen(
@@ -80,7 +80,7 @@ def test_two_searches_that_finish_at_once_leave_the_better_one(
 
 
 def test_who_moves_an_alias_waits_for_the_turn(logged: ModelInfo, bundle: Bundle):
-    register(logged, CardFacts(bundle, (), {}), NAME)
+    register(logged, CardFacts(bundle, "patients", (), {}), NAME)
     promoting = threading.Thread(target=promote_version, args=(NAME, 1))
     with turn(NAME):
         promoting.start()

@@ -23,8 +23,7 @@ def rate_against_zeta(rates: pd.DataFrame, rate_name: str, norm_name: str) -> Fi
     counts = rates.groupby("split")["images"].first()
     figure = sheet(
         f"{rate_name} against the size of the perturbation",
-        f"{counts['train']:,} training and {counts['test']:,} test images; "
-        "bars: 95 % intervals over patients",
+        f"{counts['train']:,} training and {counts['test']:,} test images; bars: 95 % intervals",
         width=8.6,
         height=4.4,
     )

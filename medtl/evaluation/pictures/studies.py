@@ -70,7 +70,7 @@ def score_against_size(curves: Mapping[str, pd.DataFrame], metric: str) -> Figur
     """
     figure = sheet(
         f"{metric[:1].upper()}{metric[1:]} against the size of the training set",
-        "means over seeds; bars are 95 % intervals over patients of the test split",
+        "means over seeds; bars are 95 % intervals on the test split",
     )
     axes = plain(figure.subplots(), "Share of the training images (%)", metric)
     shares: set[float] = set()
@@ -95,7 +95,7 @@ def score_against_depth(curves: Mapping[str, pd.DataFrame], metric: str) -> Figu
     """
     figure = sheet(
         f"{metric[:1].upper()}{metric[1:]} against the depth of fine-tuning",
-        "bars are 95 % intervals over patients of the test split; the best of each curve is ringed",
+        "bars are 95 % intervals on the test split; the best of each curve is ringed",
     )
     axes = plain(figure.subplots(), "Cut-off, from the first layer to the head", metric)
     for index, (name, table) in enumerate(curves.items()):
@@ -132,7 +132,7 @@ def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool
     """
     figure = sheet(
         title,
-        "bars are 95 % intervals over patients of the test split",
+        "bars are 95 % intervals on the test split",
         width=8.0,
         height=1.5 + 0.28 * max(len(table), 2),
     )

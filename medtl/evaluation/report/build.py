@@ -114,7 +114,7 @@ def _scores(comparison: Comparison) -> str:
         epochs = f"{len(each.outcome.history)} (best {each.outcome.best_epoch})"
         rows.append(html.row(each.name, [*values, f"{each.outcome.valid_auroc:.3f}", epochs]))
     caption = (
-        "Each cell once. Test scores with their 95 % bootstrap intervals over patients; the "
+        "Each cell once. Test scores with their 95 % bootstrap intervals; the "
         "decision is the most probable class. The validation split chose the epoch."
     )
     return html.table(caption, head, rows)
@@ -208,7 +208,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     ]
     head = ["cell", "against", f"test {metric}", "95 % interval", "confidence", "seeds"]
     caption = (
-        "On the same test cases, from bootstrap resamples of patients that both share. The "
+        "On the same test cases, from bootstrap resamples that both share. The "
         "confidence is the share of resamples in which the cell is the better one."
     )
     yield html.table(caption, head, rows)

@@ -76,10 +76,13 @@ def nearest_source(sources: pd.DataFrame, data: str) -> str:
 
 def _counts(comparison: Comparison) -> str:
     cells, failed = len(comparison.contenders), len(comparison.failed)
-    patients = len(set(comparison.cases.patients.tolist()))
+    groups = len(set(comparison.cases.groups.tolist()))
+    of = (
+        f" of {_many(groups, 'patient', 'patients')}" if comparison.cases.unit == "patients" else ""
+    )
     sentence = (
         f"{_many(cells, 'cell', 'cells')}, scored on the same {len(comparison.cases.labels)} test "
-        f"images of {_many(patients, 'patient', 'patients')}."
+        f"images{of}; intervals are over {comparison.cases.unit}."
     )
     if failed:
         sentence += f" {failed} of them failed; the table says why."
@@ -184,9 +187,7 @@ def _limits(comparison: Comparison, embedded: bool) -> list[str]:
         "nothing was chosen by them.",
     ]
     if comparison.arms["seeds"].max() > 1:
-        sentences.append(
-            "Intervals hold the chance in the patients of the test split, not that in the seeds."
-        )
+        sentences.append("Intervals cover the choice of test cases, not that of the seeds.")
     else:
         sentences.append(
             "Each cell was trained once, with one seed: how much another seed would change it was "
