@@ -3,13 +3,15 @@
 Minagi, Hirano & Takemoto 2022, "Natural images allow universal adversarial attacks on medical
 image classification using deep neural networks with transfer learning", J. Imaging 8(2):38.
 
-Images, perturbations, norms and steps are in that paper's scale: -1 is black, 1 is white. Norms
-are over all channels and pixels of one image. As in the paper a class is the model's own
-prediction, not the label, and pixels are not clipped after the perturbation is added.
+Images and perturbations are in that paper's scale: -1 is black, 1 is white. Norms are over all
+channels and pixels of one image; those of images are taken from black on, as the authors' code has
+them. As in the paper a class is the model's own prediction, not the label, and pixels are not
+clipped after the perturbation is added.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,7 +35,8 @@ class Recipe:
     Attributes:
         norm: `l2` or `linf`.
         limit: the largest norm that it may have (the paper's xi).
-        step_size: of one step in each pixel (the paper's epsilon).
+        step_size: norm of one step, as a share of the limit. Every pixel moves by the same amount
+            (the paper's epsilon).
         passes: over the images, at most.
         target: the class that all images shall get; None: any class but the one that they have.
     """
@@ -43,6 +46,11 @@ class Recipe:
     step_size: float
     passes: int
     target: int | None = None
+
+    def epsilon(self, values: int) -> float:
+        """Change of each pixel in one step, for images of so many values (C x S x S)."""
+        length = self.step_size * self.limit
+        return length / math.sqrt(values) if self.norm == "l2" else length
 
 
 def sequential(
@@ -79,11 +87,12 @@ def sequential(
 
 
 def batched(scores: Scores, images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Ours: 32 images step at once from the same perturbation, which takes the sum of their steps.
+    """Makes a perturbation from 32 images at a time, which take one step together (our variant).
 
-    As in the paper only steps that fool their image are taken, so that images far from any border
-    do not outvote those near one. Where no step of the 32 does, all are taken, so that there is a
-    beginning. Arguments and result as in `sequential`.
+    Each pixel takes the sign of the sum of the images' steps. As in the paper only steps that fool
+    their image count, so that images far from any decision border do not outvote those near one.
+    Where no step of the 32 does, all count, so that there is a beginning. Arguments and result as
+    in `sequential`.
     """
     own = predicted(scores, images)
     perturbation = torch.zeros_like(images[0])
@@ -96,8 +105,9 @@ def batched(scores: Scores, images: Tensor, recipe: Recipe, generator: torch.Gen
                 continue
             after = predicted(scores, shifted + steps)
             fooling = missed & fooled(own[batch], after, recipe.target)
-            taken = steps[fooling if fooling.any() else missed].sum(dim=0)
-            perturbation = project(perturbation + taken, recipe.norm, recipe.limit)
+            direction = steps[fooling if fooling.any() else missed].sum(dim=0).sign()
+            step = recipe.epsilon(direction.numel()) * direction
+            perturbation = project(perturbation + step, recipe.norm, recipe.limit)
         if perturbation is before:
             # every image is fooled
             break
@@ -139,8 +149,13 @@ def resized(perturbation: Tensor, image_size: int, norm: str, length: float) -> 
 
 
 def norms(images: Tensor, norm: str) -> Tensor:
-    """The norm [B] of each image [B, C, S, S]: `l2` or `linf`."""
+    """Norm [B] of each perturbation [B, C, S, S]: `l2` or `linf`."""
     return torch.linalg.vector_norm(images.flatten(1), 2 if norm == "l2" else torch.inf, dim=1)
+
+
+def norms_from_black(images: Tensor, norm: str) -> Tensor:
+    """Norm [B] of each image [B, C, S, S] from -1 to 1, black counting as 0."""
+    return norms(images + 1, norm)
 
 
 @torch.no_grad()
@@ -172,4 +187,4 @@ def _steps(scores: Scores, shifted: Tensor, own: Tensor, recipe: Recipe) -> tupl
         odds = others - logits.gather(1, aim[:, None])[:, 0]
         (gradient,) = torch.autograd.grad(odds[missed].sum(), shifted)
     direction = 1 if recipe.target is None else -1
-    return direction * recipe.step_size * gradient.sign(), missed
+    return direction * recipe.epsilon(gradient[0].numel()) * gradient.sign(), missed

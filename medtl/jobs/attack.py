@@ -18,6 +18,7 @@ from medtl.evaluation.perturbation import (
     Recipe,
     fooled,
     norms,
+    norms_from_black,
     predicted,
     random_perturbation,
     resized,
@@ -31,8 +32,9 @@ from medtl.training.inputs import network_input, unit_images
 SOURCES = NATURAL, TRAINING, RANDOM = "natural", "training", "random"
 """What a perturbation is made from: natural images, the training images, or nothing."""
 
+CONTROLS = 5  # random perturbations of each bound
 Made = tuple[str, float]
-"""What a perturbation was made from, and its bound (zeta)."""
+"""Source of a perturbation, and its bound (zeta)."""
 
 
 @dataclass(frozen=True)
@@ -103,46 +105,75 @@ class Attack:
     splits: dict[str, np.ndarray]
 
     def limit(self, model: Attacked, zeta: float) -> float:
-        """The largest norm at this bound: a share of the mean norm of the training images."""
+        """Largest norm at this bound: a share of the mean norm of the training images."""
         images = model.images(self.splits["train"])
-        return zeta * norms(images, self.settings.norm).mean().item()
+        return zeta * norms_from_black(images, self.settings.norm).mean().item()
 
     def perturbations(self, model: Attacked, zetas: Sequence[float]) -> dict[Made, Tensor]:
-        """Perturbations [C, S, S] against the model, by source and bound; equal for equal seeds."""
+        """Perturbations [D, C, S, S] against the model, by source and bound; equal for equal seeds.
+
+        One each from natural and from training images (D is 1), and five random ones as the
+        control, of the larger norm that these two reached.
+        """
         settings, made = self.settings, {}
-        for source in SOURCES:
+        for source in (NATURAL, TRAINING):
             images = self._images(model, source)
             for zeta in zetas:
-                limit = self.limit(model, zeta)
-                # anew for each, so that none depends on which others are made
+                recipe = Recipe(
+                    settings.norm,
+                    self.limit(model, zeta),
+                    settings.step_size,
+                    settings.passes,
+                    self.target,
+                )
+                # a new generator for each, so that none depends on which others are made
                 generator = torch.Generator().manual_seed(settings.seed)
-                if source == RANDOM:
-                    pattern = random_perturbation(images[0], settings.norm, limit, generator)
-                else:
-                    recipe = Recipe(
-                        settings.norm, limit, settings.step_size, settings.passes, self.target
-                    )
-                    pattern = ORDERS[settings.order](model.scores, images, recipe, generator)
-                made[source, zeta] = pattern
+                pattern = ORDERS[settings.order](model.scores, images, recipe, generator)
+                made[source, zeta] = pattern[None]
+        for zeta in zetas:
+            like = made[NATURAL, zeta][0]
+            reached = max(self.reached(made[source, zeta]) for source in (NATURAL, TRAINING))
+            generator = torch.Generator().manual_seed(settings.seed)
+            made[RANDOM, zeta] = torch.stack(
+                [
+                    random_perturbation(like, settings.norm, reached, generator)
+                    for _ in range(CONTROLS)
+                ]
+            )
         return made
 
-    def carried(self, perturbation: Tensor, maker: Attacked, other: Attacked) -> Tensor:
-        """What was made against one model, in the size of another and as strong there."""
+    def reached(self, perturbations: Tensor) -> float:
+        """Mean norm of perturbations [D, C, S, S]."""
+        return norms(perturbations, self.settings.norm).mean().item()
+
+    def transferred(self, perturbations: Tensor, maker: Attacked, other: Attacked) -> Tensor:
+        """Perturbations [D, C, S, S] made against one model, resized for another.
+
+        Their norms are the same shares of the mean norm of the images in both sizes.
+        """
         side = other.bundle.image_size
         if side == maker.bundle.image_size:
-            return perturbation
+            return perturbations
         norm = self.settings.norm
-        share = norms(perturbation[None], norm)[0].item() / self.limit(maker, 1.0)
-        return resized(perturbation, side, norm, share * self.limit(other, 1.0))
+        scale = self.limit(other, 1.0) / self.limit(maker, 1.0)
+        lengths = (norms(perturbations, norm) * scale).tolist()
+        pairs = zip(perturbations, lengths, strict=True)
+        return torch.stack([resized(pattern, side, norm, length) for pattern, length in pairs])
 
     def rate(
-        self, model: Attacked, split: str, own: np.ndarray, perturbation: Tensor | None
+        self, model: Attacked, split: str, own: np.ndarray, perturbations: Tensor | None
     ) -> Interval:
-        """The share of a split's images that it fools; `own` int [N] are their predictions."""
+        """Share of a split's images that perturbations [D, C, S, S] fool, over all D.
+
+        `own` int [N] are the predictions for the images without a perturbation.
+        """
         indices = self.splits[split]
-        after = own if perturbation is None else model.predictions(indices, perturbation)
-        hits = fooled(own, after, self.target)
-        return rate(hits, model.dataset.groups[indices], self.settings.seed)
+        after = [own]
+        if perturbations is not None:
+            after = [model.predictions(indices, pattern) for pattern in perturbations]
+        hits = np.concatenate([fooled(own, each, self.target) for each in after])
+        groups = np.tile(model.dataset.groups[indices], len(after))
+        return rate(hits, groups, self.settings.seed)
 
     def _images(self, model: Attacked, source: str) -> Tensor:
         if source != NATURAL:

@@ -55,7 +55,7 @@ def perturb(settings: PerturbSettings) -> None:
             images=len(attack.splits["train"]),
             rates=_rates(attack, model, made),
             transfers=_transfers(attack, models, strongest) if len(models) > 1 else None,
-            perturbations={source: pattern.cpu() for source, pattern in strongest.items()},
+            perturbations={source: pattern[0].cpu() for source, pattern in strongest.items()},
             examples=_examples(attack, model, strongest),
         )
         log_perturbed(found, {f"{source}_{zeta:g}": made[source, zeta] for source, zeta in made})
@@ -103,18 +103,24 @@ def _splits(settings: PerturbSettings, dataset: Dataset) -> dict[str, np.ndarray
 
 
 def _rates(attack: Attack, model: Attacked, made: dict[Made, Tensor]) -> pd.DataFrame:
-    """How many images each perturbation fools: a row a source, bound and split.
+    """Share of images that each perturbation fools: a row a source, bound and split.
 
-    For a target also how many have that class unperturbed; without one that is none.
+    `norm` is the norm that the perturbations reached, `limit` the largest that they could have. For
+    a target there is also a row for the images without a perturbation.
     """
     nothing = {} if attack.target is None else {(WITHOUT, 0.0): None}
+    limits = {zeta: attack.limit(model, zeta) for _, zeta in made}
     rows = []
     for split, indices in attack.splits.items():
         own = model.predictions(indices)
         for (source, zeta), pattern in {**nothing, **made}.items():
             share = attack.rate(model, split, own, pattern)
-            rows.append((source, zeta, split, share.value, share.low, share.high, len(indices)))
-    columns = ["source", "zeta", "split", "rate", "low", "high", "images"]
+            norm = 0.0 if pattern is None else attack.reached(pattern)
+            rows.append(
+                (source, zeta, split, share.value, share.low, share.high, len(indices), norm,
+                 limits.get(zeta, 0.0))
+            )  # fmt: skip
+    columns = ["source", "zeta", "split", "rate", "low", "high", "images", "norm", "limit"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -135,8 +141,8 @@ def _transfers(
                 if source == RANDOM and tried is not maker:
                     # not made on any model: once for each is enough
                     continue
-                carried = attack.carried(pattern, maker, tried)
-                share = attack.rate(tried, "test", predictions, carried)
+                there = attack.transferred(pattern, maker, tried)
+                share = attack.rate(tried, "test", predictions, there)
                 rows.append(
                     (source, *_named(maker), *_named(tried), share.value, share.low, share.high)
                 )
@@ -155,6 +161,6 @@ def _examples(attack: Attack, model: Attacked, strongest: dict[str, Tensor]) -> 
     drawn = np.sort(np.random.default_rng(attack.settings.seed).choice(test, count, False))
     images, own = model.images(drawn).cpu().numpy(), model.predictions(drawn)
     return {
-        source: Examples(images, own, model.predictions(drawn, strongest[source]))
+        source: Examples(images, own, model.predictions(drawn, strongest[source][0]))
         for source in (NATURAL, TRAINING)
     }

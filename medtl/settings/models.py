@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from medtl.errors import ParameterError
 from medtl.evaluation.methods import METHODS
-from medtl.options import Settings, check_number, comma_list, named_lists, option
+from medtl.options import (
+    Settings,
+    check_device,
+    check_number,
+    check_registered_name,
+    comma_list,
+    named_lists,
+    option,
+)
 from medtl.settings.learning import DataSettings
 
 
@@ -17,6 +25,10 @@ class TrainedModelSettings(DataSettings):
     data: str = option("", "data to evaluate on; empty for the data that the model was trained on")
     model: str = option("", "MLflow URI of a model; empty for the champion of model_name")
     model_name: str = option("auto", "the registered model whose champion is evaluated")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_registered_name("model_name", self.model_name)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,11 @@ class EvaluateSettings(TrainedModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_device(self.device)
         named_lists("mapping", self.mapping)
+        for name in ("subgroups", "against"):
+            if value := getattr(self, name):
+                comma_list(name, value)
         for name in self.map_methods:
             if name not in METHODS:
                 raise ParameterError("maps", name, f"auto, or a comma list of {', '.join(METHODS)}")
@@ -74,17 +90,18 @@ class PerturbSettings(TrainedModelSettings):
     images: str = option("", "folder of natural images; empty for patches of two photographs")
     norm: str = option("l2", "the norm that bounds a perturbation", choices=("l2", "linf"))
     zeta: str = option(
-        "0.01,0.02,0.04", "comma list of bounds, as shares of the mean norm of the training images"
+        "0.01,0.02,0.04",
+        "comma list of bounds, as shares of the mean norm of the training images (black is 0)",
     )
     target: str = option("", "class that all images shall get; empty for any but their own")
     order: str = option(
-        "batched",
-        "one step for a batch of images, or the paper's, one image at a time",
-        choices=("batched", "sequential"),
+        "sequential",
+        "one image at a time (the paper's), or one step for a batch of images",
+        choices=("sequential", "batched"),
     )
-    passes: int = option(10, "the most passes over the images a perturbation is made from", low=1)
-    step_size: float = option(0.01, "of a step in each pixel, where black is -1 and white 1",
-                              low=1e-6, high=2.0)  # fmt: skip
+    passes: int = option(3, "the most passes over the images a perturbation is made from", low=1)
+    step_size: float = option(0.1, "norm of one step, as a share of the bound",
+                              low=1e-6, high=1.0)  # fmt: skip
     most_images: int = option(256, "the most images that a perturbation is made from", low=1)
     models: str = option("", "comma list of URIs of other models to compare and to transfer to")
     seed: int = option(0, "seed of the images drawn, their order, random controls, bootstrap",
@@ -93,6 +110,9 @@ class PerturbSettings(TrainedModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_device(self.device)
+        if self.models:
+            comma_list("models", self.models)
         for entry in comma_list("zeta", self.zeta):
             check_number("zeta", entry, float, 1e-6, 1.0)
 
@@ -116,6 +136,7 @@ class PromoteSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_registered_name("model_name", self.model_name)
         if self.rollback and self.version:
             raise ParameterError("version", self.version, "0 where rollback is true")
 

@@ -17,6 +17,7 @@ from medtl.tracking.journal import log_intervals, log_picture, log_table, log_te
 from medtl.tracking.runs import TEXT_LIMIT
 
 PLACE = "perturbation"
+FULL = 0.95  # share of its bound from which on a pattern is said to reach it
 WITHOUT = "none"  # the source in rows that say what holds without any perturbation
 NORM_NAMES = {"l2": "L2", "linf": "L-infinity"}
 LIMITS = (
@@ -52,7 +53,7 @@ class Perturbed:
         settings: those of the attack.
         images: training images that the perturbations were made from and tried on.
         rates: a row a source, bound and split: `source`, `zeta`, `split`, `rate`, `low`, `high`,
-            `images`.
+            `images`, `norm` (that the pattern reached) and `limit` (the largest allowed).
         transfers: a row a source, model that it was made on and model that it was tried on, or
             None where there is one model.
         perturbations: the pattern [C, S, S] of each source at the largest bound.
@@ -85,6 +86,16 @@ class Perturbed:
         """The rows of `rates` at the largest bound, and those without a pattern."""
         return self.rates[self.rates["zeta"].isin((0.0, self.settings.zetas[-1]))]
 
+    def below_bound(self) -> list[str]:
+        """A line for each source whose pattern at the largest bound stays well below it."""
+        rows = self.strongest()
+        made = rows[(rows["split"] == "test") & rows["source"].isin(("natural", "training"))]
+        return [
+            f"the pattern from {row['source']} images reached {row['norm']:.3g} of a norm of "
+            f"{row['limit']:.3g} allowed: more images, more passes or larger steps may fool more"
+            for _, row in made[made["norm"] < FULL * made["limit"]].iterrows()
+        ]
+
     def summary(self) -> str:
         """The rates at the largest bound as lines for the console."""
         rows = self.strongest()
@@ -96,6 +107,7 @@ class Perturbed:
         for _, row in rows[rows["split"] == "test"].iterrows():
             interval = f"{row['rate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
             lines.append(f"  {row['source']:<12}{interval}")
+        lines += [f"  {line}" for line in self.below_bound()]
         if self.transfers is not None:
             lines.append("made on, tried on:")
             for _, row in self.transfers.iterrows():
@@ -147,6 +159,7 @@ def note(found: Perturbed) -> str:
         f"In brackets: 95 % intervals over {found.unit}.",
         "",
         f"**What this says.** On the test images {_against_random(rows)}.",
+        *(f"{line[0].upper()}{line[1:]}." for line in found.below_bound()),
         "",
         "**What it does not say.**",
         "",
@@ -225,7 +238,7 @@ def _source_in_words(source: str, found: Perturbed) -> str:
         WITHOUT: "nothing (no pattern)",
         "natural": "natural images (no medical image)",
         "training": f"{found.images} training images",
-        "random": "nothing (random, same norm)",
+        "random": "nothing (random, of the norm reached)",
     }[source]
 
 

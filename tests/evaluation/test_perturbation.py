@@ -13,6 +13,7 @@ from medtl.evaluation.perturbation import (
     batched,
     fooled,
     norms,
+    norms_from_black,
     predicted,
     project,
     random_perturbation,
@@ -54,7 +55,7 @@ def test_against_a_linear_model_the_direction_is_the_sign_of_its_weights(norm, t
     weights = torch.randn(SHAPE, generator=seeded(5))
     # so far from the border that no image is fooled within the limit
     scores = linear(weights, bias=-30.0 if target == 1 else 30.0)
-    recipe = Recipe(norm, limit=0.3, step_size=0.01, passes=20, target=target)
+    recipe = Recipe(norm, limit=0.3, step_size=0.1, passes=20, target=target)
     made = batched(scores, drawn(8), recipe, seeded())
     signs = direction * weights.sign()
     expected = 0.3 * signs / (signs.norm() if norm == "l2" else 1)
@@ -66,7 +67,7 @@ def test_against_a_linear_model_the_direction_is_the_sign_of_its_weights(norm, t
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_norm_stays_within_its_limit(order, norm):
-    recipe = Recipe(norm, limit=0.2, step_size=0.15, passes=4)
+    recipe = Recipe(norm, limit=0.2, step_size=0.75, passes=4)
     made = ORDERS[order](curved(), drawn(70), recipe, seeded())
     assert made.any()
     assert norms(made[None], norm).item() <= 0.2 * (1 + 1e-6)
@@ -78,7 +79,7 @@ def test_with_room_enough_all_images_get_the_target(order):
     for target in range(3):
         own = predicted(scores, images)
         assert (own != target).any()
-        recipe = Recipe("linf", limit=2.0, step_size=0.2, passes=30, target=target)
+        recipe = Recipe("linf", limit=2.0, step_size=0.1, passes=30, target=target)
         made = ORDERS[order](scores, images, recipe, seeded())
         assert fooled(own, predicted(scores, images + made), target).all()
 
@@ -99,7 +100,9 @@ def by_hand(
         gradient = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         gradient[label if recipe.target is None else recipe.target] -= 1
         uphill = np.sign(weights.T @ gradient)
-        return recipe.step_size * (uphill if recipe.target is None else -uphill)
+        length = recipe.step_size * recipe.limit
+        each = length / 4 if recipe.norm == "l2" else length  # of 16 pixels
+        return each * (uphill if recipe.target is None else -uphill)
 
     def within(pattern: np.ndarray) -> np.ndarray:
         if recipe.norm == "linf":
@@ -119,8 +122,8 @@ def by_hand(
                 (fooling if succeeds else others).append(moved)
             elif succeeds:
                 pattern = within(pattern + moved)
-        if order == "batched":
-            pattern = within(pattern + sum(fooling or others))
+        if order == "batched" and (steps := fooling or others):
+            pattern = within(pattern + np.abs(steps[0]) * np.sign(np.sum(steps, axis=0)))
     return pattern
 
 
@@ -131,7 +134,7 @@ def test_three_images_by_hand(order, norm, target):
     images = drawn(3, seed=1)
     weights = torch.randn((3, 16), generator=seeded(2))
     # steps of unlike size, some of which fool their image and some of which do not
-    for step_size in (0.05, 0.2, 0.6):
+    for step_size in (0.1, 0.4, 1.0):
         limit = 0.7 if norm == "l2" else 0.25
         recipe = Recipe(norm, limit, step_size, passes=4, target=target)
         made = ORDERS[order](lambda x: x.flatten(1) @ weights.T, images, recipe, seeded(7))
@@ -140,6 +143,23 @@ def test_three_images_by_hand(order, norm, target):
         flat = images.flatten(1).double().numpy()
         expected = by_hand(order, weights.double().numpy(), flat, recipe, orders)
         np.testing.assert_allclose(made.flatten().numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_one_step_has_the_asked_share_of_the_limit(order, norm):
+    weights, images = torch.randn(SHAPE, generator=seeded(5)), drawn(1)
+    border = -(images[0] * weights).sum().item() + 1e-3  # one small step crosses it
+    recipe = Recipe(norm, limit=2.0, step_size=0.25, passes=1)
+    made = ORDERS[order](linear(weights, border), images, recipe, seeded())
+    assert norms(made[None], norm).item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_norms_of_images_are_from_black_on():
+    black, white = torch.full(SHAPE, -1.0), torch.full(SHAPE, 1.0)
+    grey = torch.zeros(SHAPE)
+    assert norms_from_black(torch.stack([black, grey, white]), "l2").tolist() == [0, 4, 8]
+    assert norms_from_black(torch.stack([black, grey, white]), "linf").tolist() == [0, 1, 2]
 
 
 def test_what_is_fooled_already_takes_no_step():
@@ -155,7 +175,7 @@ def test_what_is_fooled_already_takes_no_step():
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_equal_seeds_give_equal_perturbations_and_others_do_not(order):
-    recipe = Recipe("l2", limit=0.5, step_size=0.2, passes=1)
+    recipe = Recipe("l2", limit=0.5, step_size=1.0, passes=1)
     one, again, other = (
         ORDERS[order](curved(), drawn(70), recipe, seeded(seed)) for seed in (1, 1, 2)
     )
