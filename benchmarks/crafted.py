@@ -61,6 +61,125 @@ def jpeg(width: int, height: int) -> bytes:
     return whole[:place] + struct.pack(">HH", height, width) + whole[place + 4 :]
 
 
+def scanned(width: int, height: int, scans: int, restarts: int = 0) -> bytes:
+    """A grey progressive JPEG, all of one value, that is scanned so many times.
+
+    The first scan has the means of all blocks, a bit each; others say of thousands of blocks in
+    two bytes that nothing is in them. With `restarts` each scan begins anew after so many blocks.
+    """
+    blocks = -(-width // 8) * -(-height // 8)
+    table = b"\xff\xdb" + struct.pack(">HB", 67, 0) + b"\x01" * 64
+    frame = b"\xff\xc2" + struct.pack(">HBHHBBBB", 11, 8, height, width, 1, 1, 0x11, 0)
+    means = _huffman(0x00, b"\x00")
+    ends = _huffman(0x10, b"\xe0")  # a run of 2^14 blocks and as many more as 14 bits say
+    interval = b"\xff\xdd" + struct.pack(">HH", 4, restarts) if restarts else b""
+    parts = [restarts] * (blocks // restarts) if restarts else [blocks]
+    if restarts and blocks % restarts:
+        parts.append(blocks % restarts)
+    first = _restarted([bytes(-(-part // 8)) for part in parts])
+    if restarts:  # of so few blocks each ends by itself
+        ends = _huffman(0x10, b"\x00")
+        later = _restarted([bytes(-(-part // 8)) for part in parts])
+    else:
+        runs = "".join(f"0{2**14 - 1:014b}" for _ in range(blocks // (2**15 - 1) + 1))
+        later = int(runs.ljust(-(-len(runs) // 8) * 8, "0"), 2).to_bytes(-(-len(runs) // 8), "big")
+        later = later.replace(b"\xff", b"\xff\x00")
+    whole = b"\xff\xd8" + table + frame + means + ends + interval + _scan(0, 0, first)
+    bands = [_scan(1 + number % 63, 1 + number % 63, later) for number in range(scans - 1)]
+    return whole + b"".join(bands) + b"\xff\xd9"
+
+
+def _huffman(place: int, symbol: bytes) -> bytes:
+    """A table of one code, 0."""
+    return b"\xff\xc4" + struct.pack(">HB", 20, place) + b"\x01" + bytes(15) + symbol
+
+
+def _scan(first: int, last: int, coded: bytes) -> bytes:
+    return b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, first, last, 0) + coded
+
+
+def _restarted(parts: list[bytes]) -> bytes:
+    marks = (b"\xff" + bytes([0xD0 + number % 8]) for number in range(len(parts)))
+    return b"".join(part + mark for part, mark in zip(parts, marks, strict=True))[:-2]
+
+
+def in_pieces(kind: str, count: int) -> bytes:
+    """A PNG or JPEG with so many empty pieces before its pixels."""
+    whole = picture(kind)
+    if kind == "JPEG":
+        return whole[:2] + b"\xff\xfe\x00\x02" * count + whole[2:]
+    place = whole.index(b"IDAT") - 4
+    return whole[:place] + _chunk(b"teXt", b"") * count + whole[place:]
+
+
+def interlaced(side: int) -> bytes:
+    """A black square PNG in the seven passes of Adam7."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 1)
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+              (0, 1, 1, 2))  # fmt: skip
+    size = 0
+    for left, top, across, down in passes:
+        wide, high = -(-(side - left) // across), -(-(side - top) // down)
+        size += high * (wide + 1)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", _squeezed(size)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def texts(count: int) -> bytes:
+    """So many compressed texts of almost 1 MiB within a PNG, each as long as a reader allows."""
+    return _chunk(b"zTXt", b"text\0\0" + _squeezed(2**20 - 1)) * count
+
+
+def gif(side: int, frames: int) -> bytes:
+    """A GIF of one wide canvas and many frames of a pixel each."""
+    head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    return head + frame * frames + b";"
+
+
+def tiled(side: int, tile: int) -> bytes:
+    """A grey TIFF of tiles, all of which are the same bytes."""
+    count = (-(-side // tile)) ** 2
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+            (322, 4, 1, tile), (323, 4, 1, tile), (324, 4, count, 0), (325, 4, count, 0)]  # fmt: skip
+    begin = 8 + 2 + 12 * len(tags) + 4
+    pixels = begin + 8 * count
+    tags[-2] = (324, 4, count, begin)
+    tags[-1] = (325, 4, count, begin + 4 * count)
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    lists = struct.pack("<I", pixels) * count + struct.pack("<I", tile * tile) * count
+    head = b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + lists + bytes(tile * tile)
+
+
+def written_large(kind: str, side: int, **options: object) -> bytes:
+    """A grey square of one value in a format that Pillow writes."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 7).save(file, kind, **options)
+    return file.getvalue()
+
+
+def in_runs(side: int) -> bytes:
+    """A grey BMP in run lengths of one pixel each, which Pillow decodes in Python."""
+    palette = b"".join(bytes([grey, grey, grey, 0]) for grey in range(256))
+    rows = (b"\x01\x07" * side + b"\x00\x00") * side + b"\x00\x01"
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    begin = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", begin + len(rows), 0, 0, begin) + header + palette + rows
+
+
+def tiled_jpeg_2000(side: int, tile: int, components: int = 1) -> bytes:
+    """A JPEG 2000 of 64 x 64 that says that it has these extents, tiles and components."""
+    stream = bytearray(jpeg_2000(side, side))
+    place = stream.index(b"\xff\x51") + 2
+    struct.pack_into(">II", stream, place + 20, tile, tile)
+    length = struct.unpack_from(">H", stream, place)[0]
+    struct.pack_into(">H", stream, place, length + 3 * (components - 1))
+    struct.pack_into(">H", stream, place + 36, components)
+    more = b"\x07\x01\x01" * (components - 1)
+    return bytes(stream[: place + length]) + more + bytes(stream[place + length :])
+
+
 def jpeg_ls(width: int, height: int) -> bytes:
     """The beginning of a grey JPEG-LS of these extents."""
     frame = struct.pack(">HHBHHBBBB", 0xFFF7, 11, 8, height, width, 1, 1, 0x11, 0)

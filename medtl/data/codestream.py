@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from medtl.data.depth import UnreadableImage
+from medtl.data.effort import check_effort
 
 _JPEG = b"\xff\xd8"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
@@ -28,7 +29,7 @@ def check_extents(frame: bytes, width: int, height: int) -> None:
     decoders end the process then. Of other compressions nothing is checked.
 
     Raises:
-        UnreadableImage: it has others, or none.
+        UnreadableImage: it has others, or none; or it asks too much of a decoder.
     """
     if frame.startswith(_JPEG_2000):
         found = {_extents_of_jpeg_2000(frame, 0)}
@@ -43,6 +44,7 @@ def check_extents(frame: bytes, width: int, height: int) -> None:
         raise UnreadableImage(
             f"the size of the compressed frame is {said}, that of the DICOM file {width} x {height}"
         )
+    check_effort(frame)
 
 
 def _extents_of_jpeg_2000(frame: bytes, begin: int) -> tuple[int, int]:

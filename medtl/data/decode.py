@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin
 
 from medtl.data import dicom
 from medtl.data.depth import UnreadableImage, check_size, frame_place, full_range, grey_if_grey
+from medtl.data.effort import check_effort
 from medtl.data.volumes import volume_line
 
 # Formats are named because Pillow also opens ones that start other programs (EPS). It looks
@@ -44,6 +45,7 @@ def decode(data: bytes, frame: int = 1) -> np.ndarray:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
+        check_effort(data)
         read = dicom.decode if dicom.is_dicom(data) else _decode_picture
         pixels = read(data, frame)
     except UnreadableImage:
@@ -54,6 +56,8 @@ def decode(data: bytes, frame: int = 1) -> np.ndarray:
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("the image has too many pixels") from error
+    except MemoryError as error:
+        raise UnreadableImage("there is not enough memory to decode the image") from error
     # Decoders answer malformed bytes with almost any exception.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -10,6 +10,8 @@ from medtl.errors import MedtlError
 
 LARGEST = 100_000_000
 """Pixels; an image with more is refused before it is decoded."""
+LONGEST_SIDE = 65_535
+"""Pixels, as many as JPEG and DICOM know: decoders keep books on each row."""
 _BLOCK = 4_000_000  # pixels that are floating point at a time
 
 
@@ -18,7 +20,7 @@ class UnreadableImage(MedtlError):
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuses an image that is empty or larger than `LARGEST` pixels.
+    """Refuses an image that is empty, or larger than `LARGEST` pixels or `LONGEST_SIDE`.
 
     Raises:
         UnreadableImage: it is.
@@ -29,6 +31,11 @@ def check_size(width: int, height: int) -> None:
         raise UnreadableImage(
             f"the image has {width} x {height} pixels, more than the "
             f"{LARGEST // 1_000_000} megapixels allowed"
+        )
+    if max(width, height) > LONGEST_SIDE:
+        raise UnreadableImage(
+            f"the image has {width} x {height} pixels, and no side may be longer than "
+            f"{LONGEST_SIDE:,}; cut it"
         )
 
 

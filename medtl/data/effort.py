@@ -1,0 +1,188 @@
+"""What a file asks of its decoder, by its headers: too much is refused, and little is told.
+
+A few kilobytes can ask for minutes: a JPEG scans its whole image anew as often as it likes, and
+parsers in Python go from piece to piece. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from medtl.data.depth import LARGEST, UnreadableImage
+
+MOST_SCANS = 100  # of a JPEG; one that is progressive has some ten
+MOST_SCANNED = 20 * LARGEST  # pixels times scans
+MOST_PIECES = 100_000  # segments of a JPEG, chunks of a PNG
+MOST_VALUES = 1_000_000  # of a TIFF's tag: strips, or tiles
+MOST_TILES = 16_384  # of a JPEG 2000
+PLAIN_PIXELS = 4_000_000
+_PLAIN_BYTES = 32 * 2**20
+_PLAIN_PIECES = 1_000
+_PLAIN_SCANS = 4  # of a baseline JPEG: one a colour
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_JPEG_2000 = b"\xff\x4f\xff\x51"
+_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+_BIG_TIFF = {b"II+\0": "<", b"MM\0+": ">"}
+_PIECES_OF_TIFF = (273, 279, 324, 325)  # where strips and tiles begin, and how long they are
+# A marker of JPEG (ISO 10918-1 B.1.1.2) that has a length; what is coded in a scan has none.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_BASELINE = (0xC0, 0xC1)
+_SCAN, _END = 0xDA, 0xD9
+
+
+def check_effort(data: bytes) -> None:
+    """Refuses a picture, or a compressed frame of DICOM, that no camera or scanner writes.
+
+    Raises:
+        UnreadableImage: a JPEG with too many scans, a JPEG 2000 with too many tiles, a TIFF with
+            too many strips, or one of any format in too many pieces.
+    """
+    if data.startswith(_PNG):
+        for number, _ in enumerate(_chunks(data)):
+            _check_count("PNG", number, MOST_PIECES, "chunks")
+    elif data.startswith(_JPEG):
+        _Jpeg.of(data).check()
+    elif data[:4] in _TIFF or data[:4] in _BIG_TIFF:
+        for count in _counts_of_tiff(data):
+            _check_count("TIFF", count, MOST_VALUES, "strips or tiles")
+    for stream in _streams_of_jpeg_2000(data):
+        _check_count("JPEG 2000", _tiles(data, stream), MOST_TILES, "tiles")
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether a file is sure to be decoded at once: a small, simple PNG, JPEG or BMP.
+
+    Of any other file nothing is known, and it may be as harmless.
+    """
+    if len(data) > _PLAIN_BYTES:
+        return False
+    if data.startswith(_PNG):
+        return _plain_png(data)
+    if data.startswith(_JPEG):
+        return _Jpeg.of(data).plain
+    return data.startswith(b"BM") and _plain_bmp(data)
+
+
+@dataclass(frozen=True)
+class _Jpeg:
+    """How a JPEG is coded."""
+
+    frame: int  # the marker that begins it
+    pixels: int
+    scans: int
+    pieces: int
+
+    @classmethod
+    def of(cls, data: bytes) -> _Jpeg:
+        frame = pixels = scans = pieces = 0
+        for marker, place in _segments(data):
+            pieces += 1
+            scans += marker == _SCAN
+            if marker in _FRAMES and not frame:
+                height, width = struct.unpack_from(">HH", data.ljust(place + 9), place + 5)
+                frame, pixels = marker, height * width
+            if pieces > MOST_PIECES:
+                break
+        return cls(frame, pixels, scans, pieces)
+
+    @property
+    def plain(self) -> bool:
+        return (
+            self.frame in _BASELINE
+            and self.pixels <= PLAIN_PIXELS
+            and self.scans <= _PLAIN_SCANS
+            and self.pieces <= _PLAIN_PIECES
+        )
+
+    def check(self) -> None:
+        _check_count("JPEG", self.pieces, MOST_PIECES, "segments")
+        _check_count("JPEG", self.scans, MOST_SCANS, "scans")
+        if self.scans > 1 and self.scans * self.pixels > MOST_SCANNED:
+            raise UnreadableImage(
+                f"the JPEG has {self.scans} scans of {self.pixels // 1_000_000} megapixels, more "
+                "than are decoded; save it anew with fewer scans, or as PNG"
+            )
+
+
+def _check_count(kind: str, count: int, most: int, called: str) -> None:
+    if count > most:
+        raise UnreadableImage(
+            f"the {kind} has more than {most:,} {called}; save it anew with fewer"
+        )
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment, to the end of the image."""
+    place = 2
+    while found := _MARKER.search(data, place):
+        place = found.start()
+        marker = data[place + 1]
+        yield marker, place
+        if marker == _END:
+            return
+        place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Name and place of each chunk of a PNG."""
+    place = len(_PNG)
+    while place + 8 <= len(data):
+        yield data[place + 4 : place + 8], place
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+
+
+def _plain_png(data: bytes) -> bool:
+    width, height, interlaced = struct.unpack_from(">II4xB", data.ljust(33), 16)
+    if interlaced or width * height > PLAIN_PIXELS:
+        return False
+    for number, (name, _) in enumerate(_chunks(data)):
+        if name in (b"zTXt", b"iTXt") or number > _PLAIN_PIECES:
+            return False
+    return True
+
+
+def _plain_bmp(data: bytes) -> bool:
+    size, width, height, compression = struct.unpack_from("<Iii4xI", data.ljust(34), 14)
+    # run lengths, 1 and 2, are decoded in Python
+    return size >= 40 and abs(width * height) <= PLAIN_PIXELS and compression in (0, 3)
+
+
+def _counts_of_tiff(data: bytes) -> Iterator[int]:
+    """How many strips or tiles the first directory names."""
+    order, big = _TIFF.get(data[:4]) or _BIG_TIFF[data[:4]], data[:4] in _BIG_TIFF
+    at, head, entry = (
+        (8, f"{order}Q", f"{order}HHQ8x") if big else (4, f"{order}I", f"{order}HHI4x")
+    )
+    number = f"{order}Q" if big else f"{order}H"
+    try:
+        (place,) = struct.unpack_from(head, data, at)
+        (count,) = struct.unpack_from(number, data, place)
+        place += struct.calcsize(number)
+        for each in range(min(count, 2**16)):
+            tag, _, values = struct.unpack_from(entry, data, place + each * struct.calcsize(entry))
+            # a claim beyond the end of the file is told by the decoder
+            if tag in _PIECES_OF_TIFF:
+                yield min(values, len(data))
+    except struct.error:
+        return  # cut short; the decoder says so
+
+
+def _streams_of_jpeg_2000(data: bytes) -> Iterator[int]:
+    if data.startswith(_JPEG_2000):
+        yield 0
+    elif data[4:8] == b"jP  ":
+        yield from (at.start() for at in re.finditer(re.escape(_JPEG_2000), data))
+
+
+def _tiles(data: bytes, begin: int) -> int:
+    """How many tiles a codestream has (ISO 15444-1 A.5.1 and B.3)."""
+    if len(data) < begin + 40:
+        return 0
+    right, bottom, _, _, wide, high, left, top = struct.unpack_from(">8I", data, begin + 8)
+    return -(-(right - left) // max(1, wide)) * -(-(bottom - top) // max(1, high))
