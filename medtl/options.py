@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from medtl.errors import ParameterError
+
+_REGISTERED_NAME = re.compile(r"(?! )[^/:@?'\"\x00-\x1f]{1,250}(?<! )")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def option(
@@ -32,6 +37,8 @@ class Settings:
             choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
             if choices is not None and value not in choices:
                 raise ParameterError(field.name, value, f"one of {', '.join(choices)}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ParameterError(field.name, value, "a finite number")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise ParameterError(field.name, value, _range(low, high))
 
@@ -59,6 +66,20 @@ def named_lists(name: str, value: str) -> dict[str, tuple[str, ...]]:
             )
         lists[key] = tuple(dict.fromkeys(filter(None, map(str.strip, listed.split("|")))))
     return lists
+
+
+def check_registered_name(name: str, value: str) -> None:
+    """Raises `ParameterError` where MLflow takes no registered model of this name, or no URI it."""
+    if not _REGISTERED_NAME.fullmatch(value) or value in (".", ".."):
+        raise ParameterError(
+            name, repr(value), "a name of up to 250 characters without / : @ ? and quotes"
+        )
+
+
+def check_device(value: str) -> None:
+    """Raises `ParameterError` where the parameter `device` is of no known form."""
+    if not _DEVICE.fullmatch(value):
+        raise ParameterError("device", value, "auto, cpu, cuda or cuda:N")
 
 
 def check_number(name: str, entry: str, kind: type, low: float, high: float) -> None:

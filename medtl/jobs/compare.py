@@ -14,6 +14,7 @@ from medtl.evaluation.comparison import Contender, compared
 from medtl.evaluation.report import Report, Subject, report
 from medtl.jobs.bench import Bench
 from medtl.jobs.cells import Cells
+from medtl.jobs.checks import check_plan
 from medtl.jobs.conclude import split_facts
 from medtl.jobs.executors import executor
 from medtl.jobs.nearness import source_distances
@@ -37,8 +38,9 @@ def compare(settings: CompareSettings) -> None:
         ParameterError: a parameter is wrong.
         MedtlError: the data cannot be trained on, or every cell failed.
     """
+    plan = plan_of(settings)
+    check_plan(settings, plan)
     with tracked_run("compare", settings) as run, executor(settings):
-        plan = plan_of(settings)
         settings = dataclasses.replace(settings, data=plan.data or settings.data)
         mlflow.set_tag("medtl.study", plan.study)
         bench = Bench(settings, plan)

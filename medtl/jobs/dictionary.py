@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from medtl.jobs.checks import check_output
+from medtl.networks.architectures import check_architecture
 from medtl.search.dictionary import Entry
 from medtl.settings import DictionarySettings
 from medtl.tracking.journal import log_table
@@ -13,12 +15,15 @@ from medtl.tracking.runs import tracked_run
 
 def dictionary(settings: DictionarySettings) -> None:
     """Prints a row for each architecture, weights and data set, and writes them as CSV."""
+    if settings.architecture:
+        check_architecture(settings.architecture)
+    output = check_output(settings.output) if settings.output else None
     with tracked_run("dictionary", settings):
         table = best_of_each(known_entries())
         if settings.architecture:
             table = table[table["architecture"] == settings.architecture]
-        if settings.output:
-            table.to_csv(settings.output, index=False)
+        if output is not None:
+            table.to_csv(output, index=False)
         log_table(table, "dictionary/dictionary.csv")
     if table.empty:
         print("no finished search yet: the dictionary grows with every tune")

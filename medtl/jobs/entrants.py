@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import mlflow
+from torch import nn
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
+from medtl.jobs.checks import check_places, outlined
 from medtl.jobs.names import plain, study_name
 from medtl.jobs.prepare import Origin, noted_data, training_data
 from medtl.jobs.pretrain import with_phantom_backbone
 from medtl.keep import key_of
 from medtl.networks.architectures import check_architecture
-from medtl.networks.backbone import Backbone
 from medtl.networks.cutpoints import cut_points, resolve
 from medtl.options import comma_list
 from medtl.search.space import AnyCandidate, AnySpace, HybridSpace, JointSpace, OneSpace, Space
@@ -69,11 +70,9 @@ class Entrants:
         self._open: OrderedDict[str, Transfer] = OrderedDict()
         self._notes: dict[str, str] = {}
         self._entrants: dict[str, Entrant] = {}
-        for alone in _one_each(settings):
+        for alone in [with_phantom_backbone(each) for each in _one_each(settings)]:
             entrant = self._entered(alone)
             self._entrants[entrant.architecture] = entrant
-        if self.several:
-            _check_named_cutoffs(settings, self.all)
 
     def note(self) -> None:
         """Notes the networks in the active run."""
@@ -152,10 +151,11 @@ class Entrants:
     def _entered(self, settings: TuneSettings) -> Entrant:
         transfer = self._opened(settings)
         backbone = transfer.backbone
-        settings = _with_own_cutoffs(settings, backbone) if self.several else settings
-        space = search_space(settings, transfer)
+        architecture, network = backbone.architecture, backbone.network
+        if self.several:
+            settings = _with_own_cutoffs(settings, architecture, network)
+        space = search_space(settings, architecture, network)
         self._admit(transfer, space)
-        architecture = backbone.architecture
         folder = f"search/{plain(architecture)}" if self.several else "search"
         digest = backbone.digest()
         return Entrant(settings, architecture, backbone.weights, digest, space, folder)
@@ -185,14 +185,41 @@ class Entrants:
         return ", ".join(dict.fromkeys(getattr(each, what) for each in self.all))
 
 
-def search_space(settings: TuneSettings, transfer: Transfer) -> OneSpace:
-    """The space that the settings ask for of one network; every cut-off named is checked."""
-    network, architecture = transfer.backbone.network, transfer.backbone.architecture
+def check_search(settings: TuneSettings) -> None:
+    """Refuses a search that could be made on no images.
+
+    Raises:
+        ParameterError: a parameter is wrong.
+        MedtlError: the weights are a model that is not there.
+    """
+    check_places(settings)
+    had: dict[str, tuple[str, ...]] = {}
+    each_alone = _one_each(settings)
+    for alone in each_alone:
+        architecture, network = outlined(alone)
+        if len(each_alone) > 1:
+            alone = _with_own_cutoffs(alone, architecture, network)
+        search_space(alone, architecture, network)
+        had[architecture] = comma_list("cutoffs", alone.cutoffs)
+    for name in comma_list("cutoffs", settings.cutoffs):
+        if not any(name in own for own in had.values()):
+            raise ParameterError("cutoffs", name, f"layers of at least one of {', '.join(had)}")
+
+
+def search_space(settings: TuneSettings, architecture: str, network: nn.Module) -> OneSpace:
+    """The space that the settings ask for of one network; every cut-off named is checked.
+
+    Raises:
+        ParameterError: naming a cut-off that it does not have.
+    """
     if settings.cutoffs in ("blocks", "layers"):
         points = cut_points(network, settings.cutoffs)
     else:
         named = comma_list("cutoffs", settings.cutoffs)
-        resolved = (resolve(network, architecture, name) for name in named)
+        try:
+            resolved = [resolve(network, architecture, name) for name in named]
+        except ParameterError as error:
+            raise ParameterError("cutoffs", error.value, error.allowed) from error
         # two names of one place (a block and its first layer) are one cut
         at = {point.key: point for point in resolved}
         points = [at[key] for key in sorted(at)]
@@ -207,7 +234,7 @@ def search_space(settings: TuneSettings, transfer: Transfer) -> OneSpace:
 
 
 def _one_each(settings: TuneSettings) -> list[TuneSettings]:
-    """The settings of a search of each architecture alone; backbones that it needs are made."""
+    """The settings of a search of each architecture alone."""
     names = settings.architectures
     if len(names) > 1:
         for name in names:
@@ -218,12 +245,12 @@ def _one_each(settings: TuneSettings) -> list[TuneSettings]:
                 settings.weights,
                 f"one of {', '.join(OF_ANY_ARCHITECTURE)} where several architectures are searched",
             )
-    return [
-        with_phantom_backbone(dataclasses.replace(settings, architecture=name)) for name in names
-    ]
+    return [dataclasses.replace(settings, architecture=name) for name in names]
 
 
-def _with_own_cutoffs(settings: TuneSettings, backbone: Backbone) -> TuneSettings:
+def _with_own_cutoffs(
+    settings: TuneSettings, architecture: str, network: nn.Module
+) -> TuneSettings:
     """The settings with those of the cut-offs named that this network has.
 
     Raises:
@@ -235,23 +262,10 @@ def _with_own_cutoffs(settings: TuneSettings, backbone: Backbone) -> TuneSetting
     own, reason = [], None
     for name in named:
         try:
-            resolve(backbone.network, backbone.architecture, name)
+            resolve(network, architecture, name)
             own.append(name)
         except ParameterError as error:
             reason = error
     if not own:
-        raise ParameterError(
-            "cutoffs", settings.cutoffs, f"of {backbone.architecture}, {reason.allowed}"
-        )
+        raise ParameterError("cutoffs", settings.cutoffs, f"of {architecture}, {reason.allowed}")
     return dataclasses.replace(settings, cutoffs=",".join(own))
-
-
-def _check_named_cutoffs(settings: TuneSettings, entrants: tuple[Entrant, ...]) -> None:
-    """Raises `ParameterError` for a cut-off named that none of several networks has."""
-    if settings.cutoffs in ("blocks", "layers"):
-        return
-    had = {name for each in entrants for name in comma_list("cutoffs", each.settings.cutoffs)}
-    for name in comma_list("cutoffs", settings.cutoffs):
-        if name not in had:
-            architectures = ", ".join(each.architecture for each in entrants)
-            raise ParameterError("cutoffs", name, f"layers of at least one of {architectures}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlflow
 
 from medtl.data.left_out import without
+from medtl.jobs.checks import check_asked_of_model
 from medtl.jobs.conclude import indices_of, score
 from medtl.jobs.domain import check_sources, measure_domain
 from medtl.jobs.drawing import methods_for
@@ -19,8 +20,9 @@ from medtl.training.hardware import resolve_device
 
 def evaluate(settings: EvaluateSettings) -> None:
     """Scores a model and logs metrics with intervals, pictures and tables."""
+    check_asked_of_model(settings)
+    check_sources(settings.sources)
     with tracked_run("evaluate", settings):
-        check_sources(settings.sources)
         device = resolve_device(settings.device)
         uri, bundle = chosen_model(settings)
         maps = methods_for(bundle, settings.map_methods)

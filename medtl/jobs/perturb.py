@@ -12,6 +12,7 @@ from torch import Tensor
 from medtl.data.dataset import Dataset
 from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.attack import NATURAL, RANDOM, TRAINING, Attack, Attacked, Made
+from medtl.jobs.checks import check_asked_of_model, check_image_folder
 from medtl.jobs.subject import check_classes, check_one_label, chosen_model, images_for
 from medtl.options import comma_list
 from medtl.progress import progress
@@ -27,6 +28,9 @@ EXAMPLES = 8  # perturbed images shown for each perturbation
 
 def perturb(settings: PerturbSettings) -> None:
     """Perturbations from natural and training images, beside random ones of the same norm."""
+    check_asked_of_model(settings)
+    if settings.images:
+        check_image_folder("images", settings.images)
     with tracked_run("perturb", settings):
         models = _models(settings)
         model = models[0]

@@ -7,7 +7,8 @@ import dataclasses
 import mlflow
 
 from medtl.data.phantoms import FINDINGS, TARGET
-from medtl.data.table import EMBEDDED
+from medtl.data.table import EMBEDDED, data_name
+from medtl.jobs.checks import check_training, outlined
 from medtl.jobs.conclude import Concluded, conclude
 from medtl.jobs.names import backbone_name
 from medtl.jobs.prepare import PHANTOM_ARCHITECTURE, Origin, prepare, training_data
@@ -23,6 +24,7 @@ from medtl.training.checkpoints import Ends
 
 def pretrain(settings: PretrainSettings) -> None:
     """Pretrains and registers a backbone, and says how to use it."""
+    check_training(settings)
     concluded, uri = pretrained(settings)
     print(concluded.scored.summary())
     print(f"registered    {uri}; use it with weights={uri}")
@@ -31,11 +33,11 @@ def pretrain(settings: PretrainSettings) -> None:
 def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
     """The trained backbone and its URI in the registry."""
     with Ends() as ends, tracked_run("pretrain", settings):
-        transfer = prepare(settings)
         name = settings.backbone_name
         if name == "auto":
-            name = backbone_name(transfer.dataset.name, transfer.backbone.architecture)
+            name = backbone_name(data_name(settings.data), outlined(settings)[0])
         check_may_change(name)
+        transfer = prepare(settings)
         mlflow.set_tag("medtl.cutoff", settings.cutoff)
         concluded = conclude(transfer, trained(settings, transfer, settings.cutoff, ends=ends))
         version = register(concluded.model, concluded.facts, name)

@@ -13,6 +13,7 @@ import mlflow
 
 from medtl.data.seen import Seen
 from medtl.errors import MedtlError, ParameterError
+from medtl.jobs.checks import check_training
 from medtl.jobs.conclude import conclude, help_conclude, registered
 from medtl.jobs.prepare import prepare, training_data
 from medtl.jobs.pretrain import with_phantom_backbone
@@ -20,7 +21,7 @@ from medtl.jobs.trained import trained
 from medtl.networks.backbone import Backbone
 from medtl.networks.cutpoints import resolve
 from medtl.settings import TrainSettings
-from medtl.tracking.permissions import check_may_change
+from medtl.tracking.reachable import check_registry
 from medtl.tracking.runs import tracked_run
 from medtl.training.checkpoints import Ends
 from medtl.training.parallel import Alone
@@ -51,10 +52,12 @@ def train(settings: TrainSettings) -> None:
 
 
 def _lead(settings: TrainSettings, team: Alone) -> None:
-    with Ends() as ends, tracked_run("train", settings), heard(team):
+    with heard(team):
         _check_together(settings, team)
+        check_training(settings)
+    with Ends() as ends, tracked_run("train", settings), heard(team):
         if settings.model_name != "auto":
-            check_may_change(settings.model_name)
+            check_registry(settings.model_name)
         settings = with_phantom_backbone(settings)
         transfer = prepare(settings)
         backbone = transfer.backbone

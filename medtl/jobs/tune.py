@@ -14,7 +14,7 @@ from tqdm import tqdm
 from medtl.errors import MedtlError
 from medtl.jobs.conclude import conclude, registered
 from medtl.jobs.crew import run_crew
-from medtl.jobs.entrants import Entrants
+from medtl.jobs.entrants import Entrants, check_search
 from medtl.jobs.executors import executor
 from medtl.jobs.names import registered_name
 from medtl.jobs.workers import run_trials, trained
@@ -30,7 +30,7 @@ from medtl.settings import TuneSettings
 from medtl.settings.cluster import RAY
 from medtl.tracking.journal import log_cutoffs, log_epoch, log_probe, log_search
 from medtl.tracking.ocl import known_entries, log_entries
-from medtl.tracking.permissions import check_may_change
+from medtl.tracking.reachable import check_registry
 from medtl.tracking.runs import close_cut_off_run, embedded_storage, tracked_run
 from medtl.tracking.trials import close_dead, has_answered, is_at_work, was_cut_off
 from medtl.training.checkpoints import Ends
@@ -64,12 +64,13 @@ def tune(settings: TuneSettings) -> None:
     several commands that search together one leads: it prepares and concludes, and when it dies
     another takes its place.
     """
+    check_search(settings)
     with Ends() as ends, tracked_run("tune", settings) as run, executor(settings):
-        check_may_change(registered_name(settings.model_name, settings.data))
+        check_registry(registered_name(settings.model_name, settings.data))
+        store = open_store(settings.storage or embedded_storage())
         entrants = Entrants(settings)
         entrants.note()
         schedule = _schedule(settings, entrants)
-        store = open_store(settings.storage or embedded_storage())
         name = settings.study or entrants.study_name
         study = studies.open_study(
             store, name, bool(settings.study), entrants.asks, schedule, was_cut_off

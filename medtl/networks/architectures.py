@@ -100,6 +100,24 @@ def build(name: str, classes: int, image_size: int, seed: int, modalities: int =
     return network
 
 
+def outline(name: str, image_size: int) -> nn.Module:
+    """The layers and shapes of a network as `build` makes it, of two classes, without its numbers.
+
+    It takes neither memory nor seconds (torch's meta device), and can be traced, not run.
+
+    Raises:
+        ParameterError: as `build`.
+    """
+    try:
+        with torch.device("meta"):
+            return build(name, 2, image_size, seed=0)
+    except ParameterError as error:
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
+    # RegNets compute their widths with tensors, which have to hold numbers
+    return build(name, 2, image_size, seed=0)
+
+
 def _built(name: str, classes: int, image_size: int, modalities: int) -> nn.Module:
     if name in OWN:
         return OWN[name](classes)

@@ -64,6 +64,20 @@ def preprocessing(architecture: str) -> Preprocessing:
     return min(expected, key=lambda each: each.image_size)
 
 
+def check_weights(architecture: str, weights: str) -> None:
+    """Refuses what `load_weights` cannot load into any network of this architecture.
+
+    Raises:
+        ParameterError: there are no such weights, or none for this architecture.
+    """
+    if weights == "imagenet" and not torchvision_within(architecture):
+        raise ParameterError(
+            "weights", "imagenet", f"{architecture} has none: give random or a file"
+        )
+    if weights not in ("random", "imagenet"):
+        _weights_file(weights)
+
+
 def load_weights(network: nn.Module, architecture: str, weights: str) -> Preprocessing:
     """Loads weights into a network that `build` made, and tells what images they expect.
 
@@ -78,26 +92,27 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
         ParameterError: `weights` is none of these.
         MedtlError: the file cannot be had or read, or does not fit the network.
     """
+    check_weights(architecture, weights)
     if weights == "random":
         return preprocessing(architecture)
     if weights == "imagenet":
         return _load_imagenet(network, architecture)
+    path = _weights_file(weights)
+    load_state(network, architecture, _read(path), str(path))
+    return preprocessing(architecture)
+
+
+def _weights_file(weights: str) -> Path:
     path = Path(weights).expanduser()
     if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
         raise ParameterError(
             "weights", weights, "give imagenet, random, or an existing .safetensors or .pth file"
         )
-    load_state(network, architecture, _read(path), str(path))
-    return preprocessing(architecture)
+    return path
 
 
 def _load_imagenet(network: nn.Module, architecture: str) -> Preprocessing:
-    within = torchvision_within(architecture)
-    if not within:
-        raise ParameterError(
-            "weights", "imagenet", f"{architecture} has none: give random or a file"
-        )
-    for path, name in within.items():
+    for path, name in torchvision_within(architecture).items():
         chosen = _cached_or_default(name)
         state = _imagenet(chosen)
         if path == "":

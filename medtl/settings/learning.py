@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from medtl.data.reading import ALL, FIRST, Reading
 from medtl.errors import ParameterError
-from medtl.options import Settings, comma_list, option
+from medtl.options import (
+    Settings,
+    check_device,
+    check_registered_name,
+    comma_list,
+    option,
+)
 from medtl.settings.cluster import LOCAL, ClusterSettings
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -49,6 +55,8 @@ class DataSettings(Settings):
             self.frames.isdecimal() and int(self.frames) >= 1
         ):
             raise ParameterError("frames", self.frames, f"{FIRST}, {ALL}, or a number from 1")
+        if self.positive:
+            comma_list("positive", self.positive)
 
     @property
     def reading(self) -> Reading:
@@ -104,6 +112,10 @@ class LearningSettings(DataSettings):
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
+
 
 @dataclass(frozen=True)
 class ModelSettings(LearningSettings):
@@ -116,6 +128,10 @@ class ModelSettings(LearningSettings):
         low=0.0,
         high=1.0,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_registered_name("model_name", self.model_name)
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,7 @@ class PretrainSettings(TrainSettings):
         super().__post_init__()
         if self.transfer == "hybrid":
             raise ParameterError("transfer", self.transfer, "finetune: a hybrid trains no backbone")
+        check_registered_name("backbone_name", self.backbone_name)
 
 
 @dataclass(frozen=True)
@@ -177,9 +194,13 @@ class TuneSettings(ClusterSettings, ModelSettings):
                 raise ParameterError("optimizers", name, f"a comma list of {', '.join(OPTIMIZERS)}")
         if self.lr_low > self.lr_high:
             raise ParameterError("lr_low", self.lr_low, f"at most lr_high={self.lr_high}")
+        if self.cutoffs not in ("blocks", "layers"):
+            comma_list("cutoffs", self.cutoffs)
         on_postgresql = self.storage.startswith(("postgresql", "postgres:"))
         if on_postgresql and self.storage.partition("?")[0].count("@") > 1:
             raise ParameterError("storage", self.storage, "a URL; an @ in a password is %40 there")
+        if self.storage:
+            _check_url(self.storage)
         if self.workers > 1 and self.executor == LOCAL and not on_postgresql:
             raise ParameterError(
                 "workers",
@@ -197,3 +218,15 @@ class TuneSettings(ClusterSettings, ModelSettings):
     def optimizer_names(self) -> tuple[str, ...]:
         """The optimizers to search."""
         return comma_list("optimizers", self.optimizers)
+
+
+def _check_url(storage: str) -> None:
+    # imported only where one is given: `--help` is to be quick
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(storage)
+    except (ArgumentError, ValueError) as error:
+        allowed = "a URL like postgresql://USER@HOST/DATABASE or sqlite:///FILE"
+        raise ParameterError("storage", storage, allowed) from error

@@ -48,6 +48,8 @@ class CompareSettings(ClusterSettings, LearningSettings):
         super().__post_init__()
         if self.workers > 1 and self.executor == LOCAL:
             raise ParameterError("workers", self.workers, "1; several need executor=ray")
+        if self.cutoffs:
+            comma_list("cutoffs", self.cutoffs)
         for name, known in (("optimizers", OPTIMIZERS), ("transfer", TRANSFERS),
                             ("classifier", CLASSIFIERS)):  # fmt: skip
             for entry in self.listed(name):

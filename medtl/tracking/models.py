@@ -21,7 +21,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Map
 
 from medtl.errors import MedtlError
-from medtl.tracking.bundle import Bundle
+from medtl.tracking.bundle import SETTINGS_FILE, WEIGHTS_FILE, Bundle
 from medtl.tracking.carried import carry
 from medtl.tracking.serving import BUNDLE, HEATMAP, columns
 
@@ -99,6 +99,22 @@ def load_bundle(uri: str) -> Bundle:
                 f"({reason})"
             ) from error
         return Bundle.load(Path(bundle))
+
+
+def check_files(uri: str) -> None:
+    """Looks whether the files of a bundle are where MLflow says, without reading them.
+
+    Raises:
+        MedtlError: they are not.
+    """
+    try:
+        repository = get_artifact_repository(uri)
+        found = {Path(each.path).name for each in repository.list_artifacts(f"artifacts/{BUNDLE}")}
+    except (MlflowException, OSError) as error:
+        raise MedtlError(f"{uri} is not there ({' '.join(str(error).split())[:300]})") from error
+    if not {SETTINGS_FILE, WEIGHTS_FILE} <= found:
+        place = getattr(repository, "repo", repository).artifact_uri
+        raise MedtlError(f"the files of {uri} are not in {place}")
 
 
 def requirements(packages: Sequence[str]) -> list[str]:

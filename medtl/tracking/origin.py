@@ -9,9 +9,28 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from medtl.errors import MedtlError
+from medtl.tracking.server import check_login
+from medtl.tracking.tables import make_tables
 
 SETTINGS_FILE = "settings.json"
 PREDICTIONS = "evaluation/test/predictions.csv"
+
+
+def architecture_of(uri: str) -> str:
+    """The architecture of the model at this MLflow URI, of which only the description is read.
+
+    Raises:
+        MedtlError: there is no such model, or it is not one of medtl.
+    """
+    check_login()
+    make_tables()
+    try:
+        return mlflow.models.get_model_info(uri).metadata["architecture"]
+    except (MlflowException, OSError, TypeError, KeyError) as error:
+        raise MedtlError(
+            f"the model {uri} cannot be loaded: it is not there, or holds no model of medtl "
+            f"({' '.join(str(error).split())[:300]})"
+        ) from error
 
 
 def training_settings(uri: str) -> dict[str, object]:

@@ -22,6 +22,7 @@ from medtl.masking import masked
 from medtl.options import Settings
 from medtl.settings.cluster import CLUSTER
 from medtl.tracking.lost import ask_only_once, is_lost, room_watched, store_watched
+from medtl.tracking.moved import check_in_place
 from medtl.tracking.origin import SETTINGS_FILE
 from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
 from medtl.tracking.passwords import hide_passwords
@@ -73,6 +74,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         permission_watched(),  # again: what is refused later is to stand in the run
         room_watched(),
     ):
+        check_in_place(run)
         _close_predecessors(run, asks)
         hide_passwords(run)
         missing = {name: values[name] for name in values if name not in run.data.params}

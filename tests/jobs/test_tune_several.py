@@ -166,4 +166,4 @@ def test_what_several_architectures_cannot_have_is_a_wrong_parameter(clinic, wro
     with pytest.raises(ParameterError, match=words):
         tune(TuneSettings(**{"data": str(clinic), **QUICK, "trials": 1, **wrong}))
     assert runs("trial").empty
-    assert runs("tune").iloc[0]["status"] == "FAILED"
+    assert runs("tune").empty, "a run was begun"

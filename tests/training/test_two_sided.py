@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
@@ -28,6 +29,10 @@ def dual(dataset: Dataset) -> Transfer:
     network = build(NAME, len(dataset.classes), SIZE, seed=0)
     backbone = Backbone(NAME, "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, SIZE))
     return Transfer(backbone, dataset, TrainSettings(epochs=1, keep="always", augment="none"))
+
+
+def of(transfer: Transfer) -> tuple[str, nn.Module]:
+    return transfer.backbone.architecture, transfer.backbone.network
 
 
 def test_cuts_that_begin_alike_are_kept_apart(dual: Transfer) -> None:
@@ -54,13 +59,13 @@ def test_training_moves_each_half_from_its_own_layer_on(dual: Transfer) -> None:
 
 def test_two_names_of_one_cut_are_searched_once(dual: Transfer) -> None:
     named = "head,layer4+layer2,head+head,layer4+layer3,layer4.conv1+layer2.conv1,all+all"
-    space = search_space(TuneSettings(cutoffs=named), dual)
+    space = search_space(TuneSettings(cutoffs=named), *of(dual))
     assert space.cutoffs == ("all+all", "layer4.conv1+layer2.conv1", "layer4+layer3", "head+head")
 
 
 def test_a_hybrid_has_features_where_one_half_is_frozen(dual: Transfer) -> None:
     settings = TuneSettings(cutoffs="all,all+layer3", transfer="hybrid")
-    assert search_space(settings, dual).cutoffs == ("all+layer3",)
+    assert search_space(settings, *of(dual)).cutoffs == ("all+layer3",)
     assert dual.train_hybrid("all+layer3").tail is not None
     with pytest.raises(ParameterError, match="cutoff=all"):
         dual.train_hybrid("all+all")

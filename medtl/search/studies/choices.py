@@ -6,7 +6,7 @@ import dataclasses
 
 from medtl.data.table import EMBEDDED
 from medtl.errors import ParameterError
-from medtl.networks.architectures import build, check_architecture
+from medtl.networks.architectures import check_architecture, outline
 from medtl.networks.cutpoints import cut_points
 from medtl.networks.weights import preprocessing
 from medtl.search.studies.cells import Cell
@@ -98,8 +98,8 @@ def blocks(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
     size = settings.image_size or SMALL_SIZE
     if not (settings.image_size or is_embedded(settings)):
         size = preprocessing(architecture).image_size
-    network = build(architecture, 2, size, seed=0)
-    _, *between, _ = (point.name for point in cut_points(network, "blocks"))
+    points = cut_points(outline(architecture, size), "blocks")
+    _, *between, _ = (point.name for point in points)
     return ("all", *between, "head")
 
 

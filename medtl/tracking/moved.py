@@ -1,0 +1,86 @@
+"""A project folder that was moved: MLflow's database names its artifacts by absolute paths.
+
+`python -m medtl.tracking.moved OLD NEW`, run beside the database, puts them right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from mlflow.entities import Run
+
+from medtl.errors import MedtlError
+from medtl.tracking.tables import store_file
+
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+"""Tables and columns of MLflow's database that name a place."""
+
+
+def check_in_place(run: Run) -> None:
+    """Looks whether artifacts of a run would be written where the project folder once was.
+
+    Raises:
+        MedtlError: the folder was moved since the run's experiment was made; with the command that
+            puts it right.
+    """
+    database = store_file()
+    place = _local(run.info.artifact_uri)
+    if database is None or place is None:
+        return
+    experiment = place.parent.parent  # RUN/artifacts lies in it
+    if experiment.exists():
+        return
+    for old in experiment.parents:
+        if (database.parent / experiment.relative_to(old)).is_dir():
+            raise MedtlError(
+                f"this project folder was moved from {old} to {database.parent}, and {database} "
+                f"still names the old place; run there: python -m medtl.tracking.moved '{old}' "
+                f"'{database.parent}'"
+            )
+
+
+def renamed(database: Path, old: str, new: str) -> int:
+    """Replaces the folder `old` by `new` in all places that a database names; returns how many.
+
+    All are replaced, or none.
+    """
+    count = 0
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in PLACES:
+            for before, after in ((old, new), (f"file://{old}", f"file://{new}")):
+                cursor = connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (after, len(before) + 1, before, len(before) + 1, f"{before}/"),
+                )
+                count += cursor.rowcount
+    return count
+
+
+def _local(uri: str) -> Path | None:
+    """The path of a place on this machine; None of one elsewhere."""
+    parsed = urlparse(uri)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
+def main() -> None:
+    """Renames the folder of the command line in the tracking store."""
+    database = store_file()
+    if len(sys.argv) != 3 or database is None or not database.is_file():
+        sys.exit("usage, beside mlflow.db: python -m medtl.tracking.moved OLD NEW")
+    old, new = (argument.rstrip("/") for argument in sys.argv[1:])
+    print(f"{renamed(database, old, new)} places of {database} are now in {new}")
+
+
+if __name__ == "__main__":
+    main()

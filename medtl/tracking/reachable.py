@@ -1,0 +1,46 @@
+"""The registry and the champion, asked for before work at whose end both are needed."""
+
+from __future__ import annotations
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from medtl.errors import MedtlError
+from medtl.tracking.models import check_files
+from medtl.tracking.permissions import check_may_change
+from medtl.tracking.registry import CHAMPION
+
+
+def check_registry(model_name: str) -> None:
+    """Asks whether a registered model can get a version, and whether its champion can be loaded.
+
+    Of the champion only the list of its files is read.
+
+    Raises:
+        MedtlError: the registry does not answer, this user may not change the model, or the
+            champion that a new version would be compared with is not where the registry says.
+    """
+    check_may_change(model_name)
+    client = MlflowClient()
+    try:
+        champion = client.get_registered_model(model_name).aliases.get(CHAMPION)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            return
+        reason = " ".join(str(getattr(error, "orig", error)).split())[:300]
+        raise MedtlError(
+            f"the registry {mlflow.get_registry_uri()} does not answer ({reason}); set "
+            "MLFLOW_REGISTRY_URI, or unset it to take the tracking store"
+        ) from error
+    if champion is None:
+        return
+    try:
+        check_files(f"models:/{model_name}/{champion}")
+    except MedtlError as error:
+        raise MedtlError(
+            f"the new model could not be compared with the champion of {model_name}: {error}; put "
+            "its files back, make another version the champion with promote, or give another "
+            "model_name"
+        ) from error
