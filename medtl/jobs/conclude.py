@@ -14,6 +14,7 @@ import torch
 from mlflow.models.model import ModelInfo
 from PIL import Image
 
+from medtl.data.agreement import LabelRecord, sample_codes
 from medtl.data.dataset import Dataset, load
 from medtl.data.seen import Seen, learned_from
 from medtl.evaluation.calibration import (
@@ -169,17 +170,19 @@ def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:
     """The test cases on which the gate compares, with the challenger's scores."""
     test = dataset.splits["test"]
     labels, groups = dataset.labels[test], dataset.groups[test]
-    return GateCases(labels, groups, dataset.classes, challenger, dataset.modalities)
+    codes = sample_codes(dataset, test)
+    return GateCases(labels, groups, dataset.classes, challenger, codes, dataset.modalities)
 
 
 def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Bundle) -> Scores:
     """What any model of the same classes says of the test cases, at its own image size."""
     seen = _seen_by(bundle, dataset)
+    agreement = None if bundle.labels is None else bundle.labels.agreement(dataset)
     size = bundle.preprocessing.image_size
     if size != dataset.pixels.array.shape[-1]:
         dataset = load(settings.data, size, seed, settings.reading)
     logits = in_batches(bundle.scores, dataset, dataset.splits["test"])
-    return Scores(bundle.probabilities(logits, bundle.temperature), seen)
+    return Scores(bundle.probabilities(logits, bundle.temperature), seen, agreement)
 
 
 def _seen_by(bundle: Bundle, dataset: Dataset) -> np.ndarray | None:
@@ -291,6 +294,7 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         network=trained.network.eval(),
         tail=trained.tail,
         seen=None if transfer.seen_before is None else (*transfer.seen_before, Seen.of(dataset)),
+        labels=LabelRecord.of(dataset),
     )
     seed, learned = transfer.settings.seed, dataset.splits["train"]
     # Only the sample passes the network: of many images the others would take hours.

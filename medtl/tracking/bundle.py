@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from medtl.data.agreement import LabelRecord
 from medtl.data.findings import findings_text
 from medtl.data.seen import Seen
 from medtl.errors import MedtlError
@@ -41,6 +42,7 @@ WEIGHTS_FILE = "model.safetensors"
 DOMAIN_FILE = "domain.safetensors"
 TAIL_FILE = "tail.skops"
 SEEN_FILE = "seen.json"
+LABELS_FILE = "labels.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Bundle:
     tail: Tail | None = field(default=None, repr=False)  # a hybrid's, which answers for the suffix
     # what it learned from, its backbone's training here included; None where that is not known
     seen: tuple[Seen, ...] | None = field(default=None, repr=False)
+    # of all samples of its data, test ones too; None in models from before there was one
+    labels: LabelRecord | None = field(default=None, repr=False)
 
     @property
     def image_size(self) -> int:
@@ -179,10 +183,12 @@ class Bundle:
         if self.seen is not None:
             records = [each.record() for each in self.seen]
             (folder / SEEN_FILE).write_text(json.dumps(records) + "\n", "utf-8")
+        if self.labels is not None:
+            (folder / LABELS_FILE).write_text(json.dumps(self.labels.record()) + "\n", "utf-8")
         settings = {
             each.name: getattr(self, each.name)
             for each in dataclasses.fields(self)
-            if each.name not in ("network", "domain", "tail", "seen")
+            if each.name not in ("network", "domain", "tail", "seen", "labels")
         }
         settings |= {"format": FORMAT, "preprocessing": dataclasses.asdict(self.preprocessing)}
         (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
@@ -203,7 +209,9 @@ class Bundle:
             images = max(1, len(settings.get("modalities", ())))
             network = build(settings["architecture"], classes, side, seed=0, modalities=images)
             network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-            domain, tail, seen = (folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE))
+            domain, tail, seen, labels = (
+                folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE, LABELS_FILE)
+            )
             return cls(
                 **_tuples(settings),
                 preprocessing=preprocessing,
@@ -211,6 +219,7 @@ class Bundle:
                 domain=DomainReference.of_tensors(load_file(domain)) if domain.exists() else None,
                 tail=_tail(tail) if tail.exists() else None,
                 seen=_seen(seen) if seen.exists() else None,
+                labels=_labels(labels) if labels.exists() else None,
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -265,6 +274,10 @@ def _tail(file: Path) -> Tail:
 
 def _seen(file: Path) -> tuple[Seen, ...]:
     return tuple(Seen.of_record(each) for each in json.loads(file.read_text("utf-8")))
+
+
+def _labels(file: Path) -> LabelRecord:
+    return LabelRecord.of_record(json.loads(file.read_text("utf-8")))
 
 
 def _tuples(settings: dict[str, object]) -> dict[str, object]:

@@ -55,6 +55,8 @@ def _log_contest(verdict: Verdict, contest: Contest) -> None:
         "cases": contest.cases,
         "left_out": contest.left_out,
         "confidence_reached": contest.difference.confidence,
+        "confidence_asked": contest.asked,
+        "look": contest.look,
     }
     for metric, (_, found) in rows.items():
         metrics |= {metric: found.value, f"{metric}_low": found.low, f"{metric}_high": found.high}
@@ -63,6 +65,8 @@ def _log_contest(verdict: Verdict, contest: Contest) -> None:
         [(name, found.value, found.low, found.high) for name, found in rows.values()],
         columns=["name", "value", "low", "high"],
     )
+    # of the difference each bound holds at what is asked, so both together at twice that less one
+    table["level"] = [0.95, 0.95, 2 * contest.asked - 1]
     log_table(table, "gate/contest.csv")
     title = f"The champion's place: AUROC on the same {contest.cases} cases"
     figure = pictures.values_with_intervals(table.iloc[:2], title, "AUROC", zero=False)

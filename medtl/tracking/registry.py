@@ -13,7 +13,18 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.truth import has_findings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, model_card, version_tags
-from medtl.tracking.gate import GateCases, Scores, Verdict, compared, not_compared
+from medtl.tracking.gate import (
+    Contest,
+    GateCases,
+    Scores,
+    Verdict,
+    compared,
+    fair_cases,
+    not_compared,
+    percent,
+    refusal,
+)
+from medtl.tracking.looks import Look, next_look
 from medtl.tracking.models import load_bundle
 from medtl.tracking.owners import PARENT_TAG
 from medtl.tracking.runs import SUCCESSOR_TAG
@@ -22,6 +33,8 @@ from medtl.tracking.turns import turn
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 GATE_TAG = "medtl.gate"  # on a version: what the gate, or a hand, last said about it
+LOOK_TAG = "medtl.look"  # on a version: at which look it was compared; 0 where it was not
+DATA_TAG = "medtl.data"  # on a version: the fingerprint of its data
 REIGNS_TAG = "medtl.champions"  # on a registered model: its champions in order, the last reigns
 REIGNS_KEPT = 100
 
@@ -67,8 +80,10 @@ def gate(
 ) -> Verdict:
     """Makes `version` the champion when it is better or first; else it is the challenger.
 
-    A champion of other classes or modalities is not compared, nor is one on cases that one of the
-    two has learned from; where nothing is compared, all stays as it is.
+    A champion of other classes, modalities or labels is not compared, nor is one on cases that one
+    of the two has learned from; where nothing is compared, all stays as it is. Each comparison is a
+    look at the test split, which is kept with the registered model; the same two versions on the
+    same cases are one look, however often they are compared.
 
     Args:
         model_name: the registered model.
@@ -83,18 +98,32 @@ def gate(
         MedtlError: the champion cannot be loaded.
     """
     client = MlflowClient()
+    scored: dict[int, Scores | Verdict] = {}
     while True:
         champion = _champion(_registered(client, model_name))
-        verdict = _judged(model_name, version, champion, cases, score_champion, confidence, seed)
+        if champion not in scored and champion not in (None, version):
+            scored[champion] = _scored(model_name, version, champion, cases, score_champion)
+        found = scored.get(champion)
+        look = None
+        if isinstance(found, Scores):
+            look = _look(client, model_name, version, champion, cases, found)
+            verdict = compared(version, champion, cases, found, confidence, look.number, seed)
+        else:
+            verdict = found or _without_comparison(version, champion)
         with turn(model_name):
-            # Another search may have ended, and crowned its own, while this one was comparing.
+            # Another search may have ended, and looked at the test split or crowned its own, while
+            # this one was comparing.
             if _champion(_registered(client, model_name)) != champion:
                 continue
+            if look is not None:
+                if look != _look(client, model_name, version, champion, cases, found):
+                    continue
+                client.set_registered_model_tag(model_name, look.tag, look.text)
             if verdict.champion != champion:
                 _crown(client, model_name, version)
             elif verdict.contest is not None:
                 client.set_registered_model_alias(model_name, CHALLENGER, str(version))
-        client.set_model_version_tag(model_name, str(version), GATE_TAG, verdict.reason)
+        _note_verdict(client, model_name, verdict)
         return verdict
 
 
@@ -190,19 +219,14 @@ def _left_by_predecessor(
     return None
 
 
-def _judged(
+def _scored(
     model_name: str,
     version: int,
-    champion: int | None,
+    champion: int,
     cases: GateCases,
     score_champion: Callable[[Bundle], Scores],
-    confidence: float,
-    seed: int,
-) -> Verdict:
-    if champion is None:
-        return Verdict(version, version, f"version {version} is the first champion")
-    if champion == version:
-        return _already(version)
+) -> Scores | Verdict:
+    """The champion's scores on the cases; where it cannot be compared, the verdict that says so."""
     bundle = load_bundle(f"models:/{model_name}/{champion}")
     if has_findings(cases.labels) != bundle.multi_label:
         kinds = {True: ("any number an image",), False: ("one an image",)}
@@ -212,7 +236,68 @@ def _judged(
         own, of_champion = getattr(cases, what), getattr(bundle, what)
         if own != of_champion:
             return not_compared(version, champion, what, own, of_champion)
-    return compared(version, champion, cases, score_champion(bundle), confidence, seed)
+    scores = score_champion(bundle)
+    reason = refusal(version, champion, cases, scores)
+    return Verdict(version, champion, reason, champion) if reason else scores
+
+
+def _without_comparison(version: int, champion: int | None) -> Verdict:
+    if champion is None:
+        return Verdict(version, version, f"version {version} is the first champion")
+    return _already(version)
+
+
+def _look(
+    client: MlflowClient,
+    model_name: str,
+    version: int,
+    champion: int,
+    cases: GateCases,
+    champion_scores: Scores,
+) -> Look:
+    """The look that this comparison is, as things stand."""
+    tags = _registered(client, model_name).tags
+    codes = cases.codes[fair_cases(cases, champion_scores)]
+    unrecorded = _unrecorded_looks(client, model_name, version)
+    return next_look(tags, version, champion, codes, unrecorded)
+
+
+def _unrecorded_looks(client: MlflowClient, model_name: str, version: int) -> int:
+    """Looks that versions on the same data may have had before looks were recorded, one each.
+
+    The first of them met no champion, or one on other data.
+    """
+    versions = client.search_model_versions(f'name="{model_name}"')
+    data = next(each.tags.get(DATA_TAG) for each in versions if int(each.version) == version)
+    old = [
+        each
+        for each in versions
+        if GATE_TAG in each.tags and LOOK_TAG not in each.tags and each.tags.get(DATA_TAG) == data
+    ]
+    return len([each for each in old if int(each.version) != version][1:])
+
+
+def _note_verdict(client: MlflowClient, model_name: str, verdict: Verdict) -> None:
+    """Leaves on a version what the gate said, and in its card that it was chosen."""
+    version, contest = str(verdict.version), verdict.contest
+    tags = client.get_model_version(model_name, version).tags
+    look = tags.get(LOOK_TAG, "0") if contest is None else str(contest.look)
+    client.set_model_version_tag(model_name, version, LOOK_TAG, look)
+    if contest is not None and verdict.promoted:
+        card = client.get_model_version(model_name, version).description or ""
+        line = _chosen_at(contest)
+        if line not in card:
+            client.update_model_version(model_name, version, f"{card}{line}\n")
+    client.set_model_version_tag(model_name, version, GATE_TAG, verdict.reason)
+
+
+def _chosen_at(contest: Contest) -> str:
+    """The line of a card that says what a champion's scores are worth; it ends the card."""
+    return (
+        f"- Made champion at look {contest.look} at this test split: the lower bound, at "
+        f"{percent(contest.asked)}, of its gain in AUROC is above 0. Scores by which a model was "
+        "chosen flatter it, the more the more looks there were; new cases tell their worth."
+    )
 
 
 def _already(version: int) -> Verdict:

@@ -10,6 +10,7 @@ import pytest
 from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 
+from medtl.data.agreement import Agreement
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.intervals import Interval
 from medtl.tracking.bundle import Bundle
@@ -27,6 +28,7 @@ from medtl.tracking.runs import SUCCESSOR_TAG
 
 NAME = "medtl-phantoms"
 LABELS = np.arange(90) % 3
+CODES = np.arange(90)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def challenge(
         assert champion.classes == facts.bundle.classes
         return of_champion
 
-    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, own)
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, own, CODES)
     return gate(NAME, register(model, facts, NAME), cases, score_champion, 0.95, seed=0)
 
 
@@ -101,7 +103,7 @@ def test_a_champion_of_one_label_an_image_is_not_asked_about_findings(
 ):
     challenge(logged, facts, scores(1.0, 1))
     findings = (LABELS[:, None] == np.arange(3)).astype(np.int8)
-    cases = GateCases(findings, np.arange(90), facts.bundle.classes, scores(0.1, 2))
+    cases = GateCases(findings, np.arange(90), facts.bundle.classes, scores(0.1, 2), CODES)
     version = register(logged, facts, NAME)
     verdict = gate(NAME, version, cases, lambda _: pytest.fail("scored"), 0.95, seed=0)
     assert "version 2 (any number an image) is not compared" in verdict.reason
@@ -112,7 +114,7 @@ def test_a_champion_of_one_label_an_image_is_not_asked_about_findings(
 def test_a_champion_of_single_images_is_not_asked_about_cases(logged: ModelInfo, facts: CardFacts):
     challenge(logged, facts, scores(1.0, 1))
     classes, modalities = facts.bundle.classes, ("t1", "t2")
-    cases = GateCases(LABELS, np.arange(90), classes, scores(0.1, 2), modalities)
+    cases = GateCases(LABELS, np.arange(90), classes, scores(0.1, 2), CODES, modalities)
     version = register(logged, facts, NAME)
     verdict = gate(NAME, version, cases, lambda _: pytest.fail("scored"), 0.95, seed=0)
     assert "version 2 (t1, t2) is not compared" in verdict.reason
@@ -148,11 +150,70 @@ def test_a_challenger_that_another_search_overtook_is_compared_anew(
             return first
         return second
 
-    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, third)
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, third, CODES)
     verdict = gate(NAME, late, cases, score_champion, 0.95, seed=0)
     assert asked == [1, overtaking]
     assert not verdict.promoted
     assert aliases() == {"champion": overtaking, "challenger": late}
+
+
+def test_looks_at_a_test_split_are_counted_over_versions_and_champions(
+    logged: ModelInfo, facts: CardFacts
+):
+    client, first = MlflowClient(), scores(3.0, 1)
+    challenge(logged, facts, first)
+    for look, noise in enumerate((3.0, 4.0, 0.1), 1):
+        verdict = challenge(logged, facts, scores(noise, look + 10), first)
+        assert (verdict.contest.look, verdict.contest.asked) == (
+            look,
+            pytest.approx(1 - 0.05 / (look * (look + 1))),
+        )
+        assert client.get_model_version(NAME, str(look + 1)).tags["medtl.look"] == str(look)
+    assert aliases() == {"champion": 4, "challenger": 3}
+    card = client.get_model_version(NAME, "4").description
+    assert card.rstrip().endswith("new cases tell their worth.")
+    assert "\n- Made champion at look 3 at this test split" in card
+    assert "Made champion" not in client.get_model_version(NAME, "3").description
+
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, first, CODES)
+    again = [gate(NAME, 2, cases, lambda _: first, 0.95, seed=0) for _ in range(2)]
+    assert [each.contest.look for each in again] == [4, 4], "one look, the command given again"
+    MlflowClient().delete_model_version(NAME, "2")
+    assert challenge(logged, facts, first, first).contest.look == 5, "what was seen was seen"
+    fresh = dataclasses.replace(cases, codes=CODES + 1000)
+    assert gate(NAME, 5, fresh, lambda _: first, 0.95, seed=0).contest.look == 1, "new test cases"
+
+
+def test_versions_from_before_looks_were_counted_count_as_one_each(
+    logged: ModelInfo, facts: CardFacts
+):
+    client, good = MlflowClient(), scores(1.0, 1)
+    challenge(logged, facts, good)
+    for _ in range(2):
+        challenge(logged, facts, scores(3.0, 2), good)
+    for version in "123":
+        client.delete_model_version_tag(NAME, version, "medtl.look")
+    for tag in client.get_registered_model(NAME).tags:
+        if tag.startswith("medtl.looks."):
+            client.delete_registered_model_tag(NAME, tag)
+    assert challenge(logged, facts, scores(3.0, 3), good).contest.look == 3
+    data = dataclasses.replace(facts.bundle, fingerprint="other")
+    elsewhere = dataclasses.replace(facts, bundle=data)
+    verdict = challenge(logged, elsewhere, scores(3.0, 3), good)
+    assert verdict.contest.look == 2, "on other data only what is on record"
+
+
+def test_a_champion_that_was_taught_another_question_is_not_compared(
+    logged: ModelInfo, facts: CardFacts
+):
+    first = scores(3.0, 1)
+    challenge(logged, facts, first)
+    other = dataclasses.replace(first, agreement=Agreement(600, 600))
+    verdict = challenge(logged, facts, scores(0.1, 2), other)
+    assert (verdict.promoted, verdict.champion, verdict.contest) == (False, 1, None)
+    assert "of 600 labels of images that both their data have, 600 differ" in verdict.reason
+    assert aliases() == {"champion": 1}
+    assert challenge(logged, facts, scores(3.0, 3), first).contest.look == 1, "that was no look"
 
 
 def test_by_hand_and_back_again(logged: ModelInfo, facts: CardFacts):
@@ -174,7 +235,7 @@ def test_by_hand_and_back_again(logged: ModelInfo, facts: CardFacts):
 def test_the_champion_again_changes_nothing(logged: ModelInfo, facts: CardFacts):
     challenge(logged, facts, scores(1.0, 1))
     assert "is the champion already" in promote_version(NAME, 1).reason
-    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, scores(1.0, 1))
+    cases = GateCases(LABELS, np.arange(90), facts.bundle.classes, scores(1.0, 1), CODES)
     assert gate(NAME, 1, cases, lambda _: pytest.fail("scored"), 0.95, seed=0).promoted
     with pytest.raises(MedtlError, match="no previous champion"):
         rollback(NAME)

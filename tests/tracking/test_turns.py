@@ -50,7 +50,8 @@ def score_champion(bundle):
     return scores({1: 5.0, 2: 0.1, 3: 1.5}[champion])
 
 
-cases = GateCases(labels, np.arange(90), ("clear", "focal", "diffuse"), scores(float(noise)))
+own = scores(float(noise))
+cases = GateCases(labels, np.arange(90), ("clear", "focal", "diffuse"), own, np.arange(90))
 gate(name, version, cases, score_champion, 0.95, seed=0)
 """
 
