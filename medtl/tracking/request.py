@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
+from urllib.parse import unquote
 
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
@@ -24,14 +25,18 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types import Schema
 
 JSON = "application/json"
-SPLIT, RECORDS = "dataframe_split", "dataframe_records"
+SPLIT, RECORDS, INSTANCES = "dataframe_split", "dataframe_records", "instances"
+B64 = "b64"  # the key of an object that stands for bytes, as TensorFlow Serving has it
 MOST_ROWS = 4096
 MOST_BYTES = 512 * 2**20  # of images
 _SHARE_OF_TIMEOUT = 0.9  # after which a request is given up: later MLflow answers status 504
+_SIGNS = 6  # of an image: "image": {"b64": "data:image/png;base64,..."},
 _BESIDE = 1000  # values of a request that are no images: names, an index, parameters
 
 Answered = Callable[[list[list[object]], bool], list[dict[str, object]]]
 """Answers rows of image files, and says whether to explain: a row each of what JSON knows."""
+
+_FROM_URLS = str.maketrans("-_", "+/")  # RFC 4648, section 5
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
@@ -43,10 +48,14 @@ class RefusedRequest(MlflowException):
         super().__init__(line, error_code=BAD_REQUEST)
 
 
+def is_server() -> bool:
+    """Whether this process is a scoring server of MLflow."""
+    return "mlflow.pyfunc.scoring_server.app" in sys.modules
+
+
 def stand_in(answered: Answered) -> None:
-    """Has MLflow's scoring server, where this process is one, answer each request by `answered`."""
-    if "mlflow.pyfunc.scoring_server.app" in sys.modules:
-        scoring_server.invocations = partial(respond, answered)
+    """Has MLflow's scoring server, which this process is, answer each request by `answered`."""
+    scoring_server.invocations = partial(respond, answered)
 
 
 def respond(
@@ -71,14 +80,14 @@ def parsed(
 ) -> tuple[list[list[object]], bool]:
     """The rows of a request's table, a value for each column of `schema`, and whether to explain.
 
-    Text in base64 becomes bytes; any other value stays as it is, for the row to say what is wrong.
+    Text in base64 becomes bytes: with line breaks, without padding, in the alphabet for URLs, as a
+    `data:` URL, or in an object under `b64` too. Any other value stays as it is, for the row to say
+    what is wrong.
 
     Raises:
         RefusedRequest: the body is no such table, has too many values, or no such column.
     """
-    kind, _, beside = (content_type or "").lower().partition(";")
-    if kind.strip() != JSON or beside.strip() not in ("", "charset=utf-8"):
-        raise RefusedRequest(f"the request is {_short(content_type or 'of no type')}, not {JSON}")
+    _check_type(content_type)
     names = schema.input_names()
     _check_length(data, len(names))
     try:
@@ -87,10 +96,16 @@ def parsed(
         raise RefusedRequest("the request is JSON that is nested too deep") from error
     except ValueError as error:
         raise RefusedRequest(f"the request is no JSON: {_short(str(error))}") from error
-    forms = [form for form in (SPLIT, RECORDS) if isinstance(request, dict) and form in request]
+    readers = {SPLIT: _of_split, RECORDS: _of_records, INSTANCES: partial(_of_instances, names)}
+    forms = [form for form in readers if isinstance(request, dict) and form in request]
     if len(forms) != 1:
-        raise RefusedRequest(f"the request has to be a JSON object with {SPLIT} or {RECORDS}")
-    rows = _of_split(request[SPLIT]) if forms == [SPLIT] else _of_records(request[RECORDS])
+        columns = ", ".join(f'"{name}": BASE64' for name in names)
+        raise RefusedRequest(
+            f"the request has to be a JSON object with one of {SPLIT}, {RECORDS} and {INSTANCES}: "
+            f'{{"{RECORDS}": [{{{columns}}}]}}'
+        )
+    (form,) = forms
+    rows = readers[form](request[form])
     # Where no row has the column, it was left out; what is missing in one is that row's fault.
     there = [name for name in names if not rows or any(name in row for row in rows)]
     if missing := [name for name in schema.required_input_names() if name not in there]:
@@ -118,9 +133,9 @@ def _check_length(data: bytes, columns: int) -> None:
             f"the request has more than {MOST_BYTES >> 20} MiB of images; send it in parts"
         )
     # What parsing takes goes by the values, each of which has one of these signs before it; base64
-    # has none of them.
+    # has none of them, and what may stand around it few.
     values = sum(data.count(sign) for sign in (b",", b"[", b"{", b":"))
-    if values > MOST_ROWS * (2 * columns + 2) + _BESIDE:
+    if values > MOST_ROWS * (_SIGNS * columns + 2) + _BESIDE:
         raise RefusedRequest(
             f"the request has {values} values, more than {MOST_ROWS} rows have; send it in parts"
         )
@@ -143,6 +158,17 @@ def _of_records(rows: object) -> list[dict[str, object]]:
     return rows
 
 
+def _of_instances(names: list[str], rows: object) -> list[dict[str, object]]:
+    """As records; of a model of one image also that image alone."""
+    if not _is(list, rows):
+        raise RefusedRequest(f"{INSTANCES} has to be a list, a row each")
+    if len(names) == 1:
+        rows = [{names[0]: row} if _is_file(row) else row for row in rows]
+    if not _is(dict, *rows):
+        raise RefusedRequest(f"{INSTANCES} has to be a list of objects with {' and '.join(names)}")
+    return rows
+
+
 def _explain(request: dict[str, object]) -> bool:
     params = request.get("params") or {}
     explain = params.get("explain", False) if isinstance(params, dict) else None
@@ -155,12 +181,47 @@ def _is(kind: type, *values: object) -> bool:
     return all(isinstance(value, kind) for value in values)
 
 
+def _check_type(content_type: str | None) -> None:
+    """Refuses any content type but JSON in UTF-8; other parameters mean nothing (RFC 8259, 11)."""
+    kind, *parameters = (part.strip() for part in (content_type or "").lower().split(";"))
+    if kind != JSON:
+        raise RefusedRequest(f"the request is {_short(content_type or 'of no type')}, not {JSON}")
+    for parameter in parameters:
+        name, _, value = (part.strip(' "') for part in parameter.partition("="))
+        if name == "charset" and value not in ("utf-8", "utf8", "us-ascii"):
+            raise RefusedRequest(
+                f"the request is JSON in {_short(value) or 'no charset'}; send it in UTF-8"
+            )
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and set(value) == {B64})
+
+
 def _file(value: object) -> object:
     """The bytes of a text in base64; anything else as it is."""
-    try:
-        return binascii.a2b_base64(value) if isinstance(value, str) else value
-    except ValueError:
+    text = value[B64] if isinstance(value, dict) and set(value) == {B64} else value
+    if not isinstance(text, str):
         return value
+    try:
+        return binascii.a2b_base64(_base64(text), strict_mode=True)
+    except ValueError:
+        return text
+
+
+def _base64(text: str) -> str:
+    """Base64 as RFC 4648 has it in section 4, of what people send.
+
+    Raises:
+        ValueError: a `data:` URL in another encoding.
+    """
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().rstrip().endswith(";base64"):
+            raise ValueError("no base64")
+        text = unquote(text)
+    text = "".join(text.split()).translate(_FROM_URLS).rstrip("=")
+    return text + "=" * (-len(text) % 4)
 
 
 def _short(text: str) -> str:

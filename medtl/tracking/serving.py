@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -16,13 +11,20 @@ import pandas as pd
 import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from medtl.data.decode import decode
+from medtl.data.bounded import bounded_decoders
 from medtl.data.depth import UnreadableImage
-from medtl.data.square import square
 from medtl.errors import MedtlError
 from medtl.tracking.bundle import Answers, Bundle
+from medtl.tracking.files import FileReader
 from medtl.tracking.passes import Passes
-from medtl.tracking.request import MOST_BYTES, MOST_ROWS, RefusedRequest, check_time, stand_in
+from medtl.tracking.request import (
+    MOST_BYTES,
+    MOST_ROWS,
+    RefusedRequest,
+    check_time,
+    is_server,
+    stand_in,
+)
 
 BUNDLE = "bundle"  # the name of the artifact
 COLUMN = "image"  # of a case: image_MODALITY, a column each
@@ -30,7 +32,6 @@ FIELDS = ("label", "probability", "probabilities", "decision", "in_domain", "err
 HEATMAP = "heatmap"
 CHUNK = 32  # images of a request that are in memory at a time
 IMAGES_A_CORE = 2  # in a pass: of one to sixteen the fastest for MobileNetV2 at 224 px on two cores
-MOST_DECODERS = 4  # files decoded at a time over all requests: one may have 100 megapixels
 
 
 class ServedModel(PythonModel):
@@ -42,12 +43,12 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the bundle that was logged with the model."""
         self.bundle = Bundle.load(Path(context.artifacts[BUNDLE]))
-        decoders = min(MOST_DECODERS, os.cpu_count() or 1)
-        self.decoders, self.decoding = ThreadPoolExecutor(decoders), Semaphore(decoders)
         self.passes = Passes(self.bundle.answer, IMAGES_A_CORE * torch.get_num_threads())
         # The first pass is slow (the network is cut for it): no request should have to wait for it.
         self.passes.answer(np.zeros((1, *self.bundle.shape), np.uint8))
-        stand_in(self.answers)
+        if is_server():
+            stand_in(self.answers)
+            bounded_decoders().start()
 
     def predict(
         self,
@@ -82,16 +83,20 @@ class ServedModel(PythonModel):
         """
         check_request(samples, columns(self.bundle.modalities))
         rows: list[dict[str, object]] = []
-        for start in range(0, len(samples), CHUNK):
-            rows += self._answered(samples[start : start + CHUNK], explain)
+        masked = bool(self.bundle.modalities) and self.bundle.missing == "mask"
+        with FileReader(self.bundle.image_size, masked) as reader:
+            for start in range(0, len(samples), CHUNK):
+                rows += self._answered(reader, samples[start : start + CHUNK], explain)
         return rows
 
-    def _answered(self, samples: list[list[object]], explain: bool) -> list[dict[str, object]]:
+    def _answered(
+        self, reader: FileReader, samples: list[list[object]], explain: bool
+    ) -> list[dict[str, object]]:
         fields = (*FIELDS, HEATMAP) if explain else FIELDS
         rows: list[dict[str, object]] = [dict.fromkeys(fields) for _ in samples]
         images = []
         readable = []
-        for row, sample in zip(rows, self._read(samples), strict=True):
+        for row, sample in zip(rows, reader.read(samples), strict=True):
             check_time()
             row["error"] = self._fault(sample)
             if row["error"] is None:
@@ -108,22 +113,6 @@ class ServedModel(PythonModel):
                 if explain:
                     row[HEATMAP] = base64.b64encode(heatmaps[place]).decode("ascii")
         return rows
-
-    def _read(self, samples: list[list[object]]) -> Iterator[list[np.ndarray | UnreadableImage]]:
-        """The images of each sample, one that may be missing all 0; or why there are none."""
-        side = self.bundle.image_size
-        masked = bool(self.bundle.modalities) and self.bundle.missing == "mask"
-
-        def read(file: object) -> np.ndarray | UnreadableImage:
-            if masked and not file:
-                return np.zeros((1, side, side), np.uint8)
-            with self.decoding:
-                return read_image(file, side)
-
-        files = [file for sample in samples for file in sample]
-        # One file is not worth the way to another thread and back.
-        images = self.decoders.map(read, files) if len(files) > 1 else map(read, files)
-        return (list(islice(images, len(sample))) for sample in samples)
 
     def _fault(self, sample: list[np.ndarray | UnreadableImage]) -> str | None:
         """Why a sample cannot be answered, and which of its images is the reason; or None."""
@@ -169,19 +158,6 @@ def check_request(samples: list[list[object]], names: list[str]) -> None:
             f"the request has {size >> 20} MiB of images, more than {MOST_BYTES >> 20}; "
             "send it in parts"
         )
-
-
-def read_image(file: object, image_size: int) -> np.ndarray | UnreadableImage:
-    """The pixels [C, S, S] that the network takes of an image file, or why there are none."""
-    if file is None:
-        return UnreadableImage("no image file is given")
-    if not isinstance(file, bytes):
-        kind = "text that is no base64" if isinstance(file, str) else type(file).__name__
-        return UnreadableImage(f"not the bytes of an image file, but {kind}")
-    try:
-        return square(decode(file), image_size)
-    except UnreadableImage as error:
-        return error
 
 
 def as_one_array(images: list[np.ndarray]) -> np.ndarray:

@@ -44,7 +44,7 @@ JPEG_FILE = Path(pydicom.__file__).parent / "data" / "test_files" / "SC_rgb_jpeg
         (lambda: in_pieces("PNG", 200_000), "PNG has more than 100,000 chunks"),
         (lambda: tiled(1100, 1), "TIFF has more than 1,000,000 strips or tiles"),
         (
-            lambda: encapsulated(tiled_jpeg_2000(9984, 39), JPEG2000Lossless),
+            lambda: encapsulated(tiled_jpeg_2000(9984, 39), JPEG2000Lossless, 9984),
             "JPEG 2000 has more than 16,384 tiles",
         ),
     ],

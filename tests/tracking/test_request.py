@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mlflow.pyfunc import PythonModelContext, scoring_server
@@ -32,13 +34,65 @@ def body(**form: object) -> bytes:
     return json.dumps(form).encode()
 
 
-def test_text_in_base64_becomes_bytes_with_or_without_line_breaks():
-    records = [{"image": "aGVsbG8="}, {"image": "aGVs\nbG8=\n"}, {"image": "?"}]
-    sent = body(dataframe_records=records)
-    assert parsed(sent, "application/json; charset=UTF-8", IMAGE) == (
-        [[b"hello"], [b"hello"], [b""]],
-        False,
-    )
+FILE = bytes(range(256)) + b"hell"
+TEXT = base64.b64encode(FILE).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        TEXT,
+        base64.encodebytes(FILE).decode(),
+        TEXT.replace("/", "/\r\n"),
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(FILE).decode(),
+        base64.urlsafe_b64encode(FILE).decode().rstrip("="),
+        f"data:image/png;base64,{TEXT}",
+        f"DATA:application/dicom;name=a.dcm;BASE64, {TEXT.rstrip('=')}",
+        "data:image/jpeg;base64," + quote(TEXT, safe=""),
+        {"b64": TEXT},
+        {"b64": f"data:;base64,{TEXT}"},
+    ],
+)
+def test_base64_is_read_as_people_send_it(value: object):
+    assert "=" in TEXT
+    assert {"+", "/"} <= set(TEXT)
+    for form in ("dataframe_records", "instances"):
+        sent = body(**{form: [{"image": value}]})
+        assert parsed(sent, "application/json", IMAGE) == ([[FILE]], False)
+    assert parsed(body(instances=[value]), "application/json", IMAGE) == ([[FILE]], False)
+
+
+@pytest.mark.parametrize(
+    "value", ["?", "a", "aGVsbG8*", "image.png", "data:,hello", "data:text/plain,aGVs", "é"]
+)
+def test_text_that_is_no_base64_stays(value: str):
+    rows, _ = parsed(body(dataframe_records=[{"image": value}]), "application/json", IMAGE)
+    assert rows == [[value]]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "application/json; charset=UTF-8",
+        'application/json;charset="utf-8"',
+        "Application/JSON ; Charset = utf8 ; format=pandas-split",
+        "application/json;",
+    ],
+)
+def test_content_types_that_mean_json_in_utf_8(kind: str):
+    assert parsed(body(instances=[""]), kind, IMAGE) == ([[b""]], False)
+
+
+def test_refusals_name_what_to_send():
+    sent = body(inputs=[TEXT])
+    with pytest.raises(RefusedRequest, match=r'{"dataframe_records": \[{"image": BASE64}\]}'):
+        parsed(sent, "application/json", IMAGE)
+    with pytest.raises(RefusedRequest, match="JSON in latin-1; send it in UTF-8"):
+        parsed(sent, "application/json; charset=latin-1", IMAGE)
+    with pytest.raises(RefusedRequest, match="list of objects with image_t1 and image_t2"):
+        parsed(body(instances=[TEXT]), "application/json", CASE)
 
 
 def test_columns_are_found_by_name_and_others_left():

@@ -112,9 +112,12 @@ def test_what_is_no_file_is_the_fault_of_its_row(post: Post):
     rows = answer["predictions"]
     assert status == 200
     assert [row["error"] is None for row in rows] == [True] + [False] * 8
-    assert rows[1]["error"] == "not the bytes of an image file, but text that is no base64"
+    assert rows[1]["error"] == (
+        "not the bytes of an image file, but text that is no base64 ('!' at 17)"
+    )
     assert rows[2]["error"] == "not the bytes of an image file, but int"
     assert rows[3]["error"] == "no image file is given"
+    assert rows[6]["error"].endswith('send the base64 of the file as text, or {"b64": TEXT}')
     records = [{"image": good}, {"picture": good}]
     assert post({"dataframe_records": records})[1]["predictions"] == [rows[0], rows[3]]
 

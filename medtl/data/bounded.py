@@ -1,0 +1,184 @@
+"""Image files decoded in processes that are ended when one takes too long or too much memory.
+
+What a file asks of its decoder cannot be told of most formats before it is decoded, and native
+code cannot be stopped within a process. Few processes are kept, so while files wait for one, a file
+has less time; those waiting take turns in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import medtl
+from medtl.data import bounded_decoder
+from medtl.data.bounded_decoder import NUMPY
+from medtl.data.depth import UnreadableImage
+
+PROCESSES = 4
+MEMORY = 2 * 2**30  # bytes that a decoder may take beside its own
+SECONDS = 20  # of the processor for a file; one of 100 megapixels takes some five
+SECONDS_BESIDE = 2  # while others wait
+STUCK = 60  # seconds after which a decoder that does not work either is ended
+_LOOK = 0.1  # seconds between two looks at the time that is taken
+_ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads' stacks count as memory
+
+
+class SlowImage(UnreadableImage):
+    """An image whose decoder was ended because it took too long."""
+
+
+class BoundedDecoders:
+    """Processes that decode; they are started when they are needed, and end when this one does."""
+
+    def __init__(self, most: int = PROCESSES, memory: int = MEMORY) -> None:
+        """At most so many at a time, each with so many bytes for the image that it decodes."""
+        self._most, self._memory = most, memory
+        self._idle: list[_Decoder] = []
+        self._count = 0  # those at work too
+        self._line: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    def start(self) -> None:
+        """Starts half of them, for the first files not to wait."""
+        for decoder in [self._taken() for _ in range(self._most // 2)]:
+            self._give_back(decoder)
+
+    def square(self, data: bytes, image_size: int) -> np.ndarray:
+        """The pixels of an image file as `square` of `decode` gives them.
+
+        Raises:
+            UnreadableImage: as `decode` does; or its decoder ended, or took too much memory.
+            SlowImage: it took too long.
+        """
+        decoder = self._taken()
+        try:
+            answer = decoder.ask(data, image_size, lambda: bool(self._line))
+        except BaseException:
+            decoder.end()
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+            raise
+        self._give_back(decoder)
+        if not answer.startswith(NUMPY):
+            raise UnreadableImage(answer.decode())
+        return np.load(io.BytesIO(answer), allow_pickle=False)
+
+    def _taken(self) -> _Decoder:
+        mine = object()
+        with self._changed:
+            self._line.append(mine)
+            try:
+                self._changed.wait_for(lambda: self._line[0] is mine and self._free())
+                if self._idle:
+                    return self._idle.pop()
+                self._count += 1
+            finally:
+                self._line.remove(mine)
+                self._changed.notify_all()
+        try:
+            return _Decoder(self._memory)
+        except OSError as error:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+            raise UnreadableImage(f"no process can be started to decode it ({error})") from error
+
+    def _free(self) -> bool:
+        return bool(self._idle) or self._count < self._most
+
+    def _give_back(self, decoder: _Decoder) -> None:
+        with self._changed:
+            self._idle.append(decoder)
+            self._changed.notify_all()
+
+
+class _Decoder:
+    """One process; it ends when this one does, for its standard input does."""
+
+    def __init__(self, memory: int) -> None:
+        arguments = [Path(medtl.__file__).parent.parent, memory, STUCK]
+        # -P: modules beside the script are not the ones that it imports
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", bounded_decoder.__file__, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | _ALONE,
+            process_group=0,  # with what it starts itself it is ended as one
+        )
+
+    def ask(self, data: bytes, image_size: int, others_wait: Callable[[], bool]) -> bytes:
+        """What the process says of an image file.
+
+        Raises:
+            UnreadableImage: it ended.
+            SlowImage: it takes too long.
+        """
+        began, worked = time.monotonic(), self._worked()
+        numbers = len(data).to_bytes(8, "little") + image_size.to_bytes(8, "little")
+        try:
+            self._process.stdin.write(numbers + data)
+            self._process.stdin.flush()
+        except OSError:
+            raise self._ended() from None
+        while not select.select([self._process.stdout], [], [], _LOOK)[0]:
+            seconds = self._worked() - worked
+            if seconds > SECONDS or time.monotonic() - began > STUCK:
+                raise SlowImage(
+                    f"the image takes more than {SECONDS} seconds to decode; save it anew, smaller "
+                    "or as plain PNG"
+                )
+            if seconds > SECONDS_BESIDE and others_wait():
+                raise SlowImage(
+                    f"the image takes more than {SECONDS_BESIDE} seconds to decode, and others "
+                    "wait; send it later, or smaller"
+                )
+        return self._read(int.from_bytes(self._read(8), "little"))
+
+    def end(self) -> None:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.communicate()
+
+    def _worked(self) -> float:
+        """Seconds of the processor so far, with those of what it has started."""
+        try:
+            process = psutil.Process(self._process.pid)
+            return sum(
+                sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True))
+            )
+        except psutil.Error:
+            return 0.0  # it has just ended, which is told when it is asked
+
+    def _read(self, length: int) -> bytes:
+        data = self._process.stdout.read(length)
+        if len(data) < length:
+            raise self._ended()
+        return data
+
+    def _ended(self) -> UnreadableImage:
+        return UnreadableImage("the image is damaged, or too large: its decoder ended over it")
+
+
+@cache
+def bounded_decoders() -> BoundedDecoders:
+    """Those of this process."""
+    return BoundedDecoders()
