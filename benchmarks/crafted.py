@@ -140,12 +140,11 @@ def gif(side: int, frames: int) -> bytes:
 def tiled(side: int, tile: int) -> bytes:
     """A grey TIFF of tiles, all of which are the same bytes."""
     count = (-(-side // tile)) ** 2
-    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
-            (322, 4, 1, tile), (323, 4, 1, tile), (324, 4, count, 0), (325, 4, count, 0)]  # fmt: skip
-    begin = 8 + 2 + 12 * len(tags) + 4
+    begin = 8 + 2 + 12 * 9 + 4
     pixels = begin + 8 * count
-    tags[-2] = (324, 4, count, begin)
-    tags[-1] = (325, 4, count, begin + 4 * count)
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1),
+            (262, 3, 1, 1), (322, 4, 1, tile), (323, 4, 1, tile),
+            (324, 4, count, begin), (325, 4, count, begin + 4 * count)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     lists = struct.pack("<I", pixels) * count + struct.pack("<I", tile * tile) * count
     head = b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
@@ -230,9 +229,10 @@ def deflated(mebibytes: int) -> bytes:
     return meta[:begun] + b"".join(parts) + compressor.flush()
 
 
-def encapsulated(frame: bytes, syntax: str) -> bytes:
-    """A DICOM file of 64 x 64 around a compressed frame."""
+def encapsulated(frame: bytes, syntax: str, side: int = 64) -> bytes:
+    """A square DICOM file around a compressed frame."""
     header = _header()
+    header.Rows = header.Columns = side
     header.BitsAllocated = header.BitsStored = 8
     header.HighBit = 7
     header.PixelData = pydicom.encaps.encapsulate([frame])

@@ -16,6 +16,10 @@ from benchmarks.crafted import (
     dicom,
     elements,
     encapsulated,
+    gif,
+    in_pieces,
+    in_runs,
+    interlaced,
     jpeg,
     jpeg_2000,
     jpeg_ls,
@@ -23,8 +27,13 @@ from benchmarks.crafted import (
     picture,
     pixel_data,
     png,
+    scanned,
     sequences,
+    texts,
     tiff,
+    tiled,
+    tiled_jpeg_2000,
+    written_large,
 )
 from benchmarks.served import JSON
 
@@ -48,6 +57,13 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "PNG of 3,600 megapixels": lambda: png(60_000, 60_000),
         "PNG of 2^31 - 1 squared": lambda: png(2**31 - 1, 2**31 - 1),
         "PNG, a text of 64 MiB within": lambda: png(8, 8, extra=long_text(), filled=True),
+        "PNG of 1 x 100,000,000": lambda: png(1, 100_000_000, filled=True),
+        "PNG of 100,000,000 x 1": lambda: png(100_000_000, 1, filled=True),
+        "PNG of 200,000 chunks": lambda: in_pieces("PNG", 200_000),
+        "JPEG of 81 megapixels, 5,000 scans": lambda: scanned(9_000, 9_000, 5_000),
+        "JPEG of 81 megapixels, 60 scans": lambda: scanned(9_000, 9_000, 60),
+        "JPEG of 200,000 segments": lambda: in_pieces("JPEG", 200_000),
+        "TIFF of 1,210,000 tiles": lambda: tiled(1_100, 1),
         "TIFF of 3,600 megapixels": lambda: tiff(60_000, 60_000),
         "TIFF, a tag of 2^32 - 1 values": lambda: tiff(64, 64, counts=2**32 - 1),
         "TIFF, its directory is its own next": lambda: tiff(64, 64, counts=0, following=8),
@@ -76,6 +92,15 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
         "DICOM, JPEG of 4,294 megapixels within": lambda: encapsulated(
             jpeg(65_535, 65_535), JPEGBaseline8Bit
         ),
+        "DICOM, JPEG of 5,000 scans within": lambda: encapsulated(
+            scanned(9_000, 9_000, 5_000), JPEGBaseline8Bit, 9_000
+        ),
+        "DICOM, JPEG 2000 of 65,536 tiles within": lambda: encapsulated(
+            tiled_jpeg_2000(9_984, 39), JPEG2000Lossless, 9_984
+        ),
+        "DICOM, JPEG 2000 of 16,384 colours within": lambda: encapsulated(
+            tiled_jpeg_2000(64, 64, 16_384), JPEG2000Lossless
+        ),
         "DICOM, JPEG-LS of 4,294 megapixels within": lambda: encapsulated(
             jpeg_ls(65_535, 65_535), JPEGLSLossless
         ),
@@ -83,6 +108,28 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
             struct.pack("<16I", 2, 64, 64, *[0] * 13) + b"\x81\x00" * 4_000_000, RLELossless
         ),
     }  # fmt: skip
+
+
+def costly_files() -> dict[str, Callable[[], bytes]]:
+    """Image files that ask for much of their decoder: read or refused, they must harm no others."""
+    return {
+        "JPEG of 81 megapixels, 24 scans": lambda: scanned(9_000, 9_000, 24),
+        "JPEG of 16 megapixels, a restart a block": lambda: scanned(4_000, 4_000, 60, restarts=1),
+        "PNG of 1,500 x 60,000": lambda: png(1_500, 60_000, filled=True),
+        "PNG of 100 megapixels, interlaced": lambda: interlaced(10_000),
+        "PNG, 63 texts of 1 MiB within": lambda: png(8, 8, extra=texts(63), filled=True),
+        "PNG of 90,000 chunks": lambda: in_pieces("PNG", 90_000),
+        "GIF of 100 megapixels, 100,000 frames": lambda: gif(10_000, 100_000),
+        "TIFF of 810,000 tiles": lambda: tiled(9_000, 10),
+        "TIFF of 100 megapixels, deflated": lambda: written_large(
+            "TIFF", 10_000, compression="tiff_deflate"
+        ),
+        "WebP of 100 megapixels": lambda: written_large("WEBP", 10_000, lossless=True, method=0),
+        "BMP of 16 megapixels, runs of one pixel": lambda: in_runs(4_000),
+        "DICOM, JPEG 2000 of 64 megapixels within": lambda: encapsulated(
+            written_large("JPEG2000", 8_000, no_jp2=True), JPEG2000Lossless, 8_000
+        ),
+    }
 
 
 def odd_files() -> dict[str, Callable[[], bytes]]:

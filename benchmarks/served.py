@@ -59,10 +59,21 @@ class Server:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def memory(self) -> Memory:
-        """The memory of the process that answers: the largest."""
+        """The memory of the process that answers."""
+        (answering,) = (each for each in self._processes() if _listens(each, self.port))
+        return Memory(answering.pid)
+
+    def memory_of_all(self) -> int:
+        """Bytes that the process that answers takes now, with all that it has started."""
+        total = 0
+        for each in self._processes():
+            with contextlib.suppress(psutil.Error):
+                total += each.memory_info().rss
+        return total
+
+    def _processes(self) -> list[psutil.Process]:
         started = psutil.Process(self.process)
-        processes = [started, *started.children(recursive=True)]
-        return Memory(max(processes, key=lambda each: each.memory_info().rss).pid)
+        return [started, *started.children(recursive=True)]
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,13 @@ def _check_picture(text: object) -> None:
 def last_line(text: str) -> str:
     """The line with which a process ended, without the name of the project before it."""
     return (text.strip().splitlines() or ["it said nothing"])[-1].removeprefix("medtl: ")
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    return any(
+        each.status == psutil.CONN_LISTEN and each.laddr.port == port
+        for each in process.net_connections("tcp")
+    )
 
 
 def _pinged(port: int) -> bool:

@@ -210,6 +210,8 @@ def _hostile(server: Server, good: Request) -> Iterator[str]:
 
 def line_of(status: int, answer: bytes) -> str:
     """What an answer says of a row, or of the whole request where that was refused."""
+    if status == 504:  # of MLflow itself, in plain text
+        return f"status 504: {answer.decode()}"
     said = json.loads(answer)
     if status != 200:
         return str(said["message"])
