@@ -28,7 +28,7 @@ from medtl.tracking.serving import BUNDLE, HEATMAP, columns
 SCRIPT = Path(__file__).with_name("served.py")
 # All that serving imports, and MLflow, which serves.
 REQUIREMENTS = (
-    "mlflow", "numpy", "pandas", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg",
+    "mlflow", "numpy", "pandas", "pillow", "psutil", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg",
     "python-gdcm", "safetensors", "torch", "torchvision",
 )  # fmt: skip
 HYBRID = (*REQUIREMENTS, "captum", "scikit-learn", "skops")
