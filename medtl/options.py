@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtl.errors import ParameterError
+from medtl.quoting import SIGNS, fields
 
 _REGISTERED_NAME = re.compile(r"(?! )[^/:@?'\"\x00-\x1f]{1,250}(?<! )")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -44,8 +45,11 @@ class Settings:
 
 
 def comma_list(name: str, value: str) -> tuple[str, ...]:
-    """The entries of a comma list, in order, each once; an empty list is a wrong parameter."""
-    entries = tuple(dict.fromkeys(entry.strip() for entry in value.split(",") if entry.strip()))
+    """The entries of a comma list, in order, each once; an empty list is a wrong parameter.
+
+    An entry with a comma stands in quotation marks (see `medtl.quoting`).
+    """
+    entries = tuple(dict.fromkeys(entry for entry, _ in fields(name, value, ",") if entry))
     if not entries:
         raise ParameterError(name, repr(value), "a comma list with at least one entry")
     return entries
@@ -54,17 +58,26 @@ def comma_list(name: str, value: str) -> tuple[str, ...]:
 def named_lists(name: str, value: str) -> dict[str, tuple[str, ...]]:
     """The entries NAME=A|B of a comma list, in order; NAME= has none, no entry gives no name.
 
+    What holds a comma, an equals sign or a bar stands in quotation marks (see `medtl.quoting`).
+
     Raises:
         ParameterError: an entry is of another form, or a name is given twice.
     """
     lists: dict[str, tuple[str, ...]] = {}
-    for entry in filter(None, map(str.strip, value.split(","))):
-        key, sign, listed = (part.strip() for part in entry.partition("="))
-        if not sign or not key or "=" in listed or key in lists:
+    entry: list[tuple[str, str]] = []
+    for field, sign in fields(name, value, SIGNS):
+        entry.append((field, sign))
+        if sign in ("=", "|"):
+            continue
+        (key, first), *listed = entry
+        entry = []
+        if not key and not listed:
+            continue
+        if not key or first != "=" or any(sign == "=" for _, sign in listed) or key in lists:
             raise ParameterError(
-                name, entry, "a comma list of NAME=A, NAME=A|B or NAME=, each once"
+                name, value, "a comma list of NAME=A, NAME=A|B or NAME=, each once"
             )
-        lists[key] = tuple(dict.fromkeys(filter(None, map(str.strip, listed.split("|")))))
+        lists[key] = tuple(dict.fromkeys(each for each, _ in listed if each))
     return lists
 
 

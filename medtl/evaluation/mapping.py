@@ -9,6 +9,7 @@ import numpy as np
 
 from medtl.errors import ParameterError
 from medtl.evaluation.calibration import decide
+from medtl.quoting import quoted
 
 PARAMETER = "mapping"
 
@@ -54,7 +55,7 @@ class ClassMapping:
         if without:
             raise _wrong(
                 ", ".join(without),
-                f"say which of the model's classes ({', '.join(classes)}) each label is: "
+                f"say which of the model's classes ({_listed(classes)}) each label is: "
                 f"LABEL=CLASS or LABEL=CLASS|CLASS, or LABEL= to leave its images out",
             )
         _check_once(meant)
@@ -97,10 +98,10 @@ def _check_names(
 ) -> None:
     for name, meaning in asked.items():
         if name not in labels:
-            raise _wrong(name, f"before = a label of the data: {', '.join(labels)}")
+            raise _wrong(name, f"before = a label of the data: {_listed(labels)}")
         for each in meaning:
             if each not in classes:
-                raise _wrong(each, f"after = a class of the model: {', '.join(classes)}")
+                raise _wrong(each, f"after = a class of the model: {_listed(classes)}")
 
 
 def _check_once(meant: Mapping[str, Sequence[str]]) -> None:
@@ -109,6 +110,11 @@ def _check_once(meant: Mapping[str, Sequence[str]]) -> None:
         for each in meaning:
             if owner.setdefault(each, name) != name:
                 raise _wrong(each, f"it means one label, not {owner[each]} and {name}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names as they have to be given."""
+    return ", ".join(map(quoted, names))
 
 
 def _wrong(value: str, allowed: str) -> ParameterError:
