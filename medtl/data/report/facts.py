@@ -34,7 +34,7 @@ class DataFacts:
             by a bar).
         unknown: images of unknown patients.
         sizes: a row a `width`, `height`, `mode`, the most frequent first: `images`, and a column a
-            class.
+            class, in their order.
         together: a row a finding, where images have any number of them: `finding`, `images`,
             `alone` (without another), `unknown`, and a column a finding with how many have both.
         copies: a row a pair, as `copies_of` gives them, with the `path`, `label`, `split` and
@@ -151,8 +151,10 @@ def _sizes(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
     frame = _a_row_a_class(images, classes)
     table = pd.crosstab([frame[name] for name in names], frame["class"])
     table = table.reindex(counts.index, columns=list(classes), fill_value=0)
+    own = [*names, "images"]
+    # a class may be called `width`
+    table.columns = [f"{name} (class)" if name in own else name for name in classes]
     table.insert(0, "images", counts)
-    table.columns = table.columns.to_list()
     return table.reset_index().sort_values("images", ascending=False, ignore_index=True)
 
 

@@ -50,14 +50,17 @@ def copies_sheet(pairs: np.ndarray, captions: Sequence[tuple[str, str]], subtitl
 def image_sizes(sizes: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Width against height of the files, a dot a size, larger where more images have it.
 
-    `sizes` has the columns `width`, `height` and a column of counts for each of `classes`.
+    `sizes` has the columns `width`, `height` and at its end a column of counts for each of
+    `classes`, in their order.
     """
     figure = sheet("Sizes of the images", "as they are in the files; larger dots are more images")
     axes = plain(figure.subplots(), "Width (pixels)", "Height (pixels)")
-    most = max(1, int(sizes[list(classes)].to_numpy().max()))
+    counts = sizes.iloc[:, -len(classes) :].to_numpy(int)
+    most = max(1, int(counts.max()))
     for index, name in enumerate(classes):
-        here = sizes[sizes[name] > 0]
-        area = 12 + 200 * here[name] / most
+        there = counts[:, index] > 0
+        here = sizes[there]
+        area = 12 + 200 * counts[there, index] / most
         look = {"s": area, "color": colour(index), "alpha": 0.5, "linewidth": 0}
         axes.scatter(here["width"], here["height"], label=short([name])[0], **look)
     if len(classes) <= 12:

@@ -216,11 +216,8 @@ def _sizes(facts: DataFacts) -> Iterator[str]:
         figure = pictures.image_sizes(sizes, facts.classes)
         yield html.picture(figure, "Width against height of the files, by class")
     rows = [
-        html.row(
-            f"{row['width']} x {row['height']} {row['mode']}",
-            [row["images"], *(row[name] for name in facts.classes)],
-        )
-        for row in sizes.head(ROWS).to_dict("records")
+        html.row(f"{width} x {height} {mode}", counts)
+        for width, height, mode, *counts in sizes.head(ROWS).to_numpy(object).tolist()
     ]
     caption = _first_of(len(rows), len(sizes), "sizes and modes", "sizes.csv")
     yield html.table(caption, ["size and mode", "images", *facts.classes], rows)
