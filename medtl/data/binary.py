@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medtl.data.words import NEGATIVES, parted
+from medtl.data.words import negative_labels, parted
 from medtl.errors import ParameterError
 from medtl.options import comma_list
+from medtl.quoting import quoted
 
 NEGATIVE, POSITIVE = "negative", "positive"
 ANY = "any"
@@ -26,8 +27,9 @@ def two_classes(name: str, labels: pd.Series, positive: str) -> pd.Series:
     Args:
         name: of the data set, for messages.
         labels: text, several labels of one image joined by |, unknown ones after a ?.
-        positive: a comma list of the labels that make an image positive, in any case; `any` for
-            all but those that say that nothing was found (`NEGATIVES`).
+        positive: a comma list of the labels that make an image positive, in any case, in quotation
+            marks where they hold a comma; `any` for all but those that say that nothing was found
+            (see `negative_labels`).
 
     Raises:
         ParameterError: one of them is no label of the data, or is `negative`.
@@ -37,7 +39,8 @@ def two_classes(name: str, labels: pd.Series, positive: str) -> pd.Series:
     wanted = {word.casefold() for word in words}
     known = {name: word for each in parts.values() for part in each for name, word in part.items()}
     if wanted == {ANY}:
-        wanted, words = set(known) - NEGATIVES, []
+        negative = negative_labels(set(known.values()))
+        wanted, words = set(known) - set(map(str.casefold, negative)), []
     _check_words(name, words, known)
     called = " or ".join(words) if 0 < len(words) <= MOST_WORDS else POSITIVE
 
@@ -65,5 +68,6 @@ def _check_words(name: str, words: list[str], known: dict[str, str]) -> None:
             raise ParameterError(
                 "positive",
                 word,
-                f"{ANY}, or of the labels of {name}: {', '.join(labels[:MOST_SHOWN])}{more}",
+                f"{ANY}, or of the labels of {name}: "
+                f"{', '.join(map(quoted, labels[:MOST_SHOWN]))}{more}",
             )

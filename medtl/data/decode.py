@@ -1,4 +1,4 @@
-"""Bytes of an image file to pixels: PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM, of any mode.
+"""Bytes of an image file to pixels: pictures in the formats named below and DICOM, of any mode.
 
 Needs numpy, Pillow and pydicom only, because it travels inside the served model.
 """
@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from medtl.data import dicom
 from medtl.data.depth import UnreadableImage, check_size, frame_place, full_range, grey_if_grey
@@ -17,13 +17,17 @@ from medtl.data.effort import check_effort
 from medtl.data.volumes import volume_line
 
 # Formats are named because Pillow also opens ones that start other programs (EPS). It looks
-# only for plug-ins that are imported; the two below are not among those that it imports itself.
+# only for plug-ins that are imported; the three below are not among those that it imports itself.
 _FORMATS = (
     "PNG",
     "JPEG",
     "BMP",
     "GIF",
-    *(plugin.format for plugin in (TiffImagePlugin.TiffImageFile, WebPImagePlugin.WebPImageFile)),
+    "DIB",
+    "PPM",
+    TiffImagePlugin.TiffImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
 )
 _DEEP_MODES = ("I", "F")
 _PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
@@ -52,7 +56,8 @@ def decode(data: bytes, frame: int = 1) -> np.ndarray:
         raise
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(
-            volume_line(data) or "not an image in PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM format"
+            volume_line(data)
+            or "not an image in PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM format"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("the image has too many pixels") from error

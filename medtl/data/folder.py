@@ -2,85 +2,251 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from medtl.data import volumes
+from medtl.data.file_names import printable
+from medtl.data.image_files import Found, by_suffix, find_images, suffix, with_examples
 from medtl.data.labels import SPLIT_NAMES
+from medtl.data.masks import is_mask_class, told_apart
 from medtl.errors import MedtlError
 
-PICTURES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"))
-SUFFIXES = PICTURES | {".dcm", ".dicom"}
+_TABLES = frozenset((".csv", ".tsv", ".xls", ".xlsx"))
+_ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tar.gz", ".gz", ".7z", ".rar"))
+_DOCUMENTS = frozenset(
+    ("", ".csv", ".html", ".ipynb", ".json", ".log", ".md", ".pdf", ".py", ".tsv", ".txt", ".xlsx",
+     ".xml", ".yaml", ".yml")
+)  # fmt: skip
+"""Suffixes of what lies in folders that are no class (`docs`)."""
+
+_PART = re.compile(
+    r"(.*[\W_])?(images?|imgs?|parts?|batch|chunk|archive|shard|folds?|cv|k[\W_]?fold)[\W_]*\d+",
+    re.IGNORECASE,
+)
+"""Parts of an archive, or folds, which say nothing of what is to be seen."""
+_GROUP = re.compile(
+    r"(patient|pat|person|subject|subj|sub|case|slide|site|hospital|cent(er|re))s?[\W_]*\w?\d+"
+    r"|\d{4,}",
+    re.IGNORECASE,
+)
+"""Patients or sites, of which each may have folders named by class."""
 
 
-def read_folder(root: Path) -> pd.DataFrame:
+def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of a folder of `CLASS/...`, or of `train/ valid/ test/` over classes.
 
-    The path below `root`, the label, no patient, and the split, where folders tell it.
+    The path below `root`, the label, no patient, and the split, where folders tell it; and lines
+    for the reader about images that are left out.
 
     Raises:
-        MedtlError: no images, images beside the class folders, or splits mixed with classes.
+        MedtlError: no images, images beside the class folders only, splits mixed with classes, a
+            class folder without an image that can be read, folders that are no classes.
     """
-    folders = _folders(root)
-    splits = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
-    if splits and len(splits) < len(folders):
-        other = next(folder.name for folder in folders if folder not in splits)
-        raise MedtlError(
-            f"{root} holds split folders ({splits[0].name}) beside others ({other}): "
-            "put every class into a split folder, or none"
-        )
-    if splits:
-        rows = [
-            row
-            for folder in splits
-            for row in _classes(root, folder, SPLIT_NAMES[folder.name.casefold()])
-        ]
-    else:
-        rows = _classes(root, root, "")
-    return pd.DataFrame(rows, columns=["path", "label", "patient", "split"])
-
-
-def images_below(folder: Path) -> Iterator[Path]:
-    """The image files (and volumes) of a folder at any depth, in the order of their names."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        yield from (Path(place) / name for name in sorted(names) if _is_image(Path(place) / name))
-
-
-def _classes(root: Path, folder: Path, split: str) -> list[tuple[str, str, str, str]]:
-    rows = [
-        (file.relative_to(root).as_posix(), kind.name, "", split)
-        for kind in _folders(folder)
-        for file in images_below(kind)
-    ]
-    if not rows:
-        beside = any(_is_image(file) for file in folder.iterdir())
-        found = "images, but none in a folder that names their class" if beside else "no images"
-        raise MedtlError(f"{folder} holds {found}: put them into one folder a class")
-    return rows
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Folders in order; hidden ones and what archives leave behind (__MACOSX) do not count."""
-    return sorted(
-        inside
-        for inside in folder.iterdir()
-        if inside.is_dir() and not inside.name.startswith((".", "__"))
+    found = find_images(root)
+    splits = _split_folders(root, found)
+    level = 2 if splits else 1
+    in_classes = [path for path in found.images if path.count("/") >= level]
+    classes = _by_folder(in_classes, level)
+    mask_classes = _mask_classes(root, classes)
+    masks = told_apart(
+        [path for folder, paths in classes.items() if folder not in mask_classes for path in paths],
+        level,
     )
+    labels = sorted({_label(path, level) for path in masks.images})
+    lines = (
+        *_beside(root, found, level),
+        *(with_examples("masks of images left out", classes[folder]) for folder in mask_classes),
+        *masks.notes(),
+        *_others(found.others),
+        *found.notes(),
+    )
+    _check_filled(root, found, splits, in_classes)
+    lines += _check_emptied(root, found, level, {*labels, *map(_last, mask_classes)})
+    _check_classes(root, found, labels, level)
+    if len(labels) == 1:
+        hint = "" if splits else _one_folder_down(root, masks.images)
+        raise MedtlError(
+            f"{root.name}: all {len(masks.images)} images are of one class, "
+            f"{printable(labels[0])}; at least two classes are needed{hint}"
+            f"{''.join(f'; {line}' for line in lines)}"
+        )
+    rows = [
+        (printable(path), printable(_label(path, level)), "", splits.get(path.split("/")[0], ""))
+        for path in masks.images
+    ]
+    return pd.DataFrame(rows, columns=["path", "label", "patient", "split"]), lines
 
 
-def _is_image(file: Path) -> bool:
-    """By its suffix; without one, DICOM files are known by their first bytes."""
-    if file.name.startswith(".") or not file.is_file():
-        return False
-    # A volume is listed too, so that it is refused by its name, or skipped and counted.
-    if file.suffix.casefold() in SUFFIXES or file.name.casefold().endswith(volumes.SUFFIXES):
-        return True
-    # Scanners name DICOM files by numbers with dots, so the "suffix" of one may be digits.
-    if file.suffix and not file.suffix[1:].isdigit():
-        return False
-    with open(file, "rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
+def _split_folders(root: Path, found: Found) -> dict[str, str]:
+    """The folders at the top that are splits, with the name of each split; none if classes are."""
+    tops = [folder for folder in found.folders if "/" not in folder]
+    splits = {name: SPLIT_NAMES[name.casefold()] for name in tops if name.casefold() in SPLIT_NAMES}
+    holding = {path.split("/")[0] for path in found.images if "/" in path}
+    others = sorted(holding - set(splits))
+    if splits and others:
+        raise MedtlError(
+            f"{root} holds split folders ({next(iter(splits))}) beside others "
+            f"({printable(others[0])}): put every class into a split folder, or none; a class "
+            f"needs a name other than {', '.join(SPLIT_NAMES)}"
+        )
+    return splits
+
+
+def _by_folder(paths: Iterable[str], level: int) -> dict[str, list[str]]:
+    """The images of each class folder by its path."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        folders["/".join(path.split("/")[:level])].append(path)
+    return folders
+
+
+def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
+    """The folders in the place of a class that hold masks of the images beside them."""
+    found = []
+    for folder, paths in classes.items():
+        above = folder.rpartition("/")[0]
+        others = [
+            path
+            for other, inside in classes.items()
+            if other != folder and other.rpartition("/")[0] == above
+            for path in inside
+        ]
+        if is_mask_class(root, folder, paths, others):
+            found.append(folder)
+    return found
+
+
+def _beside(root: Path, found: Found, level: int) -> list[str]:
+    """Lines for the images and tables that lie above the class folders."""
+    lines = []
+    images = [path for path in found.images if path.count("/") < level]
+    if images:
+        lines.append(with_examples("images beside the class folders left out", images))
+    packed = [path for path in found.others if path.count("/") < level]
+    packed = [path for path in packed if suffix(path) in _ARCHIVES]
+    if packed:
+        lines.append(with_examples("archives beside the class folders, not unpacked", packed))
+    tables = _tables(found)
+    if tables:
+        what = "tables beside the class folders, not read (for its labels pass one as data, in CSV)"
+        lines.append(with_examples(what, tables))
+    return lines
+
+
+def _tables(found: Found) -> list[str]:
+    return [path for path in found.others if "/" not in path and suffix(path) in _TABLES]
+
+
+def _others(paths: Sequence[str]) -> list[str]:
+    """A line for the files in class folders that are no images, by suffix."""
+    inside = [path for path in paths if "/" in path]
+    if not inside:
+        return []
+    return [with_examples(f"files that are no images left out, {by_suffix(inside)}", inside)]
+
+
+def _check_filled(
+    root: Path, found: Found, splits: dict[str, str], in_classes: Sequence[str]
+) -> None:
+    """Refuses a root, or a split folder, without images in class folders."""
+    for folder in splits or ("",):
+        if any(path.startswith(f"{folder}/" if folder else "") for path in in_classes):
+            continue
+        beside = any(path.rpartition("/")[0] == folder for path in found.images)
+        what = "images, but none in a folder that names their class" if beside else "no images"
+        others = [path for path in found.others if path.startswith(folder)]
+        unread = f" (but {by_suffix(others)})" if others and not beside else ""
+        raise MedtlError(f"{root / folder} holds {what}{unread}: put them into one folder a class")
+
+
+def _check_emptied(root: Path, found: Found, level: int, known: set[str]) -> tuple[str, ...]:
+    """Refuses a class of which no image can be read; a line for one that a split lacks.
+
+    Folders of documents are no classes.
+    """
+    lines = []
+    for folder in found.folders:
+        if folder.count("/") != level - 1:
+            continue
+        inside = f"{folder}/"
+        if any(path.startswith(inside) for path in found.images):
+            continue
+        others = [path for path in found.others if path.startswith(inside)]
+        if others and {suffix(path) for path in others} <= _DOCUMENTS:
+            continue
+        holds = f"holds no image that can be read ({by_suffix(others) or 'it is empty'})"
+        if folder in found.entered_before:
+            holds = "is a link to a folder that is read elsewhere"
+        elif any(path.startswith(inside) for path in found.without_picture):
+            holds = "holds no image (DICOM files without one)"
+        if level == 1 or _last(folder) not in known:
+            raise MedtlError(
+                f"{root / folder} {holds}: convert its files to PNG, JPEG, TIFF or DICOM, or "
+                "remove the folder if it is no class"
+            )
+        lines.append(f"{printable(folder)} {holds}")
+    return tuple(lines)
+
+
+def _check_classes(root: Path, found: Found, labels: Sequence[str], level: int) -> None:
+    """Refuses folders that are parts of an archive, folds, patients or sites."""
+    if len(labels) < 2:
+        return
+    tables = _tables(found)
+    remedy = (
+        f"pass data={root / tables[0]} to read labels from it"
+        if tables
+        else "pass a CSV file with the columns path and label"
+    )
+    remedy += ", or put the images into one folder a class"
+    if _differ_by_number(labels) and all(_PART.fullmatch(name) for name in labels):
+        raise MedtlError(
+            f"{root}: the folders {_some(labels)} are parts of an archive or folds, not classes: "
+            f"{remedy}"
+        )
+    if not all(_GROUP.fullmatch(name) for name in labels):
+        return
+    below = [path.split("/") for path in found.images if path.count("/") > level]
+    held = {(parts[level - 1], parts[level]) for parts in below}
+    repeated = sorted(
+        name for name, count in Counter(name for _, name in held).items() if count > 1
+    )
+    if len(repeated) > 1:
+        raise MedtlError(
+            f"{root}: the folders {_some(labels)} are patients or sites, not classes, and each "
+            f"holds folders like {_some(repeated)}: {remedy}"
+        )
+
+
+def _differ_by_number(names: Sequence[str]) -> bool:
+    return len({re.sub(r"\d+", "", name.casefold()) for name in names}) == 1
+
+
+def _one_folder_down(root: Path, paths: Sequence[str]) -> str:
+    """What to pass where the classes are the folders of the only folder, or further down."""
+    depth = 1
+    while True:
+        names = {path.split("/")[depth] for path in paths if path.count("/") > depth}
+        if any(path.count("/") == depth for path in paths) or not names:
+            return ""
+        if len(names) > 1:
+            place = root.joinpath(*paths[0].split("/")[:depth])
+            place = printable(str(place))
+            return f"; if {_some(sorted(names))} are the classes or splits, pass data={place}"
+        depth += 1
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def _label(path: str, level: int) -> str:
+    return path.split("/")[level - 1]
+
+
+def _last(folder: str) -> str:
+    return folder.rpartition("/")[2]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from medtl.data.decode import decode
 from medtl.data.depth import UnreadableImage
-from medtl.data.folder import images_below
+from medtl.data.image_files import images_below
 from medtl.data.square import square
 from medtl.errors import MedtlError, ParameterError
 from medtl.progress import progress

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from medtl.data import digits, phantoms
-from medtl.data.binary import NEGATIVE, two_classes
+from medtl.data.binary import two_classes
 from medtl.data.cases import CASE, IMAGE, has_cases, joined
+from medtl.data.class_order import in_order, positive_class_note
+from medtl.data.file_names import on_disk, printable
 from medtl.data.findings import has_findings, in_plain_order, named_findings
 from medtl.data.folder import read_folder
 from medtl.data.labels import read_csv
-from medtl.data.words import NEGATIVES
 from medtl.errors import MedtlError, ParameterError
 
 EMBEDDED = (*phantoms.NAMES, digits.NAME)
@@ -64,7 +65,7 @@ class Table:
     def files(self) -> list[Path | None]:
         """The file of each of these images."""
         paths = self.frame[FILE].tolist() if FILE in self.frame else self.paths()
-        return [self.root / path if path else None for path in paths]
+        return [on_disk(self.root, path) if path else None for path in paths]
 
     def frames(self) -> list[int]:
         """Which frame of its file each of these images is, counted from 1."""
@@ -89,7 +90,8 @@ def read_table(data: str, positive: str = "", outside: str = "refuse") -> Table:
     """
     name, file = data_name(data), _place(data)
     if file.is_dir():
-        return _table(name, file, read_folder(file), positive)
+        frame, notes = read_folder(file)
+        return _table(name, file, frame, positive, notes=notes)
     frame, modalities = read_csv(file, outside), ()
     multi_label = not positive and has_findings(frame["label"])
     if multi_label:
@@ -110,7 +112,7 @@ def data_name(data: str) -> str:
     if data in EMBEDDED:
         return data
     place = _place(data)
-    return (place if place.is_dir() else place.parent).resolve().name
+    return printable((place if place.is_dir() else place.parent).resolve().name)
 
 
 def _place(data: str) -> Path:
@@ -119,7 +121,7 @@ def _place(data: str) -> Path:
         return phantoms.phantoms_table(data)
     if data == digits.NAME:
         return digits.digits_table()
-    place = Path(data).expanduser().absolute()
+    place = on_disk(Path.cwd(), os.path.expanduser(data))
     if data and (place.is_dir() or place.is_file()):
         return place
     raise ParameterError(
@@ -128,12 +130,17 @@ def _place(data: str) -> Path:
 
 
 def _table(
-    name: str, root: Path, frame: pd.DataFrame, positive: str, modalities: tuple[str, ...] = ()
+    name: str,
+    root: Path,
+    frame: pd.DataFrame,
+    positive: str,
+    modalities: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> Table:
     """The table, once its classes can be told apart."""
-    notes: tuple[str, ...] = ()
     if positive:
-        frame, notes = _in_two_classes(name, frame, positive)
+        frame, left_out = _in_two_classes(name, frame, positive)
+        notes += left_out
     counts = frame["label"].value_counts()
     if len(counts) == 1:
         raise MedtlError(
@@ -146,7 +153,8 @@ def _table(
             f"{name}: a class with one image cannot be learned and tested: {', '.join(alone[:3])}"
             f"{' and more' if len(alone) > 3 else ''}; add images or leave the class out"
         )
-    classes = _ordered(counts.index)
+    classes = in_order(counts.index)
+    notes += positive_class_note(classes)
     return Table(name, root, frame.reset_index(drop=True), classes, modalities, notes=notes)
 
 
@@ -169,11 +177,3 @@ def _with_findings(
     """The table of images with any number of findings."""
     findings = named_findings(frame["label"])
     return Table(name, root, frame.reset_index(drop=True), findings, modalities, multi_label=True)
-
-
-def _ordered(labels: Iterable[str]) -> tuple[str, ...]:
-    """Labels in alphabetical order; of two, the one that says that nothing was found is first."""
-    ordered = sorted(labels)
-    if len(ordered) == 2 and ordered[0] != NEGATIVE and ordered[1].casefold() in NEGATIVES:
-        ordered.reverse()
-    return tuple(ordered)

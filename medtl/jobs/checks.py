@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from medtl.data.folder import images_below
+from medtl.data.image_files import images_below
 from medtl.data.table import EMBEDDED, data_name
 from medtl.errors import ParameterError
 from medtl.jobs.prepare import MLFLOW_SCHEMES, Origin

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medtl.data.dataset import Dataset, load
-from medtl.data.folder import images_below
+from medtl.data.image_files import images_below
 from medtl.data.natural import natural_images
 from medtl.data.table import EMBEDDED, data_name
 from medtl.errors import MedtlError, ParameterError
@@ -123,7 +123,7 @@ def _table(
         auroc = Interval(np.nan, np.nan, np.nan)
         if rows:
             auroc = told_apart(familiar, each, np.concatenate([known, codes[name]]), seed)
-        flagged = rate(~(each <= 1), codes[name], seed)
+        flagged = rate(~(each <= 1), codes[name])
         row: dict[str, object] = {"against": name, "images": len(each)}
         for column, found in (("auroc", auroc), ("flagged", flagged)):
             row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}

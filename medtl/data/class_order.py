@@ -1,0 +1,41 @@
+"""The order of classes, and which of two is the positive one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from medtl.data.binary import NEGATIVE
+from medtl.data.words import NEGATED, NEGATIVE_WORD, negativity
+from medtl.quoting import quoted
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels in alphabetical order; of two, the one that says that nothing was found is first."""
+    ordered = sorted(labels)
+    if len(ordered) == 2 and ordered[0] != NEGATIVE:
+        first, second = (negativity(label, ordered) for label in ordered)
+        if second > first or first == second == NEGATIVE_WORD:
+            ordered.reverse()
+    return tuple(ordered)
+
+
+def positive_class_note(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """A line where the names of two classes (as `in_order` has them) leave open what is found.
+
+    Neither says that nothing was found, or both do.
+    """
+    if len(classes) != 2 or classes[0] == NEGATIVE:
+        return ()
+    other, positive = classes
+    plainness = [negativity(label, classes) for label in classes]
+    if plainness[0] > plainness[1] and plainness[1] < NEGATED:
+        return ()
+    reason = (
+        "both names say that nothing was found"
+        if plainness[1] >= NEGATED
+        else "neither name says that nothing was found, so the alphabet decides"
+    )
+    return (
+        f"scores are of {positive}, against {other}: {reason}; for those of {other} pass "
+        f"positive={quoted(other)}",
+    )

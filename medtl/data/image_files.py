@@ -1,0 +1,257 @@
+"""The image files of a folder at any depth, and the files and folders that are left out.
+
+Hidden files and folders, and those that systems and programs leave behind, do not count. Each real
+folder is entered once, wherever links lead, so that a link to a folder above ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medtl.data import volumes
+from medtl.data.dicom import is_dicom
+from medtl.data.file_names import printable
+from medtl.errors import MedtlError
+
+PICTURES = frozenset(
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".tif", ".tiff", ".bmp", ".dib",
+     ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jpc", ".j2c", ".jpf",
+     ".jpx")
+)  # fmt: skip
+"""The suffixes of the pictures that `decode` reads."""
+DICOMS = frozenset((".dcm", ".dicom"))
+SUFFIXES = PICTURES | DICOMS
+
+_SYSTEM = frozenset(
+    ("@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini",
+     "ehthumbs.db", "lost+found", "recycler", "system volume information", "thumbs.db")
+)  # fmt: skip
+"""What file servers, cameras and systems leave behind, in any case, besides hidden names."""
+_TOLD_BY_CONTENT = ("", ".ima")  # a suffix that says nothing, and that of Siemens scanners
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_LONGEST_SUFFIX = 9  # characters: a longer one is text after a dot
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+_HEAD = 2048  # bytes of a file by which DICOM is known, and what it holds
+_READERS = 16  # files that are opened at a time: on a network drive most of the time is waiting
+
+_NO_PICTURE = (
+    "1.2.840.10008.1.3.10",  # DICOMDIR
+    "1.2.840.10008.5.1.4.1.1.9.",  # waveforms
+    "1.2.840.10008.5.1.4.1.1.11.",  # presentation states
+    "1.2.840.10008.5.1.4.1.1.66",  # raw data, registrations, segmentations
+    "1.2.840.10008.5.1.4.1.1.67",  # real world values
+    "1.2.840.10008.5.1.4.1.1.68.",  # surfaces
+    "1.2.840.10008.5.1.4.1.1.78.",  # measurements of the eye
+    "1.2.840.10008.5.1.4.1.1.88.",  # reports, key object selections
+    "1.2.840.10008.5.1.4.1.1.104.",  # documents
+    *(f"1.2.840.10008.5.1.4.1.1.481.{kind}" for kind in range(3, 10)),  # structures, plans
+    "1.2.840.10008.5.1.4.1.1.200.",  # protocols
+    "1.2.840.10008.5.1.4.38.",  # hanging protocols
+    "1.2.840.10008.5.1.4.39.",  # colour palettes
+)
+"""SOP classes (DICOM PS3.4 B.5 and PS3.6 A) of objects without an image, by how they begin."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds at any depth: paths below it, joined by /, in alphabetical order.
+
+    Attributes:
+        images: image files, and volumes, which are refused or counted where they are decoded.
+        others: files that are no images.
+        folders: folders that were entered, and links to folders.
+        hidden: images in hidden and system folders, or hidden themselves.
+        without_picture: DICOM files that hold no image by their SOP class (reports and so on).
+        entered_before: links to folders that are entered elsewhere, or above.
+        broken: links that lead nowhere.
+    """
+
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    without_picture: list[str] = field(default_factory=list)
+    entered_before: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each kind of images that are left out, counted."""
+        kinds = (
+            (self.hidden, "hidden images, and those in hidden or system folders, left out"),
+            (
+                self.without_picture,
+                "DICOM files without an image (reports, presentation states, segmentations) left "
+                "out",
+            ),
+            (self.entered_before, "links to folders that are read elsewhere, not followed"),
+            (self.broken, "links that lead nowhere, left out"),
+        )
+        return tuple(with_examples(what, paths) for paths, what in kinds if paths)
+
+
+def find_images(root: Path) -> Found:
+    """All that a folder holds, sorted into images and others.
+
+    Files are told by their suffixes; those without one, and Siemens' `.ima`, by their first bytes.
+
+    Raises:
+        MedtlError: a folder cannot be opened.
+    """
+    found = Found()
+    files = _walked(root, found)
+    unsure = [path for path in files if suffix(path) in DICOMS or _told_by_content(path)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        heads = dict(zip(unsure, pool.map(lambda path: _head(root / path), unsure), strict=True))
+    for path in files:
+        if path in heads and _sop_class(heads[path]).startswith(_NO_PICTURE):
+            found.without_picture.append(path)
+        elif _is_image(path, heads.get(path)):
+            found.images.append(path)
+        else:
+            found.others.append(path)
+    for paths in vars(found).values():
+        paths.sort()
+    return found
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """The image files (and volumes) of a folder at any depth, in the order of their names."""
+    yield from (folder / path for path in find_images(folder).images)
+
+
+def suffix(path: str) -> str:
+    """The suffix of a file in lower case, with that of a compression (`.dcm.gz`); '' for none.
+
+    Scanners name DICOM files by numbers with dots, which are no suffix.
+    """
+    stem, dot, last = path.rpartition("/")[2].casefold().rpartition(".")
+    if not (dot and stem) or last.isdigit() or not last.isalnum() or len(last) > _LONGEST_SUFFIX:
+        return ""
+    return f"{suffix(stem)}.{last}" if f".{last}" in _PACKED else f".{last}"
+
+
+def with_examples(what: str, paths: Sequence[str]) -> str:
+    """What is said of some files, how many they are, and the first three by name."""
+    named = ", ".join(map(printable, paths[:3]))
+    return f"{what}: {len(paths)} ({named}{', ...' if len(paths) > 3 else ''})"
+
+
+def by_suffix(paths: Iterable[str]) -> str:
+    """How many files have each suffix, the most frequent first: `15 .svs, 2 without a suffix`."""
+    counts = Counter(suffix(path) or "without a suffix" for path in paths)
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _walked(root: Path, found: Found) -> list[str]:
+    """The paths of all files that are not hidden; folders and links are added to `found`.
+
+    Real folders are entered before links, so that a file has its own path and not a link's.
+    """
+    above = {_identity(folder) for folder in (root, *root.resolve().parents)}
+    files: list[str] = []
+    pending, links = [""], []
+    while pending or links:
+        if not pending:
+            link = links.pop(0)
+            folder = _identity(root / link)
+            if folder in above:
+                found.entered_before.append(link)
+                continue
+            above.add(folder)
+            pending.append(link)
+        here = pending.pop()
+        for entry in _entries(root / here):
+            path = f"{here}/{entry.name}" if here else entry.name
+            if entry.is_dir():
+                if _is_system(entry.name):
+                    found.hidden.extend(_images_by_name(root, path))
+                    continue
+                found.folders.append(path)
+                if entry.is_symlink():
+                    links.append(path)
+                elif (folder := _identity(root / path)) in above:
+                    found.entered_before.append(path)
+                else:
+                    above.add(folder)
+                    pending.append(path)
+            elif not entry.is_file():
+                if entry.is_symlink():
+                    found.broken.append(path)
+            elif not _is_system(entry.name):
+                files.append(path)
+            elif suffix(entry.name) in SUFFIXES:
+                found.hidden.append(path)
+    return files
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise MedtlError(f"{folder} cannot be opened ({error.strerror})") from error
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What is equal for all paths of one folder."""
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _is_system(name: str) -> bool:
+    return name.startswith((".", "__")) or name.casefold() in _SYSTEM
+
+
+def _images_by_name(root: Path, folder: str) -> list[str]:
+    return [
+        Path(place, name).relative_to(root).as_posix()
+        for place, _, names in os.walk(root / folder)
+        for name in names
+        if suffix(name) in SUFFIXES
+    ]
+
+
+def _told_by_content(path: str) -> bool:
+    return suffix(path) in _TOLD_BY_CONTENT
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(_HEAD)
+    # Decoding says what is wrong with an image; another file is none of our concern.
+    except OSError:
+        return b""
+
+
+def _is_image(path: str, head: bytes | None) -> bool:
+    # A volume is listed too, so that it is refused by its name, or skipped and counted.
+    if suffix(path) in SUFFIXES or path.casefold().endswith(volumes.SUFFIXES):
+        return True
+    return head is not None and (is_dicom(head) or (not suffix(path) and _is_picture(head)))
+
+
+def _is_picture(head: bytes) -> bool:
+    return head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _sop_class(head: bytes) -> str:
+    """The SOP class that the first bytes of a DICOM file name; '' of anything else.
+
+    It stands in the file meta information (0002,0002), and else in the data set (0008,0016), there
+    with its value representation or without.
+    """
+    if not is_dicom(head):
+        return ""
+    for tag, size in ((b"\2\0\2\0UI", 2), (b"\x08\0\x16\0UI", 2), (b"\x08\0\x16\0", 4)):
+        place = head.find(tag)
+        if place >= 0:
+            start = place + len(tag) + size
+            length = int.from_bytes(head[start - size : start], "little")
+            return head[start : start + length].decode("latin-1").strip("\0 ")
+    return ""
