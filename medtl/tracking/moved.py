@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlflow.entities import Run
 from medtl.errors import MedtlError
 from medtl.tracking.tables import store_file
 
+COMMAND = ("python", "-m", "medtl.tracking.moved")
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -42,10 +44,10 @@ def check_in_place(run: Run) -> None:
         return
     for old in experiment.parents:
         if (database.parent / experiment.relative_to(old)).is_dir():
+            command = shlex.join([*COMMAND, str(old), str(database.parent)])
             raise MedtlError(
                 f"this project folder was moved from {old} to {database.parent}, and {database} "
-                f"still names the old place; run there: python -m medtl.tracking.moved '{old}' "
-                f"'{database.parent}'"
+                f"still names the old place; run there: {command}"
             )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from medtl.errors import MedtlError
 from medtl.tracking.models import check_files
 from medtl.tracking.permissions import check_may_change
 from medtl.tracking.registry import CHAMPION
+from medtl.tracking.tables import check_opens
 
 
 def check_registry(model_name: str) -> None:
@@ -22,17 +22,17 @@ def check_registry(model_name: str) -> None:
         MedtlError: the registry does not answer, this user may not change the model, or the
             champion that a new version would be compared with is not where the registry says.
     """
+    check_opens(mlflow.get_registry_uri(), "the registry", "MLFLOW_REGISTRY_URI")
     check_may_change(model_name)
-    client = MlflowClient()
     try:
-        champion = client.get_registered_model(model_name).aliases.get(CHAMPION)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        champion = MlflowClient().get_registered_model(model_name).aliases.get(CHAMPION)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return
-        reason = " ".join(str(getattr(error, "orig", error)).split())[:300]
         raise MedtlError(
-            f"the registry {mlflow.get_registry_uri()} does not answer ({reason}); set "
-            "MLFLOW_REGISTRY_URI, or unset it to take the tracking store"
+            f"the registry {mlflow.get_registry_uri()} does not answer "
+            f"({' '.join(str(error).split())[:300]}); set MLFLOW_REGISTRY_URI, or unset it to take "
+            "the tracking store"
         ) from error
     if champion is None:
         return

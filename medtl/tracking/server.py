@@ -10,16 +10,18 @@ from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
 from medtl.tracking.lost import ask_only_once
+from medtl.tracking.tables import check_opens
 
 
 def check_login() -> None:
-    """Asks a tracking server for as good as nothing.
+    """Asks a tracking server for as good as nothing, a database whether it opens.
 
     Raises:
         MedtlError: it does not answer, or not to this user.
     """
     uri = mlflow.get_tracking_uri()
     if not uri.startswith("http"):
+        check_opens(uri, "the tracking store", "MLFLOW_TRACKING_URI")
         return
     try:
         MlflowClient().search_experiments(max_results=1)

@@ -1,7 +1,7 @@
-"""The tables of an SQLite tracking store: made whole or not at all.
+"""A tracking store in a database: asked once whether it opens; in SQLite its tables made whole.
 
-MLflow makes them in dozens of steps, and cannot open a file in which a killed process stopped
-between two of them.
+MLflow tries for minutes to open a database that is not there. It makes the tables in dozens of
+steps, and cannot open a file in which a killed process stopped between two of them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,47 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import mlflow
+import sqlalchemy
 from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine_with_retry
 
+from medtl.errors import MedtlError
 from medtl.keep import unfinished
+
+CONNECT_SECONDS = 5  # in which a database server must have answered
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def store_file() -> Path | None:
     """The file of an SQLite tracking store, None where the store is another one."""
     uri = urlparse(mlflow.get_tracking_uri())
-    if uri.scheme != "sqlite":
-        return None
-    return Path(uri.path.removeprefix("/") or "mlflow.db").absolute()
+    return _file(uri.path) if uri.scheme == "sqlite" else None
+
+
+def check_opens(uri: str, what: str, variable: str) -> None:
+    """Asks a database once whether it opens; of a store that is none nothing is asked.
+
+    Args:
+        uri: MLflow's URI of the store.
+        what: the store in words.
+        variable: the environment variable that names it.
+
+    Raises:
+        MedtlError: it does not open.
+    """
+    if not uri.startswith(DATABASES):
+        return
+    try:
+        url = sqlalchemy.make_url(uri)
+        if url.get_backend_name() == "sqlite":
+            _check_place(_file(urlparse(uri).path))
+            return
+        timeout = {} if url.get_backend_name() == "mssql" else {"connect_timeout": CONNECT_SECONDS}
+        engine = sqlalchemy.create_engine(url, connect_args=timeout)
+        engine.connect().close()
+        engine.dispose()
+    except (sqlalchemy.exc.SQLAlchemyError, OSError, ImportError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+        raise MedtlError(f"{what} {uri} does not open ({reason}); set {variable}") from error
 
 
 def make_tables() -> None:
@@ -40,3 +70,19 @@ def make_tables() -> None:
         _initialize_tables(engine)
         engine.dispose()
         os.link(made, file)  # unlike a renaming it never takes the place of another's file
+
+
+def _file(path: str) -> Path:
+    """The file of an SQLite URL's path; the empty one is MLflow's own default."""
+    return Path(path.removeprefix("/") or "mlflow.db").absolute()
+
+
+def _check_place(file: Path) -> None:
+    """Raises `OSError` where a file cannot be written, nor made with the folders above it."""
+    place = file
+    while not place.exists():
+        place = place.parent
+    if place != file and not place.is_dir():
+        raise NotADirectoryError(f"{place} is no folder")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} cannot be written")

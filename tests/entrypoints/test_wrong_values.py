@@ -29,7 +29,7 @@ OF_LEARNING = OF_DATA | {
     "transfer": "prompting",
     "classifier": "tree",
     "pca": "-1",
-    "epochs": "0",
+    "epochs": "-1",
     "patience": "0",
     "batch_size": "1",
     "weight_decay": "inf",
