@@ -13,18 +13,17 @@ import select
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
+from medtl.data import gdcm_frames
 from medtl.data.depth import UnreadableImage
 
 SECONDS = 60  # after which a decoder that says nothing is ended
-_SCRIPT = Path(__file__).with_name("gdcm_frames.py")
 
 
 def pixels_apart(data: bytes, place: int) -> np.ndarray:
-    """The pixels of a frame (its place from 0) of a DICOM file, as pydicom gives them.
+    """The pixels of a frame (its place from 0) of a DICOM file, with all bits of their words.
 
     Raises:
         UnreadableImage: GDCM cannot decode them, or the process ended over it.
@@ -50,7 +49,7 @@ class _Decoder:
     def __init__(self) -> None:
         # -P: modules beside the script are not the ones that it imports
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_SCRIPT)],
+            [sys.executable, "-P", gdcm_frames.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

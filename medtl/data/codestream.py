@@ -47,6 +47,15 @@ def check_extents(frame: bytes, width: int, height: int) -> None:
     check_effort(frame)
 
 
+def bits_of_jpeg_2000(data: bytes) -> int:
+    """The bits of the first channel of a JPEG 2000 codestream, or of a file around one; else 0.
+
+    ISO 15444-1 A.5.1.
+    """
+    begin = data.find(_JPEG_2000)
+    return (data[begin + 42] & 0x7F) + 1 if 0 <= begin < len(data) - 42 else 0
+
+
 def _extents_of_jpeg_2000(frame: bytes, begin: int) -> tuple[int, int]:
     """Those of the reference grid less its offset (ISO 15444-1 A.5.1)."""
     right, bottom, left, top = (_number(frame, begin + place, 4) for place in (8, 12, 16, 20))

@@ -12,8 +12,19 @@ import numpy as np
 from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from medtl.data import dicom
-from medtl.data.depth import UnreadableImage, check_size, frame_place, full_range, grey_if_grey
+from medtl.data.codestream import bits_of_jpeg_2000
+from medtl.data.deep_colour import (
+    deep_colour,
+    deep_stream_colour,
+    is_deep_colour,
+    keeps_upper_bytes,
+    on_black,
+)
+from medtl.data.depth import UnreadableImage, check_size, frame_place, grey_if_grey
 from medtl.data.effort import check_effort
+from medtl.data.remarks import SEVERAL, Decoded
+from medtl.data.unread_tiff import tiff_line
+from medtl.data.value_range import full_range
 from medtl.data.volumes import volume_line
 
 # Formats are named because Pillow also opens ones that start other programs (EPS). It looks
@@ -32,31 +43,44 @@ _FORMATS = (
 _DEEP_MODES = ("I", "F")
 _PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 
+TRANSPARENT = "transparent pixels are put on black"
+UPPER_BYTES = (
+    "more than 8 bits a channel are read as their upper 8: save colour as PNG, or as TIFF with its "
+    "channels interleaved, to have all"
+)
+
 
 def decode(data: bytes, frame: int = 1) -> np.ndarray:
     """The pixels of an image file, turned upright as its EXIF orientation says.
 
     Grey images are [H, W], colour images [H, W, 3]; a colour image whose channels are all equal
-    is grey. Up to 8 bits a channel is uint8. Deeper grey images and grey DICOM are uint16,
-    stretched so that their range (in DICOM: the window, where there is one) is the whole range.
-    Transparency is put on black. `frame`, counted from 1, says which of several frames of a DICOM
-    file or pages of a TIFF file is taken; of other files with several it is the first.
+    is grey. Up to 8 bits a channel is uint8. Deeper images and grey DICOM are uint16, stretched so
+    that their range (in DICOM: the window, where there is one) is the whole range; that of colour
+    is one for all channels. The range is taken as `full_range` describes. Transparency is put on
+    black. `frame`, counted from 1, says which of several frames of a DICOM file or pages of a TIFF
+    file is taken; of other files with several it is the first.
 
     Raises:
         UnreadableImage: the bytes are no such image (a volume, say), are cut short, lack the
             frame, or hold too many pixels; the message is one line.
     """
+    return decode_with_remarks(data, frame).pixels
+
+
+def decode_with_remarks(data: bytes, frame: int = 1) -> Decoded:
+    """What `decode` gives and raises, and what the reader of results should know of the image."""
     if not data:
         raise UnreadableImage("the file is empty")
     try:
         check_effort(data)
         read = dicom.decode if dicom.is_dicom(data) else _decode_picture
-        pixels = read(data, frame)
+        decoded = read(data, frame)
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(
             volume_line(data)
+            or tiff_line(data)
             or "not an image in PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM format"
         ) from error
     except Image.DecompressionBombError as error:
@@ -67,7 +91,7 @@ def decode(data: bytes, frame: int = 1) -> np.ndarray:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"the image cannot be read ({reason[:200]})") from error
-    return grey_if_grey(pixels)
+    return Decoded(grey_if_grey(decoded.pixels), decoded.remarks)
 
 
 def pages(file: Path) -> int:
@@ -80,22 +104,48 @@ def pages(file: Path) -> int:
         return 1
 
 
-def _decode_picture(data: bytes, frame: int) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+def _decode_picture(data: bytes, frame: int) -> Decoded:
+    def opened() -> Image.Image:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.format == "TIFF" and frame > 1:
             image.seek(frame_place(frame, image.n_frames, "page"))
+        return image
+
+    with opened() as image:
         check_size(image.width, image.height)
+        remarks = (SEVERAL,) if frame == 1 and _has_several(image) else ()
+        deep_stream = image.format == "JPEG2000" and bits_of_jpeg_2000(data) > 8
+        if is_deep_colour(image) or (deep_stream and not image.mode.startswith("I")):
+            colour, opacity = deep_stream_colour(data) if deep_stream else deep_colour(opened)
+            if opacity.min() < 65535:
+                colour, remarks = on_black(colour, opacity), (*remarks, TRANSPARENT)
+            shown = full_range(colour)
+            return Decoded(shown.pixels, remarks + shown.remarks)
+        if keeps_upper_bytes(image):
+            remarks += (UPPER_BYTES,)
         image.load()
         upright = ImageOps.exif_transpose(image)
         # Pillow turns such images of 8 bits, and leaves deeper ones as they are.
         zero_is_white = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
     if upright.mode.startswith("I;16") or upright.mode in _DEEP_MODES:
         shown = full_range(np.asarray(upright))
-        return 65535 - shown if zero_is_white else shown
+        pixels = 65535 - shown.pixels if zero_is_white else shown.pixels
+        return Decoded(pixels, remarks + shown.remarks)
     if upright.mode in ("1", "L") and "transparency" not in upright.info:
-        return np.array(upright.convert("L"))
+        return Decoded(np.array(upright.convert("L")), remarks)
     if upright.has_transparency_data:
         colour = upright.convert("RGBA")
+        if colour.getextrema()[3][0] < 255:
+            remarks += (TRANSPARENT,)
         black = Image.new("RGBA", colour.size, (0, 0, 0, 255))
-        return np.array(Image.alpha_composite(black, colour).convert("RGB"))
-    return np.array(upright.convert("RGB"))
+        return Decoded(np.array(Image.alpha_composite(black, colour).convert("RGB")), remarks)
+    return Decoded(np.array(upright.convert("RGB")), remarks)
+
+
+def _has_several(image: Image.Image) -> bool:
+    """Whether there are pages or frames after the first, whatever state they are in."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    # Decoders answer malformed bytes with almost any exception.
+    except Exception:
+        return True

@@ -8,17 +8,14 @@ run lengths, and GDCM, in a process of its own, lossless JPEG and JPEG-LS.
 
 from __future__ import annotations
 
-import io
-import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pydicom
 from pydicom.encaps import get_frame
-from pydicom.filereader import read_dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, get_decoder
 from pydicom.uid import (
     JPEG2000,
-    DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -31,14 +28,13 @@ from pydicom.uid import (
 
 from medtl.data.apart import pixels_apart
 from medtl.data.codestream import check_extents
-from medtl.data.depth import (
-    UnreadableImage,
-    by_blocks,
-    check_size,
-    frame_place,
-    full_range,
-    unit_to_uint16,
-)
+from medtl.data.depth import UnreadableImage, check_size, frame_place
+from medtl.data.dicom_header import is_dicom, number, read_header, with_points
+from medtl.data.remarks import Decoded
+from medtl.data.stored_values import MASKED, PADDED, holds_other_bits, in_bits_stored, padding
+from medtl.data.value_range import by_blocks, full_range, unit_to_uint16
+
+__all__ = ("decode", "is_dicom")
 
 # Damaged frames end the process that GDCM is in, so others decode what they can.
 _DECODERS = {
@@ -48,93 +44,75 @@ _DECODERS = {
     JPEG2000Lossless: "pylibjpeg",
 }
 _GDCM_ALONE = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
-_MOST_READS = 400_000
-"""Of a header, one or two an element: one with more would take seconds, and fill the memory."""
-_MOST_INFLATED = 256 * 2**20  # bytes
+NO_SLOPE = "a rescale slope of 0 is taken as 1"
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does, with its preamble or without."""
-    return data[128:132] == b"DICM" or data[:4] in (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00")
+def decode(data: bytes, frame: int = 1) -> Decoded:
+    """A frame, counted from 1: uint16 [H, W] if grey; if colour uint8 [H, W, 3].
 
-
-def decode(data: bytes, frame: int = 1) -> np.ndarray:
-    """A frame, counted from 1: uint16 [H, W] if grey, uint8 [H, W, 3] if colour.
-
-    A file of one frame gives that one.
+    Colour of more than 8 bits is uint16, stretched as grey is that has no window. A file of one
+    frame gives that one.
 
     Raises:
-        UnreadableImage: no pixels, too many, no such frame, or a compression without a decoder
-            here.
+        UnreadableImage: no pixels, too many, no such frame, a compression without a decoder here,
+            or a window or rescale that is no number.
     """
-    _check_deflated(data)
-    header = pydicom.dcmread(_Bounded(data), force=True)
+    header, remarks = read_header(data)
     if "PixelData" not in header:
-        raise UnreadableImage("the DICOM file holds no pixels")
+        floating = "FloatPixelData" in header or "DoubleFloatPixelData" in header
+        held = "pixels in floating point, which are not read" if floating else "no pixels"
+        raise UnreadableImage(f"the DICOM file holds {held}")
     check_size(int(header.Columns), int(header.Rows))
     count = int(header.get("NumberOfFrames") or 1)
     place = frame_place(frame, count, "frame")
-    if _compressed_by_frame(header):
+    packed = _compressed_by_frame(header)
+    if packed:
         own = get_frame(header.PixelData, place, number_of_frames=count)
         check_extents(own, int(header.Columns), int(header.Rows))
     try:
-        stored = _stored(data, header, place)
+        words = _words(data, header, place)
     except (NotImplementedError, RuntimeError) as error:
         raise UnreadableImage(_undecodable(header)) from error
+    stored = in_bits_stored(words, header, packed)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         colour = apply_color_lut(stored, header)
-        return _eight_bits(colour, colour.dtype.itemsize * 8)
+        return Decoded(_eight_bits(colour), remarks)
+    if holds_other_bits(words, stored, header):
+        remarks += (MASKED,)
     if stored.ndim == 3:
-        return _eight_bits(stored, int(header.BitsStored))
+        shown = full_range(stored) if stored.dtype != np.uint8 else Decoded(stored)
+        return Decoded(shown.pixels, remarks + shown.remarks)
     _take_groups_of(header, place)
-    shown = _window(stored, header)
-    return 65535 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown
+    remarks += with_points(header)
+    padded = padding(words, stored, header)
+    shown = _window(stored, header, padded)
+    pixels = shown.pixels
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        pixels = 65535 - pixels
+    if padded is not None and padded.any():
+        pixels[padded] = 0
+        remarks += (PADDED,)
+    return Decoded(pixels, remarks + shown.remarks)
 
 
-def _stored(data: bytes, header: pydicom.Dataset, place: int) -> np.ndarray:
-    syntax = header.file_meta.get("TransferSyntaxUID")
+def _words(data: bytes, header: pydicom.Dataset, place: int) -> np.ndarray:
+    """A frame as it was stored, with all the bits of its words."""
+    syntax = header.file_meta.TransferSyntaxUID
     if syntax in _GDCM_ALONE:
         return pixels_apart(data, place)
-    if syntax == JPEGExtended12Bit and header.BitsStored > 8:
-        return pixel_array(header, index=place)
-    return pixel_array(header, index=place, decoding_plugin=_DECODERS.get(syntax, ""))
-
-
-class _Bounded(io.BytesIO):
-    """A file of which only so many pieces are read."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._left = _MOST_READS
-
-    def read(self, size: int | None = -1) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise UnreadableImage("the DICOM file has too many elements")
-        return super().read(size)
-
-
-def _check_deflated(data: bytes) -> None:
-    """Refuses a file whose data set was compressed as a whole, and is too large without that."""
-    if DeflatedExplicitVRLittleEndian.encode() not in data[:1024]:
-        return
-    file = io.BytesIO(data)
-    file.seek(132)
-    read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
-    inflating, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), file.read(), 0
-    while rest:
-        size += len(inflating.decompress(rest, 2**20))
-        rest = inflating.unconsumed_tail
-        if size > _MOST_INFLATED:
-            raise UnreadableImage(
-                f"the deflated DICOM file holds more than {_MOST_INFLATED >> 20} MiB; store it "
-                "without that compression"
-            )
+    lossy_twelve = syntax == JPEGExtended12Bit and header.BitsStored > 8
+    words, _ = get_decoder(syntax).as_array(
+        header,
+        index=place,
+        decoding_plugin="" if lossy_twelve else _DECODERS.get(syntax, ""),
+        correct_unused_bits=False,
+    )
+    return words
 
 
 def _compressed_by_frame(header: pydicom.Dataset) -> bool:
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    return syntax is not None and syntax.is_encapsulated and syntax != RLELossless
+    syntax = header.file_meta.TransferSyntaxUID
+    return syntax.is_encapsulated and syntax != RLELossless
 
 
 def _undecodable(header: pydicom.Dataset) -> str:
@@ -156,45 +134,50 @@ def _take_groups_of(header: pydicom.Dataset, place: int) -> None:
                 header.update(item)
 
 
-def _eight_bits(colour: np.ndarray, bits: int) -> np.ndarray:
-    return colour if colour.dtype == np.uint8 else (colour >> max(0, bits - 8)).astype(np.uint8)
+def _eight_bits(colour: np.ndarray) -> np.ndarray:
+    """The entries of a palette, which use the whole range of their type."""
+    return (colour >> (colour.dtype.itemsize - 1) * 8).astype(np.uint8)
 
 
-def _window(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
+def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | None) -> Decoded:
     """VOI LUT, else the first window, else the whole range of the rescaled image: uint16 [H, W]."""
-
-    def rescaled(block: np.ndarray) -> np.ndarray:
-        return apply_modality_lut(block, header)
-
+    rescaled, remarks = _rescale(header)
     if header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
 
-        def looked_up(block: np.ndarray) -> np.ndarray:
+        def looked_up(rows: slice) -> np.ndarray:
             # A rescaled image is floating point; a table is looked up at whole numbers.
-            values = np.round(rescaled(block)).astype(np.int64)
+            values = np.round(rescaled(stored[rows])).astype(np.int64)
             return unit_to_uint16(apply_voi(values, header).astype(np.float64) / (2**bits - 1))
 
-        return by_blocks(stored, looked_up)
-    centre, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
+        return Decoded(by_blocks(stored, looked_up), remarks)
+    centre, width = (number(header, name) for name in ("WindowCenter", "WindowWidth"))
     function = header.get("VOILUTFunction", "LINEAR") or "LINEAR"
     if centre is None or width is None or width <= (1 if function == "LINEAR" else 0):
-        return full_range(stored, rescaled)
+        shown = full_range(stored, rescaled, padded)
+        return Decoded(shown.pixels, remarks + shown.remarks)
     if function == "LINEAR":
         # PS3.3 C.11.2.1.2.1: the window covers `width` whole values, so its ramp is one shorter.
         centre, width = centre - 0.5, width - 1
 
-    def windowed(block: np.ndarray) -> np.ndarray:
-        values = rescaled(block).astype(np.float64)
+    def windowed(rows: slice) -> np.ndarray:
+        values = rescaled(stored[rows]).astype(np.float64)
         if function == "SIGMOID":
             steepness = np.clip(-4 * (values - centre) / width, -700, 700)
             return unit_to_uint16(1 / (1 + np.exp(steepness)))
         return unit_to_uint16((values - centre) / width + 0.5)
 
-    return by_blocks(stored, windowed)
+    return Decoded(by_blocks(stored, windowed), remarks)
 
 
-def _first(element: object) -> float | None:
-    """The first of an element's values, None where it has none."""
-    if element is None or element == "":
-        return None
-    return float(element[0] if isinstance(element, pydicom.multival.MultiValue) else element)
+def _rescale(
+    header: pydicom.Dataset,
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[str, ...]]:
+    """The modality LUT or rescale of an image as a function of stored values; and a remark."""
+    slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    if header.get("ModalityLUTSequence"):
+        return lambda stored: apply_modality_lut(stored, header), ()
+    if slope is None and intercept is None:
+        return np.asarray, ()
+    factor = 1.0 if slope is None else slope or 1.0
+    return lambda stored: stored * factor + (intercept or 0.0), (NO_SLOPE,) if slope == 0 else ()

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 import pydicom
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder
 
 
 def answer(data: bytes, place: int) -> bytes:
@@ -21,7 +21,10 @@ def answer(data: bytes, place: int) -> bytes:
     file = io.BytesIO()
     try:
         header = pydicom.dcmread(io.BytesIO(data), force=True)
-        pixels = pixel_array(header, index=place, decoding_plugin="gdcm")
+        decoder = get_decoder(header.file_meta.TransferSyntaxUID)
+        pixels, _ = decoder.as_array(
+            header, index=place, decoding_plugin="gdcm", correct_unused_bits=False
+        )
         np.save(file, pixels, allow_pickle=False)
     except Exception:  # decoders answer malformed bytes with almost any exception
         return b""

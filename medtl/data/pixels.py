@@ -14,14 +14,15 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from medtl.data.decode import decode
+from medtl.data.decode import decode_with_remarks
 from medtl.data.depth import UnreadableImage
+from medtl.data.remarks import SEVERAL, counted
 from medtl.data.square import square
-from medtl.data.table import Table
+from medtl.data.table import FRAME, Table
 from medtl.keep import kept_folder, kept_or_made, key_of
 from medtl.progress import progress
 
-_FORMAT = 2
+_FORMAT = 3
 """Counted up when decoding or the files written here change: what was kept is then not read."""
 
 _AHEAD = 128
@@ -41,17 +42,19 @@ class Pixels:
             `height`, `mode` (grey, deep grey, colour; '' where missing) and `reason` ('' for a
             readable image).
         file_sizes: int64 [N], bytes of each file (0 where missing).
+        notes: a line for each thing that decoders took for something else than the files say.
     """
 
     array: np.ndarray
     index: pd.DataFrame
     file_sizes: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Decoded:
     pixels: np.ndarray | None
-    row: tuple[str, int, int, str, str]
+    row: tuple[str, int, int, str, str, str]
 
 
 def decode_all(table: Table, image_size: int) -> Pixels:
@@ -71,14 +74,19 @@ def decode_all(table: Table, image_size: int) -> Pixels:
     ]
     folder = kept_folder("pixels", key_of(known, image_size, _FORMAT))
     kept_or_made(folder, lambda unfinished: _write(unfinished, images, image_size))
+    index = pd.read_csv(
+        folder / "index.csv",
+        dtype={"content": str, "mode": str, "reason": str, "remarks": str},
+        keep_default_na=False,
+    )
+    said = [set(text.splitlines()) for text in index.pop("remarks")]
+    if FRAME in table.frame:  # a certain one was asked for
+        said = [each - {SEVERAL} for each in said]
     return Pixels(
         array=np.load(folder / "pixels.npy", mmap_mode="r"),
-        index=pd.read_csv(
-            folder / "index.csv",
-            dtype={"content": str, "mode": str, "reason": str},
-            keep_default_na=False,
-        ),
+        index=index,
         file_sizes=np.array([stat[1] if stat else 0 for stat in known], np.int64),
+        notes=counted(table.paths(), [sorted(each) for each in said]),
     )
 
 
@@ -89,7 +97,7 @@ def _write(folder: Path, images: list[_Image], image_size: int) -> None:
         for image in progress(decoded, len(images), "decoding"):
             rows.append(image.row)
             squares.add(image.pixels)
-    columns = ["content", "width", "height", "mode", "reason"]
+    columns = ["content", "width", "height", "mode", "reason", "remarks"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
 
 
@@ -103,16 +111,24 @@ def _decode_images(images: list[_Image], image_size: int) -> Iterator[_Decoded]:
 
 def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
     if file is None:
-        return _Decoded(None, ("", 0, 0, "", ""))
+        return _Decoded(None, ("", 0, 0, "", "", ""))
     try:
-        pixels = decode(file.read_bytes(), frame)
+        decoded = decode_with_remarks(file.read_bytes(), frame)
     except (UnreadableImage, OSError) as error:
-        return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split())))
+        return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
+    pixels = decoded.pixels
     content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
     content.update(np.ascontiguousarray(pixels))
     deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
     mode = "colour" if pixels.ndim == 3 else deep
-    row = (content.hexdigest(), pixels.shape[1], pixels.shape[0], mode, "")
+    row = (
+        content.hexdigest(),
+        pixels.shape[1],
+        pixels.shape[0],
+        mode,
+        "",
+        "\n".join(decoded.remarks),
+    )
     return _Decoded(square(pixels, image_size), row)
 
 

@@ -10,13 +10,14 @@ def square(pixels: np.ndarray, image_size: int) -> np.ndarray:
     """The whole image, resized with antialiasing to [C, image_size, image_size].
 
     Nothing is cut off and no border is added; the aspect ratio is not kept. `pixels` is what
-    `decode` gives: uint8 or uint16 [H, W] (C is then 1), or uint8 [H, W, 3]; the type stays.
+    `decode` gives: uint8 or uint16, [H, W] (C is then 1) or [H, W, 3]; the type stays.
     """
     side = (image_size, image_size)
     if pixels.dtype == np.uint16:
-        # Pillow resizes 16 bits only as floating point.
-        image = Image.fromarray(pixels.astype(np.float32))
-        resized = np.asarray(image.resize(side, Image.Resampling.BILINEAR))
-        return np.clip(np.round(resized), 0, 65535).astype(np.uint16)[None]
+        # Pillow resizes 16 bits only as floating point, and that in one channel.
+        channels = [pixels] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        images = [Image.fromarray(channel.astype(np.float32)) for channel in channels]
+        resized = np.stack([image.resize(side, Image.Resampling.BILINEAR) for image in images])
+        return np.clip(np.round(resized), 0, 65535).astype(np.uint16)
     resized = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
     return resized[None] if resized.ndim == 2 else np.moveaxis(resized, 2, 0)

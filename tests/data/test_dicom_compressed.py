@@ -129,9 +129,10 @@ def test_other_ways_of_compression_are_read(name, shape):
     assert pixels.max() > 1.9 * pixels.mean() > 0
 
 
-def test_colours_of_any_depth_become_eight_bits():
-    assert np.array_equal(read("SC_rgb_rle_16bit.dcm"), read("SC_rgb_rle.dcm"))
-    assert np.array_equal(read("SC_rgb_rle_32bit.dcm"), read("SC_rgb_rle.dcm"))
+@pytest.mark.parametrize("bits", [16, 32])
+def test_colours_of_more_bits_become_sixteen(bits):
+    pixels = read(f"SC_rgb_rle_{bits}bit.dcm")
+    assert np.array_equal(pixels, read("SC_rgb_rle.dcm") * np.uint16(257))
 
 
 def test_twelve_bits_in_lossy_jpeg_are_refused_by_name():

@@ -83,15 +83,22 @@ def test_frames_stay_with_their_patient(tmp_path, write_dicom):
 
 
 def test_pages_of_tiff_files_alike(tmp_path):
+    root = tmp_path / "scans"
     for number in range(10):
         pages = np.random.default_rng(number).integers(0, 65536, (2, 6, 7), dtype=np.uint16)
-        place = tmp_path / "ab"[number % 2] / f"{number}.tif"
-        place.parent.mkdir(exist_ok=True)
+        place = root / "ab"[number % 2] / f"{number}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(tiff(pages))
-    assert len(load(str(tmp_path), 5, seed=0).frame) == 10
-    dataset = load(str(tmp_path), 5, seed=0, reading=Reading(frames="all"))
-    assert len(dataset.frame) == len(np.unique(dataset.frame["content"])) == 20
-    assert dataset.frame.groupby("patient")["split"].nunique().max() == 1
+    told = "of several pages or frames of a picture the first is taken (frames=first): 10 of 10"
+    dataset = load(str(root), 5, seed=0)
+    assert len(dataset.frame) == 10
+    assert any(note.startswith(told) for note in dataset.notes)
+    for frames, count in (("all", 20), ("1", 10)):
+        dataset = load(str(root), 5, seed=0, reading=Reading(frames=frames))
+        assert len(dataset.frame) == len(np.unique(dataset.frame["content"])) == count
+        assert not any("the first is taken" in note for note in dataset.notes)
+        if frames == "all":
+            assert dataset.frame.groupby("patient")["split"].nunique().max() == 1
 
 
 def test_a_page_of_sixteen_bits():
