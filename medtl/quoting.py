@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from medtl.errors import ParameterError
 
 SIGNS = ",=|"
-"""The signs that separate entries in one parameter or another."""
+"""Signs that separate entries in one parameter or another."""
 
 
 def fields(name: str, text: str, signs: str) -> Iterator[tuple[str, str]]:
-    """The entries of a text without their quotation marks, each with the sign after it.
+    """Yields the entries of a text without their quotation marks, each with the sign after it.
 
     The sign after the last entry is ''. Spaces around an entry do not count.
 
@@ -50,7 +50,7 @@ def fields(name: str, text: str, signs: str) -> Iterator[tuple[str, str]]:
 
 
 def quoted(entry: str) -> str:
-    """An entry as it has to be given: in quotation marks where it holds a sign or one of them.
+    """Puts quotation marks around an entry that holds a sign, or one of them.
 
     >>> quoted("stage=0"), quoted("normal")
     ('"stage=0"', 'normal')

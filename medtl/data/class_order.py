@@ -1,4 +1,4 @@
-"""The order of classes, and which of two is the positive one."""
+"""Order of the classes of a data set, and the positive one of two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medtl.quoting import quoted
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Labels in alphabetical order; of two, the one that says that nothing was found is first."""
+    """Sorts labels by the alphabet; of two, the one that says that nothing was found is first."""
     ordered = sorted(labels)
     if len(ordered) == 2 and ordered[0] != NEGATIVE:
         first, second = (negativity(label, ordered) for label in ordered)
@@ -20,7 +20,7 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def positive_class_note(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """A line where the names of two classes (as `in_order` has them) leave open what is found.
+    """Returns a line where the names of two classes (in order) leave open which is the finding.
 
     Neither says that nothing was found, or both do.
     """

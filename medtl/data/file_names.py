@@ -14,13 +14,13 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def printable(name: str) -> str:
-    """A name, or a path, with an escape for each byte that is no text."""
+    """Returns a name, or a path, with an escape for each byte that is no text."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else _escape(each) for each in text)
 
 
 def on_disk(root: Path, path: str) -> Path:
-    """The file or folder below `root` of which `path` is the printable name."""
+    """Finds the file or folder below `root` of which `path` is the printable name."""
     place = root / path
     if "\\x" not in path or os.path.lexists(place):
         return place

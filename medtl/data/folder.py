@@ -37,7 +37,7 @@ _GROUP = re.compile(
 
 
 def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows of a folder of `CLASS/...`, or of `train/ valid/ test/` over classes.
+    """Reads the rows of a folder of `CLASS/...`, or of `train/ valid/ test/` over classes.
 
     The path below `root`, the label, no patient, and the split, where folders tell it; and lines
     for the reader about images that are left out.
@@ -82,7 +82,7 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def _split_folders(root: Path, found: Found) -> dict[str, str]:
-    """The folders at the top that are splits, with the name of each split; none if classes are."""
+    """Maps the folders at the top to their splits; to none where they are classes."""
     tops = [folder for folder in found.folders if "/" not in folder]
     splits = {name: SPLIT_NAMES[name.casefold()] for name in tops if name.casefold() in SPLIT_NAMES}
     holding = {path.split("/")[0] for path in found.images if "/" in path}
@@ -97,7 +97,7 @@ def _split_folders(root: Path, found: Found) -> dict[str, str]:
 
 
 def _by_folder(paths: Iterable[str], level: int) -> dict[str, list[str]]:
-    """The images of each class folder by its path."""
+    """Groups images by the path of their class folder."""
     folders: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         folders["/".join(path.split("/")[:level])].append(path)
@@ -105,7 +105,7 @@ def _by_folder(paths: Iterable[str], level: int) -> dict[str, list[str]]:
 
 
 def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
-    """The folders in the place of a class that hold masks of the images beside them."""
+    """Finds folders in the place of a class that hold masks of the images beside them."""
     found = []
     for folder, paths in classes.items():
         above = folder.rpartition("/")[0]
@@ -121,7 +121,7 @@ def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
 
 
 def _beside(root: Path, found: Found, level: int) -> list[str]:
-    """Lines for the images and tables that lie above the class folders."""
+    """Describes the images, archives and tables that lie above the class folders."""
     lines = []
     images = [path for path in found.images if path.count("/") < level]
     if images:
@@ -142,7 +142,7 @@ def _tables(found: Found) -> list[str]:
 
 
 def _others(paths: Sequence[str]) -> list[str]:
-    """A line for the files in class folders that are no images, by suffix."""
+    """Counts the files in class folders that are no images, by suffix."""
     inside = [path for path in paths if "/" in path]
     if not inside:
         return []
@@ -178,18 +178,23 @@ def _check_emptied(root: Path, found: Found, level: int, known: set[str]) -> tup
         others = [path for path in found.others if path.startswith(inside)]
         if others and {suffix(path) for path in others} <= _DOCUMENTS:
             continue
-        holds = f"holds no image that can be read ({by_suffix(others) or 'it is empty'})"
-        if folder in found.entered_before:
-            holds = "is a link to a folder that is read elsewhere"
-        elif any(path.startswith(inside) for path in found.without_picture):
-            holds = "holds no image (DICOM files without one)"
+        holds, remedy = _emptied(found, folder, others)
         if level == 1 or _last(folder) not in known:
-            raise MedtlError(
-                f"{root / folder} {holds}: convert its files to PNG, JPEG, TIFF or DICOM, or "
-                "remove the folder if it is no class"
-            )
+            raise MedtlError(f"{root / folder} {holds}: {remedy}, or remove it if it is no class")
         lines.append(f"{printable(folder)} {holds}")
     return tuple(lines)
+
+
+def _emptied(found: Found, folder: str, others: Sequence[str]) -> tuple[str, str]:
+    """Explains why a class folder has no image, and says what to do."""
+    if folder in found.entered_before:
+        return "is a link to a folder that is read elsewhere", "give the class its own images"
+    if any(path.startswith(f"{folder}/") for path in found.without_picture):
+        return "holds DICOM files without an image only", "put images into it"
+    if not others:
+        return "holds no image", "put images into it"
+    remedy = "convert its files to PNG, JPEG, TIFF or DICOM"
+    return f"holds no image that can be read ({by_suffix(others)})", remedy
 
 
 def _check_classes(root: Path, found: Found, labels: Sequence[str], level: int) -> None:
@@ -227,7 +232,7 @@ def _differ_by_number(names: Sequence[str]) -> bool:
 
 
 def _one_folder_down(root: Path, paths: Sequence[str]) -> str:
-    """What to pass where the classes are the folders of the only folder, or further down."""
+    """Names the folder to pass where the classes lie in the only folder, or further down."""
     depth = 1
     while True:
         names = {path.split("/")[depth] for path in paths if path.count("/") > depth}

@@ -1,4 +1,4 @@
-"""The image files of a folder at any depth, and the files and folders that are left out.
+"""Image files of a folder at any depth, and the files and folders that are left out.
 
 Hidden files and folders, and those that systems and programs leave behind, do not count. Each real
 folder is entered once, wherever links lead, so that a link to a folder above ends.
@@ -23,7 +23,7 @@ PICTURES = frozenset(
      ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jpc", ".j2c", ".jpf",
      ".jpx")
 )  # fmt: skip
-"""The suffixes of the pictures that `decode` reads."""
+"""Suffixes of the pictures that `decode` reads."""
 DICOMS = frozenset((".dcm", ".dicom"))
 SUFFIXES = PICTURES | DICOMS
 
@@ -31,7 +31,7 @@ _SYSTEM = frozenset(
     ("@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini",
      "ehthumbs.db", "lost+found", "recycler", "system volume information", "thumbs.db")
 )  # fmt: skip
-"""What file servers, cameras and systems leave behind, in any case, besides hidden names."""
+"""Names that file servers, cameras and systems leave behind, in any case; others are hidden."""
 _TOLD_BY_CONTENT = ("", ".ima")  # a suffix that says nothing, and that of Siemens scanners
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _LONGEST_SUFFIX = 9  # characters: a longer one is text after a dot
@@ -59,7 +59,7 @@ _NO_PICTURE = (
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds at any depth: paths below it, joined by /, in alphabetical order.
+    """Contents of a folder at any depth: paths below it, joined by /, in alphabetical order.
 
     Attributes:
         images: image files, and volumes, which are refused or counted where they are decoded.
@@ -80,7 +80,7 @@ class Found:
     broken: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """A line for each kind of images that are left out, counted."""
+        """Counts each kind of images that are left out, a line a kind."""
         kinds = (
             (self.hidden, "hidden images, and those in hidden or system folders, left out"),
             (
@@ -95,7 +95,7 @@ class Found:
 
 
 def find_images(root: Path) -> Found:
-    """All that a folder holds, sorted into images and others.
+    """Sorts all files of a folder into images and others.
 
     Files are told by their suffixes; those without one, and Siemens' `.ima`, by their first bytes.
 
@@ -120,12 +120,12 @@ def find_images(root: Path) -> Found:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The image files (and volumes) of a folder at any depth, in the order of their names."""
+    """Yields the image files (and volumes) of a folder at any depth, in alphabetical order."""
     yield from (folder / path for path in find_images(folder).images)
 
 
 def suffix(path: str) -> str:
-    """The suffix of a file in lower case, with that of a compression (`.dcm.gz`); '' for none.
+    """Returns the suffix in lower case, with that of a compression (`.dcm.gz`); '' for none.
 
     Scanners name DICOM files by numbers with dots, which are no suffix.
     """
@@ -136,19 +136,19 @@ def suffix(path: str) -> str:
 
 
 def with_examples(what: str, paths: Sequence[str]) -> str:
-    """What is said of some files, how many they are, and the first three by name."""
+    """Returns a line about some files: their number, and the first three by name."""
     named = ", ".join(map(printable, paths[:3]))
     return f"{what}: {len(paths)} ({named}{', ...' if len(paths) > 3 else ''})"
 
 
 def by_suffix(paths: Iterable[str]) -> str:
-    """How many files have each suffix, the most frequent first: `15 .svs, 2 without a suffix`."""
+    """Counts suffixes, the most frequent first: `15 .svs, 2 without a suffix`."""
     counts = Counter(suffix(path) or "without a suffix" for path in paths)
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
 def _walked(root: Path, found: Found) -> list[str]:
-    """The paths of all files that are not hidden; folders and links are added to `found`.
+    """Lists all files that are not hidden; folders and links are added to `found`.
 
     Real folders are entered before links, so that a file has its own path and not a link's.
     """
@@ -198,7 +198,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What is equal for all paths of one folder."""
+    """Returns a number pair that all paths of one folder share."""
     stat = folder.stat()
     return stat.st_dev, stat.st_ino
 
@@ -241,7 +241,7 @@ def _is_picture(head: bytes) -> bool:
 
 
 def _sop_class(head: bytes) -> str:
-    """The SOP class that the first bytes of a DICOM file name; '' of anything else.
+    """Reads the SOP class from the first bytes of a DICOM file; '' of anything else.
 
     It stands in the file meta information (0002,0002), and else in the data set (0008,0016), there
     with its value representation or without.

@@ -39,7 +39,7 @@ class Masks:
     doubtful: list[str]
 
     def notes(self) -> tuple[str, ...]:
-        """A line for the masks that are left out, and one for those that may be some."""
+        """Counts the masks that are left out, and the images that may be some."""
         kinds = (
             (self.masks, "masks of images left out"),
             (
@@ -52,7 +52,7 @@ class Masks:
 
 
 def told_apart(paths: Sequence[str], level: int) -> Masks:
-    """Images and their masks among the files of class folders.
+    """Tells images from their masks among the files of class folders.
 
     A mask lies beside its image and is named after it (`scan_mask.png`, `mask_scan.png`,
     `scan_segmentation_1.png`), or it lies in a folder of masks (`CLASS/masks/scan.png`) beside the
@@ -88,7 +88,7 @@ def told_apart(paths: Sequence[str], level: int) -> Masks:
 
 
 def is_mask_class(root: Path, folder: str, paths: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether a folder in the place of a class holds masks of the images in other folders.
+    """Tells whether a folder in the place of a class holds masks of images in other folders.
 
     It is named as masks are, its images are named as others are, and they have two values.
 
@@ -107,7 +107,7 @@ def is_mask_class(root: Path, folder: str, paths: Sequence[str], others: Sequenc
 
 
 def _mask_folder(path: str, level: int) -> str:
-    """The first folder below that of the class that is named as masks are; '' for none."""
+    """Finds the first folder below that of the class that is named as masks are; '' for none."""
     parts = path.split("/")
     for place in range(level, len(parts) - 1):
         if _FOLDER.fullmatch(parts[place]):
@@ -116,7 +116,7 @@ def _mask_folder(path: str, level: int) -> str:
 
 
 def _stems_below(folders: set[str], paths: Sequence[str]) -> dict[str, set[str]]:
-    """For each folder the stems of the files below it, at any depth."""
+    """Collects for each folder the stems of the files below it, at any depth."""
     stems: dict[str, set[str]] = {folder: set() for folder in folders}
     for path in paths:
         parts = path.split("/")
@@ -133,13 +133,13 @@ def _share_named_after(paths: Sequence[str], stems: set[str]) -> float:
 
 
 def _stem(path: str) -> str:
-    """A file's name in lower case, without its suffix."""
+    """Returns a file's name in lower case, without its suffix."""
     name = path.rpartition("/")[2].casefold()
     return name.removesuffix(suffix(name))
 
 
 def _owners(stem: str) -> Iterator[str]:
-    """The stem itself, and where it is that of a mask the stems of images that it may be of."""
+    """Yields the stem, and where it is that of a mask the stems of images that it may be of."""
     yield stem
     for pattern in (_AFTER, _BEFORE):
         found = pattern.fullmatch(stem)

@@ -17,7 +17,7 @@ NEGATIVES = frozenset(
 """Labels that say that nothing was found, in any case."""
 
 NEGATED, NEGATIVE_WORD = 2, 3
-"""How plainly a label says that nothing was found (see `negativity`)."""
+"""Grades of `negativity`."""
 
 _ALWAYS = re.compile(
     r"(no|without|negative for|neg for|absence of|free of) [^\W\d]"
@@ -31,7 +31,7 @@ _ALL_ELSE = re.compile(r"((all|any|the) )?(others?|rest|else|remaining|backgroun
 
 
 def negativity(label: str, labels: Collection[str]) -> int:
-    """How plainly a label says that nothing was found: from 0 (not at all) to 3.
+    """Grades how plainly a label says that nothing was found: from 0 (not at all) to 3.
 
     It is 3 for `NEGATIVES`, 2 for a negation (`no_tumor`, `non-COVID`, `Negative for pneumonia`,
     `Healthy control`), and 1 for what is named as all else (`other`).
@@ -49,7 +49,7 @@ def negativity(label: str, labels: Collection[str]) -> int:
 
 
 def negative_labels(labels: Collection[str]) -> set[str]:
-    """The labels that say that nothing was found, of the labels of a data set.
+    """Returns the labels of a data set that say that nothing was found.
 
     Where one says so plainly (`normal`), `non-COVID` is a finding of its own, and so are
     `non-small cell` and `gram-negative`. `other` is always one.
@@ -64,7 +64,7 @@ def _plainly(label: str) -> bool:
 
 
 def _negates(text: str, labels: Collection[str]) -> bool:
-    """Whether a label of one word is `non` before part of another, or `no` before all of one."""
+    """Tells whether a word is `non` before part of another label, or `no` before all of one."""
     others = {_in_words(each).replace(" ", "") for each in labels} - {text.replace(" ", "")}
     within = text[3:] if text.startswith("non") and len(text) > 5 else None
     whole = text[2:] if text.startswith("no") and len(text) > 3 else None
@@ -72,7 +72,7 @@ def _negates(text: str, labels: Collection[str]) -> bool:
 
 
 def _in_words(label: str) -> str:
-    """A label in lower case, its words apart by one space, without a number before them.
+    """Returns a label in lower case, its words apart by a space, without a number before them.
 
     >>> _in_words("0_NonDemented"), _in_words("0")
     ('non demented', '0')
