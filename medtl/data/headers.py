@@ -20,7 +20,7 @@ import pandas as pd
 import pydicom
 
 from medtl.data.dicom import is_dicom
-from medtl.data.folder import PICTURES
+from medtl.data.image_files import PICTURES
 from medtl.errors import MedtlError
 from medtl.keep import kept_folder, kept_or_made, key_of, written_whole
 from medtl.progress import progress
