@@ -138,8 +138,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _plain_png(data: bytes) -> bool:
-    width, height, interlaced = struct.unpack_from(">II4xB", data.ljust(33), 16)
-    if interlaced or width * height > PLAIN_PIXELS:
+    width, height, bits, interlaced = struct.unpack_from(">IIB3xB", data.ljust(33), 16)
+    if interlaced or bits > 8 or width * height > PLAIN_PIXELS:
         return False
     for number, (name, _) in enumerate(_chunks(data)):
         if name in (b"zTXt", b"iTXt") or number > _PLAIN_PIECES:

@@ -104,6 +104,7 @@ def test_small_and_simple_files_are_plain(kind):
         lambda: in_pieces("PNG", 2000),
         lambda: in_pieces("JPEG", 2000),
         lambda: picture("PNG") + bytes(2**25),
+        lambda: picture("PNG").replace(b"\x40\x08\x00", b"\x40\x10\x00", 1),  # said to be deep
     ],
 )
 def test_other_files_are_not_plain(file):
