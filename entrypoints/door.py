@@ -16,7 +16,7 @@ from types import FrameType
 import click
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.masking import masked
+from medtl.masking import without_secrets
 from medtl.options import Settings
 
 # what Ctrl-C sends, and what the scheduler of a cluster sends before it kills
@@ -25,6 +25,8 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 LOOK, PATIENCE = 0.05, 5.0
 # what several processes that torchrun starts can do together
 TOGETHER = ("train",)
+# ends of the names of environment variables that hold URLs: MLFLOW_TRACKING_URI, HTTPS_PROXY ...
+URL_NAMES = ("_URI", "_URL", "_PROXY")
 
 
 def command(settings_type: type[Settings], job: str, help_text: str) -> click.Command:
@@ -106,9 +108,9 @@ def _be_patient(number: int, frame: FrameType | None) -> None:
 
 
 def _refuse(message: str, status: int, run_status: str = "FAILED") -> typing.NoReturn:
-    message = masked(message)
+    message = without_secrets(message, *_typed())
     if os.environ.get("MEDTL_DEBUG") == "1":
-        traceback.print_exc()
+        print(without_secrets(traceback.format_exc(), *_typed()), file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
         # imported only where it is needed: a wrong parameter is answered at once
         from medtl.tracking.runs import refuse_run
@@ -119,6 +121,13 @@ def _refuse(message: str, status: int, run_status: str = "FAILED") -> typing.NoR
         # all is closed: a second Ctrl-C, while the interpreter ends, does not change the status
         _listen(signal.SIG_IGN)
     sys.exit(status)
+
+
+def _typed() -> list[str]:
+    """All values of the command line and the environment that may be URLs with a password."""
+    values = [argument.partition("=")[2] for argument in sys.argv[1:] if argument[:2] == "--"]
+    named = [value for name, value in os.environ.items() if name.upper().endswith(URL_NAMES)]
+    return [*sys.argv[1:], *values, *named]
 
 
 def _check_processes(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtl.masking import masked
+from medtl.masking import masked, masked_value
 
 LONGEST = 1000  # characters of a line
 
@@ -27,7 +27,7 @@ class ParameterError(MedtlError):
     """
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{name}={value!s} is not allowed: {allowed}")
+        super().__init__(f"{name}={masked_value(str(value))} is not allowed: {allowed}")
         self.name = name
         self.value = value
         self.allowed = allowed

@@ -120,7 +120,7 @@ def _enter(payload: bytes, environment: dict[str, str]) -> None:
         work(task)
     except Exception as error:
         if os.environ.get("MEDTL_DEBUG") == "1":
-            traceback.print_exc()
+            print(masked(traceback.format_exc()), file=sys.stderr)
         kind = "" if isinstance(error, MedtlError) else f"{type(error).__name__}: "
         print(f"medtl: a worker ended: {kind}{masked(' '.join(str(error).split()))}",
               file=sys.stderr)  # fmt: skip

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from medtl.errors import MedtlError
+from medtl.masking import masked_value, without_secrets
 
 HEARTBEAT = 10  # seconds between a worker's signs of life
 GRACE = 60  # seconds without one after which a worker is dead
@@ -246,7 +247,9 @@ def opening(url: str) -> Iterator[None]:
     except MedtlError:
         raise
     except (ImportError, OSError, ValueError, *LOST) as error:
-        raise MedtlError(f"storage {url} does not open: {_reason(error)}") from error
+        raise MedtlError(
+            f"storage {masked_value(url)} does not open: {_reason(error, url)}"
+        ) from error
 
 
 @contextmanager
@@ -260,16 +263,17 @@ def connected(url: str) -> Iterator[None]:
         yield
     except LOST as error:
         raise MedtlError(
-            f"storage {url} was lost: {_reason(error)}; the same command goes on from here"
+            f"storage {masked_value(url)} was lost: {_reason(error, url)}; the same command goes "
+            "on from here"
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """What the driver says, without what SQLAlchemy adds to it."""
+def _reason(error: Exception, url: str) -> str:
+    """What the driver says, without what SQLAlchemy adds to it and what the URL keeps secret."""
     if isinstance(error, StorageInternalError):
         error = error.__cause__
     said = getattr(error, "orig", None) or error
-    return " ".join(str(said).split())[:500] or type(error).__name__
+    return without_secrets(" ".join(str(said).split()), url)[:500] or type(error).__name__
 
 
 def _notice_loss(connection: sqlalchemy.Connection) -> None:

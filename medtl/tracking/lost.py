@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from medtl.errors import MedtlError
 from medtl.keep import is_full
+from medtl.masking import masked_value, without_secrets
 
 QUIET = 60.0  # seconds between two lines that say that the server is waited for
 AGAIN = "the same command goes on from here"
@@ -37,19 +38,18 @@ def store_watched() -> Iterator[None]:
         yield
     except OperationalError as error:
         # MLflow passes on as it is what keeps it from opening a database
-        reason = " ".join(str(error.orig).split())[:300]
+        place, reason = _said(error.orig)
         raise MedtlError(
-            f"the tracking store {mlflow.get_tracking_uri()} does not open ({reason}); where a "
+            f"the tracking store {place} does not open ({reason}); where a "
             "process was killed while it made that file, remove the file"
         ) from error
     except (MlflowException, RequestException) as error:
         if not is_lost(error):
             raise
         cause = error.__cause__ or error.__context__ or error
-        reason = " ".join(str(getattr(cause, "orig", cause)).split())[:300]
+        place, reason = _said(getattr(cause, "orig", cause))
         raise MedtlError(
-            f"the tracking store {mlflow.get_tracking_uri()} was lost ({reason}); when it is there "
-            f"again, {AGAIN}"
+            f"the tracking store {place} was lost ({reason}); when it is there again, {AGAIN}"
         ) from error
 
 
@@ -82,6 +82,12 @@ def is_lost(error: Exception) -> bool:
 def ask_only_once() -> None:
     """From now on in this process MLflow asks once: a server was waited for, and did not return."""
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)
+
+
+def _said(error: object) -> tuple[str, str]:
+    """The tracking store, and what an error says of it, both without its password."""
+    uri = mlflow.get_tracking_uri()
+    return masked_value(uri), without_secrets(" ".join(str(error).split()), uri)[:300]
 
 
 class _OneLine(logging.Filter):

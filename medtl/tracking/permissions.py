@@ -17,6 +17,7 @@ from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
 from mlflow.utils.rest_utils import http_request
 
 from medtl.errors import MedtlError
+from medtl.masking import masked_value
 
 ASKED_AT = "/api/3.0/mlflow/users/permissions/get"
 ENOUGH = ("EDIT", "MANAGE")
@@ -41,8 +42,9 @@ def check_may_change(model_name: str) -> None:
     if permission is None or permission in ENOUGH or _is_free(model_name):
         return
     raise MedtlError(
-        f"{user} may not change the registered model {model_name} at {uri} (permission "
-        f"{permission}): ask who made it, or the server's admin, for EDIT, or give another name"
+        f"{user} may not change the registered model {model_name} at {masked_value(uri)} "
+        f"(permission {permission}): ask who made it, or the server's admin, for EDIT, or give "
+        "another name"
     )
 
 
@@ -62,7 +64,7 @@ def permission_watched() -> Iterator[None]:
         what = "change this registered model" if of_registry else f"write in {_experiment()}"
         remedy = "" if of_registry else ", or choose another by MLFLOW_EXPERIMENT_NAME"
         raise MedtlError(
-            f"the tracking server {mlflow.get_tracking_uri()} does not let "
+            f"the tracking server {masked_value(mlflow.get_tracking_uri())} does not let "
             f"{read_mlflow_creds().username} {what}: ask who made it, or the server's admin, for "
             f"EDIT (MANAGE to delete){remedy}"
         ) from error

@@ -7,6 +7,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
+from medtl.masking import masked_value, without_secrets
 from medtl.tracking.models import check_files
 from medtl.tracking.permissions import check_may_change
 from medtl.tracking.registry import CHAMPION
@@ -29,10 +30,11 @@ def check_registry(model_name: str) -> None:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return
+        uri = mlflow.get_registry_uri()
+        reason = without_secrets(" ".join(str(error).split()), uri)[:300]
         raise MedtlError(
-            f"the registry {mlflow.get_registry_uri()} does not answer "
-            f"({' '.join(str(error).split())[:300]}); set MLFLOW_REGISTRY_URI, or unset it to take "
-            "the tracking store"
+            f"the registry {masked_value(uri)} does not answer ({reason}); set "
+            "MLFLOW_REGISTRY_URI, or unset it to take the tracking store"
         ) from error
     if champion is None:
         return

@@ -18,7 +18,7 @@ from requests.exceptions import RequestException
 
 from medtl.errors import MedtlError
 from medtl.keep import cache_root, key_of
-from medtl.masking import masked
+from medtl.masking import masked_value
 from medtl.options import Settings
 from medtl.settings.cluster import CLUSTER
 from medtl.tracking.lost import ask_only_once, is_lost, room_watched, store_watched
@@ -60,7 +60,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     mlflow.set_system_metrics_sampling_interval(5)
     nested = mlflow.active_run() is not None
     values = {
-        name: masked(value) if isinstance(value, str) else value
+        name: masked_value(value) if isinstance(value, str) else value
         for name, value in dataclasses.asdict(settings).items()
     }
     asks = key_of(kind, {name: values[name] for name in values if name not in _NOT_ASKED})

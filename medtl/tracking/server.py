@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
+from medtl.masking import masked_value, without_secrets
 from medtl.tracking.lost import ask_only_once
 from medtl.tracking.tables import check_opens
 
@@ -26,20 +27,22 @@ def check_login() -> None:
     try:
         MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
-        reason = " ".join(str(error).split())
+        shown = masked_value(uri)
+        reason = without_secrets(" ".join(str(error).split()), uri)
         if "Invalid Host header" in reason:
             raise MedtlError(
-                f"the tracking server does not take {uri} for its address; start it with "
-                f"--allowed-hosts {urlsplit(uri).netloc}, or set MLFLOW_TRACKING_URI"
+                f"the tracking server does not take {shown} for its address; start it with "
+                f"--allowed-hosts {urlsplit(uri).netloc.rpartition('@')[2]}, or set "
+                "MLFLOW_TRACKING_URI"
             ) from error
         if "code 401" in reason or "code 403" in reason:
             raise MedtlError(
-                f"the tracking server {uri} does not let this user in; set "
+                f"the tracking server {shown} does not let this user in; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from error
         ask_only_once()
         raise MedtlError(
-            f"the tracking server {uri} does not answer: {reason[:300]}; set MLFLOW_TRACKING_URI"
+            f"the tracking server {shown} does not answer: {reason[:300]}; set MLFLOW_TRACKING_URI"
         ) from error
 
 
@@ -49,4 +52,4 @@ def found_at(place: str) -> str:
     if not uri.startswith("http"):
         return mlflow.get_artifact_uri(place).removeprefix("file://")
     page = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{place}"
-    return f"{uri.rstrip('/')}/#/{page}"
+    return f"{masked_value(uri).rstrip('/')}/#/{page}"

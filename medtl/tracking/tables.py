@@ -17,6 +17,7 @@ from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine_w
 
 from medtl.errors import MedtlError
 from medtl.keep import unfinished
+from medtl.masking import masked_value, without_secrets
 
 CONNECT_SECONDS = 5  # in which a database server must have answered
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -51,8 +52,11 @@ def check_opens(uri: str, what: str, variable: str) -> None:
         engine.connect().close()
         engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        raise MedtlError(f"{what} {uri} does not open ({reason}); set {variable}") from error
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise MedtlError(
+            f"{what} {masked_value(uri)} does not open ({without_secrets(reason, uri)[:300]}); "
+            f"set {variable}"
+        ) from error
 
 
 def make_tables() -> None:

@@ -7,6 +7,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
+from medtl.masking import masked_value
 from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
 from medtl.tracking.runs import ASKS_TAG, ERROR_TAG, STOPPED, SUCCESSOR_TAG
 
@@ -78,8 +79,8 @@ def is_at_work(run_id: str, study: str) -> bool:
     except MlflowException as error:
         raise MedtlError(
             f"study {study} was begun with another tracking store: its run {run_id} is not at "
-            f"{mlflow.get_tracking_uri()}; set MLFLOW_TRACKING_URI as it was then, or give another "
-            "study name"
+            f"{masked_value(mlflow.get_tracking_uri())}; set MLFLOW_TRACKING_URI as it was then, "
+            "or give another study name"
         ) from error
     here = owner().partition(" ")[0] == run.data.tags.get(OWNER_TAG, "").partition(" ")[0]
     return here and run.info.status == "RUNNING" and not is_cut_off(run)
