@@ -19,6 +19,14 @@ def printable(name: str) -> str:
     return "".join(each if each.isprintable() else _escape(each) for each in text)
 
 
+def printable_text(text: str) -> str:
+    """Returns a text as it is, and one that holds bytes of a file's name that are no text escaped.
+
+    No store and no encoding takes such bytes (Python's surrogate escapes, PEP 383).
+    """
+    return printable(text) if any("\ud800" <= each <= "\udfff" for each in text) else text
+
+
 def on_disk(root: Path, path: str) -> Path:
     """Finds the file or folder below `root` of which `path` is the printable name."""
     place = root / path

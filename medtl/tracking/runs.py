@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
+from medtl.data.file_names import printable_text
 from medtl.errors import MedtlError
 from medtl.keep import cache_root, key_of
 from medtl.masking import masked_value
@@ -60,7 +61,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     mlflow.set_system_metrics_sampling_interval(5)
     nested = mlflow.active_run() is not None
     values = {
-        name: masked_value(value) if isinstance(value, str) else value
+        name: printable_text(masked_value(value)) if isinstance(value, str) else value
         for name, value in dataclasses.asdict(settings).items()
     }
     asks = key_of(kind, {name: values[name] for name in values if name not in _NOT_ASKED})

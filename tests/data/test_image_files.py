@@ -12,7 +12,7 @@ from PIL import Image
 
 from medtl.data.dataset import load
 from medtl.data.decode import decode
-from medtl.data.file_names import on_disk, printable
+from medtl.data.file_names import on_disk, printable, printable_text
 from medtl.data.image_files import find_images, images_below, suffix
 from medtl.data.reading import Reading
 from medtl.data.table import read_table
@@ -189,3 +189,8 @@ def test_names_that_are_no_text_are_read_and_shown_with_escapes(write_folder, tm
     assert "\n".join(dataset.notes).encode()
     again = load(printable(str(odd)), 5, seed=0, reading=Reading(unreadable="skip"))
     assert again.fingerprint == dataset.fingerprint
+
+
+def test_text_with_a_name_that_is_no_text_can_be_stored():
+    assert printable_text("/data/r\udce9sum\udce9") == r"/data/r\xe9sum\xe9"
+    assert printable_text("C:\\data\\café\n") == "C:\\data\\café\n"
