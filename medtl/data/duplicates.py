@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from medtl.data.cases import CASE
-from medtl.errors import MedtlError
+from medtl.data.refused import RefusedDataError
+from medtl.data.seen import LEARNED
+
+if TYPE_CHECKING:
+    from medtl.data.dataset import Dataset
 
 
 def groups_that_stay_together(patients: np.ndarray, content: np.ndarray) -> np.ndarray:
@@ -34,39 +41,102 @@ def check_duplicates(name: str, frame: pd.DataFrame, duplicates: str) -> tuple[s
 
     Args:
         name: of the data set.
-        frame: a row an image or a case, with `path` or `case`, `label`, `split` and `content`
-            (equal where all images are identical).
+        frame: a row an image or a case, with `path` or `case`, `label`, `patient`, `split` and
+            `content` (equal where all images are identical).
         duplicates: `refuse` or `allow`.
 
     Returns:
-        A line for each kind found.
+        A line for each kind found, those of two patients first.
 
     Raises:
-        MedtlError: with `refuse`, naming the first three pairs and how many there are.
+        RefusedDataError: with `refuse`, naming the first three pairs and how many there are; its
+            table has all.
     """
     twins = frame[frame["content"].duplicated(keep=False)]
-    found = [
-        f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of identical images {where} "
-        f"({', '.join(pairs[:3])}{', ...' if len(pairs) > 3 else ''})"
+    found = {
+        where: f"{_counted(pairs)} {where} {_named(pairs)}"
         for where, column in (("under two labels", "label"), ("in two splits", "split"))
         if (pairs := _pairs(twins, column))
-    ]
+    }
     if found and duplicates == "refuse":
-        raise MedtlError(
-            f"{name}: {'; '.join(found)}; remove the wrong ones, or accept them with "
-            "duplicates=allow"
+        raise RefusedDataError(
+            f"{name}: {'; '.join(found.values())}; remove the wrong ones, or accept them with "
+            "duplicates=allow",
+            name,
+            "identical_images",
+            _listed(twins),
         )
-    harmless = len(twins) - twins["content"].nunique() if not found else 0
-    if harmless:
-        return (f"{harmless} images are identical to another one of the same label and split",)
-    return tuple(f"{line}, kept as they are" for line in found)
+    lines = [identical_under_two_patients(frame)]
+    lines += [f"{line}, kept as they are" for line in found.values()]
+    same = int(twins.duplicated(["content", "label", "split"]).sum())
+    if same:
+        are = "image is" if same == 1 else "images are"
+        lines.append(f"{same} {are} identical to another one of the same label and split")
+    return tuple(line for line in lines if line)
+
+
+def identical_under_two_patients(frame: pd.DataFrame) -> str:
+    """A line on identical images of two known patients; '' where there are none.
+
+    `frame` has `path` or `case`, `patient` ('' where unknown) and `content`.
+    """
+    known = frame[frame["patient"] != ""]
+    pairs = _pairs(known[known["content"].duplicated(keep=False)], "patient")
+    if not pairs:
+        return ""
+    return (
+        f"{_counted(pairs)} under two patients {_named(pairs)}: if they are one person, give them "
+        "one name"
+    )
+
+
+def twins_in_training(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    """Which samples have an identical image among those that a model learns from.
+
+    Those are the images of the train and valid splits. Of a case one identical image is enough.
+    Near copies do not count: the data report lists them.
+
+    Args:
+        dataset: of given splits, in which identical images were allowed.
+        indices: int [n], samples of the data set.
+
+    Returns:
+        bool [n]; a sample of the train or valid split is always its own twin.
+    """
+    contents = dataset.frame["content"].str.split()
+    learned = np.concatenate([dataset.splits[split] for split in LEARNED])
+    taught = set(chain.from_iterable(contents.iloc[learned]))
+    found = [not taught.isdisjoint(each) for each in contents.iloc[indices]]
+    return np.array(found, dtype=bool)
 
 
 def _pairs(twins: pd.DataFrame, column: str) -> list[str]:
     """For each content that differs in `column`: two of its images, by name."""
-    pairs, naming = [], CASE if CASE in twins else "path"
+    pairs, naming = [], _naming(twins)
     for _, same in twins.groupby("content", sort=False):
         kinds = same.drop_duplicates(column)
         if len(kinds) > 1:
             pairs.append(" and ".join(kinds[naming].iloc[:2]))
     return pairs
+
+
+def _counted(pairs: list[str]) -> str:
+    return f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of identical images"
+
+
+def _named(pairs: list[str]) -> str:
+    return f"({', '.join(pairs[:3])}{', ...' if len(pairs) > 3 else ''})"
+
+
+def _listed(twins: pd.DataFrame) -> pd.DataFrame:
+    """All images that are identical to another one of another label or split, by group."""
+    kinds = twins.groupby("content")[["label", "split"]].transform("nunique")
+    wrong = twins[(kinds > 1).any(axis=1)]
+    group = pd.factorize(wrong["content"])[0] + 1
+    columns = [_naming(twins), *(each for each in ("label", "split", "patient") if each in wrong)]
+    listed = wrong[columns].assign(group=group)
+    return listed.sort_values("group", kind="stable", ignore_index=True)[["group", *columns]]
+
+
+def _naming(frame: pd.DataFrame) -> str:
+    return CASE if CASE in frame else "path"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medtl.data.findings import found, members
+from medtl.data.refused import RefusedDataError
 from medtl.data.table import Table
 from medtl.errors import MedtlError
 
@@ -31,8 +32,8 @@ def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Ta
             it the patients are taken, and a row of an unknown patient stands alone.
 
     Raises:
-        MedtlError: a patient is in two of the given splits, or a split would lack a class (a
-            finding it may lack).
+        RefusedDataError: a patient is in two of the given splits; its table has all of them.
+        MedtlError: a split would lack a class (a finding it may lack).
     """
     frame = table.frame
     _check_patients(table)
@@ -110,9 +111,14 @@ def _check_patients(table: Table) -> None:
         # A patient may be known by a hash alone, so two of the images are named.
         first = known[known["patient"] == shared.index[0]].drop_duplicates("split")
         images = " and ".join(first[table.naming].iloc[:2])
-        raise MedtlError(
+        rows = known[known["patient"].isin(shared.index)]
+        listed = rows[["patient", "split", table.naming, "label"]]
+        raise RefusedDataError(
             f"{table.name}: {count} in more than one split: {named}{more} (first {images}); "
-            "give each patient to one split, or leave the split out to have it drawn"
+            "give each patient to one split, or leave the split out to have it drawn",
+            table.name,
+            "crossing_patients",
+            listed.sort_values(["patient", "split"], kind="stable", ignore_index=True),
         )
 
 

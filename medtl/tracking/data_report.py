@@ -30,4 +30,5 @@ def log_data_report(dataset: Dataset) -> None:
         if len(table):
             mlflow.log_text(table.to_csv(index=False), f"data/{name}.csv")
     for line in written.findings:
-        print(f"data {dataset.name}: {line}", file=sys.stderr)
+        if line not in dataset.notes:  # those are printed for themselves
+            print(f"data {dataset.name}: {line}", file=sys.stderr)

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
 from medtl.data.file_names import printable_text
+from medtl.data.refused import RefusedDataError
 from medtl.errors import MedtlError
 from medtl.keep import cache_root, key_of
 from medtl.masking import masked_value
@@ -28,6 +29,7 @@ from medtl.tracking.origin import SETTINGS_FILE
 from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
 from medtl.tracking.passwords import hide_passwords
 from medtl.tracking.permissions import permission_watched
+from medtl.tracking.refused import log_refused
 from medtl.tracking.server import check_login
 from medtl.tracking.tables import make_tables, store_file
 
@@ -129,6 +131,10 @@ def error_tagged() -> Iterator[None]:
     """
     try:
         yield
+    except RefusedDataError as error:
+        told = log_refused(error)
+        mlflow.set_tag(ERROR_TAG, str(told)[:TEXT_LIMIT])
+        raise told from None
     except MedtlError as error:
         mlflow.set_tag(ERROR_TAG, str(error)[:TEXT_LIMIT])
         raise

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.copies import search
+from benchmarks.fundus import draw_eye
 from medtl.data.dataset import load
 from medtl.data.phantoms import write_chest_phantoms
 from medtl.data.reading import Reading
 from medtl.data.report import copies, data_facts
 from medtl.data.report.copies import copies_of, with_copies
 from medtl.data.report.images import Images, images_of
-from medtl.data.report.likeness import likeness, perceptual_hashes
+from medtl.data.report.likeness import Details, Signatures
 from medtl.data.report.looks import looks_of
 
 SIDE = 96
@@ -107,32 +109,85 @@ def test_blank_images_are_no_near_copies(write_folder):
     assert copies_of(images, looks).pairs.empty
 
 
-def test_a_hash_hardly_changes_with_brightness_and_rounding():
+def test_different_eyes_in_one_frame_are_no_copies_and_changed_ones_are():
     random = np.random.default_rng(0)
-    coarse = random.random((6, 16, 16), dtype=np.float32).repeat(4, axis=1).repeat(4, axis=2)
-    brighter = np.round(255 * (coarse * 0.8 + 0.1)) / 255
-    hashes, again = perceptual_hashes(coarse), perceptual_hashes(brighter)
-    assert hashes.shape == (6, 64)
-    apart = (hashes[:, None] != again[None]).sum(axis=2)
-    assert apart.diagonal().max() <= 8
-    assert apart[~np.eye(6, dtype=bool)].min() > 16
-    assert np.array_equal(perceptual_hashes(coarse * 0.5 + 0.25), hashes)
+    eyes = [draw_eye(random, SIDE) for _ in range(60)]
+    found, _ = search(eyes, SIDE, each=4, seed=0)
+    assert found.others.empty
+    kinds = ("recompressed", "halved", "brightened")
+    assert [found.recall[kind] for kind in kinds] == [1, 1, 1]
+    assert found.recall["cut"] >= 0.5
 
 
-def test_among_many_that_look_alike_nearer_hashes_are_asked_for(phantoms, monkeypatch):
+def test_eyes_of_several_cameras_are_no_copies():
+    random = np.random.default_rng(1)
+    found, _ = search([draw_eye(random, SIDE, cameras=3) for _ in range(60)], SIDE, 4, seed=0)
+    assert len(found.others) <= 1
+    assert min(found.recall.values()) >= 0.75
+
+
+def test_signatures_of_different_images_are_near_orthogonal_whatever_they_share(frames):
+    images, again = frames[:60], frames[:60] * 0.8 + 0.1
+    signatures = Signatures.fit(images).of(images)
+    products = (signatures @ signatures.T)[np.triu_indices(60, 1)]
+    assert np.abs(products).mean() < 0.2
+    assert np.abs(products.mean()) < 0.05
+    assert (Signatures.fit(images).of(again) * signatures).sum(axis=1).min() > 0.99
+    plain = images.reshape(60, -1)
+    assert np.corrcoef(plain)[np.triu_indices(60, 1)].min() > 0.8
+
+
+def test_details_on_which_all_agree_are_no_likeness(frames):
+    details = Details.fit(frames[:30], frames[30:60])
+    assert np.abs(details.alike(frames[60:90], frames[90:])).max() < 0.5
+    assert details.alike(frames, frames) == pytest.approx(np.ones(120), abs=1e-3)
+    assert details.expected.max() > 0.6
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """120 images of smooth noise in one bright frame, which is most of each: [120, 64, 64]."""
+    random = np.random.default_rng(0)
+    noise = random.random((120, 16, 16), np.float32).repeat(4, axis=1).repeat(4, axis=2)
+    y, x = np.mgrid[:64, :64] - 31.5
+    frame = (np.hypot(x, y) < 28).astype(np.float32)
+    return frame * (0.7 + 0.2 * (noise - 0.5))
+
+
+def test_details_follow_a_shift():
+    random = np.random.default_rng(0)
+    noise = random.random((40, 66, 66)).astype(np.float32)
+    whole = noise[:, 1:65, 1:65]
+    details = Details.fit(whole[:20], whole[20:])
+    assert details.alike(whole, noise[:, :64, 2:]).min() > 0.8
+    assert np.abs(details.alike(whole, whole[::-1])).max() < 0.3
+
+
+def test_two_of_four_images_can_be_copies(drawn, tmp_path):
+    originals = ["p0001_0.png", "p0002_0.png", "p0003_0.png"]
+    for name in originals:
+        shutil.copy(drawn / name, tmp_path)
+    Image.open(drawn / originals[0]).save(tmp_path / "copy.jpg", quality=60)
+    table = pd.DataFrame({"path": [*originals, "copy.jpg"], "label": list("abab"), "split": "test"})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    images, found = pairs(tmp_path)
+    assert names(images, found) == {frozenset((originals[0], "copy.jpg"))}
+
+
+def test_among_many_that_look_alike_nearer_signatures_are_asked_for(phantoms, monkeypatch):
     images = images_of(load(str(phantoms / "labels.csv"), SIDE, 0))
     looks = looks_of(images)
-    assert copies_of(images, looks).bits_apart == copies.BITS_APART
-    hashes = perceptual_hashes(looks.thumbnails)
-    apart = (hashes[:, None] != hashes[None]).sum(axis=2)[np.triu_indices(len(hashes), 1)]
-    most = int((apart <= 6).sum())
-    assert 0 < most < (apart <= 8).sum()
+    assert copies_of(images, looks).nearest == copies.NEAR_SIGNATURES
     monkeypatch.setattr(copies, "LOOKS", 0)
-    monkeypatch.setattr(copies, "FEW_LOOKS", most)
-    assert 6 <= copies_of(images, looks).bits_apart < 8
-    monkeypatch.setattr(copies, "LOOKS", -1)
-    monkeypatch.setattr(copies, "FEW_LOOKS", -1)
-    assert copies_of(images, looks).bits_apart == -1
+    monkeypatch.setattr(copies, "FEW_LOOKS", 2)
+    fitted = Signatures.fit(looks.thumbnails)
+    signatures = fitted.of(looks.thumbnails)
+    products = (signatures @ signatures.T)[np.triu_indices(len(signatures), 1)]
+    nearest = copies_of(images, looks).nearest
+    assert (products > copies.NEAR_SIGNATURES).sum() > 2
+    assert (products >= nearest).sum() == 2
+    monkeypatch.setattr(copies, "FEW_LOOKS", 0)
+    assert copies_of(images, looks).nearest > products.max()
 
 
 def test_what_was_not_looked_at_is_told(phantoms, monkeypatch):
@@ -141,13 +196,4 @@ def test_what_was_not_looked_at_is_told(phantoms, monkeypatch):
     monkeypatch.setattr(copies, "FEW_LOOKS", 2)
     *notes, last = data_facts(dataset, seed=0).notes
     assert tuple(notes) == dataset.notes
-    assert re.search(r"by at most \d of 64 bits, not by 8", last)
-
-
-def test_likeness_is_one_of_an_image_with_itself_and_follows_a_shift():
-    random = np.random.default_rng(0)
-    noise = random.random((4, 66, 66)).astype(np.float32)
-    whole = noise[:, 1:65, 1:65]
-    assert likeness(whole, whole) == pytest.approx(np.ones(4), abs=1e-4)
-    assert likeness(whole, noise[:, :64, 2:]).min() > 0.8
-    assert np.abs(likeness(whole, whole[::-1])).max() < 0.4
+    assert re.search(r"coarse pictures are alike by 0\.\d\d, not by 0\.5", last)

@@ -110,6 +110,11 @@ def test_shared_patients_are_named():
         with_splits(shared, 0)
     assert "4 patients are in more than one split: p1 (test, train), p2" in str(refusal.value)
     assert "p4" not in str(refusal.value)
+    assert refusal.value.listing == "crossing_patients"
+    listed = refusal.value.table
+    assert listed["patient"].tolist() == ["p1", "p1", "p2", "p2", "p3", "p3", "p4", "p4"]
+    assert listed["split"].tolist() == ["test", "train"] * 4
+    assert listed["path"].tolist()[:2] == ["1.png", "0.png"]
 
 
 def test_a_split_without_a_class_is_refused():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from medtl.data.dataset import load
 from medtl.data.phantoms import write_chest_phantoms
 from medtl.data.reading import Reading
+from medtl.data.refused import RefusedDataError
 from medtl.data.report import data_facts
-from medtl.evaluation.report import DataReport, data_report
+from medtl.evaluation.report import DataReport, data_report, refusal_report
 
 ALLOW = Reading(duplicates="allow")
 
@@ -75,6 +78,42 @@ def test_a_class_of_another_size_is_a_shortcut(phantoms):
     assert scores["low"]["all together"] > 0.7
     assert "aspect ratio" not in scores.index
     assert "Width against height" in report.html
+
+
+def test_one_patient_under_two_names_is_said_first(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "p0001_0.png", tmp_path / "again.png")
+    Image.open(tmp_path / "p0002_0.png").save(tmp_path / "recompressed.jpg", quality=70)
+    table = pd.read_csv(tmp_path / "labels.csv", dtype=str).set_index("path")
+    with open(tmp_path / "labels.csv", "a", encoding="utf-8") as file:
+        file.write(f"again.png,{table['label']['p0001_0.png']},someone\n")
+        file.write(f"recompressed.jpg,{table['label']['p0002_0.png']},else\n")
+    dataset = load(str(tmp_path / "labels.csv"), 64, 0)
+    report = data_report(data_facts(dataset, seed=0), seed=0)
+    first, second = report.findings[:2]
+    assert first.startswith("1 pair of identical images under two patients")
+    assert "again.png" in first
+    assert first == dataset.notes[0]
+    assert second.startswith("1 group of nearly identical images under two patients")
+    summary = report.html.split('<div class="summary">')[1]
+    assert summary.index("1 pair of identical") < summary.index("1 group of nearly")
+
+
+def test_unknown_patients_are_not_said_to_be_in_one_split(phantoms):
+    report = written(phantoms)
+    assert "Patients are unknown: images of one may lie in two splits" in report.html
+    assert "no patient in two splits" not in report.html
+    assert "; patients unknown" in report.html
+    assert "patients</td>" not in report.html
+
+
+def test_a_refusal_lists_every_image_and_escapes_what_users_wrote():
+    table = pd.DataFrame({"patient": ["<b>p", "q"], "path": ["a.png", "<i>.png"]})
+    page = refusal_report(RefusedDataError("the <line>", "clinic", "crossing_patients", table))
+    assert "&lt;b&gt;p" in page
+    assert "&lt;i&gt;.png" in page
+    assert "the &lt;line&gt;" in page
+    assert "crossing_patients.csv" in page
 
 
 def test_copies_across_splits_and_labels_and_blank_images_are_said(write_splits):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -11,6 +13,9 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from medtl.data.dataset import load
+from medtl.errors import MedtlError
+from medtl.jobs.train import train
+from medtl.settings import TrainSettings
 from medtl.tracking.journal import log_data
 
 
@@ -45,3 +50,31 @@ def test_the_report_is_an_artifact_and_what_matters_is_printed(scans, capsys):
     (tmp := scans.parent / "pairs.csv").write_text(load_text(f"{place}/data/near_duplicates.csv"))
     (pair,) = pd.read_csv(tmp).to_dict("records")
     assert {pair["first_path"], pair["second_path"]} == {"train/a/0.png", "test/a/copy.jpg"}
+
+
+def test_refused_data_leaves_its_whole_list_in_a_failed_run(scans, capsys):
+    rows = ["path,label,patient,split"]
+    for split in ("train", "test"):
+        rows += [f"{split}/{kind}/{n}.png,{kind},p{n},{split}" for kind in "ab" for n in range(4)]
+    (scans / "labels.csv").write_text("\n".join(rows) + "\n")
+    settings = TrainSettings(data=str(scans / "labels.csv"), weights="random", image_size=64)
+    with pytest.raises(MedtlError, match=r"4 patients .*crossing_patients.csv of run") as refusal:
+        train(settings)
+    (run,) = MlflowClient().search_runs(["0"], max_results=1)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["medtl.error"] == str(refusal.value)
+    assert run.info.run_id in str(refusal.value)
+    text = load_text(f"{run.info.artifact_uri}/data/crossing_patients.csv")
+    assert len(text.splitlines()) == 1 + 16
+    assert "train/b/3.png" in load_text(f"{run.info.artifact_uri}/data/report.html")
+
+
+def test_a_line_that_the_notes_have_is_printed_once(scans, capsys):
+    shutil.copy(scans / "train/a/1.png", scans / "train/a/again.png")
+    rows = ["path,label,patient"]
+    for number, file in enumerate(sorted(scans.rglob("*.png"))):
+        rows.append(f"{file.relative_to(scans)},{file.parent.name},p{number}")
+    (scans / "labels.csv").write_text("\n".join(rows) + "\n")
+    with mlflow.start_run():
+        log_data(load(str(scans / "labels.csv"), 64, 0))
+    assert capsys.readouterr().err.count("identical images under two patients") == 1

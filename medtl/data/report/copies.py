@@ -9,21 +9,23 @@ import numpy as np
 import pandas as pd
 
 from medtl.data.report.images import Images
-from medtl.data.report.likeness import BITS, likeness, perceptual_hashes
+from medtl.data.report.likeness import Details, Signatures
 from medtl.data.report.looks import Looks
 
-# Chosen on chest phantoms, radiographs, ultrasound images and blood cells. Copies that were
-# recompressed, halved or brightened agree by 0.87 at least, copies with 2 % cut off every side by
-# 0.80 to 0.93; images of different patients whose hashes are near agree by 0.80 at most.
-BITS_APART = 8
-ALIKE = 0.84
+# Chosen on drawn eyes, radiographs, ultrasound images, blood cells and photographs: of copies that
+# were recompressed, halved, brightened or cut by up to 2 % of every side nearly all are above, and
+# of different images under 1 pair in 100 images (`python -m benchmarks copies`).
+ALIKE = 0.67
+NEAR_SIGNATURES = 0.5
 IDENTICAL, NEAR = "identical", "near"
 
 LOOKS, FEW_LOOKS = 10, 50_000  # pairs that are looked at closely: an image, and in any case
 
-_ROWS, _COLUMNS = 1024, 8192  # hashes that are compared with each other at a time: 32 MB
-_PAIRS = 128  # pairs that are looked at closely at a time: 46 MB
-_SAMPLE = 2048  # images that tell how many pairs of all have near hashes
+_ROWS, _COLUMNS = 1024, 8192  # signatures that are multiplied with each other at a time: 32 MB
+_PAIRS = 64  # pairs that are looked at closely at a time: 8 MB
+_SAMPLE = 2048  # images that tell what all have in common, and how many pairs are near
+_DIFFERENT = 256  # pairs that tell how far the details of different images agree
+_FEWEST = 3  # images of which a mean and a difference are left
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Copies:
 
     Attributes:
         pairs: columns `group` (from 1), `first` and `second` (places of the images), `kind`
-            (identical, near), `bits` (by which their hashes differ) and `alike` (`likeness`).
-        bits_apart: the most bits that the hashes of a near copy may differ by; -1 where none was
-            looked for.
+            (identical, near) and `alike` (1 for equal images, 0 for any two of the set).
+        nearest: the least product of the signatures of a near copy; above 1 where none was looked
+            for.
     """
 
     pairs: pd.DataFrame
-    bits_apart: int
+    nearest: float
 
 
 def copies_of(images: Images, looks: Looks) -> Copies:
@@ -47,34 +49,35 @@ def copies_of(images: Images, looks: Looks) -> Copies:
     A group holds what is joined by a chain of pairs, and has one pair less than images: where it
     lies across two splits or labels, one of its pairs does. Blank images have no near copies.
 
-    N images are compared as N(N - 1)/2 products of hashes (under a second for 10,000 on one core,
-    a hundred times that for 100,000). Only pairs with near hashes whose images are not in one group
-    yet are looked at closely, 0.2 ms a pair. Among many images that look alike, nearer hashes are
+    Two images are alike by the mean of what their signatures and their details give. N images are
+    compared as N(N - 1)/2 products of signatures (under a second for 10,000 on one core, a hundred
+    times that for 100,000). Only pairs with near signatures whose images are not in one group yet
+    are looked at closely, 0.2 ms a pair. Among many images that look alike, nearer signatures are
     asked for, so that such pairs grow with N and not with its square.
     """
     leader, pairs = _identical(images.frame["content"])
     seen = np.flatnonzero((leader == np.arange(len(leader))) & ~looks.blank)
-    starts = range(0, max(1, len(seen)), _ROWS)
-    chunks = (looks.thumbnails[seen[start : start + _ROWS]] for start in starts)
-    hashes = np.concatenate([perceptual_hashes(chunk) for chunk in chunks])
-    bits_apart = _bits_apart(hashes)
-    for first, second, bits in _near_hashes(hashes, bits_apart):
-        for start in range(0, len(first), _PAIRS):
-            chunk = slice(start, start + _PAIRS)
-            a, b, apart = seen[first[chunk]], seen[second[chunk]], bits[chunk]
-            open_yet = leader[a] != leader[b]
-            a, b, apart = a[open_yet], b[open_yet], apart[open_yet]
-            alike = likeness(looks.thumbnails[a], looks.thumbnails[b])
-            for place in np.flatnonzero(alike >= ALIKE):
-                one, other = leader[a[place]], leader[b[place]]
-                if one != other:
-                    leader[leader == other] = one
-                    values = (NEAR, int(apart[place]), float(alike[place]))
-                    pairs.append((int(a[place]), int(b[place]), *values))
-    table = pd.DataFrame(pairs, columns=["first", "second", "kind", "bits", "alike"])
+    nearest = NEAR_SIGNATURES
+    if len(seen) >= _FEWEST:
+        signatures = _signatures(looks.thumbnails, seen)
+        nearest = _nearest(signatures)
+        details = _details(looks.thumbnails, seen, signatures)
+        for first, second, products in _near_pairs(signatures, nearest):
+            for start in range(0, len(first), _PAIRS):
+                chunk = slice(start, start + _PAIRS)
+                a, b, product = seen[first[chunk]], seen[second[chunk]], products[chunk]
+                open_yet = leader[a] != leader[b]
+                a, b, product = a[open_yet], b[open_yet], product[open_yet]
+                alike = (product + details.alike(looks.thumbnails[a], looks.thumbnails[b])) / 2
+                for place in np.flatnonzero(alike >= ALIKE):
+                    one, other = leader[a[place]], leader[b[place]]
+                    if one != other:
+                        leader[leader == other] = one
+                        pairs.append((int(a[place]), int(b[place]), NEAR, float(alike[place])))
+    table = pd.DataFrame(pairs, columns=["first", "second", "kind", "alike"])
     group = pd.Series(leader[table["first"].to_numpy(int)]).rank(method="dense").astype(int)
     table = table.assign(group=group).sort_values(["group", "first"], ignore_index=True)
-    return Copies(table, bits_apart)
+    return Copies(table, nearest)
 
 
 def with_copies(copies: pd.DataFrame, count: int) -> np.ndarray:
@@ -96,44 +99,56 @@ def _identical(content: pd.Series) -> tuple[np.ndarray, list[tuple]]:
     again = np.diff(codes[order], prepend=-1) == 0
     firsts = order[~again]
     places = np.flatnonzero(again)
-    pairs = [(int(order[k - 1]), int(order[k]), IDENTICAL, 0, 1.0) for k in places]
+    pairs = [(int(order[k - 1]), int(order[k]), IDENTICAL, 1.0) for k in places]
     return firsts[codes].astype(np.int64), pairs
 
 
-def _bits_apart(hashes: np.ndarray) -> int:
-    """`BITS_APART`, or fewer where that would give too many pairs.
+def _evenly(count: int, most: int) -> np.ndarray:
+    """Places of at most `most` of `count` images."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
+def _signatures(thumbnails: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Signatures of the images `seen`, whitened by a sample of them."""
+    fitted = Signatures.fit(thumbnails[seen[_evenly(len(seen), _SAMPLE)]])
+    starts = range(0, len(seen), _ROWS)
+    return np.concatenate([fitted.of(thumbnails[seen[at : at + _ROWS]]) for at in starts])
+
+
+def _details(thumbnails: np.ndarray, seen: np.ndarray, signatures: np.ndarray) -> Details:
+    """How far details agree in pairs of different images, as images half the set apart are."""
+    first = _evenly(len(seen), _DIFFERENT)
+    second = (first + len(seen) // 2) % len(seen)
+    products = np.einsum("ij,ij->i", signatures[first], signatures[second])
+    differ = products < NEAR_SIGNATURES
+    return Details.fit(thumbnails[seen[first[differ]]], thumbnails[seen[second[differ]]])
+
+
+def _nearest(signatures: np.ndarray) -> float:
+    """`NEAR_SIGNATURES`, or more where that would give too many pairs.
 
     How many it would give is told by the pairs of images that are drawn evenly.
     """
-    count = len(hashes)
-    places = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)
-    signs = _signs(hashes[places])
-    bits = (BITS - signs @ signs.T).astype(np.int64) // 2
-    pairs = np.bincount(bits.ravel(), minlength=BITS)[: BITS_APART + 1]
-    pairs[0] -= len(places)  # each with itself
-    share = np.cumsum(pairs) / max(1, len(places) * (len(places) - 1))
-    expected = share * count * (count - 1) / 2
-    return int((expected <= max(FEW_LOOKS, LOOKS * count)).sum()) - 1
+    count = len(signatures)
+    drawn = signatures[_evenly(count, _SAMPLE)]
+    products = (drawn @ drawn.T)[np.triu_indices(len(drawn), 1)]
+    near = np.sort(products[products >= NEAR_SIGNATURES])[::-1]
+    most = max(FEW_LOOKS, LOOKS * count) / (count * (count - 1) / 2)
+    allowed = int(max(0, most) * len(products))
+    if len(near) <= allowed:
+        return NEAR_SIGNATURES
+    return float(np.nextafter(near[allowed], np.float32(2), dtype=np.float32))
 
 
-def _near_hashes(
-    hashes: np.ndarray, bits_apart: int
+def _near_pairs(
+    signatures: np.ndarray, nearest: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields pairs of rows (first below second) of hashes that are near, and by how many bits.
-
-    The product of two hashes as signs is 64 less twice the bits that differ.
-    """
-    signs = _signs(hashes)
-    for top in range(0, len(signs), _ROWS):
-        for left in range(top, len(signs), _COLUMNS):
-            products = signs[top : top + _ROWS] @ signs[left : left + _COLUMNS].T
-            first, second = np.nonzero(products >= BITS - 2 * bits_apart)
-            bits = (BITS - products[first, second]).astype(int) // 2
+    """Yields pairs of rows (first below second) of near signatures, and their products."""
+    for top in range(0, len(signatures), _ROWS):
+        for left in range(top, len(signatures), _COLUMNS):
+            products = signatures[top : top + _ROWS] @ signatures[left : left + _COLUMNS].T
+            first, second = np.nonzero(products >= nearest)
+            near = products[first, second]
             first, second = first + top, second + left
             above = first < second
-            yield first[above], second[above], bits[above]
-
-
-def _signs(hashes: np.ndarray) -> np.ndarray:
-    """Bits as +1 and -1, float32."""
-    return np.where(hashes, 1, -1).astype(np.float32)
+            yield first[above], second[above], near[above]

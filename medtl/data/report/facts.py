@@ -10,9 +10,8 @@ import pandas as pd
 from medtl.data.dataset import Dataset
 from medtl.data.duplicates import groups_that_stay_together
 from medtl.data.findings import NOT_KNOWN, members
-from medtl.data.report.copies import BITS_APART, copies_of, with_copies
+from medtl.data.report.copies import NEAR_SIGNATURES, copies_of, with_copies
 from medtl.data.report.images import Images, images_of
-from medtl.data.report.likeness import BITS
 from medtl.data.report.looks import looks_of
 from medtl.data.report.shortcuts import Shortcuts, shortcuts_of
 from medtl.data.splits import SPLITS
@@ -33,6 +32,7 @@ class DataFacts:
         patients: a row a known patient: `patient`, `images`, `labels` and `splits` (names, joined
             by a bar).
         unknown: images of unknown patients.
+        unit: that intervals are over, as `Dataset.unit` has it.
         sizes: a row a `width`, `height`, `mode`, the most frequent first: `images`, and a column a
             class, in their order.
         together: a row a finding, where images have any number of them: `finding`, `images`,
@@ -52,6 +52,7 @@ class DataFacts:
     counts: pd.DataFrame
     patients: pd.DataFrame
     unknown: int
+    unit: str
     sizes: pd.DataFrame
     together: pd.DataFrame
     copies: pd.DataFrame
@@ -82,12 +83,13 @@ def data_facts(dataset: Dataset, seed: int) -> DataFacts:
     return DataFacts(
         name=dataset.name,
         classes=dataset.classes,
-        notes=dataset.notes + _not_looked_at(copies.bits_apart),
+        notes=dataset.notes + _not_looked_at(copies.nearest),
         modalities=dataset.modalities,
         images=images,
         counts=_counts(images, dataset.classes),
         patients=_patients(known),
         unknown=len(frame) - len(known),
+        unit=dataset.unit,
         sizes=_sizes(images, dataset.classes),
         together=_together(images, dataset.classes),
         copies=_named(copies.pairs, frame),
@@ -96,14 +98,14 @@ def data_facts(dataset: Dataset, seed: int) -> DataFacts:
     )
 
 
-def _not_looked_at(bits_apart: int) -> tuple[str, ...]:
-    if bits_apart == BITS_APART:
+def _not_looked_at(nearest: float) -> tuple[str, ...]:
+    if nearest == NEAR_SIGNATURES:
         return ()
-    if bits_apart < 0:
+    if nearest > 1:
         return ("near copies were not looked for: too many images look alike",)
     return (
-        f"near copies were looked for among images whose hashes differ by at most {bits_apart} of "
-        f"{BITS} bits, not by {BITS_APART}: many images look alike",
+        f"near copies were looked for among images whose coarse pictures are alike by "
+        f"{nearest:.2f}, not by {NEAR_SIGNATURES}: many images look alike",
     )
 
 
@@ -159,7 +161,7 @@ def _sizes(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _named(copies: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    named = copies[["group", "kind", "bits", "alike", "first", "second"]].copy()
+    named = copies[["group", "kind", "alike", "first", "second"]].copy()
     for side in ("first", "second"):
         places = copies[side].to_numpy(np.int64)
         for column in ("path", "label", "split", "patient"):

@@ -42,6 +42,7 @@ def looks_of(images: Images) -> Looks:
     strip = max(1, side // BORDER)
     borders, deviation = np.empty((count, 4), np.float32), np.empty(count, np.float32)
     start = 0
+    cache_root().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_root()) as file:
         for grey in images.grey_blocks():
             here = slice(start, start + len(grey))

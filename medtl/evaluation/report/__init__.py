@@ -2,5 +2,6 @@
 
 from medtl.evaluation.report.build import Report, Subject, report
 from medtl.evaluation.report.data import DataReport, data_report
+from medtl.evaluation.report.refused import refusal_report
 
-__all__ = ["DataReport", "Report", "Subject", "data_report", "report"]
+__all__ = ["DataReport", "Report", "Subject", "data_report", "refusal_report", "report"]

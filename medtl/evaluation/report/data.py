@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medtl.data.findings import members
+from medtl.data.report.copies import IDENTICAL
 from medtl.data.report.facts import DataFacts
 from medtl.evaluation import pictures
 from medtl.evaluation.report import html
@@ -20,6 +21,7 @@ from medtl.evaluation.report.findings import (
     middle,
     nothing_found,
     shortcut_table,
+    two_patients,
 )
 
 IN_A_STRIP = 8  # images of a class
@@ -57,7 +59,9 @@ def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int
     told = f"{count} of {len(facts.classes)} {facts.kind}{cases}. Looked at before any training."
     yield html.element("p", told, "source")
     yield html.element("h2", "What to look at first")
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in found] or [nothing_found(shortcuts)]
+    lines = [f"{line[:1].upper()}{line[1:]}." for line in found] or [
+        nothing_found(facts, shortcuts)
+    ]
     yield f'<div class="summary">{"".join(html.element("p", line) for line in lines)}</div>'
     yield html.element("h2", "Classes, splits and patients")
     yield _counts(facts)
@@ -80,14 +84,18 @@ def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int
 def _counts(facts: DataFacts) -> str:
     counts = facts.counts.set_index(["class", "split"])
     splits = list(dict.fromkeys(facts.counts["split"]))
+    told = _images_and_patients if len(facts.patients) else _only_images
     rows = [
-        html.row(name, [_images_and_patients(counts.loc[(name, split)]) for split in splits])
+        html.row(name, [told(counts.loc[(name, split)]) for split in splits])
         for name in facts.classes
     ]
     whole = facts.images.frame["split"].value_counts().reindex(splits, fill_value=0)
-    caption = "Images of each class and split, and the patients that they are of"
+    caption = "Images of each class and split"
     if facts.kind == "findings":
-        caption = "Images with each finding, by split, and the patients that they are of"
+        caption = "Images with each finding, by split"
+    caption += (
+        ", and the patients that they are of" if len(facts.patients) else "; patients unknown"
+    )
     rows.append(html.row("all", [many(whole[split], "image", "images") for split in splits]))
     return html.table(caption, ["class" if facts.kind == "classes" else "finding", *splits], rows)
 
@@ -102,11 +110,18 @@ def _images_and_patients(row: pd.Series) -> str:
     return f"{row['images']:,} of {many(row['patients'], 'patient', 'patients')}"
 
 
+def _only_images(row: pd.Series) -> str:
+    return many(row["images"], "image", "images")
+
+
 def _patients(facts: DataFacts) -> Iterator[str]:
     table = facts.patients
     if facts.unknown:
         unknown = many(facts.unknown, "image is", "images are")
-        yield f"{unknown} of an unknown patient, each counted as a patient of its own"
+        yield (
+            f"{unknown} of an unknown patient, each counted as a patient of its own: images of one "
+            "patient may lie in two splits"
+        )
     if len(table):
         yield f"{many(len(table), 'known patient', 'known patients')}, images: " + middle(
             table["images"]
@@ -123,13 +138,14 @@ def _copies(facts: DataFacts) -> Iterator[str]:
     if pairs.empty:
         yield html.element("p", f"No image is a copy of another. {_HOW_COPIES}")
         return
-    groups, exact = pairs["group"].nunique(), int((pairs["kind"] == "identical").sum())
+    groups, exact = pairs["group"].nunique(), int((pairs["kind"] == IDENTICAL).sum())
+    of_several = pairs.loc[two_patients(pairs), "group"].nunique()
     yield html.element(
         "p",
         f"{many(len(pairs) + groups, 'image stands', 'images stand')} in "
         f"{many(groups, 'group', 'groups')} of copies; {len(crossing(pairs, 'split'))} of the "
         f"groups lie across splits, {len(crossing(pairs, 'label'))} under several labels, "
-        f"{len(_two_patients(pairs))} are of several known patients. Of the "
+        f"{of_several} are of several known patients. Of the "
         f"{many(len(pairs), 'pair', 'pairs')} that tie them together {exact} "
         f"{'is' if exact == 1 else 'are'} identical in every pixel. {_HOW_COPIES}",
     )
@@ -141,37 +157,35 @@ def _copies(facts: DataFacts) -> Iterator[str]:
          f"{place}b {each.second_label}, {each.second_split}")
         for place, each in enumerate(first.itertuples(), start=1)
     ]  # fmt: skip
-    told = f"{len(first)} of {len(pairs)} pairs, those across labels and splits first"
+    told = f"{len(first)} of {len(pairs)} pairs, those of several patients, labels or splits first"
     figure = pictures.copies_sheet(images.reshape(-1, 2, *images.shape[1:]), captions, told)
     yield html.picture(figure, told)
     rows = [
         html.row(
             each.first_path,
-            [each.second_path, each.kind, each.bits, f"{each.alike:.2f}"]
+            [each.second_path, each.kind, f"{each.alike:.2f}"]
             + [_both(each, column) for column in ("label", "split", "patient")],
         )
         for each in shown.head(ROWS).itertuples()
     ]
-    head = ["image", "copy", "kind", "bits", "alike", "label", "split", "patient"]
+    head = ["image", "copy", "kind", "alike", "label", "split", "patient"]
     yield html.table(_first_of(len(rows), len(pairs), "pairs", "near_duplicates.csv"), head, rows)
 
 
 _HOW_COPIES = (
-    "Near copies are found by a perceptual hash of 64 bits and confirmed by how well their details "
-    "agree; images that were mirrored, turned or cut by more than a few per cent are not found. "
-    "Nothing is left out because of them: give the images of a group one patient, and they stay in "
-    "one split."
+    "Alike is 1 for equal images and 0 for what any two images of this set have in common, such as "
+    "the frame of a camera. Images that were mirrored, turned or cut by more than a few per cent "
+    "are not found. Nothing is left out because of them: give the images of a group one patient, "
+    "and they stay in one split."
 )
 
 
-def _two_patients(pairs: pd.DataFrame) -> pd.DataFrame:
-    known = (pairs["first_patient"] != "") & (pairs["second_patient"] != "")
-    return crossing(pairs[known], "patient")
-
-
 def _most_telling(pairs: pd.DataFrame) -> pd.DataFrame:
-    differs = [pairs[f"first_{each}"] != pairs[f"second_{each}"] for each in ("label", "split")]
-    rank = 2 * differs[0].astype(int) + differs[1].astype(int)
+    label, split = (
+        pairs[f"first_{each}"] != pairs[f"second_{each}"] for each in ("label", "split")
+    )
+    identical = two_patients(pairs) & (pairs["kind"] == IDENTICAL)
+    rank = 4 * identical.astype(int) + 2 * label.astype(int) + split.astype(int)
     return pairs.assign(rank=rank).sort_values(["rank", "alike"], ascending=False, kind="stable")
 
 
@@ -204,7 +218,9 @@ def _shortcuts(facts: DataFacts, table: pd.DataFrame) -> Iterator[str]:
         html.row(each.trace, [f"{each.auroc:.3f}", f"{each.low:.3f} to {each.high:.3f}"])
         for each in table.itertuples()
     ]
-    caption = f"On {many(len(facts.shortcuts.labels), 'image', 'images')}; intervals over patients"
+    caption = (
+        f"On {many(len(facts.shortcuts.labels), 'image', 'images')}; intervals over {facts.unit}"
+    )
     if same:
         caption += f"; the same in all images: {', '.join(same)}"
     yield html.table(caption, ["what is seen", "AUROC", "95 % interval"], rows)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from medtl.data.duplicates import identical_under_two_patients
+from medtl.data.report.copies import IDENTICAL, NEAR
 from medtl.data.report.facts import DataFacts
 from medtl.data.report.shortcuts import ALL, Shortcuts
 from medtl.evaluation.intervals import mean_score
@@ -12,10 +14,7 @@ from medtl.evaluation.intervals import mean_score
 CLEAR = 0.6  # AUROC; an interval above it says that a shortcut is there
 RESAMPLES = 1000
 NAMED = 3  # examples in a line
-NOTHING = (
-    "Nothing stands out: no copies of one image in two splits or under two labels, no patient in "
-    "two splits, no blank image"
-)
+NOTHING = "Nothing stands out: no copies of one image in two splits or under two labels"
 
 
 def shortcut_table(shortcuts: Shortcuts | None, seed: int) -> pd.DataFrame:
@@ -40,16 +39,38 @@ def findings(facts: DataFacts, shortcuts: pd.DataFrame) -> list[str]:
 
     `shortcuts` as `shortcut_table` gives it.
     """
-    lines = [_copies(facts.copies, column, where) for column, where in _PLACES]
+    copies = facts.copies
+    of_two = copies[two_patients(copies)]
+    lines = [
+        identical_under_two_patients(facts.images.frame),
+        _copies(of_two[of_two["kind"] != IDENTICAL], "patient", "under two patients"),
+    ]
+    lines += [_copies(copies, column, where) for column, where in _PLACES]
     lines += [_shared(facts.patients), _blank(facts.blank), _shortcut(shortcuts)]
     return [line for line in lines if line]
 
 
-def nothing_found(shortcuts: pd.DataFrame) -> str:
+def nothing_found(facts: DataFacts, shortcuts: pd.DataFrame) -> str:
     """What is said in place of findings."""
+    line = f"{NOTHING}, no blank image"
+    if len(facts.patients):
+        line += (
+            ", no known patient in two splits" if facts.unknown else ", no patient in two splits"
+        )
+    if not shortcuts.empty:
+        line += ", no clear shortcut"
+    if facts.unknown:
+        line += ". Patients are unknown" + (" of some images" if len(facts.patients) else "")
+        line += ": images of one may lie in two splits, which cannot be told from here"
     if shortcuts.empty:
-        return f"{NOTHING}. Traces of how the images were made could not be asked for a shortcut."
-    return f"{NOTHING}, no clear shortcut."
+        line += ". Traces of how the images were made could not be asked for a shortcut"
+    return f"{line}."
+
+
+def two_patients(copies: pd.DataFrame) -> pd.Series:
+    """Which pairs are of two known patients, bool."""
+    first, second = copies["first_patient"], copies["second_patient"]
+    return (first != second) & (first != "") & (second != "")
 
 
 def crossing(copies: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -70,7 +91,7 @@ def _copies(copies: pd.DataFrame, column: str, where: str) -> str:
         return ""
     named = (f"{each.first_path} and {each.second_path}" for each in pairs.itertuples())
     count = many(len(pairs), "group", "groups")
-    near = int((pairs["kind"] == "near").sum())
+    near = int((pairs["kind"] == NEAR).sum())
     kind = "nearly identical" if near == len(pairs) else "identical or nearly identical"
     if near == 0:
         kind = "identical"

@@ -1,0 +1,24 @@
+"""The report of data that was refused: why, and every image that is concerned."""
+
+from __future__ import annotations
+
+from medtl.data.refused import RefusedDataError
+from medtl.evaluation.report import html
+
+ROWS = 1000  # of the table in the page; the CSV file has all
+
+
+def refusal_report(error: RefusedDataError) -> str:
+    """Writes the page."""
+    table = error.table.head(ROWS)
+    first, *others = table.columns
+    rows = [html.row(str(name), values) for name, *values in table.to_numpy().tolist()]
+    shown = "All" if len(table) == len(error.table) else f"The first {len(table)} of"
+    caption = f"{shown} {len(error.table):,} images that are concerned ({error.listing}.csv)"
+    body = (
+        html.element("h1", f"The data: {error.data}"),
+        html.element("p", "Refused before any training.", "source"),
+        html.element("p", str(error)),
+        html.table(caption, [first, *others], rows),
+    )
+    return html.page(f"Data: {error.data}", body)
