@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medtl.evaluation.attribution import Scores, even
-from medtl.evaluation.intervals import Interval
+from medtl.evaluation.bounds import Interval
 from medtl.evaluation.randomised import mean_similarity, rank_correlations
 
 SQUARES = 16  # a side, that are covered or not
@@ -74,35 +74,35 @@ def coarse(maps: np.ndarray) -> np.ndarray:
     ).numpy()
 
 
-def agreement(maps: np.ndarray, others: np.ndarray, seed: int, patients: np.ndarray) -> Interval:
+def agreement(maps: np.ndarray, others: np.ndarray, groups: np.ndarray) -> Interval:
     """The mean rank correlation over 8 x 8 places of maps [M, S, images x S] of two methods.
 
-    With its 95 % interval over patients [M]. A map without heat agrees with none: it is left out.
+    With its 95 % interval over groups [M]. A map without heat agrees with none: it is left out.
     """
     first, second = (coarse(each) for each in (maps, others))
     there = first.any(axis=(1, 2)) & second.any(axis=(1, 2))
     correlations = np.where(there, rank_correlations(first, second), np.nan)
-    return mean_similarity(correlations, patients, seed)
+    return mean_similarity(correlations, groups)
 
 
 def method_table(
-    heats: Mapping[str, np.ndarray], fallen: Mapping[str, Falls], patients: np.ndarray, seed: int
+    heats: Mapping[str, np.ndarray], fallen: Mapping[str, Falls], groups: np.ndarray
 ) -> pd.DataFrame:
     """A row a method: how faithful its maps are, and how far they agree with those of the others.
 
     `fall`, `fall_elsewhere`, `fall_more` (the difference of the two), and `agreement_METHOD` for
-    each method, all with `_low` and `_high`, 95 % over patients.
+    each method, all with `_low` and `_high`, 95 % over groups.
     """
     rows = []
     for method, maps in heats.items():
         each = fallen[method]
         measured = {
-            "fall": mean_similarity(each.hottest, patients, seed),
-            "fall_elsewhere": mean_similarity(each.elsewhere, patients, seed),
-            "fall_more": mean_similarity(each.hottest - each.elsewhere, patients, seed),
+            "fall": mean_similarity(each.hottest, groups),
+            "fall_elsewhere": mean_similarity(each.elsewhere, groups),
+            "fall_more": mean_similarity(each.hottest - each.elsewhere, groups),
         }
         for other, others in heats.items():
-            measured[f"agreement_{other}"] = agreement(maps, others, seed, patients)
+            measured[f"agreement_{other}"] = agreement(maps, others, groups)
         columns = {"method": method}
         for name, found in measured.items():
             columns |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

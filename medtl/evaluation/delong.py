@@ -1,52 +1,86 @@
-"""DeLong's variance of the area under the ROC curve: a check on the bootstrap, without resampling.
+"""DeLong's variance of the area under the ROC curve, by groups: a check on the jackknife.
 
-DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837. It takes every case as independent: where
-patients have several images its intervals are too narrow, and the bootstrap over patients speaks.
+DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837, for cases that are independent; for groups
+of cases (a patient's images) Obuchowski 1997, Biometrics 53:567. It needs no case left out.
 """
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from medtl.errors import MedtlError
-from medtl.evaluation.intervals import Difference, Interval
+from medtl.evaluation.bounds import LEVEL, Difference, Interval, quantile, score_bounds
+from medtl.evaluation.evidence import evidence
 from medtl.evaluation.truth import asked
 
-Z95 = NormalDist().inv_cdf(0.975)
+Z95 = quantile(LEVEL, math.inf)
 LEAST_CASES = 2  # positive, and negative: a variance needs two
 
 
-def delong_interval(positive: np.ndarray, scores: np.ndarray) -> Interval:
-    """The area with its 95 % interval, cut at 0 and 1.
+def delong_error(positive: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
+    """The standard error of the area: of Obuchowski, which of groups of one case is DeLong's.
 
-    `positive` bool [N], `scores` [N], higher meaning more positive.
+    `positive` bool [N], `scores` [N], higher meaning more positive, `groups` any codes [N].
 
     Raises:
-        MedtlError: there are fewer than two positives or two negatives.
+        MedtlError: fewer than two groups have a positive, or a negative.
     """
+    _, codes = np.unique(groups, return_inverse=True)
+    count = int(codes.max()) + 1
     above, below = _placements(positive, scores)
-    area = above.mean()
-    half = Z95 * np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
-    return Interval(float(area), max(0.0, float(area - half)), min(1.0, float(area + half)))
+    parts = []
+    for among, values in ((positive, above), (~positive, below)):
+        own = codes[among]
+        there = len(np.unique(own))
+        if there < LEAST_CASES:
+            raise MedtlError(
+                "an area of which one group has all positive, or all negative, cases has no "
+                "variance; measure on more patients"
+            )
+        sums = np.bincount(own, weights=values - values.mean(), minlength=count)
+        parts.append((sums / len(values), there / (there - 1)))
+    (first, of_first), (second, of_second) = parts
+    variance = of_first * np.square(first).sum() + of_second * np.square(second).sum()
+    both = 2 * (first * second).sum() * count / (count - 1)
+    return math.sqrt(max(0.0, float(variance + both)))
+
+
+def delong_interval(
+    positive: np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
+) -> Interval:
+    """The area with its 95 % interval, on the logit scale; a flawless one has a score interval.
+
+    Arguments and errors are those of `delong_error`; without `groups` each case is its own.
+    """
+    groups = np.arange(len(scores)) if groups is None else groups
+    error = delong_error(positive, scores, groups)
+    area = float(_placements(positive, scores)[0].mean())
+    if area in (0.0, 1.0):
+        behind = evidence(positive.astype(int), groups, 2).overall["auroc"]
+        return Interval(area, *score_bounds(area, behind, Z95))
+    half = Z95 * error / (area * (1 - area))
+    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
 def with_delong(
-    per_class: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray
+    per_class: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray
 ) -> pd.DataFrame:
-    """The table of `Measures` with `delong_low`, `delong_high` beside the bootstrap's for `auroc`.
+    """The table of `Measures` with `delong_low`, `delong_high` beside the bounds for `auroc`.
 
-    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K]. Where each patient has one
-    image the two intervals should be much alike. NaN where a class has fewer than two cases, or all
-    but one.
+    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K], `groups` [N]. The two
+    intervals should be much alike. NaN where the cases of a class, or all others, are of one group.
     """
     bounds = []
     for index in range(len(per_class)):
         cases, positive = asked(labels, index)
-        enough = min(positive.sum(), (~positive).sum()) >= LEAST_CASES
-        found = delong_interval(positive, probabilities[cases, index]) if enough else None
+        own = np.asarray(groups)[cases]
+        enough = min(len(np.unique(own[positive])), len(np.unique(own[~positive]))) >= LEAST_CASES
+        found = delong_interval(positive, probabilities[cases, index], own) if enough else None
         bounds.append((found.low, found.high) if found else (np.nan, np.nan))
     table = per_class.copy()
     place = table.columns.get_loc("auroc_high") + 1
@@ -61,7 +95,7 @@ def delong_difference(
     """The area of b less that of a on the same cases, with its 95 % interval.
 
     `confidence` is the normal probability that b's area is the higher (one less the one-sided p).
-    Arguments and errors as in `delong_interval`.
+    Each case is a group of its own. Arguments and errors as in `delong_error`.
     """
     of_a, of_b = _placements(positive, scores_a), _placements(positive, scores_b)
     above, below = of_b[0] - of_a[0], of_b[1] - of_a[1]

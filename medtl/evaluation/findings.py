@@ -105,12 +105,26 @@ class ScoredFindings:
     def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Of the metrics those that judge probabilities alone, `ece` and `brier`: [R] each."""
         known = weights @ (self.actual + self.absent)
-        gaps = (weights @ self.calibration).reshape(len(weights), -1, CALIBRATION_BINS)
-        each = {
-            "ece": ratio(np.abs(gaps).sum(axis=2), known),
-            "brier": ratio(weights @ self.squared_error, known),
+        return {
+            "ece": np.abs(self.calibration_gaps(weights)).sum(axis=1),
+            "brier": mean_over_classes(ratio(weights @ self.squared_error, known)),
         }
-        return {name: mean_over_classes(columns) for name, columns in each.items()}
+
+    @property
+    def spotless(self) -> bool:
+        """Whether all that is known has the right side of a probability of one half."""
+        return bool((self.squared_error <= 0.25).all())
+
+    def calibration_gaps(self, weights: np.ndarray) -> np.ndarray:
+        """The gaps of the bins of all findings, [R, K x 15]: `ece` is their absolute sum.
+
+        Each by its share of what is known of its finding, over the findings that are known at all.
+        """
+        known = weights @ (self.actual + self.absent)
+        share = known * (known > 0).sum(axis=1, keepdims=True)
+        gaps = (weights @ self.calibration).reshape(len(weights), -1, CALIBRATION_BINS)
+        found = np.nan_to_num(ratio(gaps, np.broadcast_to(share[:, :, None], gaps.shape)))
+        return found.reshape(len(weights), -1)
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,23 @@
-"""How sure a metric is: 95 % bootstrap intervals over patients, alone and between two models."""
+"""How sure a metric is: 95 % intervals over groups of cases, alone and between two models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from medtl.errors import ParameterError
 from medtl.evaluation.averages import PooledCases, macro
+from medtl.evaluation.bounds import Difference, Estimate, Interval, difference, gap_estimate
+from medtl.evaluation.evidence import Evidence, evidence
 from medtl.evaluation.findings import PooledFindings, ScoredFindings
-from medtl.evaluation.metrics import OVERALL, PER_CLASS, Metrics, ScoredCases
+from medtl.evaluation.jackknife import CHUNK_VALUES, Blocks, ByStratum, by_tails
+from medtl.evaluation.metrics import OVERALL, PER_CLASS, ScoredCases
 from medtl.evaluation.truth import has_findings
 
-# Weights held at a time: under 1 MB, so that a chunk and its sums stay near the processor.
-CHUNK_VALUES = 100_000
-
-Averages = dict[str, dict[str, np.ndarray]]  # macro and micro, metric to [R]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with the bounds of its 95 % interval; bounds are NaN where none can be given."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+Scored = ScoredCases | ScoredFindings
 
 
 @dataclass(frozen=True)
@@ -47,78 +35,132 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The metric of b less that of a, with its 95 % interval; `confidence`: is that of b higher?"""
+class Sampling:
+    """N cases and their groups, as what a metric's chance comes from.
 
-    value: float
-    low: float
-    high: float
-    confidence: float
+    `labels` and `groups` as `measure` has them; `seed` is of the blocks, where there are over 400
+    groups, and of `resamples` bootstrap resamples, which only the calibration error needs.
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    seed: int
+    resamples: int
+    blocks: Blocks
+    freedom: ByStratum
+    evidence: Evidence
+
+    @classmethod
+    def of(
+        cls, labels: np.ndarray, groups: np.ndarray, classes: int, seed: int, resamples: int
+    ) -> Sampling:
+        """Prepares the arguments of `measure`."""
+        labels, blocks = np.asarray(labels), Blocks.of(groups, seed)
+        return cls(
+            labels, groups, seed, resamples, blocks,
+            ByStratum(blocks.strata(labels)), evidence(labels, groups, classes),
+        )  # fmt: skip
+
+    def table(self, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Metrics `of` weights ([R, N] to [R, M]): [1 + J, M], of all cases, then without a block.
+
+        With one group there is nothing to leave out: [1, M].
+        """
+        parts = [of(np.ones((1, len(self.labels))))]
+        if self.blocks.count > 1:
+            parts += [of(weights) for weights in self.blocks.without()]
+        return np.concatenate(parts)
+
+    def estimate(self, column: np.ndarray, behind: float) -> Estimate:
+        """The estimate of one column of `table`, of a metric from 0 to 1."""
+        return Estimate(float(column[0]), self.blocks.moves(column[1:]), self.freedom, behind)
+
+    def overall(self, name: str, column: np.ndarray, models: Sequence[Scored]) -> Estimate:
+        """The estimate of a metric `name` of `OVERALL`, the mean over `models`."""
+        found = self.estimate(column, self.evidence.overall[name])
+        if name == "mcc":
+            return replace(found, least=-1.0)
+        if name not in ("ece", "brier"):
+            return found
+        if all(model.spotless for model in models):
+            found = replace(found, unseen=1 / self.evidence.overall["accuracy"])
+        if name == "brier":
+            # of several classes it is the sum of their squared errors
+            several = not has_findings(self.labels) and len(self.evidence.per_class["auroc"]) > 2
+            return replace(found, freedom=by_tails, most=2.0 if several else 1.0)
+
+        def gaps(weights: np.ndarray) -> np.ndarray:
+            return np.hstack([model.calibration_gaps(weights) / len(models) for model in models])
+
+        (whole,) = gaps(np.ones((1, len(self.labels))))
+        drawn = [gaps(each) for each in resamplings(self.groups, self.seed, self.resamples)]
+        return gap_estimate(found, whole, drawn, len(np.unique(self.groups)))
 
 
 def measure(
     labels: np.ndarray,
     probabilities: np.ndarray,
-    patients: np.ndarray,
+    groups: np.ndarray,
     classes: Sequence[str],
     seed: int,
     resamples: int = 2000,
     decisions: np.ndarray | None = None,
 ) -> Measures:
-    """Every metric of `medtl.evaluation.metrics` with its percentile bootstrap interval.
+    """Every metric of `medtl.evaluation.metrics` with its 95 % interval.
+
+    The interval is that of `medtl.evaluation.bounds`: a t interval on the logit scale, from the
+    jackknife over groups (`medtl.evaluation.jackknife`), and for `ece` one from resampled gaps.
+    `python -m benchmarks coverage` shows how often they hold the truth.
 
     Args:
         labels: int [N], index into `classes`; of findings int8 [N, K], as `truth` has them.
         probabilities: [N, K], rows that sum to one; of findings each by itself.
-        patients: [N], any codes; all cases of a patient are drawn together. Where each case has
-            its own, the bootstrap is over cases. The draw is not stratified by class, so the
-            intervals hold the chance in the class counts too.
+        groups: [N], any codes; cases of one group (a patient's, or cases alike) are one piece of
+            evidence. Where each case has its own, the intervals are over cases. They hold the
+            chance in the class counts too.
         classes: K names.
         seed: equal seeds give equal intervals.
-        resamples: bootstrap resamples.
+        resamples: bootstrap resamples of groups, for the interval of `ece`.
         decisions: int [N], what was decided at an operating point; without it the most probable
             class. Of findings bool [N, K], without it those from one half on. Ranking and
             calibration metrics do not depend on it.
 
-    A class without a case has NaN, and the means are over the other classes. A resample that
-    happens to lack a class is left out of that class's interval and, in the means, is over the
-    classes it has. A value of exactly 0 or 1 has an interval of no width: no resample of flawless
-    cases has a flaw. Resampling makes a calibration error larger, so that with few cases the
-    interval of `ece` lies mostly above the value. With one patient there are no bounds.
+    A class without a case has NaN, and the means are over the other classes. A class of a single
+    group has the widest interval that a share of one case can have. With one group there are no
+    bounds.
     """
     cases = scored(labels, probabilities, decisions)
     pools = PooledFindings if has_findings(labels) else PooledCases
     pooled = pools.of(labels, probabilities, decisions)
+    sampling = Sampling.of(labels, groups, len(classes), seed, resamples)
 
-    def measured(weights: np.ndarray) -> tuple[Metrics, Averages]:
+    def measured(weights: np.ndarray) -> np.ndarray:
         found = cases.metrics(weights)
-        return found, {"macro": macro(found.per_class), "micro": pooled.micro(weights)}
+        micro, means = pooled.micro(weights), macro(found.per_class)
+        return np.column_stack(
+            [
+                *(found.overall[name] for name in OVERALL),
+                *(found.per_class[name] for name in PER_CLASS),
+                *(means[name] for name in PER_CLASS),
+                *(micro[name] for name in PER_CLASS),
+            ]
+        )
 
-    whole, average = measured(np.ones((1, len(cases.actual))))
-    each = [measured(weights) for weights in resamplings(patients, seed, resamples)]
-    draws, drawn_averages = [found for found, _ in each], [found for _, found in each]
-    summary = {
-        name: percentile_interval(whole.overall[name], [draw.overall[name] for draw in draws])
-        for name in OVERALL
-    }
+    columns = iter(sampling.table(measured).T)
+    summary = {name: sampling.overall(name, next(columns), [cases]).interval for name in OVERALL}
     per_class: dict[str, Sequence] = {
         "class": list(classes),
         "cases": cases.actual.sum(axis=0).astype(int),
     }
+    behind = sampling.evidence
     for name in PER_CLASS:
         intervals = [
-            percentile_interval(
-                whole.per_class[name][:, index], [draw.per_class[name][:, index] for draw in draws]
-            )
-            for index in range(len(classes))
+            sampling.estimate(next(columns), each).interval for each in behind.per_class[name]
         ]
         per_class |= _columns(name, intervals)
     averages: dict[str, Sequence] = {"metric": PER_CLASS}
-    for kind in ("macro", "micro"):
-        intervals = [
-            percentile_interval(average[kind][name], [draw[kind][name] for draw in drawn_averages])
-            for name in PER_CLASS
-        ]
+    for kind, shares in (("macro", behind.macro), ("micro", behind.micro)):
+        intervals = [sampling.estimate(next(columns), shares[name]).interval for name in PER_CLASS]
         averages |= _columns(kind, intervals)
     return Measures(summary, pd.DataFrame(per_class), pd.DataFrame(averages))
 
@@ -127,90 +169,102 @@ def paired_difference(
     labels: np.ndarray,
     probabilities_a: np.ndarray,
     probabilities_b: np.ndarray,
-    patients: np.ndarray,
+    groups: np.ndarray,
     metric: str,
     seed: int,
     resamples: int = 2000,
 ) -> Difference:
-    """By how much b beats a on the same cases, from resamples of patients that both share.
+    """By how much b beats a on the same cases, the groups of which both share.
 
-    `confidence` is the share of resamples in which b's `metric` is the higher one, ties counting
-    half. For `ece` and `brier` the higher is the worse. Decisions are the most probable class.
-    The arguments are those of `measure`; with one patient bounds and confidence are NaN.
+    The interval and `confidence` are those of `medtl.evaluation.bounds.difference`. For `ece` and
+    `brier` the higher is the worse. Decisions are the most probable class. The arguments are those
+    of `measure`; with one group bounds and confidence are NaN.
 
     Raises:
         ParameterError: there is no such metric.
     """
     pair = (probabilities_a, probabilities_b)
-    return mean_difference(labels, [pair], patients, metric, seed, resamples)
+    return mean_difference(labels, [pair], groups, metric, seed, resamples)
 
 
 def mean_difference(
     labels: np.ndarray,
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    patients: np.ndarray,
+    groups: np.ndarray,
     metric: str,
     seed: int,
     resamples: int = 2000,
 ) -> Difference:
     """`paired_difference` averaged over `pairs` (a, b): two recipes, trained with several seeds.
 
-    The interval holds the chance in the patients, not that in the seeds.
+    The interval holds the chance in the groups, not that in the seeds. Equal scores differ by 0,
+    without any chance.
     """
-    if metric not in OVERALL:
-        raise ParameterError("metric", metric, f"one of {', '.join(OVERALL)}")
-    prepared = [tuple(scored(labels, each) for each in pair) for pair in pairs]
-
-    def differences(weights: np.ndarray) -> np.ndarray:
-        each = [
-            b.metrics(weights).overall[metric] - a.metrics(weights).overall[metric]
-            for a, b in prepared
-        ]
-        return np.mean(each, axis=0)
-
-    draws = [differences(weights) for weights in resamplings(patients, seed, resamples)]
-    bounds = percentile_interval(differences(np.ones((1, len(labels)))), draws)
-    drawn = _numbers(draws)
-    confidence = np.mean((drawn > 0) + 0.5 * (drawn == 0)) if len(drawn) else np.nan
-    return Difference(bounds.value, bounds.low, bounds.high, float(confidence))
+    a, b = (
+        mean_estimate(labels, each, groups, metric, seed, resamples)
+        for each in zip(*pairs, strict=True)
+    )
+    if len(a.moves) > 1 and all(_alike(labels, *pair) for pair in pairs):
+        return Difference(0.0, 0.0, 0.0, 0.5)
+    return difference(a, b)
 
 
 def mean_score(
     labels: np.ndarray,
     repeats: Sequence[np.ndarray],
-    patients: np.ndarray,
+    groups: np.ndarray,
     metric: str,
     seed: int,
     resamples: int = 2000,
 ) -> Interval:
     """A metric averaged over models that score the same cases: one recipe, several seeds.
 
-    `repeats` are probabilities [N, K]. The interval holds the chance in the patients, not that in
+    `repeats` are probabilities [N, K]. The interval holds the chance in the groups, not that in
     the seeds. The other arguments are those of `measure`.
     """
+    return mean_estimate(labels, repeats, groups, metric, seed, resamples).interval
+
+
+def mean_estimate(
+    labels: np.ndarray,
+    repeats: Sequence[np.ndarray],
+    groups: np.ndarray,
+    metric: str,
+    seed: int,
+    resamples: int = 2000,
+) -> Estimate:
+    """`mean_score` with what its interval is made of.
+
+    Raises:
+        ParameterError: there is no such metric.
+    """
+    if metric not in OVERALL:
+        raise ParameterError("metric", metric, f"one of {', '.join(OVERALL)}")
     prepared = [scored(labels, each) for each in repeats]
+    sampling = Sampling.of(labels, groups, np.shape(repeats[0])[1], seed, resamples)
 
-    def scores(weights: np.ndarray) -> np.ndarray:
-        return np.mean([each.metrics(weights).overall[metric] for each in prepared], axis=0)
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return np.mean([each.metrics(weights).overall[metric] for each in prepared], axis=0)[
+            :, None
+        ]
 
-    draws = [scores(weights) for weights in resamplings(patients, seed, resamples)]
-    return percentile_interval(scores(np.ones((1, len(labels)))), draws)
+    return sampling.overall(metric, sampling.table(mean)[:, 0], prepared)
 
 
 def scored(
     labels: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray | None = None
-) -> ScoredCases | ScoredFindings:
+) -> Scored:
     """The cases with a model's scores, by what their labels are; arguments as in `measure`."""
     kind = ScoredFindings if has_findings(labels) else ScoredCases
     return kind.of(labels, probabilities, decisions)
 
 
-def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
+def resamplings(groups: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """Yields [r, N] weights, `resamples` rows in all: how often each case is in each resample.
 
-    A resample draws as many patients as there are, with replacement. One patient yields nothing.
+    A resample draws as many groups as there are, with replacement. One group yields nothing.
     """
-    _, codes = np.unique(patients, return_inverse=True)
+    _, codes = np.unique(groups, return_inverse=True)
     count = int(codes.max()) + 1
     if count == 1:
         return
@@ -224,15 +278,10 @@ def resamplings(patients: np.ndarray, seed: int, resamples: int) -> Iterator[np.
         yield times[:, codes].astype(np.float64)
 
 
-def percentile_interval(value: np.ndarray, draws: Sequence[np.ndarray]) -> Interval:
-    """The value [1] with the 2.5th and 97.5th percentile of its draws, those that are numbers.
-
-    Resampling makes a calibration error larger, now and then more than the value itself; the
-    interval is then drawn out to hold its value.
-    """
-    drawn = _numbers(draws)
-    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
-    return Interval(float(value[0]), float(min(low, value[0])), float(max(high, value[0])))
+def _alike(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two models say the same, where it matters."""
+    asked = np.asarray(labels) >= 0 if has_findings(labels) else True
+    return bool(np.all((np.asarray(first) == np.asarray(second)) | np.logical_not(asked)))
 
 
 def _columns(name: str, intervals: Sequence[Interval]) -> dict[str, list[float]]:
@@ -242,9 +291,3 @@ def _columns(name: str, intervals: Sequence[Interval]) -> dict[str, list[float]]
         f"{name}_low": [each.low for each in intervals],
         f"{name}_high": [each.high for each in intervals],
     }
-
-
-def _numbers(draws: Sequence[np.ndarray]) -> np.ndarray:
-    """All draws in one array, without those that are not numbers."""
-    joined = np.concatenate([*draws, np.empty(0)])
-    return joined[~np.isnan(joined)]

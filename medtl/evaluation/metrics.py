@@ -110,11 +110,19 @@ class ScoredCases:
 
     def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Of the metrics those that judge probabilities alone, `ece` and `brier`: [R] each."""
-        total = weights.sum(axis=1)
         return {
-            "ece": np.abs(weights @ self.calibration).sum(axis=1) / total,
-            "brier": weights @ self.squared_error / total,
+            "ece": np.abs(self.calibration_gaps(weights)).sum(axis=1),
+            "brier": weights @ self.squared_error / weights.sum(axis=1),
         }
+
+    @property
+    def spotless(self) -> bool:
+        """Whether the most probable class is the right one of every case."""
+        return bool((self.calibration.sum(axis=1) >= 0).all())
+
+    def calibration_gaps(self, weights: np.ndarray) -> np.ndarray:
+        """The gap of each bin, [R, 15], by its share of the cases: `ece` is their absolute sum."""
+        return weights @ self.calibration / weights.sum(axis=1, keepdims=True)
 
     def _agreed(self, weights: np.ndarray) -> np.ndarray:
         return weights @ (self.actual * self.decided)

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from medtl.evaluation.intervals import Interval, percentile_interval, resamplings
+from medtl.evaluation.bounds import LEVEL, Interval, quantile
 from medtl.networks.cut import cut
 from medtl.networks.cutpoints import CutPoint
 
@@ -62,20 +62,25 @@ def rank_correlations(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(first.any(axis=1), found, np.nan)
 
 
-def mean_similarity(correlations: np.ndarray, patients: np.ndarray, seed: int) -> Interval:
-    """The mean of `correlations` [N], NaN left out, with its 95 % bootstrap interval over patients.
+def mean_similarity(correlations: np.ndarray, groups: np.ndarray) -> Interval:
+    """The mean of `correlations` [N], NaN left out, with its 95 % t interval over groups [N].
 
-    NaN where there is nothing to compare; bounds are NaN where there is one patient.
+    Its standard error is that of a mean of clusters, linearised (Cochran 1977, "Sampling
+    techniques", section 9A). NaN where there is nothing to compare; bounds are NaN where there is
+    one group.
     """
     known = ~np.isnan(correlations)
     if not known.any():
         return Interval(np.nan, np.nan, np.nan)
     kept = correlations[known]
-    draws = [
-        (weights @ kept) / weights.sum(axis=1)
-        for weights in resamplings(patients[known], seed, resamples=2000)
-    ]
-    return percentile_interval(kept.mean(keepdims=True), draws)
+    _, codes = np.unique(groups[known], return_inverse=True)
+    count, mean = int(codes.max()) + 1, float(kept.mean())
+    if count == 1:
+        return Interval(mean, np.nan, np.nan)
+    sums = np.bincount(codes, weights=kept - mean)
+    error = np.sqrt(np.square(sums).sum() * count / (count - 1)) / len(kept)
+    half = quantile(LEVEL, count - 1) * float(error)
+    return Interval(mean, mean - half, mean + half)
 
 
 def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:

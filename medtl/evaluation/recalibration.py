@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medtl.evaluation.intervals import percentile_interval, resamplings, scored
+from medtl.evaluation.bounds import difference
+from medtl.evaluation.intervals import Sampling, scored
 
 ERRORS = ("ece", "brier")
 
@@ -14,7 +15,7 @@ def calibration_gain(
     labels: np.ndarray,
     as_trained: np.ndarray,
     calibrated: np.ndarray,
-    patients: np.ndarray,
+    groups: np.ndarray,
     seed: int,
     resamples: int = 2000,
 ) -> pd.DataFrame:
@@ -22,25 +23,35 @@ def calibration_gain(
 
     `as_trained` and `calibrated` are [N, K]; the other arguments are those of
     `medtl.evaluation.intervals.measure`. A row each, `probabilities` says which; `ece` and `brier`
-    with 95 % bootstrap bounds `_low` and `_high` over patients. Where the difference is below 0,
-    calibration has made the error smaller.
+    with 95 % bounds `_low` and `_high` over groups. Where the difference is below 0, calibration
+    has made the error smaller.
     """
-    pair = [scored(labels, each) for each in (as_trained, calibrated)]
+    sampling = Sampling.of(labels, groups, np.shape(calibrated)[1], seed, resamples)
+    both = []
+    for probabilities in (as_trained, calibrated):
+        cases = scored(labels, probabilities)
 
-    def errors(weights: np.ndarray) -> np.ndarray:
-        """[3, errors, R] under weights [R, N]."""
-        before, after = (
-            np.stack([each.probability_errors(weights)[name] for name in ERRORS]) for each in pair
+        def errors(weights: np.ndarray, of: object = cases) -> np.ndarray:
+            found = of.probability_errors(weights)
+            return np.column_stack([found[name] for name in ERRORS])
+
+        columns = sampling.table(errors).T
+        both.append(
+            {
+                name: sampling.overall(name, column, [cases])
+                for name, column in zip(ERRORS, columns, strict=True)
+            }
         )
-        return np.stack([before, after, after - before])
-
-    value = errors(np.ones((1, len(labels))))
-    draws = [errors(weights) for weights in resamplings(patients, seed, resamples)]
+    before, after = both
+    found = {
+        "as trained": {name: each.interval for name, each in before.items()},
+        "calibrated": {name: each.interval for name, each in after.items()},
+        "difference": {name: difference(before[name], after[name]) for name in ERRORS},
+    }
     rows = []
-    for row, which in enumerate(("as trained", "calibrated", "difference")):
+    for which, errors_of in found.items():
         columns: dict[str, object] = {"probabilities": which}
-        for place, name in enumerate(ERRORS):
-            interval = percentile_interval(value[row, place], [each[row, place] for each in draws])
+        for name, interval in errors_of.items():
             columns |= {
                 name: interval.value,
                 f"{name}_low": interval.low,

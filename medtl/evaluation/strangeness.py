@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medtl.evaluation.intervals import Interval, percentile_interval, resamplings
+from medtl.evaluation.bounds import Interval
+from medtl.evaluation.intervals import Sampling
 from medtl.evaluation.ranking import Ranking
 
 CENTRE = 0.5  # of the side, that is left of a cropped image
@@ -48,24 +49,21 @@ def _middle(images: np.ndarray, share: float) -> np.ndarray:
 
 
 def told_apart(
-    familiar: np.ndarray,
-    strange: np.ndarray,
-    patients: np.ndarray,
-    seed: int,
-    resamples: int = 2000,
+    familiar: np.ndarray, strange: np.ndarray, groups: np.ndarray, seed: int
 ) -> Interval:
     """AUROC of a score of strangeness: how often a strange image has more of it, ties half.
+
+    With its 95 % interval over groups, as `medtl.evaluation.intervals.measure` has it.
 
     Args:
         familiar: scores [N].
         strange: scores [M].
-        patients: any codes [N + M], of the familiar images, then of the strange ones; equal ones
-            are drawn together (as an image and its own inverted copy).
-        seed: of the 95 % bootstrap interval over patients.
-        resamples: bootstrap resamples.
+        groups: any codes [N + M], of the familiar images, then of the strange ones; images of one
+            (as an image and its own inverted copy) are one piece of evidence.
+        seed: of the blocks of groups, where there are over 400.
     """
-    is_strange = np.repeat([False, True], [len(familiar), len(strange)])
-    ranking = Ranking.of(is_strange, np.concatenate([familiar, strange]))
-    area, _ = ranking.areas(np.ones((1, len(is_strange))))
-    draws = [ranking.areas(weights)[0] for weights in resamplings(patients, seed, resamples)]
-    return percentile_interval(area, draws)
+    is_strange = np.repeat([0, 1], [len(familiar), len(strange)])
+    ranking = Ranking.of(is_strange == 1, np.concatenate([familiar, strange]))
+    sampling = Sampling.of(is_strange, groups, 2, seed, resamples=0)
+    areas = sampling.table(lambda weights: ranking.areas(weights)[0][:, None])
+    return sampling.estimate(areas[:, 0], sampling.evidence.overall["auroc"]).interval

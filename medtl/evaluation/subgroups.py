@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from medtl.errors import ParameterError
-from medtl.evaluation.intervals import Interval, percentile_interval, resamplings
+from medtl.evaluation.bounds import Difference, Estimate, Interval, difference
+from medtl.evaluation.evidence import evidence
+from medtl.evaluation.jackknife import Blocks, ByStratum
 from medtl.evaluation.metrics import ScoredCases
-from medtl.evaluation.rates import wilson
-from medtl.evaluation.sites import independent_difference
 
 PARAMETER = "subgroups"
 METRICS = ("auroc", "sensitivity", "specificity")
@@ -48,20 +49,6 @@ class DecidedCases:
         absent = [name for name, count in zip(self.classes, counts, strict=True) if not count]
         return f"no case of {', '.join(absent)}" if absent else ""
 
-    def patients_behind(self, inside: np.ndarray) -> dict[str, int]:
-        """How many patients a metric of the cases `inside` rests on, where it is flawless.
-
-        Of two classes sensitivity rests on those of the second, specificity on those of the first,
-        AUROC on the fewer. Means over more classes rest on those of the rarest.
-        """
-        counts = [
-            len(np.unique(self.patients[inside & (self.labels == index)]))
-            for index in range(len(self.classes))
-        ]
-        if len(counts) > 2:
-            return dict.fromkeys(METRICS, min(counts))
-        return {"auroc": min(counts), "sensitivity": counts[1], "specificity": counts[0]}
-
 
 def groups(values: pd.Series, column: str) -> pd.Series:
     """The group of each case, a name; in the order of the groups a categorical.
@@ -94,15 +81,14 @@ def groups(values: pd.Series, column: str) -> pd.Series:
 
 
 def score_subgroups(
-    cases: DecidedCases, columns: Mapping[str, pd.Series], seed: int, resamples: int = 2000
+    cases: DecidedCases, columns: Mapping[str, pd.Series], seed: int
 ) -> pd.DataFrame:
     """The scores of each group of each column, and how they differ from those of all other cases.
 
     Args:
         cases: N cases.
         columns: the group of each case, as `groups` gives it, by the name of the column.
-        seed: of the bootstrap.
-        resamples: bootstrap resamples.
+        seed: of the blocks of patients, where there are over 400.
 
     Returns:
         A row a group: `column`, `group`, `cases`, `patients`; for each metric of `METRICS` (as in
@@ -112,15 +98,13 @@ def score_subgroups(
         difference where the rest has none. Of two groups the second has no difference: it is the
         first one's with the sign turned.
 
-    Intervals are percentile bootstrap intervals over patients, those of a difference from resamples
-    that both sides share: a patient may be on both. A metric of exactly 0 or 1, from which no
-    resample differs, has Wilson's interval over the patients that it rests on, and a difference to
-    or from it is that of independent shares (Zou & Donner 2008).
+    Intervals over patients are those of `medtl.evaluation.bounds`; that of a difference knows how
+    far both sides move together: a patient may be on both.
     """
+    blocks = Blocks.of(cases.patients, seed)
 
     def side(inside: np.ndarray) -> _Side:
-        # the same draw for every side: that is what pairs them
-        return _Side.of(cases, inside, resamplings(cases.patients, seed, resamples))
+        return _Side.of(cases, inside, blocks)
 
     rows = []
     for column, grouped in columns.items():
@@ -159,49 +143,46 @@ def differing(table: pd.DataFrame) -> tuple[list[str], int]:
 
 @dataclass(frozen=True)
 class _Side:
-    """A part of the cases, `inside` bool [N], with its metrics and those of R resamples of it."""
+    """A part of the cases, `inside` bool [N], with its metrics."""
 
     inside: np.ndarray
     patients: int
     note: str
-    scores: dict[str, Interval]
-    draws: dict[str, np.ndarray]
+    scores: dict[str, Estimate]
+    freedom: ByStratum  # of a difference to the other cases
 
     @classmethod
-    def of(cls, cases: DecidedCases, inside: np.ndarray, weights: Iterable[np.ndarray]) -> _Side:
+    def of(cls, cases: DecidedCases, inside: np.ndarray, blocks: Blocks) -> _Side:
         patients, note = len(np.unique(cases.patients[inside])), cases.lacking(inside)
+        both = ByStratum(blocks.strata(cases.labels))
         if note:
-            return cls(inside, patients, note, {}, {})
-        scored = ScoredCases.of(
-            cases.labels[inside], cases.probabilities[inside], cases.decisions[inside]
-        )
-        whole = _metrics(scored, np.ones((1, int(inside.sum()))))
-        parts = [_metrics(scored, each[:, inside]) for each in weights]
-        draws = {name: np.concatenate([*(part[name] for part in parts), []]) for name in METRICS}
-        scores, behind = {}, cases.patients_behind(inside)
+            return cls(inside, patients, note, {}, both)
+        labels, here = cases.labels[inside], blocks.among(inside)
+        scored = ScoredCases.of(labels, cases.probabilities[inside], cases.decisions[inside])
+        whole = _metrics(scored, np.ones((1, len(labels))))
+        parts = [_metrics(scored, weights) for weights in here.without()] if patients > 1 else []
+        behind = evidence(labels, cases.patients[inside], len(cases.classes)).overall
+        own = ByStratum(here.strata(labels))
+        scores = {}
         for name in METRICS:
-            value = float(whole[name][0])
-            if value in (0.0, 1.0):
-                scores[name] = wilson(value, behind[name])
-            elif patients == 1:
-                scores[name] = Interval(value, np.nan, np.nan)
-            else:
-                scores[name] = percentile_interval(whole[name], [draws[name]])
-        return cls(inside, patients, "", scores, draws)
+            without = np.concatenate([*(part[name] for part in parts), []])
+            scores[name] = Estimate(float(whole[name][0]), here.moves(without), own, behind[name])
+        return cls(inside, patients, "", scores, both)
 
     def row(self) -> dict[str, object]:
         row: dict[str, object] = {"cases": int(self.inside.sum()), "patients": self.patients}
         for name, found in self.scores.items():
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+            row |= _bounded(name, found.interval)
         return row | {"note": self.note}
 
-    def difference(self, rest: _Side, metric: str) -> Interval:
+    def difference(self, rest: _Side, metric: str) -> Difference:
         """The metric here less that of the rest."""
-        here, there = self.scores[metric], rest.scores[metric]
-        if {here.value, there.value} & {0.0, 1.0} or min(self.patients, rest.patients) == 1:
-            return independent_difference(there, here)
-        value = np.array([here.value - there.value])
-        return percentile_interval(value, [self.draws[metric] - rest.draws[metric]])
+        here = dataclasses.replace(self.scores[metric], freedom=self.freedom)
+        return difference(rest.scores[metric], here)
+
+
+def _bounded(name: str, found: Interval | Difference) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _difference_row(side: _Side, rest: _Side) -> dict[str, object]:
@@ -209,13 +190,12 @@ def _difference_row(side: _Side, rest: _Side) -> dict[str, object]:
         return {"note": f"not compared: the rest has {rest.note}"}
     row: dict[str, object] = {}
     for metric in METRICS:
-        found, name = side.difference(rest, metric), f"{metric}_difference"
-        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        row |= _bounded(f"{metric}_difference", side.difference(rest, metric))
     return row
 
 
 def _metrics(scored: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics [R] under `weights` [R, N]; NaN for a resample that drew none of the cases."""
+    """The metrics [R] under `weights` [R, N]; NaN for a weighting without any case."""
     drawn = weights.any(axis=1)
     found = scored.metrics(weights[drawn]).overall
     metrics = {}

@@ -173,7 +173,7 @@ class Attack:
             after = [model.predictions(indices, pattern) for pattern in perturbations]
         hits = np.concatenate([fooled(own, each, self.target) for each in after])
         groups = np.tile(model.dataset.groups[indices], len(after))
-        return rate(hits, groups, self.settings.seed)
+        return rate(hits, groups)
 
     def _images(self, model: Attacked, source: str) -> Tensor:
         if source != NATURAL:

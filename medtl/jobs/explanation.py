@@ -78,7 +78,7 @@ def explain(
     if fallen:
         groups = dataset.groups[shown["index"].to_numpy()]
         heats = {each.method: each.heats for each in drawn}
-        table = method_table(heats, fallen, groups, seed)
+        table = method_table(heats, fallen, groups)
         log_methods(table, split)
         for row in table.itertuples():
             more = Interval(row.fall_more, row.fall_more_low, row.fall_more_high)
@@ -142,7 +142,7 @@ def _drawn(
     for stage, draws in similarities.items():
         each = np.mean(draws, axis=0)
         rows.loc[checked.index, f"similarity_{stage}"] = each
-        check[stage] = mean_similarity(each, groups, seed)
+        check[stage] = mean_similarity(each, groups)
     of_all = check[list(check)[-1]]
     return Drawn(method, heats, rows, check, verdict(of_all, how.lost))
 

@@ -1,14 +1,22 @@
-"""DeLong's variance against a published example, its definition and the bootstrap."""
+"""DeLong's variance against a published example, its definition and the jackknife."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
 from medtl.errors import MedtlError
-from medtl.evaluation.delong import delong_difference, delong_interval, with_delong
-from medtl.evaluation.intervals import measure, paired_difference
+from medtl.evaluation.delong import (
+    delong_difference,
+    delong_error,
+    delong_interval,
+    with_delong,
+)
+from medtl.evaluation.intervals import Sampling, measure, paired_difference
+from medtl.evaluation.ranking import Ranking
+from medtl.evaluation.rates import wilson
 
 
 def two_models(cases: int, seed: int):
@@ -30,9 +38,43 @@ def test_published_example():
     normal = np.repeat([1, 2, 3, 4, 5], [33, 6, 6, 11, 2])
     abnormal = np.repeat([1, 2, 3, 4, 5], [3, 2, 2, 11, 33])
     positive = np.repeat([False, True], [len(normal), len(abnormal)])
-    found = delong_interval(positive, np.concatenate([normal, abnormal]))
+    scores = np.concatenate([normal, abnormal])
+    found = delong_interval(positive, scores)
     assert found.value == pytest.approx(0.8932, abs=5e-5)
-    assert (found.low, found.high) == pytest.approx((0.83295, 0.95339), abs=5e-6)
+    error = delong_error(positive, scores, np.arange(109))
+    # its interval is 1.96 errors wide on either side; ours is that on the logit scale
+    assert error == pytest.approx((0.95339 - 0.83295) / 2 / 1.959964, abs=5e-6)
+    middle, half = logit(found.value), 1.959964 * error / (found.value * (1 - found.value))
+    assert logit([found.low, found.high]) == pytest.approx((middle - half, middle + half))
+
+
+def test_images_of_one_patient_are_one_piece_of_evidence():
+    positive, scores, _ = two_models(80, seed=5)
+    copies = np.repeat(np.arange(80), 4)
+    single = delong_error(positive, scores, np.arange(80))
+    apart = delong_error(positive[copies], scores[copies], np.arange(320))
+    assert delong_error(positive[copies], scores[copies], copies) == pytest.approx(single)
+    assert apart < 0.55 * single
+
+
+def test_groups_with_both_kinds_agree_with_the_jackknife():
+    positive, scores, _ = two_models(300, seed=6)
+    groups = np.arange(300) // 3
+    found = delong_error(positive, scores + groups % 5, groups)
+    sampling = Sampling.of(positive.astype(int), groups, 2, 0, 0)
+    ranking = Ranking.of(positive, scores + groups % 5)
+    areas = sampling.table(lambda weights: ranking.areas(weights)[0][:, None])[:, 0]
+    assert found == pytest.approx(np.sqrt((sampling.blocks.moves(areas[1:]) ** 2).sum()), rel=0.03)
+
+
+def test_a_flawless_area_has_a_bound_of_the_patients_behind_it():
+    positive = np.arange(60) < 30
+    found = delong_interval(positive, positive.astype(float))
+    # Newcombe 2006: the variance of a share of 4 x 30 x 30 / 62 cases
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(wilson(1.0, 4 * 900 / 62).low)
+    fewer = delong_interval(positive, positive.astype(float), np.arange(60) // 3)
+    assert fewer.low < found.low
 
 
 def test_difference_is_the_definition():
@@ -54,11 +96,13 @@ def test_difference_is_the_definition():
     assert error == pytest.approx(np.sqrt(contrast @ covariance @ contrast), rel=1e-5)
 
 
-def test_bootstrap_agrees():
+def test_the_interval_of_measure_agrees():
     positive, first, second = two_models(400, seed=1)
     labels, patients = positive.astype(int), np.arange(400)
     expected = delong_interval(positive, first)
-    found = measure(labels, as_probabilities(first), patients, ["no", "yes"], 0).summary["auroc"]
+    found = measure(labels, as_probabilities(first), patients, ["no", "yes"], 0, 100).summary[
+        "auroc"
+    ]
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
     expected = delong_difference(positive, first, second)
@@ -73,11 +117,11 @@ def test_equal_models_are_neither_better():
     assert delong_difference(positive, first, first).confidence == 0.5
 
 
-def test_it_stands_beside_the_bootstrap_in_the_table_of_the_classes():
+def test_it_stands_beside_the_bounds_in_the_table_of_the_classes():
     positive, scores, _ = two_models(300, seed=3)
     labels, probabilities = positive.astype(int), as_probabilities(scores)
     measures = measure(labels, probabilities, np.arange(300), ["no", "yes"], 0, 400)
-    table = with_delong(measures.per_class, labels, probabilities)
+    table = with_delong(measures.per_class, labels, probabilities, np.arange(300))
     place = table.columns.get_loc("auroc_high")
     assert list(table.columns[place : place + 3]) == ["auroc_high", "delong_low", "delong_high"]
     expected = delong_interval(positive, scores)
@@ -92,7 +136,7 @@ def test_a_class_of_one_case_has_none_in_the_table():
     labels = np.where(np.arange(40) == 7, 2, positive.astype(int))
     probabilities = np.column_stack([as_probabilities(scores), np.zeros(40)])
     measures = measure(labels, probabilities, np.arange(40), ["a", "b", "c"], 0, 20)
-    table = with_delong(measures.per_class, labels, probabilities)
+    table = with_delong(measures.per_class, labels, probabilities, np.arange(40))
     assert np.isfinite(table["delong_low"][:2]).all()
     assert np.isnan(table["delong_low"][2])
 
@@ -100,3 +144,8 @@ def test_a_class_of_one_case_has_none_in_the_table():
 def test_one_positive_has_no_variance():
     with pytest.raises(MedtlError, match="1 positive and 2 negative"):
         delong_interval(np.array([True, False, False]), np.arange(3.0))
+
+
+def test_positives_of_one_patient_have_no_variance():
+    with pytest.raises(MedtlError, match="one group has all positive"):
+        delong_interval(np.arange(6) < 2, np.arange(6.0), np.array([1, 1, 2, 3, 4, 5]))

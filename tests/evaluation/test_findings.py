@@ -131,11 +131,11 @@ def test_each_finding_has_the_threshold_that_is_asked_for():
 
 def test_delong_and_counts_are_of_what_is_known():
     measures = measure(LABELS, PROBABILITIES, PATIENTS, FINDINGS, 0, 50, DECISIONS)
-    table = with_delong(measures.per_class, LABELS, PROBABILITIES)
+    table = with_delong(measures.per_class, LABELS, PROBABILITIES, PATIENTS)
     counts = finding_counts(LABELS, DECISIONS, FINDINGS)
     for index in range(3):
         truth, scores, said = known(index)
-        interval = delong_interval(truth == 1, scores)
+        interval = delong_interval(truth == 1, scores, PATIENTS[LABELS[:, index] >= 0])
         assert table["delong_low"][index] == pytest.approx(interval.low)
         matrix = metrics.confusion_matrix(truth, said).ravel()
         names = ["rightly_not_called", "false_alarms", "missed", "found"]

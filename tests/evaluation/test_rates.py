@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
+from medtl.evaluation.bounds import score_bounds
 from medtl.evaluation.rates import rate, wilson
 
 
@@ -19,32 +20,41 @@ def test_wilson_as_scipy_has_it(hits, count):
 
 def test_images_of_unknown_patients_count_one_each():
     happened = np.arange(20) < 7
-    assert rate(happened, np.arange(20), seed=0) == wilson(0.35, 20)
+    assert rate(happened, np.arange(20)) == wilson(0.35, 20)
 
 
 def test_images_of_one_patient_that_fall_together_widen_the_interval():
     patients = np.repeat(np.arange(20), 5)
     together = patients < 8
     apart = np.arange(100) % 5 < 2
-    wide, narrow = rate(together, patients, seed=0), rate(apart, patients, seed=0)
+    wide, narrow = rate(together, patients), rate(apart, patients)
     assert wide.value == narrow.value == pytest.approx(0.4)
     assert wide.high - wide.low > 0.3
-    assert narrow.high - narrow.low < 1e-9
-    assert wide == rate(together, patients, seed=0)
+    # patients that are all alike tell no more than as many images that are independent
+    assert (narrow.low, narrow.high) == score_bounds(0.4, 100, t(19).ppf(0.975))
+
+
+def test_the_effective_number_of_images_is_that_of_the_patients_where_all_fall_together():
+    patients = np.repeat(np.arange(40), 5)
+    found = rate(patients % 4 == 0, patients)
+    error = np.std(np.arange(40) % 4 == 0, ddof=1) / np.sqrt(40)
+    effective = 0.25 * 0.75 / error**2
+    expected = score_bounds(0.25, effective, t(39).ppf(0.975))
+    assert (found.low, found.high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("all_or_none", [0.0, 1.0])
 def test_a_flawless_share_is_as_sure_as_its_patients_are_many(all_or_none):
     happened = np.full(100, bool(all_or_none))
-    interval = rate(happened, np.repeat(np.arange(10), 10), seed=0)
+    interval = rate(happened, np.repeat(np.arange(10), 10))
     assert interval == wilson(all_or_none, 10)
     assert 0 <= interval.low <= interval.value <= interval.high <= 1
     assert interval.high - interval.low > 0.25
 
 
 def test_one_patient_has_no_bounds_and_no_image_has_no_share():
-    interval = rate(np.array([True, False]), np.array([1, 1]), seed=0)
+    interval = rate(np.array([True, False]), np.array([1, 1]))
     assert interval.value == 0.5
     assert np.isnan([interval.low, interval.high]).all()
     with pytest.raises(ValueError, match="no image"):
-        rate(np.empty(0, bool), np.empty(0, int), seed=0)
+        rate(np.empty(0, bool), np.empty(0, int))

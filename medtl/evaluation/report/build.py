@@ -114,7 +114,7 @@ def _scores(comparison: Comparison) -> str:
         epochs = f"{len(each.outcome.history)} (best {each.outcome.best_epoch})"
         rows.append(html.row(each.name, [*values, f"{each.outcome.valid_auroc:.3f}", epochs]))
     caption = (
-        "Each cell once. Test scores with their 95 % bootstrap intervals; the "
+        "Each cell once. Test scores with their 95 % intervals; the "
         "decision is the most probable class. The validation split chose the epoch."
     )
     return html.table(caption, head, rows)
@@ -208,8 +208,8 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     ]
     head = ["cell", "against", f"test {metric}", "95 % interval", "confidence", "seeds"]
     caption = (
-        "On the same test cases, from bootstrap resamples that both share. The "
-        "confidence is the share of resamples in which the cell is the better one."
+        "On the same test cases, with 95 % intervals. The confidence that the cell is the better "
+        "one is over 0.975 where the interval lies above 0."
     )
     yield html.table(caption, head, rows)
 

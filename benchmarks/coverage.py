@@ -1,0 +1,188 @@
+"""How often the 95 % intervals hold the truth, by simulation, beside percentile intervals.
+
+Patients have 1 to 5 images of one class and a part of the score in common. Scores are normal in
+both classes, and probabilities are those that they mean, so that the truth is known from a large
+sample. A second model shares part of the first one's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+import numpy as np
+from scipy.special import expit, ndtri
+
+from medtl.evaluation.bounds import Difference, Estimate, difference
+from medtl.evaluation.intervals import Sampling, resamplings
+from medtl.evaluation.metrics import OVERALL, ScoredCases
+
+RESAMPLES = 400  # of the percentile intervals, and of the calibration error
+LARGE = 50_000  # patients of a sample that tells the truth
+SAMPLES = 10
+OF_PATIENT = 0.5  # share of the variance of a score that is the patient's
+
+
+@dataclass(frozen=True)
+class Population:
+    """Where cases come from.
+
+    Attributes:
+        auroc: of the first model.
+        better: of the second model.
+        share: of the patients who are positive.
+        shared: of the variance of the scores, what both models have in common.
+        sharper: how much too sure the probabilities are; 1 is calibrated.
+    """
+
+    auroc: float
+    better: float
+    share: float
+    shared: float
+    sharper: float
+
+    def cases(self, patients: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Labels [N], two models' probabilities [N, 2] and the patient of each case [N]."""
+        groups = np.repeat(np.arange(patients), random.integers(1, 6, size=patients))
+        labels = (random.random(patients) < self.share).astype(int)[groups]
+
+        def noise() -> np.ndarray:
+            own = random.normal(size=len(groups))
+            of_patient = random.normal(size=patients)[groups]
+            return OF_PATIENT**0.5 * of_patient + (1 - OF_PATIENT) ** 0.5 * own
+
+        common, found = noise(), []
+        for auroc in (self.auroc, self.better):
+            apart = 2**0.5 * ndtri(auroc)
+            score = self.shared**0.5 * common + (1 - self.shared) ** 0.5 * noise()
+            odds = apart * (score + apart * (labels - 0.5)) + np.log(self.share / (1 - self.share))
+            positive = expit(self.sharper * np.clip(odds, -30, 30))
+            found.append(np.stack([1 - positive, positive], axis=1))
+        return labels, *found, groups
+
+    def truth(self) -> tuple[np.ndarray, np.ndarray]:
+        """The metrics of the first model, and those of the second less them: [10] each."""
+        random, found = np.random.default_rng(2**20), []
+        gaps = np.zeros((2, 15))
+        for _ in range(SAMPLES):
+            labels, *both, _ = self.cases(LARGE, random)
+            ones, scored = np.ones((1, len(labels))), [ScoredCases.of(labels, p) for p in both]
+            found.append([_metrics(each, ones)[0] for each in scored])
+            gaps += [each.calibration_gaps(ones)[0] / SAMPLES for each in scored]
+        a, b = np.mean(found, axis=0)
+        # what is left of a gap is chance: signs cancel over the samples
+        a[OVERALL.index("ece")], b[OVERALL.index("ece")] = np.abs(gaps).sum(axis=1)
+        return a, b - a
+
+
+@click.command()
+@click.option("--patients", "counts", multiple=True, default=(30, 60), help="may be repeated")
+@click.option("--auroc", default=0.87, show_default=True, help="of the model")
+@click.option("--better", default=0.0, help="AUROC of a second model; 0 for that of the first")
+@click.option("--share", default=0.5, show_default=True, help="of the patients who are positive")
+@click.option("--shared", default=0.7, show_default=True, help="of the two models' errors")
+@click.option("--sharper", default=1.0, show_default=True, help="how much too sure models are")
+@click.option("--trials", default=200, show_default=True, help="test splits drawn")
+@click.option("--seed", default=1, show_default=True)
+def coverage(
+    counts: tuple[int, ...],
+    auroc: float,
+    better: float,
+    share: float,
+    shared: float,
+    sharper: float,
+    trials: int,
+    seed: int,
+) -> None:
+    """How often the 95 % intervals hold the truth, beside percentile intervals.
+
+    A row a metric: the share of intervals in per cent, of the score and of the difference to a
+    second model, and in brackets those that lie above and below the truth.
+    """
+    population = Population(auroc, better or auroc, share, shared, sharper)
+    for line in simulate(population, counts, trials, seed):
+        print(line, flush=True)
+
+
+def simulate(
+    population: Population, counts: tuple[int, ...], trials: int, seed: int
+) -> Iterator[str]:
+    """The lines of the table: for each number of patients a row a metric."""
+    truth = population.truth()
+    for patients in counts:
+        missed = _missed(population, patients, truth, trials, seed)
+        yield f"{patients} patients".ljust(18) + "".join(f"{' '.join(of):>24}" for of in missed)
+        for place, name in enumerate(OVERALL):
+            shares = [100 * each[:, place] for each in missed.values()]
+            cells = [f"{100 - sum(each):.1f} ({each[0]:.1f}, {each[1]:.1f})" for each in shares]
+            yield f"{name:<18}" + "".join(f"{cell:>24}" for cell in cells)
+
+
+def _missed(
+    population: Population, patients: int, truth: tuple[np.ndarray, ...], trials: int, seed: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """Shares of intervals above and below the truth, [2, 10], by what they are of and by kind."""
+    random = np.random.default_rng(seed)
+    missed = {
+        (of, kind): np.zeros((2, len(OVERALL)))
+        for of in ("score", "difference")
+        for kind in ("percentile", "medtl")
+    }
+    for trial in range(trials):
+        while True:
+            labels, first, second, groups = population.cases(patients, random)
+            if 0 < labels.sum() < len(labels):
+                break
+        models = [ScoredCases.of(labels, each) for each in (first, second)]
+        found = {
+            "percentile": _percentile(models, groups, trial),
+            "medtl": _ours(models, labels, groups, trial),
+        }
+        for kind, both in found.items():
+            for of, bounds, true in zip(("score", "difference"), both, truth, strict=True):
+                low, high = bounds
+                missed[of, kind] += np.stack([low > true, high < true]) / trials
+    return missed
+
+
+def _percentile(models: list[ScoredCases], groups: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Low and high, [2, 10], of the first model and of the difference."""
+    draws = [
+        np.concatenate(each)
+        for each in zip(
+            *(
+                [_metrics(model, weights) for model in models]
+                for weights in resamplings(groups, seed, RESAMPLES)
+            ),
+            strict=True,
+        )
+    ]
+    return [np.nanpercentile(each, [2.5, 97.5], axis=0) for each in (draws[0], draws[1] - draws[0])]
+
+
+def _ours(
+    models: list[ScoredCases], labels: np.ndarray, groups: np.ndarray, seed: int
+) -> list[np.ndarray]:
+    """As `_percentile`, by the intervals that `measure` and `paired_difference` give."""
+    sampling = Sampling.of(labels, groups, 2, seed, RESAMPLES)
+    estimates: list[list[Estimate]] = []
+    for model in models:
+        columns = sampling.table(lambda weights, of=model: _metrics(of, weights)).T
+        estimates.append(
+            [
+                sampling.overall(name, column, [model])
+                for name, column in zip(OVERALL, columns, strict=True)
+            ]
+        )
+    own = [each.interval for each in estimates[0]]
+    between: list[Difference] = [difference(a, b) for a, b in zip(*estimates, strict=True)]
+    return [
+        np.array([[each.low for each in of], [each.high for each in of]]) for of in (own, between)
+    ]
+
+
+def _metrics(model: ScoredCases, weights: np.ndarray) -> np.ndarray:
+    """The metrics of `OVERALL` under weights [R, N]: [R, 10]."""
+    overall = model.metrics(weights).overall
+    return np.column_stack([overall[name] for name in OVERALL])
