@@ -16,10 +16,12 @@ from medtl.data.findings import members
 from medtl.data.frames import with_frames
 from medtl.data.headers import read_headers
 from medtl.data.learnable import learnable
+from medtl.data.patient_paths import likely_patients
 from medtl.data.pixels import Pixels, decode_all
 from medtl.data.reading import Reading
 from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
 from medtl.data.table import Table, read_table
+from medtl.data.validation import few_to_validate
 from medtl.errors import MedtlError
 
 
@@ -50,6 +52,7 @@ class Dataset:
         fingerprint: 16 hex digits of the images' contents, labels and splits, whatever the files
             are called; data sets of one fingerprint have the same images in the same order.
         notes: what a reader of results should know: skipped, carved out, duplicated.
+        source: the name of the folder that the images are in (see `Table`).
     """
 
     name: str
@@ -64,6 +67,7 @@ class Dataset:
     modalities: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    source: str
 
     @property
     def multi_label(self) -> bool:
@@ -137,10 +141,11 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     Raises:
         MedtlError: the data cannot be learned from; the message names what and where.
     """
-    table = read_table(data, reading.positive, reading.outside)
+    table = read_table(data, reading.positive, reading.outside, reading.patient_pattern)
     notes = _positive(table, reading.positive) + table.notes + _missing(table, reading.missing)
     headers = read_headers(table.files())
     table, from_headers = filled_in(table, headers)
+    notes += _in_paths(table, reading.patient_pattern)
     table, from_frames = with_frames(table, headers["frames"].to_numpy(), reading.frames)
     notes += from_headers + from_frames
     pixels = decode_all(table, image_size)
@@ -162,6 +167,9 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     notes += _drawn(frame, drawn)
     notes += check_duplicates(table.name, frame, reading.duplicates)
     classes, labels, from_labels = learnable(table) if table.multi_label else _one_label(table)
+    splits = {name: np.flatnonzero(frame["split"] == name) for name in SPLITS}
+    if len(splits["train"]):
+        notes += few_to_validate(labels, classes, groups, splits["valid"])
     return Dataset(
         name=table.name,
         classes=classes,
@@ -169,12 +177,13 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
         labels=labels,
         patients=patients,
         groups=groups,
-        splits={name: np.flatnonzero(frame["split"] == name) for name in SPLITS},
+        splits=splits,
         pixels=pixels,
         rows=rows,
         modalities=table.modalities,
         fingerprint=_fingerprint(frame),
         notes=from_labels + notes,
+        source=table.source,
     )
 
 
@@ -189,6 +198,12 @@ def _positive(table: Table, positive: str) -> tuple[str, ...]:
     called = table.classes[1]
     count = (table.frame["label"] == called).sum()
     return (f"positive={positive}: {count} of {len(table.frame)} are {called}, all else negative",)
+
+
+def _in_paths(table: Table, pattern: str) -> tuple[str, ...]:
+    """A line on patients that the paths seem to name, where nothing else names them."""
+    likely = None if pattern or table.modalities else likely_patients(table.frame)
+    return (likely.line(),) if likely else ()
 
 
 def _missing(table: Table, missing: str) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from medtl.data.columns import FILE, FRAME
 from medtl.data.decode import pages
 from medtl.data.reading import ALL, FIRST
-from medtl.data.table import FILE, FRAME, Table
+from medtl.data.table import Table
 from medtl.errors import ParameterError
 
 PAGED = (".tif", ".tiff")
@@ -41,7 +42,7 @@ def with_frames(table: Table, counts: np.ndarray, frames: str) -> tuple[Table, t
         )
     counts = np.array(
         [
-            pages(file) if file.suffix.casefold() in PAGED else count
+            pages(file) if count == 1 and file.suffix.casefold() in PAGED else count
             for file, count in zip(table.files(), counts.tolist(), strict=True)
         ]
     )

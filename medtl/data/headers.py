@@ -20,7 +20,6 @@ import pandas as pd
 import pydicom
 
 from medtl.data.dicom import is_dicom
-from medtl.data.image_files import PICTURES
 from medtl.errors import MedtlError
 from medtl.keep import kept_folder, kept_or_made, key_of, written_whole
 from medtl.progress import progress
@@ -31,27 +30,31 @@ _TAGS = [
     "PatientID", "StudyInstanceUID", "ImageLaterality", "Laterality", "ViewPosition",
     "NumberOfFrames",
 ]  # fmt: skip
-_FORMAT = 1
+_FORMAT = 2
 """Counted up when what is read or written here changes: what was kept is then not read."""
 _KEY_BYTES = 32
 _READERS = 16  # files that are opened at a time: on a network drive most of the time is waiting
+_BLOCK = 32  # files of one task: of files that are no DICOM 132 bytes are read, less than it costs
 _NOBODY = re.compile(
-    r"[0x\-_. ]*|(n/?a|no[ _-]?id|none|unknown|removed|(de-?id\w*|anon\w*)[\W\d_]*)", re.IGNORECASE
+    r"[0x\-_. ]*|(n/?a|no[ _-]?id|none|unknown|removed|de-?id[a-z]*|anon[a-z]*)[\W_]*",
+    re.IGNORECASE,
 )
-"""What stands for a patient in files from which the patient was taken out."""
+"""What stands for a patient in files from which the patient was taken out.
+
+With a number, as in `ANON00001`, such a word is the name of one patient.
+"""
 
 
 def read_headers(files: list[Path | None]) -> pd.DataFrame:
     """A row a file: `patient`, `study`, `laterality`, `view` ('' where unknown) and `frames`.
 
     Patient and study are hashes (`P-...`, `S-...`), laterality is L, R or B, view is the code of
-    DICOM (PA, AP, LL, CC, MLO, ...). Of files that are no DICOM, or damaged, nothing is known, and
-    they have one frame. What was read is kept by path, size and time of change of each file.
+    DICOM (PA, AP, LL, CC, MLO, ...). Of files that are no DICOM by their first bytes, whatever they
+    are called, or damaged, nothing is known, and they have one frame. What was read is kept by
+    path, size and time of change of each file.
     """
     table = pd.DataFrame({name: [1 if name == "frames" else ""] * len(files) for name in COLUMNS})
-    places = [
-        place for place, file in enumerate(files) if file and file.suffix.casefold() not in PICTURES
-    ]
+    places = [place for place, file in enumerate(files) if file]
     if not places:
         return table
     chosen, key = [files[place] for place in places], _key()
@@ -97,9 +100,11 @@ def _key() -> bytes:
 
 
 def _read_all(files: list[Path], key: bytes) -> Iterator[tuple[str, str, str, str, int]]:
+    blocks = [files[start : start + _BLOCK] for start in range(0, len(files), _BLOCK)]
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda file: header_of(file, key), files)
-        yield from progress(read, len(files), "reading headers")
+        read = pool.map(lambda block: [header_of(file, key) for file in block], blocks)
+        each = (header for block in read for header in block)
+        yield from progress(each, len(files), "reading headers")
 
 
 def header_of(file: Path, key: bytes) -> tuple[str, str, str, str, int]:

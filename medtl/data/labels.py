@@ -9,41 +9,32 @@ from pathlib import Path
 import pandas as pd
 
 from medtl.data.chestxray14 import in_plain_columns, is_chestxray14
+from medtl.data.columns import CASE_COLUMNS, MEANT, SPLIT_NAMES, in_known_columns
+from medtl.data.label_forms import NO_LABEL, joined_by
 from medtl.data.words import BETWEEN
 from medtl.errors import MedtlError
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "test": "test",
-    "testing": "test",
-}
-"""The names of splits as people write them (in any case), and as they are here."""
 
 MOST_COLUMNS = 1000
 """Of a CSV; a file with more is no list of images, and takes minutes to be read."""
 
-TRIMMED = ("path", "label", "patient", "split", "case", "modality")
-"""The columns that mean something here; spaces around their values do not."""
 
-
-def read_csv(file: Path, outside: str = "refuse") -> pd.DataFrame:
+def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of a CSV file: `path`, `label`, `patient`, `split` and its other columns, as text.
 
     An image may have several labels, joined by |, and unknown ones, after a ?. The CSV of
     ChestX-ray14 is taken as published.
+
+    Returns:
+        The rows, and a line for each column that was taken by a near name, renamed or not used.
 
     Args:
         file: the CSV.
         outside: what is done about paths that lead out of its folder: `refuse` or `allow`.
 
     Raises:
-        MedtlError: it is no CSV, lacks a column or a value, has a column twice, or names images
-            that are missing, named twice, or outside the CSV's folder; rows are counted from 2, the
-            one below the column names.
+        MedtlError: it is no CSV, lacks a column or a value, has a column twice, joins labels by
+            another sign, or names images that are missing, named twice, or outside the CSV's
+            folder; rows are counted from 2, the one below the column names.
     """
     try:
         with open(file, "rb") as opened:
@@ -62,28 +53,44 @@ def read_csv(file: Path, outside: str = "refuse") -> pd.DataFrame:
         raise MedtlError(f"{file} has the column {again[0]} twice; give each a name of its own")
     if is_chestxray14(frame):
         frame = in_plain_columns(file, frame)
-    missing = [column for column in ("path", "label") if column not in frame]
-    if missing:
-        raise MedtlError(
-            f"{file} lacks the column {' and '.join(missing)}; it has {', '.join(frame.columns)}"
-        )
+    frame, notes = in_known_columns(file, frame)
     if frame.empty:
         raise MedtlError(f"{file} lists no images: it holds column names only")
-    for column in ("patient", "split"):
-        if column not in frame:
-            frame[column] = ""
-    for column in frame.columns.intersection(TRIMMED):
+    # spaces around the values of columns that mean something here do not
+    for column in frame.columns.intersection((*MEANT, *CASE_COLUMNS)):
         frame[column] = frame[column].str.strip()
     _check_labels(file, frame)
     frame["split"] = _splits(file, frame)
     _check_paths(file, frame, outside)
-    return frame
+    return frame, notes
+
+
+def lists_images(file: Path) -> bool:
+    """Whether the first line of a CSV names the columns `path` and `label`, in any case."""
+    try:
+        with open(file, encoding="utf-8-sig", errors="replace") as opened:
+            names = opened.readline(2**20).split(",")
+    except OSError:
+        return False
+    return {"path", "label"} <= {name.strip(' "\n\r').casefold() for name in names}
 
 
 def _check_labels(file: Path, frame: pd.DataFrame) -> None:
     for column in ("path", "label"):
         empty = frame[column].str.strip(f"{BETWEEN} ") == ""
         refuse_rows(file, frame, empty, f"no {column}", f"give each row its {column}")
+    labels = frame["label"]
+    unnamed = labels.str.casefold().isin(NO_LABEL)
+    remedy = "write the label, or take the rows out"
+    what = f"a word for no label, {', '.join(labels[unnamed].unique()[:3])}"
+    refuse_rows(file, frame, unnamed, what, remedy)
+    signs = joined_by(labels.unique())
+    several = labels.isin(signs)
+    if several.any():
+        first = labels[several].iloc[0]
+        remedy = f"join them by {BETWEEN}, and write a label that is one with another sign"
+        what = f"several labels joined by {signs[first]} ({first})"
+        refuse_rows(file, frame, several, what, remedy)
 
 
 def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:

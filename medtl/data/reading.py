@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from medtl.errors import ParameterError
 
 FIRST, ALL = "first", "all"
 
@@ -21,9 +24,22 @@ class Reading:
     )
     frames: str = FIRST  # or all, or a number from 1: which of a file with several frames
     outside: str = "refuse"  # or allow: paths that lead out of the folder of a CSV
+    patient_pattern: str = ""  # an expression whose first group in a path is the patient
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:
         """That of settings by their names; what they do not name is as usual."""
         names = {each.name for each in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in settings.items() if name in names})
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises `ParameterError` where a pattern is no regular expression with a group."""
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        allowed = f"a regular expression, and this is none: {error}"
+        raise ParameterError("patient_pattern", pattern, allowed) from error
+    if not groups:
+        allowed = "a regular expression with (...) around the patient, as in (person[0-9]+)_"
+        raise ParameterError("patient_pattern", pattern, allowed)

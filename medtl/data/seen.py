@@ -27,7 +27,7 @@ class Seen:
     """The images and patients of one data set that a model has learned from.
 
     Attributes:
-        data: the data set's own name.
+        data: the data set's source, of which names of patients mean the same.
         salt: the data set's fingerprint, without which hashes of names mean nothing.
         images: int64 [N], sorted, the first 64 bits of the hash of each image's pixels.
         patients: int64 [M], sorted, 64 bits of the salted hash of each name that is known.
@@ -46,7 +46,7 @@ class Seen:
         contents = [content for sample in frame["content"] for content in sample.split()]
         patients = [name for name in frame["patient"].unique() if name]
         return cls(
-            dataset.name,
+            dataset.source,
             salt,
             np.unique(_content_codes(contents)),
             np.unique(_name_codes(patients, salt)),
@@ -56,11 +56,12 @@ class Seen:
         """Which samples (bool [n] of `indices` [n]) are an image or a patient of this record.
 
         Of a case one image is enough. Names of patients count where the two are of one source:
-        data sets of one name, or with an image in common. Elsewhere `P001` is someone else.
+        data sets in folders of one name, or with an image in common. Elsewhere `P001` is someone
+        else.
         """
         known = _samples(dataset.frame["content"].tolist(), self.images)
         found = known[indices]
-        if dataset.name == self.data or known.any():
+        if dataset.source == self.data or known.any():
             names = dataset.frame["patient"].iloc[indices].to_numpy(dtype=object)
             found |= np.isin(_name_codes(names.tolist(), self.salt), self.patients) & (names != "")
         return found

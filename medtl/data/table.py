@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,20 @@ from medtl.data import digits, phantoms
 from medtl.data.binary import two_classes
 from medtl.data.cases import CASE, IMAGE, has_cases, joined
 from medtl.data.class_order import in_order, positive_class_note
+from medtl.data.columns import FILE, FRAME, SPLIT_NAMES
 from medtl.data.file_names import on_disk, printable
 from medtl.data.findings import has_findings, in_plain_order, named_findings
 from medtl.data.folder import read_folder
-from medtl.data.labels import read_csv
+from medtl.data.label_forms import in_one_form
+from medtl.data.labels import lists_images, read_csv
+from medtl.data.patients import with_patients
 from medtl.errors import MedtlError, ParameterError
 
 EMBEDDED = (*phantoms.NAMES, digits.NAME)
 """The names under which `data` takes what the project brings along."""
 
-FILE, FRAME = "frame_file", "frame_number"
-"""Columns of a table that takes other frames of its files than the first (see `frames`)."""
+PUBLISHED = ("data_entry_2017", "data_entry_2017_v2020")
+"""File names, in small letters, of tables that are published with their folder of images."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Table:
     """The rows of a data set, before any image is opened.
 
     Attributes:
-        name: the data set's own name: that of the folder, or of the folder that holds the CSV.
+        name: the data set's own name (see `data_name`).
         root: the folder at which relative paths start.
         frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
@@ -41,7 +45,8 @@ class Table:
             `negative` before all. Where images have findings, all that are named.
         modalities: the M modalities of cases; none where a row is an image.
         multi_label: whether an image has any number of findings (see `findings`), not one label.
-        notes: rows that were left out.
+        notes: rows that were left out, and what was merged, renamed or not used.
+        source: the name of the folder that all is in, which several data sets may share.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Table:
     modalities: tuple[str, ...] = ()
     multi_label: bool = False
     notes: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def naming(self) -> str:
@@ -74,7 +80,9 @@ class Table:
         return [int(number) for number in numbers for _ in range(each)]
 
 
-def read_table(data: str, positive: str = "", outside: str = "refuse") -> Table:
+def read_table(
+    data: str, positive: str = "", outside: str = "refuse", patient_pattern: str = ""
+) -> Table:
     """The table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
 
     A folder holds `CLASS/...`, or `train/ valid/ test/` (any of them) over classes. A CSV has the
@@ -82,29 +90,42 @@ def read_table(data: str, positive: str = "", outside: str = "refuse") -> Table:
     With `case` and `modality`, the rows of one case are one sample. Where any image has several
     labels, or an unknown one, they are findings, of which an image has any number. `positive`
     makes two classes of many labels (see `two_classes`). With `outside=allow` its paths may lead
-    out of its folder.
+    out of its folder. Where no patient is given, `patient_pattern` finds it in the path.
 
     Raises:
         ParameterError: there is no such folder or file, or no such label.
         MedtlError: it does not describe a data set that can be learned from.
     """
+    table = _read(data, positive, outside, patient_pattern)
+    source = data if data in EMBEDDED else _folder_name(table.root)
+    return dataclasses.replace(table, source=source)
+
+
+def _read(data: str, positive: str, outside: str, patient_pattern: str) -> Table:
     name, file = data_name(data), _place(data)
     if file.is_dir():
-        frame, notes = read_folder(file)
-        return _table(name, file, frame, positive, notes=notes)
-    frame, modalities = read_csv(file, outside), ()
+        frame, from_files = read_folder(file)
+        frame, notes = _in_plain_words(frame, patient_pattern)
+        return _table(name, file, frame, positive, notes=from_files + notes)
+    (frame, from_columns), modalities = read_csv(file, outside), ()
+    frame, notes = _in_plain_words(frame, patient_pattern)
+    notes = from_columns + notes
     multi_label = not positive and has_findings(frame["label"])
     if multi_label:
         frame = in_plain_order(file, frame)
     if has_cases(file, frame):
         frame, modalities = joined(file, frame)
     if multi_label:
-        return _with_findings(name, file.parent, frame, modalities)
-    return _table(name, file.parent, frame, positive, modalities)
+        return _with_findings(name, file.parent, frame, modalities, notes)
+    return _table(name, file.parent, frame, positive, modalities, notes)
 
 
 def data_name(data: str) -> str:
     """The data set's own name, for which no image need be there.
+
+    It is that of the folder, also for a CSV that is the only one with `path` and `label` in its
+    folder, is published with it, or is called `labels`, like the folder or like a split. Of several
+    CSVs in one folder the others ask questions of their own, and are called FOLDER-CSV.
 
     Raises:
         ParameterError: there is no such folder or file.
@@ -112,7 +133,22 @@ def data_name(data: str) -> str:
     if data in EMBEDDED:
         return data
     place = _place(data)
-    return printable((place if place.is_dir() else place.parent).resolve().name)
+    if place.is_dir():
+        return _folder_name(place)
+    name, stem = _folder_name(place.parent), place.stem.casefold()
+    if stem in {"labels", name.casefold(), *SPLIT_NAMES, *PUBLISHED} or not _others(place):
+        return name
+    return printable(f"{name}-{place.stem}")
+
+
+def _folder_name(folder: Path) -> str:
+    return printable(folder.resolve().name)
+
+
+def _others(file: Path) -> bool:
+    """Whether another file beside a CSV lists labelled images too, by its first line."""
+    beside = (each for each in file.parent.glob("*.[cC][sS][vV]") if each.name != file.name)
+    return any(each.is_file() and lists_images(each) for each in beside)
 
 
 def _place(data: str) -> Path:
@@ -127,6 +163,13 @@ def _place(data: str) -> Path:
     raise ParameterError(
         "data", data, f"no such folder or file; give one, or {' or '.join(EMBEDDED)}"
     )
+
+
+def _in_plain_words(frame: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows with one form of each label and patient, and lines for the reader."""
+    labels, from_labels = in_one_form(frame["label"])
+    frame, from_patients = with_patients(frame.assign(label=labels), pattern)
+    return frame, from_labels + from_patients
 
 
 def _table(
@@ -172,8 +215,13 @@ def _in_two_classes(
 
 
 def _with_findings(
-    name: str, root: Path, frame: pd.DataFrame, modalities: tuple[str, ...]
+    name: str,
+    root: Path,
+    frame: pd.DataFrame,
+    modalities: tuple[str, ...],
+    notes: tuple[str, ...],
 ) -> Table:
     """The table of images with any number of findings."""
     findings = named_findings(frame["label"])
-    return Table(name, root, frame.reset_index(drop=True), findings, modalities, multi_label=True)
+    frame = frame.reset_index(drop=True)
+    return Table(name, root, frame, findings, modalities, multi_label=True, notes=notes)

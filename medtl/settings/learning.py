@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from medtl.data.reading import ALL, FIRST, Reading
+from medtl.data.reading import ALL, FIRST, Reading, check_pattern
 from medtl.errors import ParameterError
 from medtl.options import (
     Settings,
@@ -48,6 +48,9 @@ class DataSettings(Settings):
         "paths that lead out of the folder of a CSV, themselves or by a link",
         choices=("refuse", "allow"),
     )
+    patient_pattern: str = option(
+        "", "regular expression whose first group, found in the path of an image, is its patient"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +58,8 @@ class DataSettings(Settings):
             self.frames.isdecimal() and int(self.frames) >= 1
         ):
             raise ParameterError("frames", self.frames, f"{FIRST}, {ALL}, or a number from 1")
+        if self.patient_pattern:
+            check_pattern(self.patient_pattern)
         if self.positive:
             comma_list("positive", self.positive)
 

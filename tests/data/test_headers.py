@@ -123,7 +123,7 @@ def test_given_splits_that_share_a_patient_are_refused_by_hash(clinic):
     assert "MRN" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["ANONYMOUS", "0000", "Anonymized^2", "", "no id", "x"])
+@pytest.mark.parametrize("name", ["ANONYMOUS", "0000", "Anonymized^", "", "no id", "x", "De-Id"])
 def test_names_of_nobody_are_unknown_and_studies_stand_in(tmp_path, write_dicom, name):
     files = [
         write_dicom(tmp_path / f"{n}.dcm", n, PatientID=name, StudyInstanceUID=study(n // 2))
@@ -132,6 +132,30 @@ def test_names_of_nobody_are_unknown_and_studies_stand_in(tmp_path, write_dicom,
     headers = read_headers(files)
     assert headers["patient"].tolist() == [""] * 4
     assert headers["study"].nunique() == 2
+
+
+@pytest.mark.parametrize("name", ["ANON{:05}", "Anonymous_{}", "deid-{:03}", "Anonymized^{}"])
+def test_numbered_words_of_an_anonymizer_are_patients(tmp_path, write_dicom, name):
+    for number in range(48):
+        patient = number // 4
+        place = tmp_path / "set" / "ab"[patient % 2] / f"{number}.dcm"
+        elements = {"PatientID": name.format(patient), "StudyInstanceUID": study(number // 2)}
+        write_dicom(place, number, **elements)
+    frame = load(str(tmp_path / "set"), 5, seed=0).frame
+    assert frame["patient"].str.startswith("P-").all()
+    assert frame["patient"].nunique() == 12
+    assert frame.groupby(frame["path"].str[2:-4].astype(int) // 4)["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ""])
+def test_headers_are_read_whatever_a_file_is_called(tmp_path, write_dicom, suffix):
+    files = [
+        write_dicom(tmp_path / f"{n}{suffix}", n, PatientID=f"p{n}", frames=1 + n) for n in range(2)
+    ]
+    headers = read_headers(files)
+    assert headers["patient"].str.startswith("P-").all()
+    assert headers["patient"].nunique() == 2
+    assert headers["frames"].tolist() == [1, 2]
 
 
 def test_one_name_in_all_headers_is_taken_for_none(tmp_path, write_dicom):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medtl.data.table import read_table
+from medtl.data.table import data_name, read_table
 from medtl.errors import MedtlError, ParameterError
 
 
@@ -107,7 +107,7 @@ def test_a_csv_keeps_its_columns(four):
     table = read_table(write_csv(four, text))
     assert table.name == "clinic"
     assert table.classes == ("x", "y")
-    assert table.frame["patient"].tolist() == ["p1", "p1", "NA", ""]
+    assert table.frame["patient"].tolist() == ["p1", "p1", "", ""]
     assert table.frame["split"].tolist() == ["train", "train", "valid", "test"]
     assert table.frame["age"].tolist() == ["07", "8", "", "9"]
     assert all(file.is_file() for file in table.files())
@@ -116,6 +116,32 @@ def test_a_csv_keeps_its_columns(four):
 def test_a_csv_with_the_byte_order_mark_of_excel(four):
     text = "\ufeffpath,label\na.png,x\nb.png,x\nc.png,ä\nd.png,ä\n"
     assert read_table(write_csv(four, text)).classes == ("x", "ä")
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "Clinic.csv", "test.csv", "Data_Entry_2017.csv"])
+def test_a_csv_of_its_folder_is_called_like_it_beside_others(four, name):
+    for file in (name, "other.csv"):
+        (four / file).write_text("path,label\na.png,x\n")
+    assert data_name(str(four / name)) == "clinic"
+    assert data_name(str(four)) == "clinic"
+
+
+def test_two_questions_in_one_folder_have_names_of_their_own(four):
+    text = "path,label\na.png,x\nb.png,x\nc.png,y\nd.png,y\n"
+    (four / "pneumonia.csv").write_text(text)
+    (four / "scores.csv").write_text("image,score\n")
+    assert data_name(str(four / "pneumonia.csv")) == "clinic"
+    (four / "inverted.csv").write_text("PATH, Label\n")
+    assert data_name(str(four / "inverted.csv")) == "clinic-inverted"
+    table = read_table(str(four / "pneumonia.csv"))
+    assert (table.name, table.source) == ("clinic-pneumonia", "clinic")
+
+
+def test_a_csv_that_is_a_link_belongs_to_the_folder_of_the_link(four):
+    (four.parent / "far").mkdir()
+    (four.parent / "far" / "real.csv").write_text("path,label\n")
+    (four / "linked.csv").symlink_to(four.parent / "far" / "real.csv")
+    assert data_name(str(four / "linked.csv")) == "clinic"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ OF_DATA = {
     "positive": ",",
     "frames": "zeroth",
     "outside": "keep",
+    "patient_pattern": "person[0-9]+",
 }
 OF_LEARNING = OF_DATA | {
     "architecture": "resnet19",

@@ -1,0 +1,195 @@
+"""What the columns of a CSV are: those that mean something here, in any case or by a near name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from medtl.errors import MedtlError
+
+MEANT = ("path", "label", "patient", "split")
+CASE_COLUMNS = ("case", "modality")
+"""These two mean something together; in other letters than these, one alone does not."""
+
+FILE, FRAME = "frame_file", "frame_number"
+"""Columns of a table that takes other frames of its files than the first (see `frames`)."""
+
+RESERVED = ("content", "width", "height", "mode", "reason", FILE, FRAME)
+"""Columns that a data set gets from its images; those of a CSV are renamed."""
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""The names of splits as people write them (in any case), and as they are here."""
+
+_ID = "(id|identifier|no|nr|num|number|name|uid|code|key|hash|idx|index|instanceuid)"
+_PATIENT = re.compile(
+    "(anonymi[sz]ed|deidentified|pseudonym(i[sz]ed)?)?"
+    f"((patients?|subjects?|participants?|persons?){_ID}?|(pat|pt|subj){_ID})"
+    "|id(patient|subject|participant|person)|mrn|pid"
+)
+_STAND_IN = re.compile(f"(case|study|exam|examination|accession|lesion|slide|visit){_ID}|case")
+_SPLIT = re.compile("(data|dataset|official|original)?splits?(name)?|set|subset|partition")
+_FOLD = re.compile("(k|cv|test|valid|val)?folds?(id|no|nr|num|number|idx|index)?")
+_OF_LABEL = re.compile("(class|diagnosis|diagnoses|dx|target|finding|category)(s|es)?(name|id)?")
+_OF_PATH = re.compile("(image|img|file|filename|filepath|imagepath|imagefile|imgpath)(s|name|id)?")
+
+
+def in_known_columns(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows with the columns under the names that they have here, and lines about it.
+
+    `MEANT` are known in any case. Without `patient` (or `split`), the one column of a near name
+    that can be it is taken; the columns of a CSV that a data set makes of its own (`RESERVED`)
+    become `csv_NAME`.
+
+    Raises:
+        MedtlError: `path` or `label` is not there, or two columns may be the same thing.
+    """
+    frame = _in_small_letters(file, frame)
+    _check_needed(file, frame)
+    frame, of_patients = _with_patient(file, frame)
+    frame, of_splits = _with_split(file, frame)
+    frame, of_clashes = _without_clashes(frame)
+    return frame, (*of_patients, *of_splits, *of_clashes)
+
+
+def _in_small_letters(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    names = {name: [each for each in frame if each.casefold() == name] for name in MEANT}
+    cases = {name: [each for each in frame if each.casefold() == name] for name in CASE_COLUMNS}
+    if all(cases.values()):
+        names |= cases
+    for found in names.values():
+        if len(found) > 1:
+            raise MedtlError(
+                f"{file} has the columns {' and '.join(found)}: keep one, or give the others "
+                "another name"
+            )
+    return frame.rename(columns={found[0]: name for name, found in names.items() if found})
+
+
+def _check_needed(file: Path, frame: pd.DataFrame) -> None:
+    missing = [name for name in ("path", "label") if name not in frame]
+    if not missing:
+        return
+    hints = []
+    for name in missing:
+        near = _near(frame, _OF_PATH if name == "path" else _OF_LABEL)
+        if near:
+            hints.append(f"rename {' or '.join(near)} to {name}")
+    raise MedtlError(
+        f"{file} lacks the column {' and '.join(missing)}; it has {', '.join(frame.columns)}"
+        + "".join(f"; {hint}" for hint in hints)
+    )
+
+
+def _with_patient(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    near = _near(frame, _PATIENT, lambda values: values.nunique() > 1)
+    if "patient" in frame:
+        return frame, _not_used(near, "the patient is the column patient")
+    notes: list[str] = []
+    if not near:
+        near, notes = _stand_in(frame)
+    if len(near) > 1 and not all(_same_rows(frame[near[0]], frame[each]) for each in near[1:]):
+        raise MedtlError(
+            f"{file} has the columns {' and '.join(near)}, of which each may name the patient: "
+            "rename the right one to patient"
+        )
+    if not near:
+        return frame.assign(patient=""), tuple(notes)
+    if not notes:
+        notes = [f"the column {near[0]} is taken for the patient"]
+        notes += _not_used(near[1:], f"it groups images as {near[0]} does")
+    return frame.rename(columns={near[0]: "patient"}), tuple(notes)
+
+
+def _stand_in(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """What keeps images together that may be of one patient, where no column names patients."""
+    near = _near(frame, _STAND_IN, lambda values: 1 < values.nunique() < len(values))
+    if len(near) > 1:
+        line = f"no column patient: rename the one of {', '.join(near)} that tells patients apart"
+        return [], [line]
+    return near, [f"no column patient: images of one {name} count as one patient" for name in near]
+
+
+def _with_split(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    own = [name for name in frame if name not in (*MEANT, *CASE_COLUMNS)]
+    near = [name for name in own if _is_split(frame[name])]
+    folds = [name for name in _near(frame, _FOLD) if name not in near]
+    notes = list(_not_used(folds, "there are no folds, only train, valid and test"))
+    if "split" in frame:
+        return frame, (*_not_used(near, "the split is the column split"), *notes)
+    if len(near) > 1:
+        raise MedtlError(
+            f"{file} has the columns {' and '.join(near)}, of which each may be the split: "
+            "rename the right one to split"
+        )
+    if near:
+        line = f"the column {near[0]} is taken for the split"
+        return frame.rename(columns={near[0]: "split"}), (line, *notes)
+    for name in _near(frame, _SPLIT):
+        values = ", ".join(sorted(frame[name].unique())[:3])
+        reason = f"as a split its values ({values}) would have to be train, valid or test"
+        notes += _not_used([name], reason)
+    return frame.assign(split=""), tuple(notes)
+
+
+def _is_split(values: pd.Series) -> bool:
+    """Whether all values are names of splits, and of at least two."""
+    named = values.str.strip().str.casefold()
+    named = named[named != ""].map(SPLIT_NAMES)
+    return not named.isna().any() and named.nunique() > 1
+
+
+def _without_clashes(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    modalities = frame["modality"].str.strip().unique() if set(CASE_COLUMNS) <= set(frame) else ()
+    reserved = {*RESERVED, *(f"image_{name}" for name in modalities)}
+    names = {}
+    for name in frame:
+        if name in reserved:
+            own = f"csv_{name}"
+            while own in frame:
+                own += "_"
+            names[name] = own
+    if not names:
+        return frame, ()
+    renamed = ", ".join(f"{name} ({own} here)" for name, own in names.items())
+    line = f"columns of the CSV that have the names of what images have are renamed: {renamed}"
+    return frame.rename(columns=names), (line,)
+
+
+def _near(
+    frame: pd.DataFrame,
+    names: re.Pattern[str],
+    holds: Callable[[pd.Series], bool] = lambda values: True,
+) -> list[str]:
+    """The columns that mean nothing by their name but are called like this, and hold what suits."""
+    return [
+        name
+        for name in frame
+        if name not in (*MEANT, *CASE_COLUMNS)
+        and names.fullmatch(re.sub(r"[\W_]+", "", name).casefold())
+        and holds(frame[name])
+    ]
+
+
+def _same_rows(one: pd.Series, other: pd.Series) -> bool:
+    """Whether two columns are equal for the same rows."""
+    pairs = pd.DataFrame({"one": one, "other": other}).drop_duplicates()
+    return len(pairs) == one.nunique() == other.nunique()
+
+
+def _not_used(names: list[str], reason: str) -> tuple[str, ...]:
+    if not names:
+        return ()
+    one = len(names) == 1
+    columns = f"{'the column' if one else 'the columns'} {', '.join(names)}"
+    return (f"{columns} {'is' if one else 'are'} not used: {reason}",)
