@@ -18,6 +18,7 @@ import click
 import mlflow
 import numpy as np
 
+from benchmarks.coverage import coverage
 from benchmarks.fuzz import fuzz
 from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
@@ -45,6 +46,7 @@ def benchmarks() -> None:
     """What medtl costs, beside a plain PyTorch loop."""
 
 
+benchmarks.add_command(coverage)
 benchmarks.add_command(fuzz)
 benchmarks.add_command(memory)
 

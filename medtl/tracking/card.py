@@ -167,7 +167,7 @@ def _scores(facts: CardFacts) -> str:
     return (
         "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
         ""
-        f"Intervals are 95 % bootstrap intervals over {facts.unit}."
+        f"Intervals are 95 % intervals over {facts.unit}."
         f"{averaged}\n\n{_table(['measure', 'value', '95 % interval', 'what it says'], rows)}"
     )
 

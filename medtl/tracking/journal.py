@@ -102,7 +102,8 @@ def log_scores(
     log_intervals({f"{split}_{name}": each for name, each in measures.summary.items()})
     labels, classes, per_class = dataset.labels[indices], dataset.classes, measures.per_class
     place = f"evaluation/{split}"
-    log_table(with_delong(per_class, labels, probabilities), f"{place}/per_class.csv")
+    table = with_delong(per_class, labels, probabilities, dataset.groups[indices])
+    log_table(table, f"{place}/per_class.csv")
     log_table(measures.averages, f"{place}/averages.csv")
     predictions = _predictions(dataset, indices, probabilities, decisions)
     log_table(predictions, f"{place}/predictions.csv")

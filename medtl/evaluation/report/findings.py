@@ -20,7 +20,7 @@ NOTHING = "Nothing stands out: no copies of one image in two splits or under two
 def shortcut_table(shortcuts: Shortcuts | None, seed: int) -> pd.DataFrame:
     """A row a trace that differs between images: `trace`, `auroc`, `low`, `high`.
 
-    The AUROC (of several classes the mean, each against the rest) has its 95 % bootstrap interval
+    The AUROC (of several classes the mean, each against the rest) has its 95 % interval
     over patients; the models that gave the scores are taken as they are.
     """
     rows = []
