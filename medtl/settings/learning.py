@@ -16,6 +16,7 @@ from medtl.options import (
 )
 from medtl.settings.cluster import LOCAL, ClusterSettings
 
+USUAL_EPOCHS = 12  # of a training by gradient where the number is not given
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
@@ -90,7 +91,12 @@ class LearningSettings(DataSettings):
         choices=CLASSIFIERS,
     )
     pca: int = option(0, "principal components given to the classifier; 0 for none", low=0)
-    epochs: int = option(12, "the most epochs a model is trained", low=1)
+    epochs: int = option(
+        0,
+        "the most epochs a model is trained; 0 solves a linear head to its optimum, and trains all "
+        "else for 12",
+        low=0,
+    )
     patience: int = option(4, "epochs without a better validation AUROC before stopping", low=1)
     batch_size: int = option(32, "images a step", low=2)
     weight_decay: float = option(1e-4, "weight decay of the optimizer", low=0.0)
@@ -120,6 +126,11 @@ class LearningSettings(DataSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+
+    @property
+    def most_epochs(self) -> int:
+        """Number of epochs after which a training by gradient ends."""
+        return self.epochs or USUAL_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class PretrainSettings(TrainSettings):
     cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
     optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
     lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
-    epochs: int = option(8, "the most epochs it is trained", low=1)
+    epochs: int = option(8, "the most epochs it is trained; 0 as in train", low=0)
     backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
 
     def __post_init__(self) -> None:

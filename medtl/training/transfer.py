@@ -32,8 +32,10 @@ from medtl.training.hardware import (
     reuse_freed_memory,
 )
 from medtl.training.keeper import Keeper
+from medtl.training.linear_head import LinearHead, linear_layer, solve
 from medtl.training.loop import Epoch, Fit, Recipe, Stopped, fit, measured_epoch, predict
 from medtl.training.memory import OutOfMemoryError, enough_memory
+from medtl.training.objectives import valid_scores
 from medtl.training.parallel import ALONE, Alone
 from medtl.training.tails import Tail, fit_tail
 
@@ -47,6 +49,7 @@ class Trained:
     fit: Fit
     tail: Tail | None = None  # the classical classifier of a hybrid, else the suffix answers
     halved: int | None = None  # images a step, where memory did not suffice for the recipe's
+    solved: LinearHead | None = None  # a linear head that was solved, not trained by gradient
 
 
 @dataclass
@@ -99,7 +102,7 @@ class Transfer:
             optimizer=optimizer,
             lr=lr,
             weight_decay=settings.weight_decay,
-            epochs=settings.epochs,
+            epochs=settings.most_epochs,
             patience=settings.patience,
             batch_size=settings.batch_size,
             balance=settings.balance,
@@ -115,6 +118,9 @@ class Transfer:
         ends: Ends | None = None,
     ) -> Trained:
         """Trains a copy of the backbone from `cutoff` on; all before it stays as it was.
+
+        Where the settings leave the number of epochs open, a suffix that is one linear layer is
+        solved to its optimum instead, whatever the recipe says.
 
         An equal training that was cut off is gone on with, and `on_epoch` hears of all its epochs.
         One that had ended in a run which did not end well is taken as it was, where that run gave
@@ -246,6 +252,10 @@ class Transfer:
     ) -> Trained:
         point = resolve(network, self.backbone.architecture, cutoff)
         divided = cut(network, point, self.image_size)
+        if self.settings.epochs == 0 and self.team.size == 1:
+            layer = linear_layer(divided.suffix)
+            if layer is not None:
+                return self._solved(network, divided, layer, on_epoch)
         divided.suffix.to(memory_format=torch.channels_last)
         checkpoint = self.team.checkpoint(self._training_key(divided, recipe), ends)
         try:
@@ -265,6 +275,36 @@ class Transfer:
             checkpoint.drop()
             raise
         return Trained(network, divided, fitted)
+
+    def _solved(
+        self,
+        network: nn.Module,
+        divided: Cut,
+        layer: nn.Linear,
+        on_epoch: Callable[[Epoch], None],
+    ) -> Trained:
+        """The network with its linear head at the optimum; one epoch stands for the solution."""
+        started = time.perf_counter()
+        head = self.linear_head(divided)
+        head.copy_to(layer)
+        divided.suffix.eval()
+        train, valid = (
+            predict(divided.suffix, self.feed(divided, split, None), self.precision)
+            for split in ("train", "valid")
+        )
+        loss = valid_scores(train, self.labels("train"))["valid_loss"]
+        epoch = measured_epoch(1, loss, valid, self.labels("valid"), started)
+        on_epoch(epoch)
+        return Trained(network, divided, Fit((epoch,), epoch, valid), solved=head)
+
+    def linear_head(self, divided: Cut) -> LinearHead:
+        """Logistic regression on the pooled features at a cut, its penalty chosen on validation.
+
+        The training images are taken as they are, without augmentation.
+        """
+        train, valid = (self.features(divided, split) for split in ("train", "valid"))
+        labels = self.labels("train"), self.labels("valid")
+        return solve(train, labels[0], valid, labels[1], self.settings.balance)
 
     def _training_key(self, divided: Cut, recipe: Recipe) -> str:
         """A key of all that the numbers of a training depend on: equal keys, equal trainings."""

@@ -48,6 +48,27 @@ def test_what_is_kept_equals_a_fresh_pass_to_sixteen_bits(transfer):
     torch.testing.assert_close(kept, fresh, rtol=5e-3, atol=5e-3)
 
 
+def test_a_linear_head_is_solved_unless_epochs_are_given(transfer):
+    made = transfer(epochs=0)
+    recipe, seen = made.recipe("adam", 1e-3), []
+    solved = made.train("head", recipe, seen.append)
+    assert solved.solved is not None
+    assert [epoch.number for epoch in seen] == [1]
+    assert solved.fit.best.valid_auroc == pytest.approx(solved.solved.valid_auroc, abs=0.02)
+    np.testing.assert_allclose(
+        made.logits(solved, "valid"),
+        solved.solved.logits(made.features(solved.cut, "valid")),
+        atol=0.05,
+    )
+    again = made.train("head", made.recipe("sgd", 1.0))
+    assert torch.equal(again.network.fc.weight, solved.network.fc.weight)
+    walked = transfer(epochs=2).train("head", transfer(epochs=2).recipe("adam", 1e-3))
+    assert walked.solved is None
+    assert len(walked.fit.epochs) == 2
+    deeper = made.train("layer4", dataclasses.replace(recipe, epochs=1))
+    assert deeper.solved is None
+
+
 def test_views_differ_and_are_cycled(transfer):
     made = transfer(views=2)
     feed = made.feed(divided(made, "layer2"), "train", made.augmentation)

@@ -1,0 +1,152 @@
+"""Linear heads solved to their optimum: penalised logistic regression on frozen features.
+
+The loss of a linear layer on fixed features is convex, so it needs no learning rate and no number
+of epochs: its optimum is solved by L-BFGS (scikit-learn), once for each strength of the L2 penalty,
+and the strength is chosen by the AUROC on the validation split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import fx, nn
+
+from medtl.training.objectives import valid_scores
+
+STRENGTHS = np.logspace(-5, 1, 13)  # scikit-learn's C, of features of mean 0 and deviation 1
+MOST_ITERATIONS = 2000
+_PASSED_THROUGH = (nn.Dropout, nn.Identity, nn.Flatten)
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A linear layer that minimises a penalised logistic loss.
+
+    Attributes:
+        weight: float64 [K, F], of features as they are.
+        bias: float64 [K].
+        path: a row a strength of the penalty, the strongest first: `c` (scikit-learn's C),
+            `valid_loss`, `valid_accuracy`, `valid_auroc`, `valid_f1`, and `chosen`.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    path: pd.DataFrame
+
+    @property
+    def c(self) -> float:
+        """Strength of the penalty that was chosen, as scikit-learn's C."""
+        return float(self.path.loc[self.path["chosen"], "c"].iloc[0])
+
+    @property
+    def valid_auroc(self) -> float:
+        """AUROC on the validation split at this strength."""
+        return float(self.path.loc[self.path["chosen"], "valid_auroc"].iloc[0])
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Scores float32 [N, K] of features [N, F]."""
+        return (features @ self.weight.T + self.bias).astype(np.float32)
+
+    def copy_to(self, layer: nn.Linear) -> None:
+        """Puts weight and bias into a layer from F to K."""
+        state = {"weight": self.weight, "bias": self.bias}
+        layer.load_state_dict(
+            {name: layer.weight.new_tensor(np.asarray(value)) for name, value in state.items()}
+        )
+
+
+def linear_layer(suffix: fx.GraphModule) -> nn.Linear | None:
+    """The linear layer that a suffix consists of, beside dropout and flattening; else None."""
+    modules, found = dict(suffix.named_modules()), None
+    inputs = [node for node in suffix.graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        return None
+    before = inputs[0]
+    for node in suffix.graph.nodes:
+        if node.op == "placeholder":
+            continue
+        if node.op == "output":
+            return found if node.args[0] is before else None
+        if node.all_input_nodes != [before]:
+            return None
+        module = modules.get(node.target) if node.op == "call_module" else None
+        if isinstance(module, nn.Linear) and found is None and module.bias is not None:
+            found = module
+        elif not isinstance(module, _PASSED_THROUGH) and not _flattens(node):
+            return None
+        before = node
+    return None
+
+
+def solve(
+    features: np.ndarray,
+    labels: np.ndarray,
+    valid_features: np.ndarray,
+    valid_labels: np.ndarray,
+    balance: str,
+) -> LinearHead:
+    """Solves a linear head for each strength of the penalty, and chooses one on validation.
+
+    The highest AUROC is chosen, of equal ones the lowest loss, then the strongest penalty.
+
+    Args:
+        features: float [N, F].
+        labels: int [N], or int8 [N, K] of findings (1 present, 0 absent, -1 unknown), each of which
+            is solved on the images of which it is known.
+        valid_features: float [M, F].
+        valid_labels: as `labels`, [M] or [M, K].
+        balance: `none`; any other weighs classes by their rarity.
+    """
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features).astype(np.float64)
+    one_label = labels.ndim == 1
+    columns = [labels] if one_label else list(labels.T)
+    solvers = [_Solver(scaled[each >= 0], each[each >= 0], balance) for each in columns]
+    heads, rows = [], []
+    for strength in STRENGTHS:
+        weights, biases = zip(*(solver.solve(strength) for solver in solvers), strict=True)
+        weight, bias = np.concatenate(weights), np.concatenate(biases)
+        if one_label and len(bias) == 1:  # scikit-learn gives two classes one score
+            weight, bias = (np.concatenate([-each, each]) / 2 for each in (weight, bias))
+        weight = weight / scaler.scale_
+        bias = bias - weight @ scaler.mean_
+        heads.append((weight, bias))
+        logits = (valid_features @ weight.T + bias).astype(np.float32)
+        rows.append({"c": strength, **valid_scores(logits, valid_labels)})
+    path = pd.DataFrame(rows)
+    order = path.assign(auroc=path["valid_auroc"].round(12))
+    chosen = order.sort_values(["auroc", "valid_loss"], ascending=[False, True], kind="stable")
+    path["chosen"] = path.index == chosen.index[0]
+    return LinearHead(*heads[chosen.index[0]], path)
+
+
+class _Solver:
+    """Logistic regression of one label, solved from its last solution on."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, balance: str) -> None:
+        self._features, self._labels = features, labels
+        self._regression = LogisticRegression(
+            max_iter=MOST_ITERATIONS,
+            warm_start=True,
+            class_weight=None if balance == "none" else "balanced",
+        )
+
+    def solve(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        """Weight [K, F] and bias [K] for classes, [1, F] and [1] for a finding.
+
+        A finding that all images have, or none, has weights of 0.
+        """
+        if len(np.unique(self._labels)) < 2:
+            share = (self._labels.sum() + 1) / (len(self._labels) + 2)
+            return np.zeros((1, self._features.shape[1])), np.array([logit(share)])
+        self._regression.set_params(C=strength).fit(self._features, self._labels)
+        return self._regression.coef_, self._regression.intercept_
+
+
+def _flattens(node: fx.Node) -> bool:
+    return getattr(node.target, "__name__", node.target) == "flatten"

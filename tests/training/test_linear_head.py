@@ -1,0 +1,100 @@
+"""Linear heads: the optimum of the penalised loss, for classes and for findings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from medtl.networks.architectures import build
+from medtl.networks.cut import cut
+from medtl.networks.cutpoints import resolve
+from medtl.training.linear_head import linear_layer, solve
+
+
+def drawn(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 [N, 12] of unlike scales, and labels int64 [N] that they tell roughly."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(count, 12)) * np.logspace(-2, 2, 12) + 5
+    directions = (
+        np.random.default_rng(99).normal(size=(12, classes)) / np.logspace(-2, 2, 12)[:, None]
+    )
+    scores = (features - 5) @ directions + random.gumbel(size=(count, classes))
+    return features.astype(np.float32), scores.argmax(axis=1)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_head_is_scikit_learns_optimum_on_features_as_they_are(classes):
+    (train, labels), (valid, valid_labels) = drawn(200, classes, 0), drawn(80, classes, 1)
+    head = solve(train, labels, valid, valid_labels, "none")
+    scaler = StandardScaler().fit(train)
+    peer = LogisticRegression(C=head.c, max_iter=5000, tol=1e-8)
+    peer.fit(scaler.transform(train).astype(float), labels)
+    expected = peer.predict_proba(scaler.transform(valid).astype(float))
+    logits = torch.from_numpy(head.logits(valid)).double()
+    if classes == 2:
+        found = torch.sigmoid(logits[:, 1] - logits[:, 0]).numpy()
+        np.testing.assert_allclose(found, expected[:, 1], atol=2e-3)
+    else:
+        np.testing.assert_allclose(torch.softmax(logits, 1).numpy(), expected, atol=2e-3)
+
+
+def test_the_penalty_with_the_best_validation_auroc_is_chosen():
+    (train, labels), (valid, valid_labels) = drawn(60, 3, 0), drawn(200, 3, 1)
+    head = solve(train, labels, valid, valid_labels, "none")
+    best = head.path.loc[head.path["chosen"]].iloc[0]
+    assert best["valid_auroc"] == head.path["valid_auroc"].max() == head.valid_auroc
+    assert head.path["c"].is_monotonic_increasing
+    assert head.path["chosen"].sum() == 1
+    again = solve(train, labels, valid, valid_labels, "none")
+    assert np.array_equal(again.weight, head.weight)
+
+
+def test_a_finding_is_solved_where_it_is_known():
+    features, labels = drawn(150, 2, 0)
+    valid, valid_labels = drawn(90, 2, 1)
+    known = np.stack([labels, 1 - labels, np.zeros_like(labels)], axis=1).astype(np.int8)
+    valid_known = np.stack([valid_labels, 1 - valid_labels, valid_labels], axis=1).astype(np.int8)
+    known[:50, 0] = -1
+    head = solve(features, known, valid, valid_known, "none")
+    alone = solve(features[50:], known[50:, :1], valid, valid_known[:, :1], "none")
+    scores = head.logits(valid)
+    assert scores.shape == (90, 3)
+    assert np.corrcoef(scores[:, 0], alone.logits(valid)[:, 0])[0, 1] > 0.95
+    assert np.ptp(scores[:, 2]) == 0  # no training image has it
+    assert scores[0, 2] < -3
+
+
+def test_weights_of_rare_classes_count_more_where_balance_is_asked():
+    features, labels = drawn(300, 2, 0)
+    rare = np.flatnonzero((labels == 0) | (np.arange(300) % 10 == 0))
+    valid, valid_labels = drawn(90, 2, 1)
+    plain, balanced = (
+        solve(features[rare], labels[rare], valid, valid_labels, how).logits(valid).argmax(axis=1)
+        for how in ("none", "loss")
+    )
+    assert balanced.mean() > plain.mean()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "linear"),
+    [("small_resnet", True), ("mobilenet_v2", True), ("squeezenet1_0", False), ("resnet18", True)],
+)
+def test_linear_heads_are_known_and_others_are_not(architecture, linear):
+    network = build(architecture, 3, 64, seed=0)
+    head = cut(network, resolve(network, architecture, "head"), 64).suffix
+    layer = linear_layer(head)
+    assert isinstance(layer, nn.Linear) == linear
+    whole = cut(network, resolve(network, architecture, "all"), 64).suffix
+    assert linear_layer(whole) is None
+
+
+def test_a_copied_head_gives_the_same_scores():
+    (train, labels), (valid, valid_labels) = drawn(100, 3, 0), drawn(40, 3, 1)
+    head, layer = solve(train, labels, valid, valid_labels, "none"), nn.Linear(12, 3)
+    head.copy_to(layer)
+    scores = layer(torch.from_numpy(valid)).detach().numpy()
+    np.testing.assert_allclose(scores, head.logits(valid), rtol=1e-3, atol=1e-4)
