@@ -159,7 +159,7 @@ def _image(kind: str, data: bytes, folder: Path) -> str:
     shape = pixels.shape
     if not (
         pixels.dtype in (np.uint8, np.uint16)
-        and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3 and pixels.dtype == np.uint8))
+        and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))
         and 1 <= shape[0] * shape[1] <= LARGEST
     ):
         return f"gives no image ({pixels.dtype} {shape})"

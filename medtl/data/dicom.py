@@ -32,7 +32,7 @@ from medtl.data.depth import UnreadableImage, check_size, frame_place
 from medtl.data.dicom_header import is_dicom, number, read_header, with_points
 from medtl.data.remarks import Decoded
 from medtl.data.stored_values import MASKED, PADDED, holds_other_bits, in_bits_stored, padding
-from medtl.data.value_range import by_blocks, full_range, unit_to_uint16
+from medtl.data.value_range import by_value, full_range, unit_to_uint16
 
 __all__ = ("decode", "is_dicom")
 
@@ -145,12 +145,12 @@ def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | No
     if header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
 
-        def looked_up(rows: slice) -> np.ndarray:
+        def looked_up(values: np.ndarray) -> np.ndarray:
             # A rescaled image is floating point; a table is looked up at whole numbers.
-            values = np.round(rescaled(stored[rows])).astype(np.int64)
-            return unit_to_uint16(apply_voi(values, header).astype(np.float64) / (2**bits - 1))
+            whole = np.round(rescaled(values)).astype(np.int64)
+            return unit_to_uint16(apply_voi(whole, header).astype(np.float64) / (2**bits - 1))
 
-        return Decoded(by_blocks(stored, looked_up), remarks)
+        return Decoded(by_value(stored, looked_up), remarks)
     centre, width = (number(header, name) for name in ("WindowCenter", "WindowWidth"))
     function = header.get("VOILUTFunction", "LINEAR") or "LINEAR"
     if centre is None or width is None or width <= (1 if function == "LINEAR" else 0):
@@ -160,14 +160,14 @@ def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | No
         # PS3.3 C.11.2.1.2.1: the window covers `width` whole values, so its ramp is one shorter.
         centre, width = centre - 0.5, width - 1
 
-    def windowed(rows: slice) -> np.ndarray:
-        values = rescaled(stored[rows]).astype(np.float64)
+    def windowed(values: np.ndarray) -> np.ndarray:
+        meant = rescaled(values).astype(np.float64)
         if function == "SIGMOID":
-            steepness = np.clip(-4 * (values - centre) / width, -700, 700)
+            steepness = np.clip(-4 * (meant - centre) / width, -700, 700)
             return unit_to_uint16(1 / (1 + np.exp(steepness)))
-        return unit_to_uint16((values - centre) / width + 0.5)
+        return unit_to_uint16((meant - centre) / width + 0.5)
 
-    return Decoded(by_blocks(stored, windowed), remarks)
+    return Decoded(by_value(stored, windowed), remarks)
 
 
 def _rescale(

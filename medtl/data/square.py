@@ -16,8 +16,12 @@ def square(pixels: np.ndarray, image_size: int) -> np.ndarray:
     if pixels.dtype == np.uint16:
         # Pillow resizes 16 bits only as floating point, and that in one channel.
         channels = [pixels] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
-        images = [Image.fromarray(channel.astype(np.float32)) for channel in channels]
-        resized = np.stack([image.resize(side, Image.Resampling.BILINEAR) for image in images])
+        resized = np.stack(
+            [
+                Image.fromarray(channel.astype(np.float32)).resize(side, Image.Resampling.BILINEAR)
+                for channel in channels
+            ]
+        )
         return np.clip(np.round(resized), 0, 65535).astype(np.uint16)
     resized = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
     return resized[None] if resized.ndim == 2 else np.moveaxis(resized, 2, 0)

@@ -24,7 +24,8 @@ NO_NUMBERS = "values that are no number are shown black"
 
 _BLOCK = 4_000_000  # values that are floating point at a time
 _BINS = 1024
-_STEP = 16  # rows, of which one is looked at first
+
+_Counted = tuple[np.ndarray, np.ndarray | None]  # values, and how often each is there: None is once
 
 
 def full_range(
@@ -44,49 +45,50 @@ def full_range(
 
     Args:
         stored: the values as they are stored.
-        meaning: makes of some rows of stored values those that are stretched.
-        left_out: bool [H, W], where a value counts as no number without a remark; None for nowhere.
+        meaning: makes of stored values, of any number, those that are stretched.
+        left_out: bool [H, W], where a value is black without a remark; None for nowhere.
     """
 
-    def values_of(rows: slice) -> np.ndarray:
-        values = meaning(stored[rows]).astype(np.float64)
-        if left_out is not None:
-            values[left_out[rows]] = np.nan
-        return values
-
-    def finite() -> Iterator[np.ndarray]:
-        for rows in _blocks(stored):
-            values = values_of(rows)
-            yield values[np.isfinite(values)]
+    def finite() -> Iterator[_Counted]:
+        for values, counts in _counted(stored, left_out):
+            known = np.isfinite(meant := meaning(values).astype(np.float64))
+            yield meant[known], None if counts is None else counts[known]
 
     extremes, count = [], 0
-    for values in finite():
+    for values, counts in finite():
         extremes += [values.min(), values.max()] if values.size else []
-        count += values.size
+        count += values.size if counts is None else int(counts.sum())
     expected = stored.size - (0 if left_out is None else np.count_nonzero(left_out))
     remarks = (NO_NUMBERS,) if count < expected else ()
     if not extremes:
         return Decoded(np.zeros(stored.shape, np.uint16), remarks)
-    low, high, more = min(extremes), max(extremes), ()
-    if not _is_wide(values_of(slice(None, None, _STEP)), high - low, int(count * OUTLIERS)):
-        low, high, more = _without_outliers(finite, low, high, int(count * OUTLIERS))
+    low, high, more = _without_outliers(finite, min(extremes), max(extremes), count)
 
-    def stretched(rows: slice) -> np.ndarray:
-        values = values_of(rows)
-        values[~np.isfinite(values)] = low
-        return unit_to_uint16((values - low) / max(high - low, 1e-12))
+    def stretched(values: np.ndarray) -> np.ndarray:
+        meant = meaning(values).astype(np.float64)
+        meant[~np.isfinite(meant)] = low
+        return unit_to_uint16((meant - low) / max(high - low, 1e-12))
 
-    return Decoded(by_blocks(stored, stretched), remarks + more)
+    pixels = by_value(stored, stretched)
+    if left_out is not None:
+        pixels[left_out] = 0
+    return Decoded(pixels, remarks + more)
 
 
-def by_blocks(stored: np.ndarray, shown: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """uint16 of the shape of `stored`: what `shown` makes of some rows of it after the other.
+def by_value(stored: np.ndarray, shown: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """uint16 of the shape of `stored`: what `shown` makes of each value of it.
 
-    The floating point in between takes many times the room of the image.
+    It is asked for some rows at a time, because the floating point in between takes many times the
+    room of the image; where values have 16 bits at most, once for each value there can be.
     """
     whole = np.empty(stored.shape, np.uint16)
-    for rows in _blocks(stored):
-        whole[rows] = shown(rows)
+    if _has_few(stored):
+        table, codes = shown(_every(stored.dtype)), _codes(stored)
+        for rows in _blocks(stored):
+            whole[rows] = table[codes[rows]]
+    else:
+        for rows in _blocks(stored):
+            whole[rows] = shown(stored[rows])
     return whole
 
 
@@ -95,33 +97,55 @@ def unit_to_uint16(values: np.ndarray) -> np.ndarray:
     return np.round(np.clip(values, 0, 1) * 65535).astype(np.uint16)
 
 
+def _counted(stored: np.ndarray, left_out: np.ndarray | None) -> Iterator[_Counted]:
+    """All values but those left out: each once with its count if few can be, else row by row."""
+    few = _has_few(stored)
+    each = _codes(stored) if few else stored
+    counts = np.zeros(len(_every(stored.dtype)) if few else 0, np.int64)
+    for rows in _blocks(stored):
+        values = each[rows].ravel() if left_out is None else each[rows][~left_out[rows]]
+        if few:
+            counts += np.bincount(values, minlength=len(counts))
+        else:
+            yield values, None
+    if few:
+        yield _every(stored.dtype)[counts > 0], counts[counts > 0]
+
+
+def _has_few(stored: np.ndarray) -> bool:
+    return stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2
+
+
+def _every(dtype: np.dtype) -> np.ndarray:
+    """All values of a type of 16 bits at most, in the order of their bits."""
+    return np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(
+        dtype.newbyteorder("=")
+    )
+
+
+def _codes(stored: np.ndarray) -> np.ndarray:
+    """The place of each value among `_every`."""
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return native.view(f"u{stored.dtype.itemsize}")
+
+
 def _blocks(values: np.ndarray) -> Iterator[slice]:
     rows = max(1, _BLOCK // max(1, values[:1].size))
     return (slice(begin, begin + rows) for begin in range(0, len(values), rows))
 
 
-def _is_wide(some: np.ndarray, extent: float, allowed: int) -> bool:
-    """Whether some rows of an image suffice to know that there is nothing to leave out.
-
-    More values than can be outliers lie far from their median, and that is no outlier: they are
-    too many.
-    """
-    if not allowed or not extent:
-        return True
-    some = some[np.isfinite(some)]
-    away = abs(some - np.median(some)) > (NARROW + 2 / _BINS) * extent if some.size else some
-    return np.count_nonzero(away) > 2 * allowed
-
-
 def _without_outliers(
-    finite: Callable[[], Iterator[np.ndarray]], low: float, high: float, allowed: int
+    finite: Callable[[], Iterator[_Counted]], low: float, high: float, count: int
 ) -> tuple[float, float, tuple[str, ...]]:
-    """The range of values from `low` to `high` less so many outliers an end; and a remark."""
+    """The range of so many values from `low` to `high` less outliers; and a remark."""
+    allowed = int(count * OUTLIERS)
     size = (high - low) / _BINS
-    counts = np.zeros(_BINS, np.int64)
-    for values in finite():
+    if not allowed or not size:
+        return low, high, ()
+    counts = np.zeros(_BINS)
+    for values, each in finite():
         bins = np.minimum(((values - low) / size).astype(np.int64), _BINS - 1)
-        counts += np.bincount(bins, minlength=_BINS)
+        counts += np.bincount(bins, each, minlength=_BINS)
     filled = np.flatnonzero(counts)
     # in `filled`, the bins of the smallest and the largest value that is no outlier by its rank
     least = int((counts[filled].cumsum() > allowed).argmax())
@@ -139,7 +163,7 @@ def _without_outliers(
     least = low + size * (below + begin + 1) / 2 if lower else low
     most = low + size * (end + above + 1) / 2 if upper else high
     extremes = []
-    for values in finite():
+    for values, _ in finite():
         inside = values[(values >= least) & (values <= most)]
         extremes += [inside.min(), inside.max()] if inside.size else []
     if min(extremes) == max(extremes):
