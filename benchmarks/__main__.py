@@ -18,6 +18,8 @@ import click
 import mlflow
 import numpy as np
 
+from benchmarks.beside import beside
+from benchmarks.copies import copies
 from benchmarks.coverage import coverage
 from benchmarks.fuzz import fuzz
 from benchmarks.kills import JOBS, WRONG, kill_and_compare
@@ -46,6 +48,7 @@ def benchmarks() -> None:
     """What medtl costs, beside a plain PyTorch loop."""
 
 
+benchmarks.add_command(copies)
 benchmarks.add_command(coverage)
 benchmarks.add_command(fuzz)
 benchmarks.add_command(memory)
@@ -204,12 +207,26 @@ def serving(model: str, images: Path | None, seconds: float) -> None:
         if model:
             environment = environment_of(Path(root))
         else:
-            road = Road(Path(root), str(phantoms / "labels.csv"), image_size=96)
-            road.train("small_resnet", "served")
-            model, environment = "models:/served@champion", road.environment
-            mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
+            model, environment = _trained(Path(root), phantoms)
         files = example_files(images or phantoms)
         for line in measure(model, files, Path(root), environment, seconds):
+            print(line, flush=True)
+
+
+@benchmarks.command("beside")
+@click.option("--model", default="", help="MLflow URI; by default a small one is trained here")
+@click.option("--only", multiple=True, help="files with this in their names; may be repeated")
+def beside_hostile(model: str, only: tuple[str, ...]) -> None:
+    """What a good request takes beside each hostile file. Linux only."""
+    with tempfile.TemporaryDirectory() as root:
+        if model:
+            environment = environment_of(Path(root))
+        else:
+            phantoms = Path(root, "phantoms")
+            phantoms.mkdir()
+            write_chest_phantoms(phantoms, patients=PATIENTS, image_size=256)
+            model, environment = _trained(Path(root), phantoms)
+        for line in beside(model, Path(root) / "served", environment, only):
             print(line, flush=True)
 
 
@@ -235,6 +252,14 @@ def kills(job: str, kills: int, seed: int, folder: Path | None) -> None:
             failed = failed or line.startswith(WRONG)
             print(line, flush=True)
     sys.exit(int(failed))
+
+
+def _trained(root: Path, phantoms: Path) -> tuple[str, dict[str, str]]:
+    """A small model of phantoms in a folder, by its URI, and the environment that has it."""
+    road = Road(root, str(phantoms / "labels.csv"), image_size=96)
+    road.train("small_resnet", "served")
+    mlflow.set_tracking_uri(road.environment["MLFLOW_TRACKING_URI"])
+    return "models:/served@champion", road.environment
 
 
 def _print_ways(data: Path, images: int, ways: tuple, cutoff: str, epochs: int, seeds: int) -> None:
