@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from medtl.data.dataset import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.perturbation import Recipe, batched, norms_from_black
-from medtl.jobs.conclude import example_images
 from medtl.jobs.perturb import perturb
 from medtl.networks.architectures import build
 from medtl.networks.weights import Preprocessing
 from medtl.settings import PerturbSettings, TrainSettings
 from medtl.tracking.bundle import Bundle
+from medtl.tracking.example import example_images
 from medtl.tracking.models import load_bundle, log_model
 from medtl.tracking.runs import tracked_run
 from medtl.training.tails import fit_tail
@@ -54,7 +54,7 @@ def logged(small_phantoms: Path) -> Callable[..., str]:
             bundle = dataclasses.replace(bundle, tail=tail)
         settings = TrainSettings(data=str(small_phantoms), image_size=size)
         with tracked_run("train", settings):
-            return log_model(bundle, example_images(dataset, 0)).model_uri
+            return log_model(bundle, example_images(SIDE, 1, 1)).model_uri
 
     return log
 
