@@ -12,7 +12,7 @@ import pandas as pd
 from medtl.data.file_names import printable
 from medtl.data.image_files import Found, by_suffix, find_images, suffix, with_examples
 from medtl.data.labels import SPLIT_NAMES
-from medtl.data.masks import is_mask_class, told_apart
+from medtl.data.masks import are_masks, is_named_as_masks, told_apart
 from medtl.errors import MedtlError
 
 _TABLES = frozenset((".csv", ".tsv", ".xls", ".xlsx"))
@@ -58,7 +58,8 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     )
     labels = sorted({_label(path, level) for path in masks.images})
     lines = (
-        *_beside(root, found, level),
+        *_merged(splits),
+        *_beside(found, level),
         *(with_examples("masks of images left out", classes[folder]) for folder in mask_classes),
         *masks.notes(),
         *_others(found.others),
@@ -96,6 +97,18 @@ def _split_folders(root: Path, found: Found) -> dict[str, str]:
     return splits
 
 
+def _merged(splits: dict[str, str]) -> list[str]:
+    """Names the folders that are one split."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for folder, split in splits.items():
+        folders[split].append(folder)
+    return [
+        f"{' and '.join(map(printable, names))} are one split, {split}"
+        for split, names in folders.items()
+        if len(names) > 1
+    ]
+
+
 def _by_folder(paths: Iterable[str], level: int) -> dict[str, list[str]]:
     """Groups images by the path of their class folder."""
     folders: dict[str, list[str]] = defaultdict(list)
@@ -107,7 +120,7 @@ def _by_folder(paths: Iterable[str], level: int) -> dict[str, list[str]]:
 def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
     """Finds folders in the place of a class that hold masks of the images beside them."""
     found = []
-    for folder, paths in classes.items():
+    for folder in filter(is_named_as_masks, classes):
         above = folder.rpartition("/")[0]
         others = [
             path
@@ -115,12 +128,12 @@ def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
             if other != folder and other.rpartition("/")[0] == above
             for path in inside
         ]
-        if is_mask_class(root, folder, paths, others):
+        if are_masks(root, classes[folder], others):
             found.append(folder)
     return found
 
 
-def _beside(root: Path, found: Found, level: int) -> list[str]:
+def _beside(found: Found, level: int) -> list[str]:
     """Describes the images, archives and tables that lie above the class folders."""
     lines = []
     images = [path for path in found.images if path.count("/") < level]
@@ -158,7 +171,7 @@ def _check_filled(
             continue
         beside = any(path.rpartition("/")[0] == folder for path in found.images)
         what = "images, but none in a folder that names their class" if beside else "no images"
-        others = [path for path in found.others if path.startswith(folder)]
+        others = [path for path in found.others if path.startswith(f"{folder}/" if folder else "")]
         unread = f" (but {by_suffix(others)})" if others and not beside else ""
         raise MedtlError(f"{root / folder} holds {what}{unread}: put them into one folder a class")
 
@@ -169,13 +182,13 @@ def _check_emptied(root: Path, found: Found, level: int, known: set[str]) -> tup
     Folders of documents are no classes.
     """
     lines = []
+    filled = set(_by_folder(found.images, level))
     for folder in found.folders:
         if folder.count("/") != level - 1:
             continue
-        inside = f"{folder}/"
-        if any(path.startswith(inside) for path in found.images):
+        if folder in filled:
             continue
-        others = [path for path in found.others if path.startswith(inside)]
+        others = [path for path in found.others if path.startswith(f"{folder}/")]
         if others and {suffix(path) for path in others} <= _DOCUMENTS:
             continue
         holds, remedy = _emptied(found, folder, others)

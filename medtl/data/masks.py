@@ -87,19 +87,21 @@ def told_apart(paths: Sequence[str], level: int) -> Masks:
     return Masks([path for path in paths if path not in masks], sorted(masks), sorted(doubtful))
 
 
-def is_mask_class(root: Path, folder: str, paths: Sequence[str], others: Sequence[str]) -> bool:
-    """Tells whether a folder in the place of a class holds masks of images in other folders.
+def is_named_as_masks(folder: str) -> bool:
+    """Tells whether a folder is called as folders of masks are, by the last part of its path."""
+    return _FOLDER.fullmatch(folder.rpartition("/")[2]) is not None
 
-    It is named as masks are, its images are named as others are, and they have two values.
+
+def are_masks(root: Path, paths: Sequence[str], others: Sequence[str]) -> bool:
+    """Tells whether the images of a folder are masks of the images in the folders beside it.
+
+    They are named as others are, and have two values.
 
     Args:
         root: where paths start.
-        folder: the folder's own path.
-        paths: of the images in it.
+        paths: of the images in the folder.
         others: of the images in the folders beside it.
     """
-    if not _FOLDER.fullmatch(folder.rpartition("/")[2]):
-        return False
     if _share_named_after(paths, {_stem(path) for path in others}) < _LEAST_SHARE:
         return False
     some = paths[:: max(1, len(paths) // _LOOKED_AT)][:_LOOKED_AT]
@@ -110,7 +112,7 @@ def _mask_folder(path: str, level: int) -> str:
     """Finds the first folder below that of the class that is named as masks are; '' for none."""
     parts = path.split("/")
     for place in range(level, len(parts) - 1):
-        if _FOLDER.fullmatch(parts[place]):
+        if is_named_as_masks(parts[place]):
             return "/".join(parts[: place + 1])
     return ""
 

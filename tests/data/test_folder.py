@@ -60,6 +60,12 @@ def test_documents_and_what_lies_beside_the_classes_are_said(write_folder, write
         assert line in said
 
 
+def test_two_folders_of_one_split_are_said(write_folder):
+    names = ("train/a", "train/b", "val/a", "validation/b")
+    notes = read_table(str(write_folder(dict.fromkeys(names, 2)))).notes
+    assert "val and validation are one split, valid" in notes
+
+
 @pytest.mark.parametrize(
     ("classes", "reason"),
     [
