@@ -1,0 +1,86 @@
+"""DICOM files in every compression that is decoded, each beside the same image without it.
+
+One is of those that pydicom brings along; no encoder of JPEG-LS is among this project's packages.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+)
+
+# Eight by eight values of 12 bits, (37 x + 331 y + 5 x y) mod 4096, encoded by GDCM 3.2.6.
+_LOSSLESS_JPEG = """
+/9j/wwALEAAIAAgBAREA/8QAFwABAQEBAAAAAAAAAAAAAAAABgcJEP/aAAgBAQABAADkqVKlSpUupapUqVKlSrUtev
+Xr169fqW0aNGjRo01LcuXLly5c6lvnz58+fPtS6HQ6HQ6HQ6HqXSKRSKRSKRSP/9k=
+"""
+_EXAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def _plain(stored: np.ndarray, bits: int) -> pydicom.Dataset:
+    header = pydicom.Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
+    header.Rows, header.Columns = stored.shape
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored = stored.dtype.itemsize * 8, bits
+    header.HighBit, header.PixelRepresentation = bits - 1, 0
+    header.PixelData = stored.tobytes()
+    return header
+
+
+def _written(header: pydicom.Dataset) -> bytes:
+    file = io.BytesIO()
+    header.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _encapsulated(header: pydicom.Dataset, frame: bytes, syntax: str) -> bytes:
+    header.PixelData, header.file_meta.TransferSyntaxUID = encapsulate([frame]), syntax
+    header["PixelData"].VR = "OB"
+    return _written(header)
+
+
+def compressed_files() -> dict[str, tuple[bytes, bytes]]:
+    """Of each compression a file, and the same image without it."""
+    y, x = np.mgrid[:8, :8]
+    stored = ((37 * x + 331 * y + 5 * x * y) % 4096).astype(np.uint16)
+    noise = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
+    runs, blocks, deflated = (_plain(noise, 12) for _ in range(3))
+    runs.compress(RLELossless)
+    blocks.compress(JPEG2000Lossless)
+    deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    picture = io.BytesIO()
+    Image.fromarray((noise >> 4).astype(np.uint8)).save(picture, "JPEG")
+    shown = np.asarray(Image.open(picture))
+    lossless = _encapsulated(_plain(stored, 12), base64.b64decode(_LOSSLESS_JPEG), JPEGLosslessSV1)
+    plain = _written(_plain(noise, 12))
+    return {
+        "lossless JPEG": (lossless, _written(_plain(stored, 12))),
+        "JPEG-LS": tuple(
+            (_EXAMPLES / name).read_bytes()
+            for name in ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm")
+        ),
+        "JPEG 2000": (_written(blocks), plain),
+        "run lengths": (_written(runs), plain),
+        "deflated": (_written(deflated), plain),
+        "baseline JPEG": (
+            _encapsulated(_plain(shown, 8), picture.getvalue(), JPEGBaseline8Bit),
+            _written(_plain(shown, 8)),
+        ),
+    }
