@@ -1,4 +1,4 @@
-"""Universal perturbations beside those of the Adversarial Robustness Toolbox (ART), on real digits."""
+"""Universal perturbations beside those of the Adversarial Robustness Toolbox (ART): real digits."""
 
 from __future__ import annotations
 
