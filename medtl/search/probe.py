@@ -20,6 +20,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from medtl.evaluation.bounds import LEVEL, quantile
 from medtl.networks.cut import stages
 from medtl.networks.cutpoints import CutPoint, cut_points
 from medtl.networks.pooling import pooled
@@ -62,8 +63,9 @@ class Probe:
     """What the probe found.
 
     `curve` has the columns `cutoff`, `score`, `low`, `high`, `features` (how many): `score` is the
-    macro AUROC, one against the rest, the mean over folds that keep patients together; `low` and
-    `high` are 1.96 standard errors of that mean away. `description` is of the deepest features.
+    macro AUROC, one against the rest, the mean over folds that keep groups together; `low` and
+    `high` are the 95 % t interval of that mean over folds. `description` is of the deepest
+    features.
     """
 
     curve: pd.DataFrame
@@ -91,7 +93,8 @@ def probe(transfer: Transfer, kind: Literal["blocks", "layers"]) -> Probe:
     rows = []
     for point, column in zip(points, features, strict=True):
         scores = fold_scores(column, labels, groups, transfer.settings.seed)
-        error = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores))
+        wide = quantile(LEVEL, len(scores) - 1) if len(scores) > 1 else np.nan
+        error = wide * scores.std(ddof=1) / np.sqrt(len(scores))
         mean = scores.mean()
         rows.append((point.name, mean, mean - error, min(1.0, mean + error), column.shape[1]))
     curve = pd.DataFrame(rows, columns=["cutoff", "score", "low", "high", "features"])
@@ -99,32 +102,42 @@ def probe(transfer: Transfer, kind: Literal["blocks", "layers"]) -> Probe:
 
 
 def fold_scores(
-    features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> np.ndarray:
     """Macro AUROC of a ridge classifier on each fold, [folds]; `features` [N, F].
 
-    There are as many folds, up to five, as the rarest class has patients. Of findings (labels int8
-    [N, K]) each is classified by itself, on the images of which it is known.
+    There are as many folds, up to five, as the rarest class has groups (patients). A class that the
+    other folds lack is not scored in a fold. Of findings (labels int8 [N, K]) each is classified by
+    itself, on the images of which it is known.
     """
     if labels.ndim == 2:
-        return _finding_scores(features, labels, patients, seed)
-    rarest = min(len(np.unique(patients[labels == label])) for label in np.unique(labels))
+        return _finding_scores(features, labels, groups, seed)
+    rarest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     folds = StratifiedGroupKFold(max(2, min(FOLDS, rarest)), shuffle=True, random_state=seed)
     scores = []
-    for train, held_out in folds.split(features, labels, patients):
+    for train, held_out in folds.split(features, labels, groups):
+        if len(np.unique(labels[train])) < 2:
+            continue
         model = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES))
         model.fit(features[train], labels[train])
-        scores.append(_auroc(labels[held_out], model.decision_function(features[held_out])))
-    return np.array([score for score in scores if np.isfinite(score)])
+        said = model.decision_function(features[held_out])
+        said = np.stack([-said, said], axis=1) if said.ndim == 1 else said
+        each = [
+            _auroc(labels[held_out] == label, column)
+            for label, column in zip(model.classes_, said.T, strict=True)
+        ]
+        each = [score for score in each if np.isfinite(score)]
+        scores += [np.mean(each)] if each else []
+    return np.array(scores)
 
 
 def _finding_scores(
-    features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> np.ndarray:
-    count = max(2, min(FOLDS, len(np.unique(patients))))
+    count = max(2, min(FOLDS, len(np.unique(groups))))
     folds = GroupKFold(count, shuffle=True, random_state=seed)
     scores = []
-    for train, held_out in folds.split(features, groups=patients):
+    for train, held_out in folds.split(features, groups=groups):
         scale = StandardScaler().fit(features[train])
         known, asked = scale.transform(features[train]), scale.transform(features[held_out])
         each = []
@@ -151,11 +164,6 @@ def _finding_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     return _auroc(truth[known], scores[known])
 
 
-def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    if scores.ndim == 1:
-        return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else np.nan
-    present = [
-        label for label in range(scores.shape[1]) if 0 < (labels == label).sum() < len(labels)
-    ]
-    each = [roc_auc_score(labels == label, scores[:, label]) for label in present]
-    return float(np.mean(each)) if each else np.nan
+def _auroc(positive: np.ndarray, scores: np.ndarray) -> float:
+    """NaN where all or none are positive."""
+    return float(roc_auc_score(positive, scores)) if len(np.unique(positive)) == 2 else np.nan

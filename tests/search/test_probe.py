@@ -1,8 +1,9 @@
-"""The layer probe of findings: each by itself, where it is known."""
+"""The layer probe: each class by its own scores; of findings each where it is known."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from medtl.search.probe import fold_scores
 
@@ -23,3 +24,16 @@ def test_each_finding_is_probed_where_it_is_known():
     # images of which it is unknown teach nothing and are not asked about
     features[labels[:, 0] < 0, 0] = 5 * random.normal(size=(labels[:, 0] < 0).sum())
     assert (fold_scores(features, labels[:, :1], patients, seed=0) == 1).all()
+
+
+@pytest.mark.parametrize("classes", [3, 4, 5])
+def test_a_class_that_a_fold_does_not_learn_is_not_scored_by_the_column_of_another(classes):
+    """All cases of the first class are one patient's: where they are asked, none is learned."""
+    labels = np.repeat(np.arange(classes), 40)
+    patients = np.where(labels == 0, 0, 1 + np.arange(len(labels)) // 4)
+    noise = np.random.default_rng(0).normal(size=(len(labels), classes))
+    # the first class has none of what tells the others
+    features = np.eye(classes)[labels] * (labels > 0)[:, None] + 1e-3 * noise
+    found = fold_scores(features, labels, patients, seed=0)
+    assert len(found) == 2
+    assert found.min() > 0.95
