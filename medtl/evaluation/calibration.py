@@ -13,8 +13,8 @@ from medtl.evaluation.truth import asked, has_findings
 
 # Where a temperature is looked for; networks of this field lie between 0.5 and 5.
 COLDEST, HOTTEST = 0.05, 20.0
-# Thresholds stay this far from 0 and 1, so that a ratio to one is always a number.
-MARGIN = 1e-6
+# The least number that a probability is divided by, where a threshold is 0.
+LEAST = np.finfo(np.float64).tiny
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -73,6 +73,9 @@ def operating_points_at(
 ) -> np.ndarray:
     """As `operating_points`, but the highest thresholds that give at least `sensitivity`.
 
+    They do so on the cases given, however small the probability of a positive one is: where it is
+    0, so is the threshold, and every case is called positive.
+
     Each class by itself: of several, a case that reaches the thresholds of two is decided to be
     one of them, so that `decide` may find fewer of the other.
     """
@@ -91,7 +94,8 @@ def _thresholds_where(
 ) -> np.ndarray:
     """A threshold a class, float64 [K]; `choose` picks it from true and false positives [G].
 
-    A threshold lies midway between the lowest score that it calls positive and the next below.
+    A threshold lies midway between the lowest score that it calls positive and the next below; it
+    is that score where there is no number between the two.
     """
     probabilities = checked(probabilities)
     classes = probabilities.shape[1]
@@ -105,10 +109,11 @@ def _thresholds_where(
         true, false = ranking.curve()
         edges = np.append(scores[ranking.order[ranking.starts]], 0.0)
         place = choose(true, false)
-        thresholds[index] = (edges[place] + edges[place + 1]) / 2
+        middle = (edges[place] + edges[place + 1]) / 2
+        thresholds[index] = middle if middle > edges[place + 1] else edges[place]
     if classes == 2 and not has_findings(labels):
         thresholds[0] = 1 - thresholds[1]
-    return np.clip(thresholds, MARGIN, 1 - MARGIN)
+    return thresholds
 
 
 def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -120,7 +125,7 @@ def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= thresholds[1]).astype(np.int64)
-    return (probabilities / thresholds).argmax(axis=1)
+    return (probabilities / np.maximum(thresholds, LEAST)).argmax(axis=1)
 
 
 def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:

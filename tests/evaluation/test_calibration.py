@@ -16,6 +16,7 @@ from medtl.evaluation.calibration import (
     wilson_interval,
 )
 from medtl.evaluation.metrics import ScoredCases
+from medtl.evaluation.presence import decide_findings
 
 
 def honest_logits(cases: int, classes: int, seed: int):
@@ -107,6 +108,33 @@ def test_every_positive_can_be_demanded():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.1, 0.9]])
     thresholds = operating_points_at(np.array([0, 0, 1, 1]), probabilities, sensitivity=1.0)
     np.testing.assert_array_equal(decide(probabilities, thresholds), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("least", [1e-7, 1e-12, 1e-300, 5e-324, 0.0])
+@pytest.mark.parametrize("sensitivity", [0.75, 1.0])
+def test_a_demand_is_met_by_positives_of_any_probability(least: float, sensitivity: float):
+    """Also where the next case below has almost the same, or 0."""
+    positive = np.array([0.9, 0.2, np.nextafter(least, 1), least, least / 2, 0.0, 0.5])
+    labels = np.array([1, 1, 1, 1, 0, 0, 0])
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    thresholds = operating_points_at(labels, probabilities, sensitivity)
+    called = decide(probabilities, thresholds) == 1
+    assert called[labels == 1].mean() >= sensitivity
+    if least and sensitivity == 0.75:
+        assert called.tolist() == [True, True, True, False, False, False, True]
+    findings = operating_points_at(labels[:, None].astype(np.int8), positive[:, None], sensitivity)
+    assert (decide_findings(positive[:, None], findings)[:, 0] == called).all()
+    assert np.isfinite(thresholds).all()
+
+
+@pytest.mark.parametrize("least", [1e-9, 0.0])
+def test_each_class_of_several_is_found_at_any_probability(least: float):
+    probabilities = np.array([[0.9, 0.1, 0], [1 - least, 0, least], [0.2, 0.8, 0], [0, 0, 1]])
+    labels = np.array([0, 2, 1, 2])
+    thresholds = operating_points_at(labels, probabilities, 1.0)
+    for index in range(3):
+        assert (probabilities[labels == index, index] >= thresholds[index]).all()
+    assert set(decide(probabilities, thresholds)) <= {0, 1, 2}
 
 
 def test_a_threshold_lies_between_two_scores():
