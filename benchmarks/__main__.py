@@ -22,6 +22,8 @@ from benchmarks.beside import beside
 from benchmarks.copies import copies
 from benchmarks.coverage import coverage
 from benchmarks.fuzz import fuzz
+from benchmarks.gate import gate
+from benchmarks.in_domain import in_domain
 from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
 from benchmarks.papers import HEADING, NETWORKS, PATIENTS, Road
@@ -51,6 +53,8 @@ def benchmarks() -> None:
 benchmarks.add_command(copies)
 benchmarks.add_command(coverage)
 benchmarks.add_command(fuzz)
+benchmarks.add_command(gate)
+benchmarks.add_command(in_domain)
 benchmarks.add_command(memory)
 
 

@@ -6,6 +6,10 @@ What the last layer reads is made to look past all that does not tell the classe
 things are compared in the same way (ours): mean and spread of each channel half way through the
 network, which tell another scale (a cropped image) and other kinds of images; and the coarse layout
 of light and dark, which tells an inverted image.
+
+The limit is that of conformal prediction (Vovk, Gammerman & Shafer 2005): a rank among the
+distances of familiar images that takes their number into account, with the weights that groups of
+dependent images need (Dunn, Wasserman & Ramdas 2023, J. Am. Stat. Assoc. 118:2491).
 """
 
 from __future__ import annotations
@@ -22,10 +26,15 @@ from torch import Tensor, nn
 # source takes k from 1 to 1000, smaller for smaller samples.
 KEPT_IMAGES = 512
 NEIGHBOUR = 5
-# One validation image in a hundred is called strange, so that few good images are turned away.
-FAMILIAR_SHARE = 0.99
+# One familiar image in a hundred is called strange, so that few good images are turned away.
+STRANGE_SHARE = 0.01
+ENOUGH_GROUPS = 99  # the fewest of which a rank has that share beyond it
+SCALE_QUANTILE = 0.95  # of the distances, that makes those of different things comparable
+Z95 = 1.645  # of a one-sided test at 5 %
 NETWORK, MIDDLE, LAYOUT = "network", "middle", "layout"  # what is compared
 LAYOUT_SIDE = 8  # fields a side
+EXPECTED = "expected"  # among the tensors
+_TINY = np.finfo(np.float32).tiny
 
 
 def layout(images: np.ndarray) -> np.ndarray:
@@ -55,10 +64,17 @@ class Sample:
     features: np.ndarray
     threshold: float
 
-    def distance(self, features: np.ndarray) -> np.ndarray:
-        """Distance float32 [B] of `features` [B, F] to their 5th nearest training image."""
+    def distance(self, features: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+        """Distance float32 [B] of `features` [B, F] to their 5th nearest training image.
+
+        `others` bool [B, M] says which training images an image may be compared with; without it
+        all.
+        """
         nearness = _unit(features) @ self._directions
         neighbour = min(NEIGHBOUR, len(self.features))
+        if others is not None:
+            nearness = np.where(others, nearness, -1)  # as far away as can be
+            neighbour = max(1, min(neighbour, others.sum(axis=1).min()))
         nearest = np.partition(nearness, -neighbour, axis=1)[:, -neighbour]
         return np.sqrt(np.maximum(2 - 2 * nearest, 0))
 
@@ -73,28 +89,62 @@ class DomainReference:
     """What images are compared with: a sample for each of the things that are compared."""
 
     samples: Mapping[str, Sample]
+    # of images like these that are called strange; None where it is not known (older models)
+    expected: float | None = None
 
     @classmethod
     def fit(
-        cls, train: Mapping[str, np.ndarray], valid: Mapping[str, np.ndarray], seed: int
+        cls,
+        train: Mapping[str, np.ndarray],
+        valid: Mapping[str, np.ndarray],
+        seed: int,
+        train_groups: np.ndarray | None = None,
+        valid_groups: np.ndarray | None = None,
     ) -> DomainReference:
-        """Draws the samples from the features [N, F] of `train`, sets thresholds on `valid`.
+        """Draws the samples from features [N, F], and sets the limit by those of other groups.
 
-        The thresholds are such that all are met by 99 of 100 validation images. They must be of
-        other patients than the training images, else it is too strict.
+        An image is as strange as the largest of its distances, each as a share of the distance that
+        95 of 100 familiar images keep. The limit is a rank of that one number. From 99 groups in
+        the validation split on, its images have the rank, by their distances to `train`. With
+        fewer, both splits are the sample and have the rank, each image by its distance to those of
+        other groups; where a network has learned its training images so well that those of the
+        validation split are farther from it (Mann-Whitney's test), the distances of the training
+        images are raised in the proportion of the medians. With fewer than 99 groups in all, the
+        limit is the largest of these numbers, and `expected` is above 1 %.
+
+        Args:
+            train: what is compared, by name; for example [N, F] float32.
+            valid: the same of M images of other groups.
+            seed: of the sample.
+            train_groups: [N], any codes; each image its own without them.
+            valid_groups: [M], of other codes than those of `train_groups`.
         """
-        sample = sampled(len(next(iter(train.values()))), seed)
-        samples = {}
-        for name, features in train.items():
-            open_ended = Sample(_unit(features[sample]).astype(np.float16), np.inf)
-            alone = np.quantile(open_ended.distance(valid[name]), FAMILIAR_SHARE)
-            samples[name] = Sample(open_ended.features, float(alone))
-        together = float(np.quantile(cls(samples).distance(valid), FAMILIAR_SHARE))
+        train_groups = _codes(train_groups, len(next(iter(train.values()))), 0)
+        count = len(np.unique(train_groups))
+        valid_groups = _codes(valid_groups, len(next(iter(valid.values()))), count)
+        if len(np.unique(valid_groups)) >= ENOUGH_GROUPS:
+            kept, groups = train, valid_groups
+            kept_groups, measured = train_groups, valid
+        else:
+            kept = {name: np.concatenate([train[name], valid[name]]) for name in train}
+            groups = kept_groups = np.concatenate([train_groups, valid_groups])
+            measured = kept
+        sample = sampled(len(kept_groups), seed)
+        others = groups[:, None] != kept_groups[sample]
+        features, distances = {}, {}
+        for name, each in kept.items():
+            features[name] = _unit(each[sample]).astype(np.float16)
+            open_ended = Sample(features[name], np.inf)
+            distances[name] = open_ended.distance(measured[name], others)
+            if measured is kept:
+                learned = len(train_groups)
+                distances[name][:learned] *= _raised(*np.split(distances[name], [learned]))
+        scales = {name: np.quantile(each, SCALE_QUANTILE) for name, each in distances.items()}
+        shares = [each / max(scales[name], _TINY) for name, each in distances.items()]
+        limit, expected = conformal_limit(np.max(shares, axis=0), groups, STRANGE_SHARE)
         return cls(
-            {
-                name: Sample(sample.features, sample.threshold * together)
-                for name, sample in samples.items()
-            }
+            {name: Sample(each, float(scales[name] * limit)) for name, each in features.items()},
+            expected,
         )
 
     def distance(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -103,7 +153,7 @@ class DomainReference:
         The largest of the distances to the training images, each as a share of its threshold.
         """
         shares = [
-            sample.distance(features[name]) / max(sample.threshold, np.finfo(np.float32).tiny)
+            sample.distance(features[name]) / max(sample.threshold, _TINY)
             for name, sample in self.samples.items()
         ]
         return np.max(shares, axis=0)
@@ -121,11 +171,15 @@ class DomainReference:
         for name, sample in self.samples.items():
             kept[f"{name}.features"] = torch.from_numpy(sample.features)
             kept[f"{name}.threshold"] = torch.tensor(sample.threshold, dtype=torch.float64)
+        if self.expected is not None:
+            kept[EXPECTED] = torch.tensor(self.expected, dtype=torch.float64)
         return kept
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> DomainReference:
         """The reference that `tensors()` came from."""
+        tensors = dict(tensors)
+        expected = tensors.pop(EXPECTED, None)
         if "features" in tensors:  # models from before the layout was compared
             tensors = {f"{NETWORK}.{name}": tensor for name, tensor in tensors.items()}
         names = dict.fromkeys(name.partition(".")[0] for name in tensors)
@@ -135,12 +189,56 @@ class DomainReference:
                     tensors[f"{name}.features"].numpy(), tensors[f"{name}.threshold"].item()
                 )
                 for name in names
-            }
+            },
+            None if expected is None else expected.item(),
         )
+
+
+def conformal_limit(scores: np.ndarray, groups: np.ndarray, share: float) -> tuple[float, float]:
+    """The limit that a score of a new group is above with a probability of at most `share`.
+
+    Groups count equally, and so does the new one, which may lie anywhere: of n images that are a
+    group each it is the score of rank ceil((n + 1) (1 - share)). Where no score has that rank it is
+    the largest.
+
+    Args:
+        scores: [N], of familiar images.
+        groups: [N], any codes; images of a group depend on each other.
+        share: 0 to 1.
+
+    Returns:
+        The limit, and the share that is to be expected above it: `share`, or what so few groups
+        allow.
+    """
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(scores)
+    below = np.cumsum(1 / sizes[place][order]) / (len(sizes) + 1)
+    # sums of a third and the like fall short of a whole by a rounding error
+    rank = np.searchsorted(below, 1 - share - 1e-9)
+    return float(scores[order][min(rank, len(scores) - 1)]), max(share, 1 / (len(sizes) + 1))
+
+
+def _codes(groups: np.ndarray | None, count: int, first: int) -> np.ndarray:
+    """The groups of `count` images as codes from `first` on: int64 [count]."""
+    if groups is None:
+        return first + np.arange(count)
+    return first + np.unique(groups, return_inverse=True)[1]
+
+
+def _raised(learned: np.ndarray, unseen: np.ndarray) -> float:
+    """By what the distances of learned images are raised to be like those of unseen ones: from 1.
+
+    It is 1 where it may be by chance that they are nearer.
+    """
+    nearer = np.mean(unseen[:, None] > learned)
+    chance = np.sqrt((len(learned) + len(unseen) + 1) / (12 * len(learned) * len(unseen)))
+    if nearer - 0.5 <= Z95 * chance:
+        return 1.0
+    return max(1.0, float(np.median(unseen) / max(np.median(learned), _TINY)))
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
     """Rows [B, F] scaled to length one, float32; a row of zeros stays zero."""
     features = np.asarray(features, dtype=np.float32)
     length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(length, np.finfo(np.float32).tiny)
+    return features / np.maximum(length, _TINY)

@@ -298,9 +298,10 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
     )
     seed, learned = transfer.settings.seed, dataset.splits["train"]
     # Only the sample passes the network: of many images the others would take hours.
+    each = (learned[sampled(len(learned), seed)], dataset.splits["valid"])
     train, valid = (
-        compared_in_batches(bundle, dataset, indices, transfer.team)
-        for indices in (learned[sampled(len(learned), seed)], dataset.splits["valid"])
+        compared_in_batches(bundle, dataset, indices, transfer.team) for indices in each
     )
-    domain = DomainReference.fit(train, valid, seed)
+    groups = (dataset.groups[indices] for indices in each)
+    domain = DomainReference.fit(train, valid, seed, *groups)
     return dataclasses.replace(bundle, domain=domain)

@@ -74,7 +74,7 @@ def measure_domain(
     mlflow.log_metric("domain_flagged", table["flagged"][0])
     for name, auroc in zip(COPIES, table["auroc"][1:], strict=False):
         mlflow.log_metric(f"domain_auroc_{name}", auroc)
-    return _lines(table)
+    return _lines(table, bundle.domain.expected)
 
 
 def _others(
@@ -131,9 +131,10 @@ def _table(
     return pd.DataFrame(rows)
 
 
-def _lines(table: pd.DataFrame) -> list[str]:
-    """The table for the console."""
-    lines = ["in domain   (share of images called strange; how well they are told apart)"]
+def _lines(table: pd.DataFrame, expected: float | None) -> list[str]:
+    """The table for the console, with the share of the model's own images that is expected."""
+    own = "" if expected is None else f"; of its own {expected:.3f} is expected"
+    lines = [f"in domain   (share of images called strange{own}; how well they are told apart)"]
     for row in table.itertuples():
         flagged = f"{row.flagged:.3f} ({row.flagged_low:.3f} to {row.flagged_high:.3f})"
         auroc = f"AUROC {row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})"

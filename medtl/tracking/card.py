@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medtl.data.words import NO_FINDING
+from medtl.evaluation.domain import STRANGE_SHARE
 from medtl.evaluation.intervals import Interval
 from medtl.keep import digest_of
 from medtl.tracking.bundle import Bundle
@@ -239,7 +240,7 @@ def _limits(facts: CardFacts) -> str:
     lines = [
         "The scores hold for images like those of the test split: other devices, sites, ages and "
         "protocols were not tested.",
-        "`in_domain` is true for about 99 of 100 images like these; true does not mean right, and "
+        f"{_familiar(facts.bundle)}; true does not mean right, and "
         "false means that the answer should not be used.",
         "A heat map shows where the network looked, not that what it saw there is the finding."
         + (f" Checked: {facts.maps}." if facts.maps else ""),
@@ -257,6 +258,17 @@ def _limits(facts: CardFacts) -> str:
     if facts.bundle.data.startswith("phantoms"):
         lines.append("Phantoms are drawn by a program: nothing here says anything about patients.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _familiar(bundle: Bundle) -> str:
+    """How many images that the model was made for are called strange."""
+    if bundle.domain is None or bundle.domain.expected is None:
+        return "`in_domain` is true for about 99 of 100 images like these"
+    one_of = round(1 / bundle.domain.expected)
+    share = f"`in_domain` is false for about 1 of {one_of} images like these"
+    if bundle.domain.expected <= STRANGE_SHARE:
+        return share
+    return f"{share} (so few were there to set its limit by)"
 
 
 def _bounds(interval: Interval) -> str:

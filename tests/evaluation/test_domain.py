@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, layout
+from medtl.evaluation.domain import LAYOUT, NETWORK, DomainReference, conformal_limit, layout
 
 
 def cloud(count: int, centre: int, seed: int) -> np.ndarray:
@@ -53,7 +53,64 @@ def test_the_distance_is_to_the_fifth_neighbour_on_the_sphere(reference: DomainR
 
 def test_one_validation_image_in_a_hundred_is_strange(reference: DomainReference):
     inside = reference.inside(clouds(200, (0, 0), seed=2))
-    assert inside.mean() == pytest.approx(0.99, abs=0.005)
+    assert (~inside).sum() == 1  # of 200 the 199th has the rank, 201 x 0.99
+    assert reference.expected == 0.01
+
+
+@pytest.mark.parametrize(("train", "valid", "expected"), [(60, 13, 1 / 74), (120, 26, 0.01)])
+def test_of_few_images_as_many_are_called_strange_as_is_said(train, valid, expected):
+    flagged = []
+    for seed in range(40):
+        together = clouds(train + valid + 200, (0, 0), seed=10 + seed)
+        ends = [train, train + valid]
+        parts = {name: np.split(each, ends) for name, each in together.items()}
+        own, choosing, new = (
+            {name: each[place] for name, each in parts.items()} for place in range(3)
+        )
+        fitted = DomainReference.fit(own, choosing, seed=0)
+        assert fitted.expected == pytest.approx(expected)
+        flagged.append(1 - fitted.inside(new).mean())
+    assert 0.3 * expected < np.mean(flagged) < 1.5 * expected
+
+
+def test_images_of_a_patient_do_not_speak_for_each_other():
+    """Eight nearly equal images a patient: each is judged by those of other patients."""
+    random = np.random.default_rng(8)
+
+    def patients(count: int, first: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        groups = np.repeat(np.arange(first, first + count), 8)
+        each = clouds(count, (0, 0), seed=first)
+        shake = 1 + 0.01 * random.normal(size=(8 * count, 32))
+        return {name: np.repeat(one, 8, axis=0) * shake for name, one in each.items()}, groups
+
+    (train, own), (valid, others), (new, _) = patients(40, 0), patients(10, 40), patients(300, 50)
+    fitted = DomainReference.fit(train, valid, 0, own, others)
+    alone = DomainReference.fit(train, valid, 0)
+    assert fitted.expected == pytest.approx(1 / 51)
+    assert 1 - fitted.inside(new).mean() < 0.05
+    assert 1 - alone.inside(new).mean() > 0.5
+
+
+def test_images_that_a_network_has_learned_do_not_set_a_limit_for_new_ones():
+    """Training images that a network has drawn together are not as far apart as new ones are."""
+    valid, new = (clouds(count, (0, 0), seed=seed) for count, seed in ((30, 2), (300, 3)))
+    train = clouds(60, (0, 0), seed=1)
+    middle = np.eye(32)[0] * np.linalg.norm(train[NETWORK], axis=1, keepdims=True)
+    train[NETWORK] = 0.2 * train[NETWORK] + 0.8 * middle
+    fitted = DomainReference.fit(train, valid, seed=0)
+    assert 1 - fitted.inside(new).mean() < 0.04
+
+
+def test_the_limit_is_a_rank_that_counts_the_new_one_and_weighs_groups():
+    scores = np.random.default_rng(9).permutation(np.arange(1.0, 200.0))
+    assert conformal_limit(scores, scores, 0.01) == (198.0, 0.01)
+    assert conformal_limit(scores[:50], scores[:50], 0.01) == (scores[:50].max(), 1 / 51)
+    assert conformal_limit(scores[:99], scores[:99], 0.01) == (scores[:99].max(), 0.01)
+    # one patient with half of the images counts no more than any other
+    many, one = np.arange(300.0), np.full(300, 1000.0)
+    groups = np.concatenate([np.arange(300), np.full(300, 300)])
+    limit, _ = conformal_limit(np.concatenate([many, one]), groups, 0.05)
+    assert limit == 286
 
 
 def test_the_sample_is_bounded_and_drawn_by_the_seed(reference: DomainReference):
@@ -70,6 +127,7 @@ def test_it_travels_as_tensors(reference: DomainReference):
     found = DomainReference.of_tensors(load(save(reference.tensors())))
     features = clouds(20, (0, 3), seed=7)
     np.testing.assert_array_equal(found.distance(features), reference.distance(features))
+    assert found.expected == reference.expected == 0.01
 
 
 def test_a_reference_without_a_layout_is_still_read(reference: DomainReference):
@@ -77,6 +135,7 @@ def test_a_reference_without_a_layout_is_still_read(reference: DomainReference):
     kept = {name: tensors[f"{NETWORK}.{name}"] for name in ("features", "threshold")}
     found = DomainReference.of_tensors(load(save(kept)))
     assert found.inside(clouds(50, (0, 5), seed=4)).mean() > 0.9
+    assert found.expected is None
     assert not found.inside(clouds(50, (5, 0), seed=4)).any()
 
 

@@ -38,8 +38,8 @@ def bundle() -> Bundle:
         thresholds=(0.3, 0.4, 0.3),
         network=build("squeezenet1_1", 3, SIDE, seed=1).eval(),
     )
-    images = drawn(40, seed=2)
-    train, valid = (without.compared(half) for half in (images[:20], images[20:]))
+    images = drawn(120, seed=2)
+    train, valid = (without.compared(half) for half in (images[:80], images[80:]))
     reference = DomainReference.fit(train, valid, seed=3)
     return dataclasses.replace(without, domain=reference)
 
