@@ -94,6 +94,18 @@ def test_phantoms_and_few_patients_are_named_as_limits(facts: CardFacts):
     assert "drawn by a program" not in model_card(real, "medtl-chest")
 
 
+def test_the_card_says_how_many_familiar_images_are_called_strange(facts: CardFacts):
+    for expected, said in (
+        (1 / 41, "false for about 1 of 41 images like these (so few were there"),
+        (0.01, "false for about 1 of 100 images like these; true"),
+        (None, "true for about 99 of 100 images like these; true"),
+    ):
+        domain = dataclasses.replace(facts.bundle.domain, expected=expected)
+        bundle = dataclasses.replace(facts.bundle, domain=domain)
+        card = model_card(dataclasses.replace(facts, bundle=bundle), "wards")
+        assert f"`in_domain` is {said}" in card
+
+
 def test_two_classes_name_the_one_that_is_looked_for(facts: CardFacts):
     two = dataclasses.replace(facts.bundle, classes=("normal", "bacteria"), thresholds=(0.6, 0.4))
     card = model_card(dataclasses.replace(facts, bundle=two), "medtl-chest")
