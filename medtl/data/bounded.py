@@ -30,10 +30,11 @@ from medtl.data.bounded_decoder import NUMPY
 from medtl.data.depth import UnreadableImage
 
 PROCESSES = 4
-MEMORY = 2 * 2**30  # bytes that a decoder may take beside its own
-SECONDS = 20  # of the processor for a file; one of 100 megapixels takes some five
+MEMORY = 5 * 2**29  # bytes that a decoder may take beside its own
+SECONDS = 10  # of the processor for a file; one of 100 megapixels takes some five
 SECONDS_BESIDE = 2  # while others wait
-STUCK = 60  # seconds after which a decoder that does not work either is ended
+PATIENCE = 50  # seconds for a file, however busy the machine is: a server has 60 for a request
+STUCK = 10  # seconds after which a decoder that does not work at all is ended
 _LOOK = 0.1  # seconds between two looks at the time that is taken
 _ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads' stacks count as memory
 
@@ -43,20 +44,19 @@ class SlowImage(UnreadableImage):
 
 
 class BoundedDecoders:
-    """Processes that decode; they are started when they are needed, and end when this one does."""
+    """Processes that decode; one is begun ahead, and all end when this one does."""
 
     def __init__(self, most: int = PROCESSES, memory: int = MEMORY) -> None:
         """At most so many at a time, each with so many bytes for the image that it decodes."""
         self._most, self._memory = most, memory
-        self._idle: list[_Decoder] = []
+        self._idle: deque[_Decoder] = deque()
         self._count = 0  # those at work too
         self._line: deque[object] = deque()
         self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Starts half of them, for the first files not to wait."""
-        for decoder in [self._taken() for _ in range(self._most // 2)]:
-            self._give_back(decoder)
+        """Starts two, for the first files not to wait."""
+        self._give_back(self._taken())
 
     def square(self, data: bytes, image_size: int) -> np.ndarray:
         """The pixels of an image file as `square` of `decode` gives them.
@@ -85,26 +85,30 @@ class BoundedDecoders:
             self._line.append(mine)
             try:
                 self._changed.wait_for(lambda: self._line[0] is mine and self._free())
-                if self._idle:
-                    return self._idle.pop()
-                self._count += 1
+                taken = self._idle.popleft() if self._idle else self._begun()
+                # it takes a moment to begin, so another is ready before it is asked
+                if not self._idle and self._count < self._most:
+                    with contextlib.suppress(UnreadableImage):
+                        self._idle.append(self._begun())
+                return taken
             finally:
                 self._line.remove(mine)
                 self._changed.notify_all()
+
+    def _begun(self) -> _Decoder:
         try:
-            return _Decoder(self._memory)
+            decoder = _Decoder(self._memory)
         except OSError as error:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
             raise UnreadableImage(f"no process can be started to decode it ({error})") from error
+        self._count += 1
+        return decoder
 
     def _free(self) -> bool:
         return bool(self._idle) or self._count < self._most
 
     def _give_back(self, decoder: _Decoder) -> None:
         with self._changed:
-            self._idle.append(decoder)
+            self._idle.appendleft(decoder)
             self._changed.notify_all()
 
 
@@ -112,7 +116,7 @@ class _Decoder:
     """One process; it ends when this one does, for its standard input does."""
 
     def __init__(self, memory: int) -> None:
-        arguments = [Path(medtl.__file__).parent.parent, memory, STUCK]
+        arguments = [Path(medtl.__file__).parent.parent, memory, PATIENCE]
         # -P: modules beside the script are not the ones that it imports
         self._process = subprocess.Popen(
             [sys.executable, "-P", bounded_decoder.__file__, *map(str, arguments)],
@@ -130,26 +134,41 @@ class _Decoder:
             UnreadableImage: it ended.
             SlowImage: it takes too long.
         """
-        began, worked = time.monotonic(), self._worked()
+        began = time.monotonic()
         numbers = len(data).to_bytes(8, "little") + image_size.to_bytes(8, "little")
         try:
             self._process.stdin.write(numbers + data)
             self._process.stdin.flush()
         except OSError:
             raise self._ended() from None
+        self._wait(began, others_wait)
+        return self._read(int.from_bytes(self._read(8), "little"))
+
+    def _wait(self, began: float, others_wait: Callable[[], bool]) -> None:
+        """Waits for the first byte of an answer; raises SlowImage as `ask` does."""
+        before = worked = None  # most files are done before the first look
+        moved = began
         while not select.select([self._process.stdout], [], [], _LOOK)[0]:
-            seconds = self._worked() - worked
-            if seconds > SECONDS or time.monotonic() - began > STUCK:
+            now, last, worked = time.monotonic(), worked, self._worked()
+            if last is None:
+                before = worked
+            elif worked > last:
+                moved = now
+            if worked - before > SECONDS:
                 raise SlowImage(
                     f"the image takes more than {SECONDS} seconds to decode; save it anew, smaller "
                     "or as plain PNG"
                 )
-            if seconds > SECONDS_BESIDE and others_wait():
+            if worked - before > SECONDS_BESIDE and others_wait():
                 raise SlowImage(
                     f"the image takes more than {SECONDS_BESIDE} seconds to decode, and others "
                     "wait; send it later, or smaller"
                 )
-        return self._read(int.from_bytes(self._read(8), "little"))
+            if now - began > PATIENCE or now - moved > STUCK:
+                raise SlowImage(
+                    f"the image was not decoded within {now - began:.0f} seconds; send it later, "
+                    "or smaller"
+                )
 
     def end(self) -> None:
         if hasattr(os, "killpg"):

@@ -17,13 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.crafted import picture, rewritten
+from benchmarks.compressed import compressed_files
+from benchmarks.crafted import in_runs, picture, rewritten
 from benchmarks.hostile import Request, hostile_files, hostile_requests, odd_files, rows_of
 from benchmarks.served import Server, serving
 from medtl.tracking.bundle import Bundle
 
 Post = Callable[[object], tuple[int, dict]]
 MEBIBYTE = 2**20
+FILE = picture("PNG")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,14 @@ def test_of_64_images_in_all_formats_two_are_broken_and_named(server: Server):
     assert len(answer["predictions"]) == 64
 
 
+def test_every_compression_is_answered_as_the_image_without_it(server: Server):
+    compressed, plain = zip(*compressed_files().values(), strict=True)
+    rows = read(server.send(rows_of(list(compressed + plain)).body))[1]["predictions"]
+    for name, row, expected in zip(compressed_files(), rows, rows[len(compressed) :], strict=False):
+        assert row["error"] is None, name
+        assert row["probability"] == pytest.approx(expected["probability"], rel=1e-5), name
+
+
 def test_what_is_no_file_is_the_fault_of_its_row(post: Post):
     good = text(picture("PNG"))
     values = [good, "this is no base64!", 5, None, float("nan"), [good], {"image": good}, True, ""]
@@ -120,6 +130,38 @@ def test_what_is_no_file_is_the_fault_of_its_row(post: Post):
     assert rows[6]["error"].endswith('send the base64 of the file as text, or {"b64": TEXT}')
     records = [{"image": good}, {"picture": good}]
     assert post({"dataframe_records": records})[1]["predictions"] == [rows[0], rows[3]]
+
+
+def test_base64_is_answered_as_people_send_it(server: Server, post: Post):
+    file = picture("PNG", seed=1)
+    plain = text(file)
+    values = [
+        plain,
+        f"data:image/png;base64,{plain}",
+        base64.urlsafe_b64encode(file).decode().rstrip("="),
+        base64.encodebytes(file).decode(),
+        {"b64": plain},
+    ]
+    bodies = [{"dataframe_records": [{"image": value}]} for value in values]
+    (row,) = post(bodies[0])[1]["predictions"]
+    assert row["error"] is None
+    assert [post(body)[1]["predictions"] for body in bodies] == [[row]] * len(values)
+    for instances in ([{"image": plain}], [{"b64": plain}], [plain], [{"image": {"b64": plain}}]):
+        body = json.dumps({"instances": instances}).encode()
+        answered = server.send(body, 'application/json; charset="utf-8"')
+        assert read(answered) == (200, {"predictions": [row]})
+
+
+def test_a_good_file_does_not_wait_for_one_that_takes_long(server: Server):
+    slow, good = (rows_of([file]).body for file in (in_runs(2_000), rewritten(FILE, "DICOM")))
+    with ThreadPoolExecutor(2) as clients:
+        asked = [clients.submit(server.send, slow) for _ in range(2)]
+        time.sleep(0.2)
+        for body in (good, rows_of([FILE]).body):
+            _, answer = read(server.send(body))
+            assert answer["predictions"][0]["error"] is None
+            assert not any(each.done() for each in asked)
+    assert [each.result()[0] for each in asked] == [200, 200]
 
 
 def test_requests_at_the_same_time_get_their_own_answers(server: Server):
