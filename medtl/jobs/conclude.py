@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,6 @@ import mlflow
 import numpy as np
 import torch
 from mlflow.models.model import ModelInfo
-from PIL import Image
 
 from medtl.data.agreement import LabelRecord, sample_codes
 from medtl.data.dataset import Dataset, load
@@ -28,12 +26,23 @@ from medtl.evaluation.intervals import Measures, measure
 from medtl.evaluation.mapping import ClassMapping
 from medtl.evaluation.presence import fit_presence_temperature, presence
 from medtl.evaluation.recalibration import calibration_gain
+from medtl.jobs.baseline import Baseline, baselines
+from medtl.jobs.baseline import table as baseline_table
 from medtl.jobs.explanation import Said, explain
+from medtl.jobs.twins import without_twins
 from medtl.settings import DataSettings, ModelSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.card import CardFacts, SplitFacts, model_card
+from medtl.tracking.example import example_images
 from medtl.tracking.gate import GateCases, Scores, Verdict
-from medtl.tracking.journal import log_calibration, log_fit, log_halved, log_scores
+from medtl.tracking.journal import (
+    log_calibration,
+    log_fit,
+    log_halved,
+    log_intervals,
+    log_scores,
+    log_table,
+)
 from medtl.tracking.models import log_model
 from medtl.tracking.promotion import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
@@ -55,6 +64,7 @@ class Scored:
     decisions: np.ndarray  # at the operating point, as `Bundle.decisions` has them
     measures: Measures
     maps: str  # what the check of its heat maps says, or why there are none
+    twins: str = ""  # a line on test images that were learned from, with scores without them
 
     def summary(self) -> str:
         """The headline scores as lines for the console."""
@@ -67,6 +77,8 @@ class Scored:
         ]
         for name in HEADLINES:
             lines.append(f"  {name.replace('_', ' '):<20}{self.measures.summary[name]}")
+        if self.twins:
+            lines.append(f"twins         {self.twins}")
         return "\n".join(lines)
 
 
@@ -79,7 +91,16 @@ class Concluded:
     bundle: Bundle
     facts: CardFacts
     scored: Scored
+    baselines: tuple[Baseline, ...]  # none where several processes trained the model
+    unfinished: str  # a line where the training was not at its end, else ''
     model: ModelInfo
+
+    def summary(self) -> str:
+        """Test scores, baselines and warnings as lines for the console."""
+        lines = [f"baseline      {each.line()}" for each in self.baselines]
+        if self.unfinished:
+            lines.append(f"best epoch    {self.unfinished}")
+        return "\n".join([self.scored.summary(), *lines])
 
 
 def conclude(transfer: Transfer, trained: Trained) -> Concluded:
@@ -89,16 +110,42 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
         mlflow.set_tag("medtl.positive", dataset.positive)
     log_fit(trained.fit)
     log_halved(trained.halved)
+    if trained.solved is not None:
+        log_table(trained.solved.path, "training/penalties.csv")
     bundle = _bundle(transfer, trained)
     mapping = ClassMapping.same(bundle.classes)
     scored = score(bundle, dataset, "test", settings.seed, mapping, transfer.team)
     summary = scored.measures.summary
+    unfinished = _unfinished(trained)
+    notes = (*dataset.notes, *([f"best epoch {unfinished}"] if unfinished else []))
+    notes += (scored.twins,) if scored.twins else ()
+    found = ()
+    if transfer.team.size == 1:
+        found = baselines(transfer, scored.probabilities)
+        log_table(baseline_table(found), "evaluation/test/baselines.csv")
+        log_intervals({"baseline_auroc": found[0].auroc, "baseline_gain": found[0].gain})
     facts = CardFacts(
-        bundle, dataset.unit, split_facts(dataset), summary, dataset.notes, scored.maps
+        bundle,
+        dataset.unit,
+        split_facts(dataset),
+        summary,
+        notes,
+        scored.maps,
+        tuple(each.line() for each in found),
     )
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
-    model = log_model(bundle, example_images(dataset, int(dataset.splits["test"][0])))
-    return Concluded(settings, dataset, bundle, facts, scored, model)
+    *_, channels, side, _ = dataset.pixels.array.shape
+    example = example_images(side, channels, max(1, len(dataset.modalities)))
+    model = log_model(bundle, example)
+    return Concluded(settings, dataset, bundle, facts, scored, found, unfinished, model)
+
+
+def _unfinished(trained: Trained) -> str:
+    """A line where the best epoch of a training by gradient is its last one, else ''."""
+    epochs = len(trained.fit.epochs)
+    if trained.tail is not None or trained.solved is not None or trained.fit.best.number < epochs:
+        return ""
+    return f"{epochs} of {epochs}, the last: epochs={2 * epochs} may give a better model"
 
 
 def help_conclude(transfer: Transfer, trained: Trained) -> None:
@@ -133,8 +180,16 @@ def score(
     log_calibration(calibration_gain(labels, uncalibrated, probabilities, groups, seed), split)
     said = Said(indices, own, probabilities, decisions)
     checked = explain(bundle, dataset, split, said, mapping, seed, maps)
+    untaught = without_twins(dataset, probabilities, decisions, seed) if split == "test" else None
     return Scored(
-        split, dataset.unit, dataset.positive, probabilities, decisions, measures, checked
+        split,
+        dataset.unit,
+        dataset.positive,
+        probabilities,
+        decisions,
+        measures,
+        checked,
+        untaught.line() if untaught else "",
     )
 
 
@@ -224,22 +279,6 @@ def compared_in_batches(
     together = in_batches(side_by_side, dataset, indices, team)
     ends = np.cumsum(list(widths.values()))[:-1]
     return dict(zip(widths, np.split(together, ends, axis=1), strict=True))
-
-
-def example_images(dataset: Dataset, index: int) -> list[bytes]:
-    """The images of one sample as PNG files of the size that the network sees."""
-    images = dataset.images(np.array([index]))
-    return [_png(image) for image in (images[0] if dataset.modalities else images)]
-
-
-def _png(image: np.ndarray) -> bytes:
-    """Pixels [C, S, S] as a PNG file of 8 bits."""
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:

@@ -67,7 +67,7 @@ def _lead(settings: TrainSettings, team: Alone) -> None:
             transfer = _shared(transfer, point.name, team)
         model = trained(settings, transfer, point.name, ends=ends)
         concluded = conclude(transfer, model)
-        print(concluded.scored.summary())
+        print(concluded.summary())
         print(f"model         {concluded.model.model_uri}")
         if settings.model_name != "auto":
             verdict = registered(concluded, settings.model_name, CONFIDENCE)

@@ -23,8 +23,8 @@ from medtl.search import study as studies
 from medtl.search.company import Store, connected, is_shared, open_store
 from medtl.search.dictionary import Entry
 from medtl.search.probe import Probe, probe
-from medtl.search.space import AnyCandidate
-from medtl.search.starts import Start, first_trials, in_turn
+from medtl.search.space import AnyCandidate, Space
+from medtl.search.starts import Start, first_trials, in_turn, plain_recipes
 from medtl.search.study import Schedule
 from medtl.settings import TuneSettings
 from medtl.settings.cluster import RAY
@@ -149,7 +149,11 @@ def _prepared(search: _Search) -> dict[str, Probe]:
     store.company.reopen(study)
     study.set_user_attr(studies.FINISHED, None)
     probed = _probed(search)
-    starts = [] if study.user_attrs.get(studies.PREPARED) else _starts(search.entrants, probed)
+    starts = (
+        []
+        if study.user_attrs.get(studies.PREPARED)
+        else _starts(search.settings, search.entrants, probed)
+    )
     for start in starts:
         print(f"tried early   {_place(start.candidate)}: {start.why}")
     params = [(search.entrants.space.params(start.candidate), start.why) for start in starts]
@@ -229,7 +233,7 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
     return [
         f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
         f"{best}, validation AUROC {study.best_value:.3f}",
-        concluded.scored.summary(),
+        concluded.summary(),
         f"registered    {name} version {verdict.version}: {verdict.reason}",
         f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local",
     ]
@@ -240,7 +244,7 @@ def _schedule(settings: TuneSettings, entrants: Entrants) -> Schedule:
     if settings.transfer == "hybrid":
         # its cut-offs are all there is to try
         trials = min(trials, sum(len(each.space.cutoffs) for each in entrants.all))
-    return Schedule(trials, settings.timeout, settings.pruner, settings.epochs, settings.seed)
+    return Schedule(trials, settings.timeout, settings.pruner, settings.most_epochs, settings.seed)
 
 
 def _probed(search: _Search) -> dict[str, Probe]:
@@ -253,15 +257,19 @@ def _probed(search: _Search) -> dict[str, Probe]:
     return probed
 
 
-def _starts(entrants: Entrants, probed: dict[str, Probe]) -> list[Start]:
+def _starts(settings: TuneSettings, entrants: Entrants, probed: dict[str, Probe]) -> list[Start]:
     known = known_entries()
     count = EARLY_OF_EACH if entrants.several else EARLY
-    starts = {
-        each.architecture: first_trials(
-            each.space, probed[each.architecture], each.backbone, known, count
-        )
-        for each in entrants.all
-    }
+    starts = {}
+    for each in entrants.all:
+        all_cutoffs = settings.cutoffs in ("blocks", "layers") and isinstance(each.space, Space)
+        plain = plain_recipes(each.space) if all_cutoffs else []
+        pointed = first_trials(each.space, probed[each.architecture], each.backbone, known, count)
+        tried = [start.candidate for start in plain]
+        starts[each.architecture] = [
+            *plain,
+            *(start for start in pointed if start.candidate not in tried),
+        ]
     return in_turn(starts) if entrants.several else starts[entrants.all[0].architecture]
 
 

@@ -1,4 +1,4 @@
-"""The first trials of a search: what like data taught, and where the layer probe points."""
+"""First trials of a search: plain recipes, what suited similar data, where the layer probe points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from itertools import chain, zip_longest
 
 from medtl.search.dictionary import Entry, nearest
 from medtl.search.probe import Probe
-from medtl.search.space import AnyCandidate, Candidate, HybridCandidate, HybridSpace, OneSpace
+from medtl.search.space import (
+    AnyCandidate,
+    Candidate,
+    HybridCandidate,
+    HybridSpace,
+    OneSpace,
+    Space,
+)
+
+PLAIN_LR = 3e-4  # of fine-tuning all layers
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,19 @@ class Start:
 
     candidate: AnyCandidate
     why: str
+
+
+def plain_recipes(space: Space) -> list[Start]:
+    """The two ends of a space of all cut-offs: a head alone, and fine-tuning of all layers.
+
+    With these a search never ends below the recipes that need no search, but for chance.
+    """
+    optimizer, lr = space.optimizers[0], math.sqrt(space.lr_low * space.lr_high)
+    first, *_, head = space.cutoffs
+    return [
+        Start(Candidate(optimizer, lr, head), "plain feature extraction"),
+        Start(Candidate(optimizer, PLAIN_LR, first), "plain fine-tuning of all layers"),
+    ]
 
 
 def first_trials(

@@ -71,7 +71,8 @@ class CardFacts:
     splits: tuple[SplitFacts, ...]
     scores: Mapping[str, Interval]  # metric (`auroc`, ...) on the test split, to its 95 % interval
     notes: tuple[str, ...] = ()  # what was found and done while the data was read
-    maps: str = ""  # what the check of its heat maps says, or why there are none
+    maps: str = ""  # result of the check of its heat maps, or why there are none
+    baselines: tuple[str, ...] = ()  # a line for each baseline, and the gain over it
 
 
 def model_card(facts: CardFacts, model_name: str) -> str:
@@ -165,11 +166,13 @@ def _scores(facts: CardFacts) -> str:
         )
     else:
         averaged = f" The class looked for is `{facts.bundle.classes[-1]}`."
+    beside = "".join(f"\n- {line}" for line in facts.baselines)
+    against = f"\n\nBaselines, by logistic regression:\n{beside}" if beside else ""
+    table = _table(["measure", "value", "95 % interval", "what it says"], rows)
     return (
         "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
-        ""
         f"Intervals are 95 % intervals over {facts.unit}."
-        f"{averaged}\n\n{_table(['measure', 'value', '95 % interval', 'what it says'], rows)}"
+        f"{averaged}\n\n{table}{against}"
     )
 
 

@@ -20,7 +20,7 @@ from medtl.data.findings import findings_text, members
 from medtl.evaluation import pictures
 from medtl.evaluation.calibration import reliability_table
 from medtl.evaluation.delong import with_delong
-from medtl.evaluation.intervals import Interval, Measures
+from medtl.evaluation.intervals import Difference, Interval, Measures
 from medtl.evaluation.net_benefit import decision_curve
 from medtl.evaluation.places import side_by_side
 from medtl.evaluation.presence import finding_counts, presence_reliability
@@ -222,7 +222,7 @@ def log_subgroups(table: pd.DataFrame, overall: Mapping[str, Interval], split: s
     log_picture(pictures.subgroup_scores(table, overall), f"evaluation/{split}/subgroups.png")
 
 
-def log_intervals(intervals: Mapping[str, Interval]) -> None:
+def log_intervals(intervals: Mapping[str, Interval | Difference]) -> None:
     """Each as the metrics NAME, NAME_low and NAME_high, where they are finite.
 
     All at once: each call is a request to a tracking server.

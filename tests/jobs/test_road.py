@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -12,11 +13,13 @@ import time
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from medtl.data.decode import decode
 from medtl.data.phantoms import write_chest_phantoms
 from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.dictionary import dictionary
@@ -107,6 +110,16 @@ def test_a_search_leaves_trials_scores_pictures_and_a_champion(tuned, capsys):
     out = capsys.readouterr().out
     assert "wards" in out
     assert parent["tags.medtl.cutoff"] in out
+
+
+def test_a_model_shows_a_drawing_and_no_image_of_its_data(tuned, small_phantoms, tmp_path):
+    uri = "models:/medtl-wards@champion"
+    files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "model")))
+    shown = json.loads((files / "input_example.json").read_text())["inputs"]
+    drawn = decode(base64.b64decode(shown["data"][0][0])).astype(int)
+    images = [decode(path.read_bytes()) for path in small_phantoms.parent.rglob("*.png")]
+    assert drawn.shape == images[0].shape == (64, 64)
+    assert min(np.abs(image - drawn).mean() for image in images) > 5
 
 
 def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(

@@ -6,7 +6,7 @@ import pandas as pd
 from medtl.search.dictionary import Description, Entry
 from medtl.search.probe import Probe
 from medtl.search.space import Candidate, HybridCandidate, HybridSpace, Space
-from medtl.search.starts import Start, first_trials, in_turn
+from medtl.search.starts import Start, first_trials, in_turn, plain_recipes
 
 SPACE = Space(("adam", "sgd"), 1e-4, 1e-2, ("conv1", "layer1", "layer2", "fc"))
 DESCRIPTION = Description.of(np.random.default_rng(0).normal(size=(50, 4)))
@@ -30,6 +30,13 @@ def test_what_like_data_taught_comes_before_the_best_of_the_probe():
     ]
     (only,) = first_trials(SPACE, PROBED, "own", [], 1)
     assert only.candidate.cutoff == "layer2"
+
+
+def test_the_plain_recipes_are_the_head_alone_and_all_layers():
+    assert [start.candidate for start in plain_recipes(SPACE)] == [
+        Candidate("adam", 1e-3, "fc"),
+        Candidate("adam", 3e-4, "conv1"),
+    ]
 
 
 def test_a_hybrid_tries_all_in_the_order_of_the_probe():
