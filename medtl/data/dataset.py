@@ -149,7 +149,7 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     table, from_frames = with_frames(table, headers["frames"].to_numpy(), reading.frames)
     notes += from_headers + from_frames
     pixels = decode_all(table, image_size)
-    notes += _unreadable(table, pixels, reading.unreadable)
+    notes += _unreadable(table, pixels, reading.unreadable) + pixels.notes
     frame = pd.concat([table.frame, _a_row_each(pixels.index, len(table.frame))], axis=1)
     frame = frame[frame.pop("reason") == ""]
     # In the order of their contents, so that names and the order of a CSV decide nothing: equal
@@ -165,7 +165,7 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     table = with_splits(table, seed, groups)
     frame = table.frame
     notes += _drawn(frame, drawn)
-    notes += check_duplicates(table.name, frame, reading.duplicates)
+    notes = check_duplicates(table.name, frame, reading.duplicates) + notes
     classes, labels, from_labels = learnable(table) if table.multi_label else _one_label(table)
     splits = {name: np.flatnonzero(frame["split"] == name) for name in SPLITS}
     if len(splits["train"]):
