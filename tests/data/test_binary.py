@@ -47,6 +47,20 @@ def test_what_cannot_be_positive_is_a_wrong_parameter(positive, reason):
         two_classes("wards", LABELS, positive)
 
 
+def test_a_label_with_a_comma_is_given_as_in_a_csv():
+    labels = pd.Series(["normal", "carcinoma, NOS", "stage=1", "no_tumor"])
+    found = two_classes("wards", labels, '"Carcinoma, NOS",stage=1')
+    assert found.tolist() == ["negative", *["Carcinoma, NOS or stage=1"] * 2, "negative"]
+    with pytest.raises(
+        ParameterError, match=r'labels of wards: "carcinoma, NOS", no_tumor, normal'
+    ):
+        two_classes("wards", labels, "carcinoma, NOS")
+    assert (
+        two_classes("wards", labels, "any").tolist()
+        == found.replace("Carcinoma, NOS or stage=1", "positive").tolist()
+    )
+
+
 def test_of_many_labels_some_are_named():
     labels = pd.Series([f"finding {number:02d}" for number in range(25)])
     with pytest.raises(ParameterError, match=r"finding 19 and 5 more$"):
