@@ -33,6 +33,11 @@ def with_patients(frame: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, tupl
     given = frame["patient"].map(plain_form)
     patients = given.mask(given.map(_is_nobody), "")
     notes = list(_nobody(given[(patients == "") & (given != "")], len(frame)))
+    written = pd.DataFrame({"name": given, "as": frame["patient"].str.strip()}).drop_duplicates()
+    twice = sorted(written["name"][written["name"].duplicated() & (written["name"] != "")].unique())
+    if twice:
+        shown = cited([name] for name in twice)
+        notes.append(f"patients in two forms of Unicode, or with other spaces, are one: {shown}")
     if pattern:
         patients, note = _from_paths(frame["path"], patients, pattern)
         notes.append(note)

@@ -46,8 +46,9 @@ def test_whole_numbers_with_and_without_a_point_are_one_patient():
 
 def test_forms_of_unicode_are_one_patient():
     name = "Müller"
-    patients, _ = read([name, unicodedata.normalize("NFD", name), f" {name}\u00a0"])
+    patients, notes = read([name, unicodedata.normalize("NFD", name), f" {name}\u00a0"])
     assert patients == [name] * 3
+    assert notes == (f"patients in two forms of Unicode, or with other spaces, are one: {name}",)
 
 
 def test_names_that_may_be_one_are_named_and_stay_apart():
