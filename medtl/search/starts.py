@@ -1,4 +1,4 @@
-"""First trials of a search: plain recipes, what suited similar data, where the layer probe points."""
+"""First trials of a search: plain recipes, what suited similar data, the best of the layer probe."""
 
 from __future__ import annotations
 
