@@ -88,6 +88,16 @@ class Dataset:
         return self.classes[1] if len(self.classes) == 2 and not self.multi_label else ""
 
     @property
+    def identity(self) -> str:
+        """16 hex digits of all by which data decides the numbers of a training.
+
+        The fingerprint, the order of the classes, and which samples stay together: wherever the
+        files are, whatever they and the patients are called, and whatever was allowed to read them.
+        """
+        _, first, place = np.unique(self.groups, return_index=True, return_inverse=True)
+        return _digest(f"{self.fingerprint} {self.classes} {first[place].tolist()}")
+
+    @property
     def unit(self) -> str:
         """Unit that intervals are over, as in `95 % intervals over patients`."""
         known = int((self.frame["patient"] != "").sum())

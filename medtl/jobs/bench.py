@@ -23,17 +23,22 @@ from medtl.networks.backbone import Backbone
 from medtl.networks.compute import operations
 from medtl.networks.cutpoints import resolve
 from medtl.search.studies import PRETRAINED_ON, Cell, Plan
-from medtl.settings import CompareSettings, LearningSettings, PretrainSettings, TrainSettings
+from medtl.settings import (
+    OF_DATA,
+    CompareSettings,
+    LearningSettings,
+    PretrainSettings,
+    TrainSettings,
+)
 from medtl.tracking.journal import history, log_halved
 from medtl.training.checkpoints import Ends
 from medtl.training.keeper import Keeper
 from medtl.training.transfer import Trained, Transfer
 
 # Settings of which no number depends, or that the cell, the data and the backbone stand for.
-NOT_IN_KEY = frozenset(
-    ("data", "duplicates", "unreadable", "missing", "positive", "frames", "architecture", "weights",
-     "transfer", "classifier", "augment", "keep", "device")
-)  # fmt: skip
+NOT_IN_KEY = OF_DATA | frozenset(
+    ("architecture", "weights", "transfer", "classifier", "augment", "keep", "device")
+)
 
 
 class Bench:
@@ -121,9 +126,10 @@ class Bench:
         backbone = transfer.backbone
         return key_of(
             self._plan.study,
-            dataclasses.asdict(dataclasses.replace(cell, series="")),
+            # the digest says which weights, wherever their file is
+            dataclasses.asdict(dataclasses.replace(cell, series="", weights="")),
             {**asked, "precision": transfer.precision},
-            transfer.dataset.fingerprint,
+            transfer.dataset.identity,
             (backbone.digest(), dataclasses.astuple(backbone.preprocessing)),
         )
 

@@ -21,16 +21,17 @@ from medtl.networks.architectures import check_architecture
 from medtl.networks.cutpoints import cut_points, resolve
 from medtl.options import comma_list
 from medtl.search.space import AnyCandidate, AnySpace, HybridSpace, JointSpace, OneSpace, Space
-from medtl.settings import TuneSettings
+from medtl.settings import OF_DATA, TuneSettings
 from medtl.settings.cluster import CLUSTER
 from medtl.training.transfer import Transfer
 
 OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
 
-# Settings that say how long, where and by whom is searched; all others make another question.
-NOT_ASKED = frozenset(
+# Settings that say how long, where and by whom is searched, or that the data and the network stand
+# for; all others make another question.
+NOT_ASKED = OF_DATA | frozenset(
     ("trials", "timeout", "study", "storage", "confidence", "model_name", "device", "keep",
-     *CLUSTER)
+     "architecture", "weights", *CLUSTER)
 )  # fmt: skip
 OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
 
@@ -125,8 +126,8 @@ class Entrants:
             asked = dataclasses.asdict(each.settings)
             asked = {name: value for name, value in asked.items() if name not in NOT_ASKED}
             # the digest says which weights, whatever they are called on this machine
-            del asked["weights"]
-            parts += [asked, self.dataset.fingerprint, each.backbone, each.space.cutoffs]
+            network = (each.architecture, each.backbone, each.space.cutoffs)
+            parts += [asked, self.dataset.identity, network]
         return key_of(*parts)
 
     @property

@@ -14,7 +14,7 @@ from medtl.jobs.names import backbone_name
 from medtl.jobs.prepare import PHANTOM_ARCHITECTURE, Origin, prepare, training_data
 from medtl.jobs.trained import trained
 from medtl.keep import key_of
-from medtl.settings import ModelSettings, PretrainSettings
+from medtl.settings import OF_DATA, ModelSettings, PretrainSettings
 from medtl.tracking.backbones import find_backbone, mark_backbone
 from medtl.tracking.permissions import check_may_change
 from medtl.tracking.registry import register
@@ -41,7 +41,7 @@ def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
         mlflow.set_tag("medtl.cutoff", settings.cutoff)
         concluded = conclude(transfer, trained(settings, transfer, settings.cutoff, ends=ends))
         version = register(concluded.model, concluded.facts, name)
-        mark_backbone(name, version, _recipe_key(settings, transfer.dataset.fingerprint))
+        mark_backbone(name, version, _recipe_key(settings, transfer.dataset.identity))
     return concluded, f"models:/{name}/{version}"
 
 
@@ -67,12 +67,12 @@ def backbone_of(source: PretrainSettings) -> str:
 
     It is trained when there is none of this kind yet, and found in the registry from then on.
     """
-    data, fingerprint = source.data, ""
+    data, identity = source.data, ""
     if data not in EMBEDDED:
         dataset = training_data(source, Origin.of(source).image_size)
-        data, fingerprint = dataset.name, dataset.fingerprint
+        data, identity = dataset.name, dataset.identity
     name = backbone_name(data, source.architecture)
-    version = find_backbone(name, _recipe_key(source, fingerprint))
+    version = find_backbone(name, _recipe_key(source, identity))
     if version is not None:
         return f"models:/{name}/{version}"
     print(f"no backbone yet: {source.architecture} is pretrained on {data}, once")
@@ -80,7 +80,9 @@ def backbone_of(source: PretrainSettings) -> str:
     return uri
 
 
-def _recipe_key(settings: PretrainSettings, fingerprint: str) -> str:
-    """A key of all that makes a backbone; the user's own data may change under one name."""
-    parts = () if settings.data in EMBEDDED else (fingerprint,)
-    return key_of(dataclasses.asdict(settings), *parts)
+def _recipe_key(settings: PretrainSettings, identity: str) -> str:
+    """A key of all that makes a backbone; the user's own data may change, and may be moved."""
+    asked = {
+        name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_DATA
+    }
+    return key_of(asked, settings.data if settings.data in EMBEDDED else identity)

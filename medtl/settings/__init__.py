@@ -6,6 +6,7 @@ checks and the README's tables are made from it.
 
 from medtl.settings.learning import (
     CLASSIFIERS,
+    OF_DATA,
     DataSettings,
     LearningSettings,
     ModelSettings,
@@ -23,6 +24,7 @@ from medtl.settings.studies import CompareSettings
 
 __all__ = [
     "CLASSIFIERS",
+    "OF_DATA",
     "CompareSettings",
     "DataSettings",
     "DictionarySettings",

@@ -70,6 +70,10 @@ class DataSettings(Settings):
         return Reading.of(dataclasses.asdict(self))
 
 
+OF_DATA = frozenset(field.name for field in dataclasses.fields(DataSettings))
+"""Parameters of whose values `Dataset.identity` is all that a number depends on."""
+
+
 @dataclass(frozen=True)
 class LearningSettings(DataSettings):
     """What training one model, searching many and comparing many have in common."""

@@ -46,8 +46,18 @@ DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as MLflow names a run that was 
 TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
 STOPPED = "stopped; the same command goes on from here"
 
-# Settings that say how long and where, not what: with others the same is asked.
-_NOT_ASKED = ("trials", "timeout", "device", "keep", *CLUSTER)
+# Settings that say how long and where, and what is allowed: with others the same is asked.
+_NOT_ASKED = (
+    "trials",
+    "timeout",
+    "device",
+    "keep",
+    "outside",
+    "unreadable",
+    "duplicates",
+    *CLUSTER,
+)
+_PLACES = ("data", "weights", "against", "images")  # settings that may be paths
 
 
 @contextmanager
@@ -66,7 +76,14 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         name: printable_text(masked_value(value)) if isinstance(value, str) else value
         for name, value in dataclasses.asdict(settings).items()
     }
-    asks = key_of(kind, {name: values[name] for name in values if name not in _NOT_ASKED})
+    asks = key_of(
+        kind,
+        {
+            name: _place(value) if name in _PLACES else value
+            for name, value in values.items()
+            if name not in _NOT_ASKED
+        },
+    )
     # tags are given with the run: one that is killed as it begins has them too
     tags = {"medtl.kind": kind, OWNER_TAG: owner(), ASKS_TAG: asks}
     with (
@@ -208,6 +225,12 @@ def _close_unfinished_models(run: Run) -> None:
     for model in found:
         if model.status == LoggedModelStatus.PENDING:
             client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+
+
+def _place(value: str) -> str:
+    """A path in one spelling; what is none as it is."""
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value and path.exists() else value
 
 
 def embedded_storage() -> str:

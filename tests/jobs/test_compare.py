@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import mlflow
 import pandas as pd
 import pytest
@@ -32,35 +34,38 @@ def cells_of(run_id: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(small_phantoms, capsys):
+def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(
+    small_phantoms, capsys, monkeypatch
+):
     settings = CompareSettings(
-        data=str(small_phantoms), **TINY, cutoffs="stage4.2,head,nowhere", fractions="0.5", views=1
-    )
+        data=str(small_phantoms), **TINY, cutoffs="head,all", transfer="finetune,hybrid",
+        fractions="0.5", views=1,
+    )  # fmt: skip
     compare(settings)
     first = runs("compare").iloc[0]
     cells = runs("cell")
     assert first["status"] == "FINISHED"
     assert set(cells["tags.mlflow.parentRunId"]) == {first["run_id"]}
-    assert sorted(cells["status"]) == ["FAILED", "FINISHED", "FINISHED"]
+    assert sorted(cells["status"]) == ["FAILED", *["FINISHED"] * 3]
     failed = cells[cells["status"] == "FAILED"].iloc[0]
-    assert "cutoff=nowhere" in failed["tags.medtl.error"]
+    assert "cutoff=all" in failed["tags.medtl.error"], "a hybrid has no features there"
     page = artifact(first["run_id"], "report/report.html")
     for name in cells["tags.mlflow.runName"]:
         assert name in page
     assert "1 of them failed" in first["tags.mlflow.note.content"]
     table = cells_of(first["run_id"])
-    assert list(table["state"]) == ["complete", "complete", "failed"]
+    assert list(table["state"]) == ["complete", "complete", "complete", "failed"]
     assert (cells["metrics.test_auroc"].dropna().between(0, 1)).all()
 
     # as a kill leaves it: the study and a cell still running, another cell done
     client = MlflowClient()
-    done, cut_off = cells[cells["status"] == "FINISHED"]["run_id"]
+    done, _, cut_off = cells[cells["status"] == "FINISHED"]["run_id"]
     for run_id in (cut_off, first["run_id"]):
         client.set_tag(run_id, OWNER_TAG, f"{owner().partition(' ')[0]} {2**22 + 1} 1000.00")
         client.update_run(run_id, status="RUNNING")
     capsys.readouterr()
     compare(settings)
-    assert "1 of them were known" in capsys.readouterr().out
+    assert "2 of them were known" in capsys.readouterr().out
     second = runs("compare").iloc[0]
     assert runs("compare").iloc[1]["status"] == "KILLED"
     assert client.get_run(cut_off).info.status == "KILLED"
@@ -70,8 +75,9 @@ def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(small_phantoms
     pd.testing.assert_frame_equal(cells_of(second["run_id"])[same], table[same])
 
     before = len(runs("cell"))
-    compare(settings)
-    assert "2 of them were known" in capsys.readouterr().out
+    monkeypatch.chdir(small_phantoms.parent)
+    compare(dataclasses.replace(settings, data=small_phantoms.name, outside="allow"))
+    assert "3 of them were known" in capsys.readouterr().out
     again = runs("cell")
     assert len(again) == before + 1, "only the cell that failed is tried again"
     assert again.iloc[0]["status"] == "FAILED"
@@ -79,7 +85,7 @@ def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(small_phantoms
 
 def test_a_study_in_which_every_cell_fails_says_why(small_phantoms):
     with pytest.raises(MedtlError, match="every cell of the study failed"):
-        compare(CompareSettings(data=str(small_phantoms), **TINY, cutoffs="nowhere"))
+        compare(CompareSettings(data=str(small_phantoms), **TINY, transfer="hybrid", cutoffs="all"))
     assert runs("compare").iloc[0]["status"] == "FAILED"
 
 

@@ -114,6 +114,26 @@ def test_the_question_is_known_again_and_any_other_is_another(clinic):
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_the_question_does_not_hang_on_how_the_path_is_written_or_what_is_allowed(
+    clinic, tmp_path, monkeypatch
+):
+    asked = {"architecture": "small_resnet", "weights": "random", "image_size": 32}
+    (tmp_path / "link").symlink_to(clinic.parent)
+    monkeypatch.chdir(clinic.parent)
+    monkeypatch.setenv("HOME", str(clinic.parent))
+    places = (str(clinic), clinic.name, f"{clinic.parent}//{clinic.name}", f"~/{clinic.name}",
+              str(tmp_path / "link" / clinic.name))  # fmt: skip
+    allowed = ({"outside": "allow"}, {"duplicates": "allow"}, {"unreadable": "skip"})
+    keys = []
+    with mlflow.start_run():
+        mlflow.set_tag("medtl.kind", "tune")
+        for more in (*({"data": place} for place in places), *allowed, {"epochs": 3}):
+            keys.append(Entrants(TuneSettings(**{"data": str(clinic), **asked, **more})).asks)
+    *same, other = keys
+    assert set(same) == {keys[0]}
+    assert other != keys[0]
+
+
 def test_a_hybrid_search_tries_every_cutoff_of_every_architecture_once(clinic):
     tune(TuneSettings(data=str(clinic), **QUICK, cutoffs=NAMED, transfer="hybrid", trials=9))
     trials = runs("trial")
