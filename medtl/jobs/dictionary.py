@@ -8,6 +8,7 @@ from medtl.jobs.checks import check_output
 from medtl.networks.architectures import check_architecture
 from medtl.search.dictionary import Entry
 from medtl.settings import DictionarySettings
+from medtl.spreadsheet import write_csv
 from medtl.tracking.journal import log_table
 from medtl.tracking.ocl import known_entries
 from medtl.tracking.runs import tracked_run
@@ -23,7 +24,7 @@ def dictionary(settings: DictionarySettings) -> None:
         if settings.architecture:
             table = table[table["architecture"] == settings.architecture]
         if output is not None:
-            table.to_csv(output, index=False)
+            write_csv(table, output)
         log_table(table, "dictionary/dictionary.csv")
     if table.empty:
         print("no finished search yet: the dictionary grows with every tune")

@@ -11,6 +11,7 @@ from medtl.data.words import NO_FINDING
 from medtl.evaluation.domain import STRANGE_SHARE
 from medtl.evaluation.intervals import Interval
 from medtl.keep import digest_of
+from medtl.markdown import code, plain
 from medtl.tracking.bundle import Bundle
 
 # Each measure's name in print and what it says, in the order in which a reader needs them.
@@ -114,12 +115,12 @@ def _opening(facts: CardFacts, model_name: str) -> str:
     bundle = facts.bundle
     any_number = ", of which an image has any number" if bundle.multi_label else ""
     return (
-        f"# {model_name}\n\n{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
+        f"# {plain(model_name)}\n\n{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
         "Research, teaching and comparison of methods. Given one image of the kind in the data "
-        f"set `{bundle.data}`, the model gives a probability to each of: "
-        f"{', '.join(bundle.classes)}{any_number}. It does so for every image, also for one that "
-        "shows something else; `in_domain` says whether an image looks like those it was trained "
-        "on."
+        f"set {code(bundle.data)}, the model gives a probability to each of: "
+        f"{', '.join(map(plain, bundle.classes))}{any_number}. It does so for every image, also "
+        "for one that shows something else; `in_domain` says whether an image looks like those it "
+        "was trained on."
     )
 
 
@@ -135,7 +136,7 @@ def _data(facts: CardFacts) -> str:
         for split in facts.splits
     ]
     table = _table(["split", "images", "patients", *classes], rows)
-    notes = "".join(f"\n- {note}" for note in facts.notes)
+    notes = "".join(f"\n- {plain(note)}" for note in facts.notes)
     record = (
         " The model carries hashes of the images and patients that it learned from, so that no "
         "gate compares it on them."
@@ -143,7 +144,7 @@ def _data(facts: CardFacts) -> str:
         else ""
     )
     return (
-        f"## Data\n\n`{facts.bundle.data}`, fingerprint `{facts.bundle.fingerprint}`. No known "
+        f"## Data\n\n{code(facts.bundle.data)}, fingerprint `{facts.bundle.fingerprint}`. No known "
         "patient is in two splits. The validation split chose everything; the test "
         f"split was scored once.{record}\n\n{table}" + (f"\n{notes}" if notes else "")
     )
@@ -165,8 +166,8 @@ def _scores(facts: CardFacts) -> str:
             " Measures of single classes are averaged over the classes, each counting equally."
         )
     else:
-        averaged = f" The class looked for is `{facts.bundle.classes[-1]}`."
-    beside = "".join(f"\n- {line}" for line in facts.baselines)
+        averaged = f" The class looked for is {code(facts.bundle.classes[-1])}."
+    beside = "".join(f"\n- {plain(line)}" for line in facts.baselines)
     against = f"\n\nBaselines, by logistic regression:\n{beside}" if beside else ""
     table = _table(["measure", "value", "95 % interval", "what it says"], rows)
     return (
@@ -186,7 +187,7 @@ def _operating_point(bundle: Bundle) -> str:
     elif len(bundle.classes) > 2:
         rule = "the class whose probability is highest in proportion to its threshold"
     else:
-        rule = f"`{bundle.classes[-1]}` from its threshold on"
+        rule = f"{code(bundle.classes[-1])} from its threshold on"
     return (
         f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable {what}. "
         f"{_chosen(bundle)}\n\n{table}"
@@ -209,7 +210,7 @@ def _chosen(bundle: Bundle) -> str:
     if len(bundle.classes) == 2:
         return (
             f"The threshold is the highest that finds at least {demanded} of the images of "
-            f"`{bundle.classes[-1]}` in the validation split."
+            f"{code(bundle.classes[-1])} in the validation split."
         )
     return (
         f"The threshold of a class is the highest that at least {demanded} of its images in the "
@@ -232,10 +233,10 @@ def _calibration(facts: CardFacts) -> str:
 
 def _making(bundle: Bundle) -> str:
     return (
-        f"## How it was made\n\n`{bundle.architecture}`, started from the weights "
-        f"`{bundle.weights}` and trained from the layer `{bundle.cutoff}` on; all layers before it "
-        f"stayed as they were. Images are brought to {bundle.image_size} x {bundle.image_size} "
-        "pixels."
+        f"## How it was made\n\n{code(bundle.architecture)}, started from the weights "
+        f"{code(bundle.weights)} and trained from the layer {code(bundle.cutoff)} on; all layers "
+        f"before it stayed as they were. Images are brought to {bundle.image_size} x "
+        f"{bundle.image_size} pixels."
     )
 
 
@@ -246,7 +247,7 @@ def _limits(facts: CardFacts) -> str:
         f"{_familiar(facts.bundle)}; true does not mean right, and "
         "false means that the answer should not be used.",
         "A heat map shows where the network looked, not that what it saw there is the finding."
-        + (f" Checked: {facts.maps}." if facts.maps else ""),
+        + (f" Checked: {plain(facts.maps)}." if facts.maps else ""),
     ]
     test = next((split for split in facts.splits if split.name == "test"), None)
     if any(split.unknown for split in facts.splits):
@@ -281,9 +282,6 @@ def _bounds(interval: Interval) -> str:
 
 
 def _table(head: list[str], rows: list[list[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    lines = [[plain(str(cell)) for cell in line] for line in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from medtl.evaluation.comparison import Cases, Outcome
 from medtl.evaluation.intervals import Interval
+from medtl.spreadsheet import as_written
 from medtl.tracking.journal import log_intervals, log_table
 from medtl.tracking.owners import PARENT_TAG
 from medtl.tracking.permissions import is_refused
@@ -90,7 +91,7 @@ def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:
 def _table(uri: str) -> pd.DataFrame:
     """A table as texts: pandas' own reading of numbers is not exact to the last bit everywhere."""
     path = mlflow.artifacts.download_artifacts(artifact_uri=uri)
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return as_written(pd.read_csv(path, dtype=str, keep_default_na=False))
 
 
 def _adopt(run: Run, parent: str) -> None:

@@ -9,6 +9,7 @@ import mlflow
 from medtl.data.dataset import Dataset
 from medtl.data.report import data_facts
 from medtl.evaluation.report import data_report
+from medtl.spreadsheet import harmless
 
 SEED = 0  # equal data has an equal report, whatever the seed of the training
 
@@ -28,7 +29,7 @@ def log_data_report(dataset: Dataset) -> None:
     }
     for name, table in tables.items():
         if len(table):
-            mlflow.log_text(table.to_csv(index=False), f"data/{name}.csv")
+            mlflow.log_text(harmless(table).to_csv(index=False), f"data/{name}.csv")
     for line in written.findings:
         if line not in dataset.notes:  # those are printed for themselves
             print(f"data {dataset.name}: {line}", file=sys.stderr)

@@ -24,6 +24,7 @@ from medtl.evaluation.intervals import Difference, Interval, Measures
 from medtl.evaluation.net_benefit import decision_curve
 from medtl.evaluation.places import side_by_side
 from medtl.evaluation.presence import finding_counts, presence_reliability
+from medtl.spreadsheet import write_csv
 from medtl.tracking.data_report import log_data_report
 from medtl.training.loop import Epoch, Fit
 
@@ -242,9 +243,9 @@ def log_picture(figure: Figure, place: str) -> None:
 
 
 def log_table(frame: pd.DataFrame, place: str) -> None:
-    """A table as a CSV artifact."""
+    """A table as a CSV artifact that does no harm in a spreadsheet."""
     with _file_for(place) as path:
-        frame.to_csv(path, index=False)
+        write_csv(frame, path)
 
 
 def log_tensors(tensors: Mapping[str, Tensor], place: str, facts: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from medtl.errors import MedtlError
+from medtl.spreadsheet import as_written
 from medtl.tracking.server import check_login
 from medtl.tracking.tables import make_tables
 
@@ -61,7 +62,7 @@ def test_predictions(uri: str) -> pd.DataFrame:
     try:
         run_id = mlflow.models.get_model_info(uri).run_id
         file = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{PREDICTIONS}")
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+        return as_written(pd.read_csv(file, dtype=str, keep_default_na=False))
     except (MlflowException, OSError, ValueError) as error:
         raise MedtlError(
             f"the predictions of {uri} on its own test split cannot be read "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medtl.evaluation import pictures
 from medtl.evaluation.intervals import Interval
+from medtl.markdown import plain
 from medtl.settings import PerturbSettings
 from medtl.tracking.journal import log_intervals, log_picture, log_table, log_tensors
 from medtl.tracking.runs import TEXT_LIMIT
@@ -140,11 +141,13 @@ def log_perturbed(found: Perturbed, patterns: Mapping[str, Tensor]) -> None:
 def note(found: Perturbed) -> str:
     """What the numbers say, and what they do not, as Markdown."""
     settings = found.settings
-    aim = f"the answer {settings.target}" if settings.target else "another answer than before"
+    aim = (
+        f"the answer {plain(settings.target)}" if settings.target else "another answer than before"
+    )
     lines = [
-        f"# Universal perturbations against {found.uri}",
-        f"One pattern is added to every image of {found.dataset}, its {found.bound} (mean of the "
-        f"training images). How many images get {aim}? ({settings.order} order)",
+        f"# Universal perturbations against {plain(found.uri)}",
+        f"One pattern is added to every image of {plain(found.dataset)}, its {found.bound} (mean "
+        f"of the training images). How many images get {aim}? ({settings.order} order)",
         "",
         "| pattern made from | training images | test images |",
         "| --- | --- | --- |",

@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from medtl.evaluation import pictures
+from medtl.markdown import plain
 from medtl.tracking.gate import Contest, Verdict
 from medtl.tracking.journal import log_picture, log_table
 from medtl.tracking.runs import nested_run
@@ -35,7 +36,7 @@ def log_verdict(model_name: str, verdict: Verdict) -> None:
         "medtl.champion": verdict.champion,
         "medtl.champion_before": "none" if verdict.before is None else verdict.before,
         "medtl.promoted": str(verdict.promoted).lower(),
-        "mlflow.note.content": f"{model_name}: {verdict.reason}",
+        "mlflow.note.content": plain(f"{model_name}: {verdict.reason}"),
     }
     if "medtl.data" in version.tags:
         tags["medtl.data"] = version.tags["medtl.data"]

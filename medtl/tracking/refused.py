@@ -6,6 +6,7 @@ import mlflow
 
 from medtl.data.refused import RefusedDataError
 from medtl.errors import MedtlError
+from medtl.spreadsheet import harmless
 
 
 def log_refused(error: RefusedDataError) -> MedtlError:
@@ -14,6 +15,6 @@ def log_refused(error: RefusedDataError) -> MedtlError:
     from medtl.evaluation.report import refusal_report
 
     mlflow.log_text(refusal_report(error), "data/report.html")
-    mlflow.log_text(error.table.to_csv(index=False), f"data/{error.listing}.csv")
+    mlflow.log_text(harmless(error.table).to_csv(index=False), f"data/{error.listing}.csv")
     run = mlflow.active_run().info.run_id
     return MedtlError(f"{error}; all are listed in data/{error.listing}.csv of run {run}")

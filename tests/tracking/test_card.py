@@ -44,7 +44,7 @@ def test_the_card_has_its_parts(facts: CardFacts):
     assert "| focal | 0.400 |" in card
     assert "temperature 1.500" in card
     assert "from the layer `head` on" in card
-    assert "- 3 images | unreadable" in card
+    assert "- 3 images \\| unreadable" in card
 
 
 def test_the_card_says_whether_patients_are_known(facts: CardFacts):
@@ -70,6 +70,28 @@ def test_every_row_of_a_table_has_the_cells_of_its_head(facts: CardFacts):
         else:
             assert len(set(block)) <= 1
             block = []
+
+
+def test_no_name_is_markup(facts: CardFacts):
+    names = (
+        "[x](javascript:a)",
+        "<img src=x onerror=a()>",
+        "a`b``c",
+        "*d*",
+        "e\n# f",
+        "_g_ a_h",
+    )
+    odd = dataclasses.replace(facts.bundle, classes=names, data="`<b>", thresholds=(0.1,) * 6)
+    note = "7 images left out (<script>, ![](http://x))"
+    card = model_card(dataclasses.replace(facts, bundle=odd, notes=(note,)), "medtl-odd")
+    assert "``` `<b> ```" not in card
+    assert "set `` `<b> ``, the model" in card
+    for shown in (r"\[x\](javascript:a)", r"\<img src=x onerror=a()\>", r"a\`b\`\`c", r"\*d\*",
+                  "e # f", r"\_g\_ a_h", r"\<script\>", r"!\[\](http://x)"):  # fmt: skip
+        assert shown in card
+    text = card.replace("\\<", "").replace("\\[", "").replace("`` `<b> ``", "")
+    assert "<" not in text
+    assert "[" not in text
 
 
 def test_every_measure_of_the_interface_stands_in_the_card(facts: CardFacts):

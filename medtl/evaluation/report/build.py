@@ -12,6 +12,7 @@ from medtl.evaluation import pictures
 from medtl.evaluation.comparison import Comparison, Contender
 from medtl.evaluation.report import html
 from medtl.evaluation.report.words import METRICS, nearest_source, summary
+from medtl.markdown import plain
 
 SHOWN = ("accuracy", "auroc", "f1")  # of the test split, beside the one that is compared
 NOT_A_DEVICE = "For research. Not a medical device, not for diagnosis."
@@ -268,21 +269,16 @@ def _within(arm: str, architecture: str) -> str:
 
 def _description(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> str:
     metric = METRICS[comparison.metric]
-    lines = [f"## {_plain(subject.title)}", "", *(f"{_plain(each)}\n" for each in paragraphs)]
+    lines = [f"## {plain(subject.title)}", "", *(f"{plain(each)}\n" for each in paragraphs)]
     lines += [f"| cell | test {metric} | validation AUROC | seconds |", "| --- | --- | --- | --- |"]
     for each in comparison.contenders[:DESCRIBED]:
         if each.outcome is None:
-            values = f"failed: {_plain(each.error)[:80]} | |"
+            values = f"failed: {plain(each.error[:80])} | |"
         else:
             score = comparison.scores[each.name][comparison.metric]
             values = f"{score} | {each.outcome.valid_auroc:.3f} | {each.outcome.seconds:.1f}"
-        lines.append(f"| {_plain(each.name)} | {values} |")
+        lines.append(f"| {plain(each.name)} | {values} |")
     if len(comparison.contenders) > DESCRIBED:
         lines.append(f"\n{len(comparison.contenders) - DESCRIBED} more in `report/cells.csv`.")
     lines.append(f"\nThe whole report is the artifact `report/report.html`. {NOT_A_DEVICE}")
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """A text of one line that does not end a Markdown table's cell."""
-    return " ".join(text.split()).replace("|", "\\|")
