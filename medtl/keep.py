@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -143,6 +144,30 @@ def written_whole(folder: Path) -> Iterator[Path]:
         raise _cannot_keep(folder.parent, error) from error
     finally:
         shutil.rmtree(begun, ignore_errors=True)
+
+
+@contextmanager
+def nameless_file() -> Iterator[IO[bytes]]:
+    """Yields a file without a name in the folder of all that is kept; closed, it is gone.
+
+    Raises:
+        CannotKeepError: the place is full, or cannot be written.
+    """
+    root = cache_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=root)  # noqa: SIM115, its closing may fail too
+    except OSError as error:
+        raise _cannot_keep(root, error) from error
+    try:
+        yield file
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise _cannot_keep(root, error) from error
+    finally:
+        with suppress(OSError):  # what found no room before finds none when it is closed
+            file.close()
 
 
 def _begun(place: Path) -> Path:

@@ -8,10 +8,14 @@ waits. What was logged before stays, and the same command goes on from there.
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
@@ -20,9 +24,10 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import OperationalError
 
 from medtl.errors import MedtlError
-from medtl.keep import is_full
+from medtl.keep import cache_root, is_full
 from medtl.masking import masked_value, without_secrets
 
+LITTLE = 1 << 20  # bytes; a disk with less is full
 QUIET = 60.0  # seconds between two lines that say that the server is waited for
 AGAIN = "the same command goes on from here"
 
@@ -65,10 +70,32 @@ def room_watched() -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        place = error.filename2 or error.filename or mlflow.get_artifact_uri()
+        place = error.filename2 or error.filename or _without_room()
         raise MedtlError(
             f"cannot write to {place} ({error.strerror}); free some disk, then {AGAIN}"
         ) from error
+
+
+def _without_room() -> str:
+    """The places on a full disk that a run writes to; all of them where none looks full."""
+    artifacts = mlflow.get_artifact_uri().removeprefix("file://")
+    places = {
+        f"the artifacts in {artifacts}": Path(artifacts),
+        f"temporary files in {tempfile.gettempdir()} (set TMPDIR)": Path(tempfile.gettempdir()),
+        f"the cache in {cache_root()} (set MEDTL_CACHE)": cache_root(),
+    }
+    full = [words for words, place in places.items() if _room(place) < LITTLE]
+    return " or ".join(full or places)
+
+
+def _room(place: Path) -> float:
+    """Free bytes on the disk of a folder, also of one that is not made yet."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return math.inf
 
 
 def is_lost(error: Exception) -> bool:

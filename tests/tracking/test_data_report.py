@@ -15,8 +15,10 @@ from PIL import Image
 from medtl.data.dataset import load
 from medtl.errors import MedtlError
 from medtl.jobs.train import train
+from medtl.keep import cache_root
 from medtl.settings import TrainSettings
 from medtl.tracking.journal import log_data
+from medtl.tracking.runs import tracked_run
 
 
 @pytest.fixture
@@ -78,3 +80,16 @@ def test_a_line_that_the_notes_have_is_printed_once(scans, capsys):
     with mlflow.start_run():
         log_data(load(str(scans / "labels.csv"), 64, 0))
     assert capsys.readouterr().err.count("identical images under two patients") == 1
+
+
+def test_a_full_cache_is_named_and_not_the_artifact_store(scans, small_disk, monkeypatch):
+    dataset = load(str(scans), 64, 0)
+    monkeypatch.setenv("MEDTL_CACHE", str(small_disk(64)))
+    with (
+        pytest.raises(MedtlError, match=r"No space left.*set MEDTL_CACHE") as full,
+        tracked_run("train", TrainSettings()) as run,
+    ):
+        log_data(dataset)
+    assert f"cannot write to {cache_root()} " in str(full.value)
+    assert run.info.artifact_uri not in str(full.value)
+    assert mlflow.get_run(run.info.run_id).data.tags["medtl.error"] == str(full.value)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -22,6 +24,7 @@ from medtl.data.phantoms import write_chest_phantoms
 from medtl.errors import MedtlError
 from medtl.jobs.train import train
 from medtl.settings import PromoteSettings, TrainSettings
+from medtl.tracking.journal import log_table
 from medtl.tracking.runs import tracked_run
 
 EPOCHS = 60
@@ -156,6 +159,17 @@ def test_a_full_database_is_one_line(small_disk, empty_store: Path, monkeypatch,
         fill()
     assert "\n" not in str(full.value)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_full_folder_of_temporary_files_is_named_and_not_the_artifacts(small_disk, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk(64)))
+    with (
+        pytest.raises(MedtlError, match=r"No space left.*goes on") as full,
+        tracked_run("promote", PromoteSettings()) as run,
+    ):
+        log_table(pd.DataFrame({"text": ["x" * 100_000]}), "data/table.csv")
+    assert f"temporary files in {tempfile.gettempdir()} (set TMPDIR)" in str(full.value)
+    assert run.info.artifact_uri not in str(full.value)
 
 
 def notes(printed: str) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from medtl.data.report.images import Images
-from medtl.keep import cache_root
+from medtl.keep import nameless_file
 
 THUMBNAIL = 64  # pixels of a side
 BORDER = 16  # the border strip is this part of the side
@@ -36,14 +35,17 @@ class Looks:
 
 
 def looks_of(images: Images) -> Looks:
-    """Reads every image once; takes 8 kB an image, in a file without a name in the cache."""
+    """Reads every image once; takes 8 kB an image, in a file without a name in the cache.
+
+    Raises:
+        CannotKeepError: the cache is full, or cannot be written.
+    """
     count, side = len(images.rows), images.array.shape[-1]
     shrink = mean_over_areas(side, THUMBNAIL)
     strip = max(1, side // BORDER)
     borders, deviation = np.empty((count, 4), np.float32), np.empty(count, np.float32)
     start = 0
-    cache_root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache_root()) as file:
+    with nameless_file() as file:
         for grey in images.grey_blocks():
             here = slice(start, start + len(grey))
             file.write((shrink @ grey @ shrink.T).astype(np.float16).tobytes())
