@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
+
 from medtl.data.dataset import Dataset, load
 from medtl.data.other_findings import with_findings
+from medtl.data.phantoms import TARGET
 from medtl.data.reading import Reading
-from medtl.errors import MedtlError
+from medtl.errors import MedtlError, ParameterError
 from medtl.jobs.names import registered_name
-from medtl.settings import EvaluateSettings, PerturbSettings
+from medtl.settings import OF_DATA, EvaluateSettings, PerturbSettings, TuneSettings
 from medtl.tracking.bundle import Bundle
 from medtl.tracking.models import load_bundle
 from medtl.tracking.origin import training_settings
+from medtl.tracking.registry import CHAMPION, champion_version, newest_version
 
 About = EvaluateSettings | PerturbSettings
 
@@ -24,16 +29,38 @@ def chosen_model(settings: About) -> tuple[str, Bundle]:
     """
     if settings.model:
         return settings.model, load_bundle(settings.model)
-    data = settings.data or "phantoms"
-    uri = f"models:/{registered_name(settings.model_name, data)}@champion"
+    name = registered_name(settings.model_name, settings.data or TARGET)
     try:
-        return uri, load_bundle(uri)
-    except MedtlError as error:
-        named = "" if settings.model_name == "auto" else f" -P model_name={settings.model_name}"
+        champion = champion_version(name)
+    except ParameterError as error:
         raise MedtlError(
-            f"{error}; a search makes one: mlflow run . -e tune --env-manager local "
-            f"-P data={data}{named}"
+            f"there is no registered model {name} ({error.allowed}); a search makes it: "
+            f"{_search_for(settings)}"
         ) from error
+    if champion is None:
+        raise MedtlError(
+            f"no version of {name} is the champion; promote makes one so: mlflow run . -e promote "
+            f"--env-manager local -P {shlex.quote(f'model_name={name}')} -P "
+            f"version={newest_version(name)}"
+        )
+    uri = f"models:/{name}@{CHAMPION}"
+    return uri, load_bundle(uri)
+
+
+def _search_for(settings: About) -> str:
+    """The command that searches on the data asked for, read as it was to be read here."""
+    asked = {name: getattr(settings, name) for name in OF_DATA}
+    if not settings.data:
+        # a model that has a name of its own may be of any data
+        asked["data"] = TARGET if settings.model_name == "auto" else "YOUR_IMAGES"
+    asked["model_name"] = settings.model_name
+    usual = {field.name: field.default for field in dataclasses.fields(TuneSettings)}
+    given = [
+        f" -P {shlex.quote(f'{name}={value}')}"
+        for name, value in sorted(asked.items())
+        if name == "data" or value != usual[name]
+    ]
+    return f"mlflow run . -e tune --env-manager local{''.join(given)}"
 
 
 def images_for(settings: About, uri: str, bundle: Bundle, image_size: int) -> Dataset:
