@@ -254,16 +254,21 @@ def _a_row_each(index: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...]) -> tuple[str, ...]:
-    """What the reader should know of splits that were not given."""
+    """Notes on splits that were not given, and on patients that are unknown."""
     samples = "cases" if CASE in frame else "images"
     if not (frame["split"] == "train").any():
         return (f"no {samples} are for training: this data can only be evaluated on",)
     lines = []
     if drawn:
         counts = ", ".join(f"{name} {(frame['split'] == name).sum()}" for name in SPLITS)
-        lines.append(f"{' and '.join(drawn)} drawn by patient ({counts} {samples})")
-        if (frame["patient"] == "").any():
-            lines.append(f"patients are not known for all {samples}: unknown ones count one each")
+        unit = samples[:-1] if (frame["patient"] == "").all() else "patient"
+        lines.append(f"{' and '.join(drawn)} drawn by {unit} ({counts} {samples})")
+    unknown = int((frame["patient"] == "").sum())
+    if unknown:
+        lines.append(
+            f"patients unknown for {unknown} of {len(frame)} {samples}, which count one each: "
+            f"{samples} of one patient may be in two splits"
+        )
     return tuple(lines)
 
 

@@ -142,7 +142,7 @@ def test_copies_across_a_given_split_are_refused(write_folder):
 def test_what_was_drawn_is_noted(write_folder):
     root = write_folder({f"{split}/{kind}": 10 for split in ("train", "test") for kind in "ab"})
     notes = load(str(root), 5, seed=0).notes
-    assert "valid drawn by patient (train 14, valid 6, test 20 images)" in notes
+    assert "valid drawn by image (train 14, valid 6, test 20 images)" in notes
 
 
 def test_data_for_evaluation_alone_has_an_empty_train(write_folder):
