@@ -205,7 +205,7 @@ class TuneSettings(ClusterSettings, ModelSettings):
     )
     study: str = option("", "name of the study to resume or join; empty names a new one")
     storage: str = option("", "Optuna storage URL; empty for the embedded one")
-    confidence: float = option(0.95, "confidence the gate asks of a challenger", low=0.5, high=1.0)
+    confidence: float = option(0.95, "confidence of the gate, over all looks", low=0.5, high=1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

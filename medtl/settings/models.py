@@ -131,7 +131,7 @@ class PromoteSettings(Settings):
     version: int = option(0, "version to make champion by hand; 0 lets the gate judge the newest",
                           low=0)  # fmt: skip
     rollback: bool = option(False, "true makes the previous champion the champion again")
-    confidence: float = option(0.95, "confidence the gate asks of a challenger", low=0.5, high=1.0)
+    confidence: float = option(0.95, "confidence of the gate, over all looks", low=0.5, high=1.0)
     seed: int = option(0, "seed of the gate's bootstrap", low=0)
 
     def __post_init__(self) -> None:
