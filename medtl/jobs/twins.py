@@ -34,8 +34,8 @@ class WithoutTwins:
         """One line for the console and the card."""
         are = "image has" if self.twins == 1 else "images have"
         line = (
-            f"{self.twins} of {self.images} test {are} an identical twin in train or valid, which can "
-            "flatter the scores; "
+            f"{self.twins} of {self.images} test {are} an identical twin in train or valid, which "
+            "can flatter the scores; "
         )
         if not self.scores:
             return f"{line}no other is left to be scored"
