@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import skops.io
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -52,6 +51,10 @@ class Tail:
 
     def save(self, file: Path) -> None:
         """Writes the pipeline in the format of skops, which holds no pickle."""
+        # skops looks through all of SciPy when it is imported, which takes seconds: no command
+        # that has no classical classifier should wait for it
+        import skops.io
+
         skops.io.dump(self.pipeline, file)
 
     @classmethod
@@ -61,6 +64,8 @@ class Tail:
         Raises:
             MedtlError: the file holds anything but the pipelines of this module, or is damaged.
         """
+        import skops.io
+
         try:
             strange = set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED)
             pipeline = None if strange else skops.io.load(file, trusted=list(TRUSTED))
