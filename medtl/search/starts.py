@@ -1,4 +1,4 @@
-"""First trials of a search: plain recipes, what suited similar data, the best of the layer probe."""
+"""First trials of a search: plain recipes, the best of similar data, the best of the probe."""
 
 from __future__ import annotations
 

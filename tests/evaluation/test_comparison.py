@@ -21,9 +21,7 @@ def test_repeats_are_averaged(comparison, cases, scored):
 def test_one_pair_is_the_paired_difference(cases, scored):
     a, b = scored(0.1), scored(0.4)
     one = paired_difference(cases.labels, a, b, cases.groups, "auroc", seed=1, resamples=200)
-    same = mean_difference(
-        cases.labels, [(a, b)] * 2, cases.groups, "auroc", seed=1, resamples=200
-    )
+    same = mean_difference(cases.labels, [(a, b)] * 2, cases.groups, "auroc", seed=1, resamples=200)
     assert same.low == pytest.approx(one.low)
     assert same.confidence == one.confidence
 
