@@ -194,7 +194,7 @@ def papers(only: tuple[str, ...], data: str, image_size: int) -> None:
 
 
 @benchmarks.command()
-@click.option("--model", default="", help="MLflow URI; by default a small one is trained here")
+@click.option("--model", default="", help="MLflow URI; empty trains a small one")
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -218,10 +218,10 @@ def serving(model: str, images: Path | None, seconds: float) -> None:
 
 
 @benchmarks.command("beside")
-@click.option("--model", default="", help="MLflow URI; by default a small one is trained here")
-@click.option("--only", multiple=True, help="files with this in their names; may be repeated")
+@click.option("--model", default="", help="MLflow URI; empty trains a small one")
+@click.option("--only", multiple=True, help="test only files whose names contain this; repeatable")
 def beside_hostile(model: str, only: tuple[str, ...]) -> None:
-    """What a good request takes beside each hostile file. Linux only."""
+    """Measures good requests while a server decodes each hostile file. Linux only."""
     with tempfile.TemporaryDirectory() as root:
         if model:
             environment = environment_of(Path(root))
@@ -259,7 +259,7 @@ def kills(job: str, kills: int, seed: int, folder: Path | None) -> None:
 
 
 def _trained(root: Path, phantoms: Path) -> tuple[str, dict[str, str]]:
-    """A small model of phantoms in a folder, by its URI, and the environment that has it."""
+    """Trains a small model of phantoms; returns its URI and the environment of its store."""
     road = Road(root, str(phantoms / "labels.csv"), image_size=96)
     road.train("small_resnet", "served")
     mlflow.set_tracking_uri(road.environment["MLFLOW_TRACKING_URI"])
@@ -275,7 +275,7 @@ def _print_ways(data: Path, images: int, ways: tuple, cutoff: str, epochs: int, 
 
 @contextmanager
 def _folder(data: Path, images: int, test: int = 30) -> Iterator[tuple[Path, Path]]:
-    """A folder of images in splits, and one for what is kept; both are gone afterwards."""
+    """Yields a folder of images in splits, and one for what is kept; both are gone afterwards."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "images"
         write_subset(data, folder, train=images, valid=150, test=test)
@@ -303,7 +303,7 @@ def _print_list(plain: list[Outcome], ours: list[Outcome], ready: float) -> None
 
 
 def _seconds_until(outcomes: list[Outcome], score: float) -> float:
-    """Seconds of the list, one trial after the other, until a score is reached."""
+    """Returns seconds of the list, one trial after the other, until a score is reached."""
     passed = 0.0
     for outcome in outcomes:
         for value, seconds in zip(outcome.scores, outcome.seconds, strict=True):

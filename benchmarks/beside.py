@@ -1,4 +1,4 @@
-"""What a good request takes while a served model is sent files that ask for much of a decoder."""
+"""Latency of good requests while a served model decodes files of high decoding cost."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from benchmarks.hostile import costly_files, hostile_files, odd_files, rows_of
 from benchmarks.served import Server, serving
 from benchmarks.serving import line_of
 
-AT_ONCE = 2  # requests with the file
-BEGUN = 0.3  # seconds after which a good request follows
-GOOD = 3  # good requests of each kind at most, one after the other
-SIDE = 512  # of a good image
+AT_ONCE = 2  # concurrent requests with the file
+BEGUN = 0.3  # seconds between these requests and the first good one
+GOOD = 3  # most good requests of each kind, one after the other
+SIDE = 512  # pixels of a side of a good image
 _COLUMNS = ("its answers", "good PNG", "good DICOM", "more memory")
 HEADING = f"{'file, sent twice':<46}" + "".join(f"{name:>13}" for name in _COLUMNS)
 
 
 @dataclass(frozen=True)
 class Beside:
-    """How good requests were answered beside a file."""
+    """Response times and memory of the server beside one file."""
 
     name: str
-    answered: float  # seconds until both requests with the file were
-    plain: float  # seconds, the longest, for a small PNG
-    other: float  # for a DICOM file
-    memory: int  # bytes that the server and what it starts took beyond what they took before
+    answered: float  # seconds until both requests with the file were answered
+    plain: float  # longest response time for a small PNG, in seconds
+    other: float  # the same for a DICOM file
+    memory: int  # bytes by which the server and its child processes grew
     line: str
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Beside:
 def beside(
     uri: str, folder: Path, environment: Mapping[str, str], only: Sequence[str]
 ) -> Iterator[str]:
-    """A line for each file whose name has one of `only` in it, or for all.
+    """Yields one line per file whose name contains one of `only`; all files if it is empty.
 
     Raises:
         MedtlError: the server did not start.
@@ -83,7 +83,7 @@ def _good(kind: str) -> bytes:
 
 
 def _seconds(server: Server, file: bytes) -> float:
-    """Seconds until a good file was answered; infinite where it was not."""
+    """Returns the seconds until a good file was answered; infinite after an error."""
     began = time.perf_counter()
     status, _ = server.send(rows_of([file]).body)
     return time.perf_counter() - began if status == 200 else float("inf")

@@ -1,6 +1,6 @@
-"""DICOM files in every compression that is decoded, each beside the same image without it.
+"""DICOM files in every supported compression, each with the same image uncompressed.
 
-One is of those that pydicom brings along; no encoder of JPEG-LS is among this project's packages.
+The JPEG-LS file is one of pydicom's test files, as no dependency can encode JPEG-LS.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _encapsulated(header: pydicom.Dataset, frame: bytes, syntax: str) -> bytes:
 
 
 def compressed_files() -> dict[str, tuple[bytes, bytes]]:
-    """Of each compression a file, and the same image without it."""
+    """Returns a compressed file and its uncompressed counterpart by name of the compression."""
     y, x = np.mgrid[:8, :8]
     stored = ((37 * x + 331 * y + 5 * x * y) % 4096).astype(np.uint16)
     noise = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""How many changed copies of images the data report finds, and how many pairs that are none."""
+"""Recall and false pairs of the data report's near-copy search."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from medtl.evaluation.pictures import copies_sheet
 
 CHANGES = ("recompressed", "halved", "brightened", "cut", "all but halved")
 FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
-SHOWN = 40  # pairs in a picture
+SHOWN = 40  # pairs in the figure
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the search gives among N images and M changed copies of some of them.
+    """Result of the search among N images and M changed copies of some of them.
 
     Attributes:
-        recall: for each change the share of copies that stand in one group with their image.
-        others: pairs of different images, as `copies_of` gives them.
-        seconds: of the processor, for the look at all images and the search.
+        recall: share of copies grouped with their image, by kind of change.
+        others: pairs of different images, in the format of `copies_of`.
+        seconds: CPU time for reading all images and searching.
     """
 
     recall: dict[str, float]
@@ -42,7 +42,10 @@ class Found:
 
 
 def changed(image: Image.Image, change: str, random: np.random.Generator) -> Image.Image:
-    """A copy of an RGB image; cut by up to 2 % of each side, brightened at less contrast."""
+    """Returns a changed copy of an RGB image.
+
+    `cut` removes up to 2 % of each side; `brightened` also lowers the contrast.
+    """
     width, height = image.size
     if change == "recompressed":
         file = io.BytesIO()
@@ -62,7 +65,7 @@ def changed(image: Image.Image, change: str, random: np.random.Generator) -> Ima
 
 
 def search(images: Sequence[Image.Image], side: int, each: int, seed: int) -> tuple[Found, Images]:
-    """Adds copies to RGB images, `each` of every change but at most one a fifth, and searches."""
+    """Adds `each` copies of every change (at most a fifth of the images), then searches."""
     random = np.random.default_rng(seed)
     of_each = min(each, len(images) // (5 * len(CHANGES)))
     origin = random.choice(len(images), of_each * len(CHANGES), replace=False)
@@ -102,17 +105,17 @@ def read(folder: Path) -> Iterator[Image.Image]:
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="folder of images; by default eyes are drawn, all of them different",
+    help="folder of images; by default distinct synthetic fundus images",
 )
 @click.option("--eyes", default=600, help="eyes to draw")
-@click.option("--cameras", default=1, help="kinds of frame that drawn eyes have, at most 3")
+@click.option("--cameras", default=1, help="number of camera frames of synthetic images, at most 3")
 @click.option("--each", default=40, help="copies of each kind")
-@click.option("--side", default=224, help="pixels of the squares that images are decoded to")
-@click.option("--seed", default=0, help="draws eyes, and which images are copied")
+@click.option("--side", default=224, help="side of the decoded square images, in pixels")
+@click.option("--seed", default=0, help="seed of the synthetic images and of the copied ones")
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="PNG file of the pairs that are no added copies, evenly drawn, to be looked at",
+    help="PNG file of an even sample of the pairs that are not added copies",
 )
 def copies(
     data: Path | None,
@@ -123,7 +126,7 @@ def copies(
     seed: int,
     picture: Path | None,
 ) -> None:
-    """Near copies: how many of added ones are found, and what else is taken for one."""
+    """Measures recall and false pairs of the near-copy search on added copies."""
     if data is None:
         random = np.random.default_rng([seed, cameras])
         images = [draw_eye(random, side, cameras) for _ in range(eyes)]

@@ -1,8 +1,8 @@
-"""How often the 95 % intervals hold the truth, by simulation, beside percentile intervals.
+"""Simulated coverage of the 95 % intervals, compared with percentile intervals.
 
-Patients have 1 to 5 images of one class and a part of the score in common. Scores are normal in
-both classes, and probabilities are those that they mean, so that the truth is known from a large
-sample. A second model shares part of the first one's errors.
+Each patient has 1 to 5 images of one class and a random effect on the score. Scores are binormal
+and probabilities are the corresponding posteriors; the true metrics come from a large sample. The
+errors of a second model are correlated with those of the first.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from medtl.evaluation.intervals import Sampling, resamplings
 from medtl.evaluation.metrics import OVERALL, ScoredCases
 
 RESAMPLES = 400  # of the percentile intervals, and of the calibration error
-LARGE = 50_000  # patients of a sample that tells the truth
+LARGE = 50_000  # patients of a sample for the true metrics
 SAMPLES = 10
-OF_PATIENT = 0.5  # share of the variance of a score that is the patient's
+OF_PATIENT = 0.5  # share of the score's variance between patients
 
 
 @dataclass(frozen=True)
 class Population:
-    """Where cases come from.
+    """Distribution that cases are drawn from.
 
     Attributes:
         auroc: of the first model.
         better: of the second model.
-        share: of the patients who are positive.
-        shared: of the variance of the scores, what both models have in common.
-        sharper: how much too sure the probabilities are; 1 is calibrated.
+        share: share of positive patients.
+        shared: share of the score variance common to both models.
+        sharper: factor on the logits, above 1 for overconfident models; 1 is calibrated.
     """
 
     auroc: float
@@ -43,7 +43,7 @@ class Population:
     sharper: float
 
     def cases(self, patients: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """Labels [N], two models' probabilities [N, 2] and the patient of each case [N]."""
+        """Draws labels [N], two models' probabilities [N, 2] and the patient of each case [N]."""
         groups = np.repeat(np.arange(patients), random.integers(1, 6, size=patients))
         labels = (random.random(patients) < self.share).astype(int)[groups]
 
@@ -62,7 +62,7 @@ class Population:
         return labels, *found, groups
 
     def truth(self) -> tuple[np.ndarray, np.ndarray]:
-        """The metrics of the first model, and those of the second less them: [10] each."""
+        """Returns the true metrics of the first model, and second less first: [10] each."""
         random, found = np.random.default_rng(2**20), []
         gaps = np.zeros((2, 15))
         for _ in range(SAMPLES):
@@ -71,7 +71,7 @@ class Population:
             found.append([_metrics(each, ones)[0] for each in scored])
             gaps += [each.calibration_gaps(ones)[0] / SAMPLES for each in scored]
         a, b = np.mean(found, axis=0)
-        # what is left of a gap is chance: signs cancel over the samples
+        # random signs of the remaining gaps cancel over the samples
         a[OVERALL.index("ece")], b[OVERALL.index("ece")] = np.abs(gaps).sum(axis=1)
         return a, b - a
 
@@ -79,10 +79,10 @@ class Population:
 @click.command()
 @click.option("--patients", "counts", multiple=True, default=(30, 60), help="may be repeated")
 @click.option("--auroc", default=0.87, show_default=True, help="of the model")
-@click.option("--better", default=0.0, help="AUROC of a second model; 0 for that of the first")
-@click.option("--share", default=0.5, show_default=True, help="of the patients who are positive")
-@click.option("--shared", default=0.7, show_default=True, help="of the two models' errors")
-@click.option("--sharper", default=1.0, show_default=True, help="how much too sure models are")
+@click.option("--better", default=0.0, help="AUROC of the second model; 0 as the first")
+@click.option("--share", default=0.5, show_default=True, help="share of positive patients")
+@click.option("--shared", default=0.7, show_default=True, help="correlation of the models' errors")
+@click.option("--sharper", default=1.0, show_default=True, help="factor on the logits")
 @click.option("--trials", default=200, show_default=True, help="test splits drawn")
 @click.option("--seed", default=1, show_default=True)
 def coverage(
@@ -95,10 +95,10 @@ def coverage(
     trials: int,
     seed: int,
 ) -> None:
-    """How often the 95 % intervals hold the truth, beside percentile intervals.
+    """Simulates the coverage of the 95 % intervals and of percentile intervals.
 
-    A row a metric: the share of intervals in per cent, of the score and of the difference to a
-    second model, and in brackets those that lie above and below the truth.
+    Prints one row per metric: coverage in per cent for the score and for the difference to a
+    second model, and in brackets the share of intervals above and below the true value.
     """
     population = Population(auroc, better or auroc, share, shared, sharper)
     for line in simulate(population, counts, trials, seed):
@@ -108,7 +108,7 @@ def coverage(
 def simulate(
     population: Population, counts: tuple[int, ...], trials: int, seed: int
 ) -> Iterator[str]:
-    """The lines of the table: for each number of patients a row a metric."""
+    """Yields the lines of the table: one row per metric for each number of patients."""
     truth = population.truth()
     for patients in counts:
         missed = _missed(population, patients, truth, trials, seed)
@@ -122,7 +122,7 @@ def simulate(
 def _missed(
     population: Population, patients: int, truth: tuple[np.ndarray, ...], trials: int, seed: int
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Shares of intervals above and below the truth, [2, 10], by what they are of and by kind."""
+    """Returns the shares of intervals above and below the truth, [2, 10], by quantity and kind."""
     random = np.random.default_rng(seed)
     missed = {
         (of, kind): np.zeros((2, len(OVERALL)))
@@ -147,7 +147,7 @@ def _missed(
 
 
 def _percentile(models: list[ScoredCases], groups: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Low and high, [2, 10], of the first model and of the difference."""
+    """Computes percentile bounds [2, 10] of the first model and of the difference."""
     draws = [
         np.concatenate(each)
         for each in zip(
@@ -164,7 +164,7 @@ def _percentile(models: list[ScoredCases], groups: np.ndarray, seed: int) -> lis
 def _ours(
     models: list[ScoredCases], labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> list[np.ndarray]:
-    """As `_percentile`, by the intervals that `measure` and `paired_difference` give."""
+    """Computes the same bounds with `measure` and `paired_difference`."""
     sampling = Sampling.of(labels, groups, 2, seed, RESAMPLES)
     estimates: list[list[Estimate]] = []
     for model in models:
@@ -183,6 +183,6 @@ def _ours(
 
 
 def _metrics(model: ScoredCases, weights: np.ndarray) -> np.ndarray:
-    """The metrics of `OVERALL` under weights [R, N]: [R, 10]."""
+    """Returns the metrics of `OVERALL` under weights [R, N]: [R, 10]."""
     overall = model.metrics(weights).overall
     return np.column_stack([overall[name] for name in OVERALL])

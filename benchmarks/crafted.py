@@ -13,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 
 def rewritten(file: bytes, kind: str) -> bytes:
-    """An image file in another format that Pillow writes, or as grey DICOM."""
+    """Returns an image file in another format that Pillow writes, or as grey DICOM."""
     with Image.open(io.BytesIO(file)) as image:
         grey = image.convert("L")
     if kind == "DICOM":
@@ -25,7 +25,7 @@ def rewritten(file: bytes, kind: str) -> bytes:
 
 
 def picture(kind: str, side: int = 64, seed: int = 0) -> bytes:
-    """A smooth grey image in a format that Pillow writes."""
+    """Returns a smooth grey image in a format that Pillow writes."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(coarse).resize((side, side)).save(file, kind)
@@ -33,7 +33,7 @@ def picture(kind: str, side: int = 64, seed: int = 0) -> bytes:
 
 
 def png(width: int, height: int, extra: bytes = b"", filled: bool = False) -> bytes:
-    """A grey PNG of these extents, black if `filled`, else without pixels."""
+    """Returns a grey PNG of these extents, black if `filled`, else without pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = _squeezed(width * height + height) if filled else b""
     chunks = _chunk(b"IHDR", header) + extra + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
@@ -41,7 +41,7 @@ def png(width: int, height: int, extra: bytes = b"", filled: bool = False) -> by
 
 
 def tiff(width: int, height: int, counts: int = 1, following: int = 0) -> bytes:
-    """A grey TIFF of one strip, said to have `counts` lengths; `following` is the next."""
+    """Returns a grey TIFF of one strip, said to have `counts` lengths; `following` is the next."""
     tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1),
             (262, 3, 1, 1), (273, 4, 1, 0), (278, 4, 1, height), (279, 4, counts, 64)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
@@ -49,35 +49,35 @@ def tiff(width: int, height: int, counts: int = 1, following: int = 0) -> bytes:
 
 
 def bmp(width: int, height: int) -> bytes:
-    """The header of a BMP of these extents."""
+    """Returns the header of a BMP of these extents."""
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54 + 64, 0, 0, 54) + header + bytes(64)
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """A JPEG of 64 x 64 that says that it has these extents."""
+    """Returns a JPEG of 64 x 64 that says that it has these extents."""
     whole = picture("JPEG")
     place = whole.index(b"\xff\xc0") + 5
     return whole[:place] + struct.pack(">HH", height, width) + whole[place + 4 :]
 
 
 def scanned(width: int, height: int, scans: int, restarts: int = 0) -> bytes:
-    """A grey progressive JPEG, all of one value, that is scanned so many times.
+    """Encodes a constant grey progressive JPEG with `scans` scans.
 
-    The first scan has the means of all blocks, a bit each; others say of thousands of blocks in
-    two bytes that nothing is in them. With `restarts` each scan begins anew after so many blocks.
+    The first scan codes the DC value of each block in one bit; the others skip thousands of empty
+    blocks in two bytes each. `restarts` is the restart interval in blocks, 0 for none.
     """
     blocks = -(-width // 8) * -(-height // 8)
     table = b"\xff\xdb" + struct.pack(">HB", 67, 0) + b"\x01" * 64
     frame = b"\xff\xc2" + struct.pack(">HBHHBBBB", 11, 8, height, width, 1, 1, 0x11, 0)
     means = _huffman(0x00, b"\x00")
-    ends = _huffman(0x10, b"\xe0")  # a run of 2^14 blocks and as many more as 14 bits say
+    ends = _huffman(0x10, b"\xe0")  # a run of 2^14 blocks plus a 14-bit number of blocks
     interval = b"\xff\xdd" + struct.pack(">HH", 4, restarts) if restarts else b""
     parts = [restarts] * (blocks // restarts) if restarts else [blocks]
     if restarts and blocks % restarts:
         parts.append(blocks % restarts)
     first = _restarted([bytes(-(-part // 8)) for part in parts])
-    if restarts:  # of so few blocks each ends by itself
+    if restarts:  # such short intervals need one end-of-block code per block
         ends = _huffman(0x10, b"\x00")
         later = _restarted([bytes(-(-part // 8)) for part in parts])
     else:
@@ -90,7 +90,7 @@ def scanned(width: int, height: int, scans: int, restarts: int = 0) -> bytes:
 
 
 def _huffman(place: int, symbol: bytes) -> bytes:
-    """A table of one code, 0."""
+    """Encodes a Huffman table with the single code 0."""
     return b"\xff\xc4" + struct.pack(">HB", 20, place) + b"\x01" + bytes(15) + symbol
 
 
@@ -104,7 +104,7 @@ def _restarted(parts: list[bytes]) -> bytes:
 
 
 def in_pieces(kind: str, count: int) -> bytes:
-    """A PNG or JPEG with so many empty pieces before its pixels."""
+    """Encodes a PNG or JPEG with `count` empty chunks or segments before its pixels."""
     whole = picture(kind)
     if kind == "JPEG":
         return whole[:2] + b"\xff\xfe\x00\x02" * count + whole[2:]
@@ -113,7 +113,7 @@ def in_pieces(kind: str, count: int) -> bytes:
 
 
 def interlaced(side: int) -> bytes:
-    """A black square PNG in the seven passes of Adam7."""
+    """Encodes a black square PNG with Adam7 interlacing."""
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 1)
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
               (0, 1, 1, 2))  # fmt: skip
@@ -126,19 +126,19 @@ def interlaced(side: int) -> bytes:
 
 
 def texts(count: int) -> bytes:
-    """So many compressed texts of almost 1 MiB within a PNG, each as long as a reader allows."""
+    """Encodes a PNG with `count` compressed text chunks just under Pillow's 1 MiB limit."""
     return _chunk(b"zTXt", b"text\0\0" + _squeezed(2**20 - 1)) * count
 
 
 def gif(side: int, frames: int) -> bytes:
-    """A GIF of one wide canvas and many frames of a pixel each."""
+    """Encodes a GIF with a wide canvas and many one-pixel frames."""
     head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     return head + frame * frames + b";"
 
 
 def tiled(side: int, tile: int) -> bytes:
-    """A grey TIFF of tiles, all of which are the same bytes."""
+    """Encodes a grey TIFF whose tiles all point to the same bytes."""
     count = (-(-side // tile)) ** 2
     begin = 8 + 2 + 12 * 9 + 4
     pixels = begin + 8 * count
@@ -152,14 +152,14 @@ def tiled(side: int, tile: int) -> bytes:
 
 
 def written_large(kind: str, side: int, **options: object) -> bytes:
-    """A grey square of one value in a format that Pillow writes."""
+    """Encodes a constant grey square in a format that Pillow writes."""
     file = io.BytesIO()
     Image.new("L", (side, side), 7).save(file, kind, **options)
     return file.getvalue()
 
 
 def in_runs(side: int) -> bytes:
-    """A grey BMP in run lengths of one pixel each, which Pillow decodes in Python."""
+    """Encodes a grey BMP in run lengths of one pixel, which Pillow decodes in Python."""
     palette = b"".join(bytes([grey, grey, grey, 0]) for grey in range(256))
     rows = (b"\x01\x07" * side + b"\x00\x00") * side + b"\x00\x01"
     header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(rows), 0, 0, 256, 0)
@@ -168,7 +168,7 @@ def in_runs(side: int) -> bytes:
 
 
 def tiled_jpeg_2000(side: int, tile: int, components: int = 1) -> bytes:
-    """A JPEG 2000 of 64 x 64 that says that it has these extents, tiles and components."""
+    """Encodes a 64 x 64 JPEG 2000 whose header claims this size, tiling and components."""
     stream = bytearray(jpeg_2000(side, side))
     place = stream.index(b"\xff\x51") + 2
     struct.pack_into(">II", stream, place + 20, tile, tile)
@@ -180,14 +180,14 @@ def tiled_jpeg_2000(side: int, tile: int, components: int = 1) -> bytes:
 
 
 def jpeg_ls(width: int, height: int) -> bytes:
-    """The beginning of a grey JPEG-LS of these extents."""
+    """Returns the beginning of a grey JPEG-LS of these extents."""
     frame = struct.pack(">HHBHHBBBB", 0xFFF7, 11, 8, height, width, 1, 1, 0x11, 0)
     scan = struct.pack(">HHBBBBBB", 0xFFDA, 8, 1, 1, 0, 0, 0, 0)
     return b"\xff\xd8" + frame + scan + bytes(200) + b"\xff\xd9"
 
 
 def jpeg_2000(width: int, height: int) -> bytes:
-    """A JPEG 2000 of 64 x 64 that says that it, and its one tile, have these extents."""
+    """Returns a JPEG 2000 of 64 x 64 that says that it, and its one tile, have these extents."""
     file = io.BytesIO()
     Image.open(io.BytesIO(picture("PNG"))).save(file, "JPEG2000", no_jp2=True)
     stream = bytearray(file.getvalue())
@@ -230,7 +230,7 @@ def deflated(mebibytes: int) -> bytes:
 
 
 def encapsulated(frame: bytes, syntax: str, side: int = 64) -> bytes:
-    """A square DICOM file around a compressed frame."""
+    """Wraps a compressed frame in a square DICOM file."""
     header = _header()
     header.Rows = header.Columns = side
     header.BitsAllocated = header.BitsStored = 8
@@ -261,12 +261,12 @@ def _written(header: pydicom.Dataset) -> bytes:
 
 
 def pixel_data(length: int) -> bytes:
-    """The beginning of the element with the pixels, that says how long they are."""
+    """Returns the beginning of the element with the pixels, that says how long they are."""
     return struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, length)
 
 
 def sequences(depth: int) -> bytes:
-    """A sequence of an item of a sequence of an item, of undefined lengths."""
+    """Returns a sequence of an item of a sequence of an item, of undefined lengths."""
     sequence = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, 2**32 - 1)
     item = struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1)
     return (sequence + item) * depth
@@ -282,7 +282,7 @@ def elements(count: int) -> bytes:
 
 
 def long_text() -> bytes:
-    """A compressed text of 64 MiB within a PNG."""
+    """Returns a compressed text of 64 MiB within a PNG."""
     return _chunk(b"zTXt", b"text\0\0" + _squeezed(64 * 2**20))
 
 

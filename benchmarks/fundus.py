@@ -1,7 +1,7 @@
-"""Drawn fundus photographs: different eyes in the frame that a camera gives to all of them.
+"""Synthetic fundus photographs: distinct eyes within a common camera frame.
 
-Drawings, not photographs. A bright disc on black is common to all; vessels, optic disc, macula,
-colour, exposure and spots are of the single eye.
+All images share a bright disc on black. Vessels, optic disc, macula, colour, exposure and spots
+are drawn at random for each image.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SCALE = 2  # vessels are drawn larger and made smaller, for smooth edges
-STEP = 0.03  # of the radius: length of a piece of a vessel
+SCALE = 2  # supersampling of vessels, for smooth edges
+STEP = 0.03  # length of a vessel segment, as a share of the radius
 
 
 def draw_eye(random: np.random.Generator, size: int, cameras: int = 1) -> Image.Image:
-    """One eye, RGB, size x size pixels.
+    """Draws one eye, RGB, size x size pixels.
 
     Args:
-        random: draws all that is of the eye, and its camera.
-        size: pixels of a side.
-        cameras: kinds of frame that there are: the first is a whole disc, the second one is cut at
-            top and bottom, the third one is smaller.
+        random: generator of the eye's features and of its camera.
+        size: side in pixels.
+        cameras: number of camera frames, up to 3: a whole disc, a disc cut at top and bottom, and
+            a smaller disc.
     """
     camera = int(random.integers(cameras))
     side = size * SCALE
@@ -55,9 +55,9 @@ def _spot(x: np.ndarray, y: np.ndarray, place: tuple[float, float], width: float
 def _vessels(
     random: np.random.Generator, side: int, radius: float, disc: tuple[float, float], eye: int
 ) -> np.ndarray:
-    """How dark vessels make each pixel, 0 to 1: [side, side, 1].
+    """Draws the vessels as a darkness of each pixel, 0 to 1: [side, side, 1].
 
-    Four arcades leave the disc, up and down, to the macula and away from it, and branch.
+    Four branching arcades leave the disc, up and down, towards the macula and away from it.
     """
     canvas = Image.new("L", (side, side))
     pen = ImageDraw.Draw(canvas)

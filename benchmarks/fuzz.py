@@ -195,7 +195,7 @@ def _forget_the_most() -> float:
 
 
 def _status(name: str) -> float:
-    """A size of this process in MiB, by its name in /proc/PID/status."""
+    """Returns a size of this process in MiB, by its name in /proc/PID/status."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024

@@ -1,8 +1,7 @@
-"""The gate by simulation: how often it errs, in one look and in a series, and what it finds.
+"""Simulated type I error (single look and series) and power of the promotion gate.
 
-The scores are binormal (an image's score is its label's mean, and noise), so that the true AUROC is
-known: of a champion `AUROC`. Part of the noise is a patient's, part is the same for all models,
-which look at the same images.
+Scores are binormal (the mean of the label plus noise), so the true AUROC is known; a champion's is
+`AUROC`. Part of the noise is shared by a patient's images, part by all models.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from medtl.evaluation.paired_test import PairedTest, paired_auroc_test
 from medtl.tracking.looks import confidence_at
 
 AUROC = 0.87
-MOST_IMAGES = 5  # of a patient
-OF_PATIENT = 0.5  # of the variance, that all images of a patient share
-SHARED = 0.7  # of the variance, that all models share
-GAINS = (0.02, 0.05, 0.10)  # of a better challenger
+MOST_IMAGES = 5  # per patient
+OF_PATIENT = 0.5  # share of the variance common to a patient's images
+SHARED = 0.7  # share of the variance common to all models
+GAINS = (0.02, 0.05, 0.10)  # AUROC gains of a better challenger
 LOOKS = (1, 5, 20)
 
 
 @dataclass(frozen=True)
 class Cases:
-    """A drawn test split: `labels` [N], of two classes, and `patients` [N]; `shared` noise [N]."""
+    """Simulated test split: binary `labels` [N], `patients` [N] and `shared` noise [N]."""
 
     labels: np.ndarray
     patients: np.ndarray
@@ -34,12 +33,12 @@ class Cases:
 
     @classmethod
     def drawn(cls, patients: int, random: np.random.Generator) -> Cases:
-        """One to five images of each patient, every second of which is ill."""
+        """Draws one to five images per patient; every second patient is positive."""
         places = np.repeat(np.arange(patients), random.integers(1, MOST_IMAGES + 1, patients))
         return cls(places % 2, places, _noise(places, random))
 
     def scored(self, auroc: float, random: np.random.Generator) -> np.ndarray:
-        """What a model of that true AUROC says of them: [N, 2], ranked as probabilities are."""
+        """Draws the scores [N, 2] of a model with this true AUROC."""
         mean = np.sqrt(2) * stats.norm.ppf(auroc)
         noise = np.sqrt(SHARED) * self.shared
         noise += np.sqrt(1 - SHARED) * _noise(self.patients, random)
@@ -47,25 +46,25 @@ class Cases:
         return np.stack([-score, score], axis=1)
 
     def test(self, champion: np.ndarray, challenger: np.ndarray) -> PairedTest:
-        """The gate's test of two models' scores."""
+        """Applies the gate's test to two models' scores."""
         return paired_auroc_test(self.labels, champion, challenger, self.patients)
 
     def auroc(self, scores: np.ndarray) -> float:
-        """The AUROC of a model on these cases."""
+        """Returns the AUROC of a model on these cases."""
         constant = np.zeros_like(scores)  # of AUROC 0.5
         return 0.5 + self.test(constant, scores).value
 
 
 @dataclass(frozen=True)
 class Series:
-    """Equal challengers, one after the other, on one test split.
+    """Outcome of a series of equal challengers on one test split.
 
     Attributes:
-        single: whether the first challenger takes over, where its look is the only one.
-        promoted: how many took over, with all looks accounted for.
-        uncounted: how many took over where each look is asked what a single one would be.
-        flattery: by how much the last champion's AUROC on the test split is above the truth.
-        flattery_uncounted: the same where looks are not counted.
+        single: promotion of the first challenger at the level of a single look.
+        promoted: number of promotions, with looks counted.
+        uncounted: number of promotions, with every look at the level of a single one.
+        flattery: optimism of the last champion: its test AUROC less the true one.
+        flattery_uncounted: the same with looks not counted.
     """
 
     single: bool
@@ -76,7 +75,7 @@ class Series:
 
 
 def series(patients: int, looks: int, confidence: float, random: np.random.Generator) -> Series:
-    """Draws a test split and models of equal AUROC, and lets them meet at the gate."""
+    """Draws a test split and models of equal AUROC, and passes them through the gate."""
     cases = Cases.drawn(patients, random)
     first = cases.scored(AUROC, random)
     counted = uncounted = first
@@ -98,7 +97,7 @@ def series(patients: int, looks: int, confidence: float, random: np.random.Gener
 def power(
     patients: int, gain: float, confidence: float, trials: int, random: np.random.Generator
 ) -> np.ndarray:
-    """How often a challenger that is better by `gain` takes over, at each of `LOOKS`."""
+    """Estimates the promotion rate of a challenger better by `gain`, at each of `LOOKS`."""
     asked = np.array([confidence_at(look, confidence) for look in LOOKS])
     won = np.zeros(len(LOOKS))
     for _ in range(trials):
@@ -109,7 +108,7 @@ def power(
 
 
 def _noise(patients: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Noise of variance 1, part of which is a patient's: [N]."""
+    """Draws noise [N] of variance 1, part of it common to a patient's images."""
     own = random.normal(size=patients.max() + 1)[patients]
     return np.sqrt(OF_PATIENT) * own + np.sqrt(1 - OF_PATIENT) * random.normal(size=len(patients))
 
@@ -117,11 +116,11 @@ def _noise(patients: np.ndarray, random: np.random.Generator) -> np.ndarray:
 @click.command()
 @click.option("--patients", default="30,60,150", help="comma list; each has 1 to 5 images")
 @click.option("--looks", default=20, help="equal challengers in a row")
-@click.option("--trials", default=1000, help="series a row; as many challengers for the power")
+@click.option("--trials", default=1000, help="simulated series per row, and challengers for power")
 @click.option("--confidence", default=0.95, help="as the gate's")
 @click.option("--seed", default=0)
 def gate(patients: str, looks: int, trials: int, confidence: float, seed: int) -> None:
-    """The gate's errors and its power by simulation, with looks counted and without."""
+    """Simulates the gate's type I error and power, with and without counted looks."""
     random = np.random.default_rng(seed)
     sizes = [int(each) for each in patients.split(",")]
     print(f"equal challengers, AUROC {AUROC}, confidence {confidence}, {trials} series")

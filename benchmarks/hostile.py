@@ -111,7 +111,7 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
 
 
 def costly_files() -> dict[str, Callable[[], bytes]]:
-    """Image files that ask for much of their decoder: read or refused, they must harm no others."""
+    """Returns makers of files of high decoding cost; they must not slow other requests."""
     return {
         "JPEG of 81 megapixels, 24 scans": lambda: scanned(9_000, 9_000, 24),
         "JPEG of 16 megapixels, a restart a block": lambda: scanned(4_000, 4_000, 60, restarts=1),
@@ -199,12 +199,12 @@ def hostile_requests() -> dict[str, Callable[[], Request]]:
 
 
 def sent(body: object) -> Request:
-    """A request with an object as its JSON."""
+    """Returns a request with an object as its JSON."""
     return Request(json.dumps(body).encode())
 
 
 def rows_of(files: list[bytes], explain: bool = False) -> Request:
-    """A request with a row for each of these image files."""
+    """Returns a request with a row for each of these image files."""
     data = [[base64.b64encode(file).decode("ascii")] for file in files]
     return sent(
         {"dataframe_split": {"columns": ["image"], "data": data}, "params": {"explain": explain}}

@@ -1,8 +1,8 @@
-"""How many of a model's own images `in_domain` calls strange, and how many strange ones.
+"""False positive and detection rates of the `in_domain` flag.
 
-Small trainings are drawn from a data set by patient; images of the same data set that are in none
-of their splits should be familiar, its inverted and cropped copies and other images strange. The
-network is a pretrained one as it was published, of which a small training leaves most as it was.
+Small training sets are drawn from a data set by patient. Held-out images of the same data set
+should be in domain; their inverted and cropped copies and natural images should not. The network is
+a published pretrained one, since a small training changes little of it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from medtl.tracking.bundle import Bundle
 from medtl.training.feeds import PASS_BATCH
 
 SIZES = (60, 120, 500)  # training images
-VALID_SHARE = 0.15 / 0.7  # of them, the default of the splits
-COPIES = 300  # images of which strange copies are made
+VALID_SHARE = 0.15 / 0.7  # validation to training images, as in the default splits
+COPIES = 300  # images to make out-of-domain copies of
 TESTED = 400
 FAMILIAR_SHARE = 0.99
 
@@ -33,7 +33,7 @@ Features = Mapping[str, np.ndarray]
 
 
 def quantile_of_valid(train: Features, valid: Features) -> DomainReference:
-    """A reference whose limits are quantiles of the validation images, whatever their number."""
+    """Fits a reference whose limits are plain quantiles of the validation images."""
     samples = {name: Sample(each.astype(np.float16), np.inf) for name, each in train.items()}
     alone = {
         name: Sample(
@@ -48,7 +48,7 @@ def quantile_of_valid(train: Features, valid: Features) -> DomainReference:
 
 
 def untrained(architecture: str, weights: str, side: int) -> Bundle:
-    """The published network, in a bundle of which only the features are asked."""
+    """Wraps the published network in a bundle, for its features only."""
     network = build(architecture, 2, side, seed=0)
     expected = load_weights(network, architecture, weights)
     return Bundle(
@@ -66,7 +66,7 @@ def untrained(architecture: str, weights: str, side: int) -> Bundle:
 
 
 def features_of(bundle: Bundle, images: Callable[[np.ndarray], np.ndarray], count: int) -> Features:
-    """What is compared of `count` images, which `images` gives by their places."""
+    """Computes the features of `count` images, loaded by index with `images`."""
     parts = [
         bundle.compared(images(np.arange(start, min(start + PASS_BATCH, count))))
         for start in range(0, count, PASS_BATCH)
@@ -75,7 +75,7 @@ def features_of(bundle: Bundle, images: Callable[[np.ndarray], np.ndarray], coun
 
 
 def drawn(groups: np.ndarray, size: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """The images of a small training, its validation split, and others: whole groups each."""
+    """Draws training, validation and held-out images, in whole groups."""
     order = np.concatenate(
         [np.flatnonzero(groups == g) for g in random.permutation(np.unique(groups))]
     )
@@ -96,7 +96,7 @@ def measured(
     draws: int,
     random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Shares called strange by each rule: own images, each kind of strange ones, and expected."""
+    """Measures the flagged share by rule and kind of image, and the expected share."""
     found: dict[str, list[list[float]]] = {"quantile": [], "rank": []}
     for _ in range(draws):
         places = drawn(groups, size, random)
@@ -110,7 +110,7 @@ def measured(
 
 @click.command("in-domain")
 @click.option("--data", multiple=True, required=True, help="a folder or CSV; may be repeated")
-@click.option("--natural", required=True, help="a folder of images that are strange to all")
+@click.option("--natural", required=True, help="folder of images out of domain for every model")
 @click.option("--architecture", multiple=True, default=["squeezenet1_0"], show_default=True)
 @click.option("--weights", default="imagenet", show_default=True)
 @click.option("--image-size", default=96, show_default=True, help="pixels")
@@ -125,10 +125,9 @@ def in_domain(
     draws: int,
     seed: int,
 ) -> None:
-    """Images called strange: of the model's own data, copies of them, and other images.
+    """Measures the share of flagged images: own, transformed and natural ones.
 
-    By the 99th percentile of the validation images, and by the rank that takes their number into
-    account.
+    Compares two limits: the 99th percentile of the validation images, and the conformal rank.
     """
     kinds = ("own", "inverted", "cropped", "natural")
     print(f"{'':<48}" + "".join(f"{kind:>10}" for kind in kinds) + f"{'own, as said':>14}")
@@ -153,7 +152,7 @@ def in_domain(
 def _features(
     bundle: Bundle, dataset: Dataset, others: np.ndarray
 ) -> tuple[Features, dict[str, Features]]:
-    """Features of all images of a data set, and of strange ones by their kind."""
+    """Computes features of all images of a data set, and of out-of-domain ones by kind."""
     own = features_of(bundle, dataset.images, len(dataset.labels))
     copied = min(COPIES, len(dataset.labels))
     strange = {

@@ -50,21 +50,21 @@ class Server:
     def send(
         self, body: bytes, content_type: str | None = JSON, path: str = "/invocations"
     ) -> tuple[int, bytes]:
-        """The status and the body of the answer to a request of any kind."""
+        """Returns the status and the body of the answer to a request of any kind."""
         with contextlib.closing(self.connected()) as connection:
             return post(connection, path, body, content_type)
 
     def connected(self) -> http.client.HTTPConnection:
-        """A connection that stays open for several requests."""
+        """Returns a connection that stays open for several requests."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def memory(self) -> Memory:
-        """The memory of the process that answers."""
+        """Returns the memory of the serving process."""
         (answering,) = (each for each in self._processes() if _listens(each, self.port))
         return Memory(answering.pid)
 
     def memory_of_all(self) -> int:
-        """Bytes that the process that answers takes now, with all that it has started."""
+        """Returns the resident bytes of the serving process and its children."""
         total = 0
         for each in self._processes():
             with contextlib.suppress(psutil.Error):
@@ -87,7 +87,7 @@ class Memory:
         return self._told("VmRSS")
 
     def peak(self) -> int:
-        """The most bytes since the process began, or since `forget_peak`."""
+        """Returns the most bytes since the process began, or since `forget_peak`."""
         return self._told("VmHWM")
 
     def forget_peak(self) -> None:
@@ -103,7 +103,7 @@ class Memory:
 def post(
     connection: http.client.HTTPConnection, path: str, body: bytes, content_type: str | None = JSON
 ) -> tuple[int, bytes]:
-    """The status and the body of the answer over an open connection."""
+    """Returns the status and the body of the answer over an open connection."""
     connection.request("POST", path, body, {"Content-Type": content_type} if content_type else {})
     response = connection.getresponse()
     return response.status, response.read()
@@ -196,7 +196,7 @@ def _check_picture(text: object) -> None:
 
 
 def last_line(text: str) -> str:
-    """The line with which a process ended, without the name of the project before it."""
+    """Returns the line with which a process ended, without the name of the project before it."""
     return (text.strip().splitlines() or ["it said nothing"])[-1].removeprefix("medtl: ")
 
 

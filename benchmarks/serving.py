@@ -210,7 +210,7 @@ def _hostile(server: Server, good: Request) -> Iterator[str]:
 
 def line_of(status: int, answer: bytes) -> str:
     """What an answer says of a row, or of the whole request where that was refused."""
-    if status == 504:  # of MLflow itself, in plain text
+    if status == 504:  # sent by MLflow itself, as plain text
         return f"status 504: {answer.decode()}"
     said = json.loads(answer)
     if status != 200:

@@ -25,7 +25,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 LOOK, PATIENCE = 0.05, 5.0
 # what several processes that torchrun starts can do together
 TOGETHER = ("train",)
-# ends of the names of environment variables that hold URLs: MLFLOW_TRACKING_URI, HTTPS_PROXY ...
+# suffixes of environment variables that hold URLs: MLFLOW_TRACKING_URI, HTTPS_PROXY ...
 URL_NAMES = ("_URI", "_URL", "_PROXY")
 
 
@@ -124,7 +124,7 @@ def _refuse(message: str, status: int, run_status: str = "FAILED") -> typing.NoR
 
 
 def _typed() -> list[str]:
-    """All values of the command line and the environment that may be URLs with a password."""
+    """Returns values of command line and environment that may be URLs with a password."""
     values = [argument.partition("=")[2] for argument in sys.argv[1:] if argument[:2] == "--"]
     named = [value for name, value in os.environ.items() if name.upper().endswith(URL_NAMES)]
     return [*sys.argv[1:], *values, *named]
