@@ -1,7 +1,7 @@
-"""Do two data sets say the same of the images that both have? By a record of labels, in hashes.
+"""Label agreement of two data sets on their common images, from a hashed record of labels.
 
-No label can be read from a record without the image; whoever has the image can ask what it was
-labelled, so a record is as private as the model that it travels with.
+A label cannot be read from a record without the image, but can be with it, so a record is as
+private as the model that it is stored with.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    # a served model brings a record, and none of what it takes to read a data set
+    # a served model holds a record but not the modules that read a data set
     from medtl.data.dataset import Dataset
 
 UNKNOWN = 0
-CODES = 255  # of known labels: 1 to 255, so that two different ones are alike in 1 of 255 cases
+CODES = 255  # codes of known labels, 1 to 255: different labels collide in 1 of 255 cases
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of how many labels of images in two data sets `differ` many are not the same."""
+    """Number of labels of common images, and of those that differ."""
 
     labels: int
     differ: int
@@ -31,13 +31,13 @@ class Agreement:
 
 @dataclass(frozen=True)
 class LabelRecord:
-    """The labels of all samples of one data set.
+    """Labels of all samples of one data set.
 
     Attributes:
         salt: the data set's fingerprint.
         samples: int64 [N], rising, 64 bits of a hash of each sample's images.
-        labels: uint8 [N, L], a code a label: of samples with one label each L is 1, of findings
-            their number; 0 where one is unknown.
+        labels: uint8 [N, L], one code per label; L is 1 for single labels, else the number of
+            findings. 0 is unknown.
     """
 
     salt: str
@@ -46,7 +46,7 @@ class LabelRecord:
 
     @classmethod
     def of(cls, dataset: Dataset) -> LabelRecord:
-        """The record of a data set. Copies of an image that are not labelled alike are left out."""
+        """Builds the record of a data set, without identical images of different labels."""
         samples = sample_codes(dataset, np.arange(len(dataset.labels)))
         labels = _label_codes(dataset, samples, dataset.fingerprint)
         unique, first, place = np.unique(samples, return_index=True, return_inverse=True)
@@ -55,7 +55,7 @@ class LabelRecord:
         return cls(dataset.fingerprint, unique[alike], labels[first][alike])
 
     def agreement(self, dataset: Dataset) -> Agreement:
-        """How often a data set of the same classes labels the samples that both have alike."""
+        """Compares the labels of common samples with a data set of the same classes."""
         samples = sample_codes(dataset, np.arange(len(dataset.labels)))
         both = np.isin(samples, self.samples)
         theirs = self.labels[np.searchsorted(self.samples, samples[both])]
@@ -66,7 +66,7 @@ class LabelRecord:
         return Agreement(int(known.sum()), int((own != theirs)[known].sum()))
 
     def record(self) -> dict[str, object]:
-        """The record as JSON holds it."""
+        """Returns the record as a JSON object."""
         return {
             "salt": self.salt,
             "samples": _text(self.samples.astype("<i8")),
@@ -76,10 +76,10 @@ class LabelRecord:
 
     @classmethod
     def of_record(cls, record: dict[str, object]) -> LabelRecord:
-        """What `record()` came from.
+        """Rebuilds the record from the result of `record()`.
 
         Raises:
-            KeyError, ValueError: it is no such record.
+            KeyError, ValueError: malformed record.
         """
         samples = np.frombuffer(base64.b64decode(record["samples"]), "<i8").astype(np.int64)
         labels = np.frombuffer(base64.b64decode(record["labels"]), np.uint8)
@@ -87,13 +87,13 @@ class LabelRecord:
 
 
 def sample_codes(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    """64 bits of a hash of the images of each sample of `indices` [n]: int64 [n]."""
+    """Hashes the images of each sample of `indices` [n] to 64 bits: int64 [n]."""
     contents = dataset.frame["content"].iloc[indices]
     return np.array([_hash(content) for content in contents], np.uint64).view(np.int64)
 
 
 def _label_codes(dataset: Dataset, samples: np.ndarray, salt: str) -> np.ndarray:
-    """A code for each label, which the label, the sample [N] and the salt make: uint8 [N, L]."""
+    """Hashes each label with its sample [N] and the salt to a code: uint8 [N, L]."""
     if dataset.multi_label:
         words = [[f"{salt} {name} {value}" for value in (-1, 0, 1)] for name in dataset.classes]
         keys = np.array([[_hash(word) for word in each] for each in words], np.uint64)
@@ -108,7 +108,7 @@ def _label_codes(dataset: Dataset, samples: np.ndarray, salt: str) -> np.ndarray
 
 
 def _mixed(codes: np.ndarray) -> np.ndarray:
-    """Each code uint64 with its bits mixed: SplitMix64 (Steele, Lea & Flood 2014, OOPSLA)."""
+    """Mixes the bits of uint64 codes by SplitMix64 (Steele, Lea & Flood 2014, OOPSLA)."""
     codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return codes ^ (codes >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Names that are one name written in two ways, and names that may be."""
+"""Normalization of names, and detection of near-equal ones."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Iterable
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _FRACTION = re.compile(r"-?\d+\.\d*[1-9]\d*")
 _PARTS = re.compile(r"\d+|[^\W\d_]+")
-_SHOWN = 3  # names, or sets of them, that a line cites
+_SHOWN = 3  # names, or sets of names, per line
 
 
 def plain_form(name: str) -> str:
-    """A name in Unicode's composed form (NFC), with single spaces and none around it."""
+    """Returns a name in Unicode's composed form (NFC), with single spaces and none around it."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def whole_numbers(names: Iterable[str]) -> dict[str, str]:
-    """The names that are whole numbers with a decimal point, as `12.0`, and what they are: `12`.
+    """Maps names that are whole numbers with a decimal point to integers: `12.0` to `12`.
 
-    None where any name has a fraction: `3.0` beside `3.1` is a name of two parts.
+    The result is empty if any name has a fraction: `3.0` beside `3.1` is a name of two parts.
     """
     names = set(names)
     if any(map(_FRACTION.fullmatch, names)):
@@ -30,7 +30,7 @@ def whole_numbers(names: Iterable[str]) -> dict[str, str]:
 
 
 def near_equal(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Sets of names that differ only in case, in zeros before a number, or in signs and spaces.
+    """Finds names that differ only in case, leading zeros, punctuation or spaces.
 
     >>> near_equal(["P1", "p-01", "P2", "0123", "123"])
     [('0123', '123'), ('P1', 'p-01')]
@@ -44,7 +44,7 @@ def near_equal(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def cited(sets: Iterable[Iterable[str]]) -> str:
-    """The first sets of names for a line, and how many there are where they are more."""
+    """Formats the first sets of names, and the number of all if there are more."""
     texts = [" and ".join(names) for names in sets]
     more = f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else ""
     return f"{', '.join(texts[:_SHOWN])}{more}"

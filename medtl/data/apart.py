@@ -23,10 +23,10 @@ SECONDS = 60  # after which a decoder that says nothing is ended
 
 
 def pixels_apart(data: bytes, place: int) -> np.ndarray:
-    """The pixels of a frame (its place from 0) of a DICOM file, with all bits of their words.
+    """Decodes a frame (index from 0) of a DICOM file, with all bits of the stored words.
 
     Raises:
-        UnreadableImage: GDCM cannot decode them, or the process ended over it.
+        UnreadableImage: GDCM cannot decode the frame, or its process crashed.
     """
     try:
         decoder = _idle().get_nowait()

@@ -16,23 +16,22 @@ MOST_SHOWN = 20  # labels named in a message
 
 
 def two_classes(name: str, labels: pd.Series, positive: str) -> pd.Series:
-    """Each label as `negative`, as the name of the positive class, or missing where unknown.
+    """Maps each label to `negative`, to the name of the positive class, or to missing.
 
-    It is not known of an image that has none of the positive labels, and of which one is unknown.
+    An image without a positive label, but with an unknown one of them, is missing.
 
-    The names follow from `positive` alone, so that data sets of other labels can be compared: the
-    positive class is called by its labels in alphabetical order (`bacteria or virus`), and where
-    they are more than three, or any, `positive`.
+    The class names depend on `positive` alone, so that data sets with other labels can be compared:
+    up to three labels are joined in alphabetical order (`bacteria or virus`); more, or `any`, give
+    `positive`.
 
     Args:
-        name: of the data set, for messages.
-        labels: text, several labels of one image joined by |, unknown ones after a ?.
-        positive: a comma list of the labels that make an image positive, in any case, in quotation
-            marks where they hold a comma; `any` for all but those that say that nothing was found
-            (see `negative_labels`).
+        name: name of the data set, for messages.
+        labels: text; several labels of one image are joined by |, unknown ones preceded by ?.
+        positive: comma list of the positive labels, case-insensitive, quoted if they contain a
+            comma; `any` for all labels except the negative ones (see `negative_labels`).
 
     Raises:
-        ParameterError: one of them is no label of the data, or is `negative`.
+        ParameterError: a label is not in the data, or is `negative`.
     """
     parts = {text: tuple(map(_folded, parted(text))) for text in labels.unique()}
     words = sorted(comma_list("positive", positive), key=str.casefold)
@@ -54,7 +53,7 @@ def two_classes(name: str, labels: pd.Series, positive: str) -> pd.Series:
 
 
 def _folded(names: set[str]) -> dict[str, str]:
-    """The names by how they are compared: in any case."""
+    """Returns the names by how they are compared: in any case."""
     return {name.casefold(): name for name in names}
 
 

@@ -1,8 +1,8 @@
-"""Image files decoded in processes that are ended when one takes too long or too much memory.
+"""Image decoding in child processes with limits on time and memory.
 
-What a file asks of its decoder cannot be told of most formats before it is decoded, and native
-code cannot be stopped within a process. Few processes are kept, so while files wait for one, a file
-has less time; those waiting take turns in the order in which they came.
+The cost of a file is unknown before decoding for most formats, and native code cannot be
+interrupted within a process. The number of processes is small, so the time limit of a file is
+shorter while others wait; waiting files are served in order of arrival.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ from medtl.data.bounded_decoder import NUMPY
 from medtl.data.depth import UnreadableImage
 
 PROCESSES = 4
-MEMORY = 5 * 2**29  # bytes that a decoder may take beside its own
-SECONDS = 10  # of the processor for a file; one of 100 megapixels takes some five
-SECONDS_BESIDE = 2  # while others wait
-PATIENCE = 50  # seconds for a file, however busy the machine is: a server has 60 for a request
-STUCK = 10  # seconds after which a decoder that does not work at all is ended
-_LOOK = 0.1  # seconds between two looks at the time that is taken
+MEMORY = 5 * 2**29  # bytes that a decoder may allocate beyond its baseline
+SECONDS = 10  # CPU time per file; 100 megapixels take about five
+SECONDS_BESIDE = 2  # CPU time per file while others wait
+PATIENCE = 50  # seconds of wall-clock time per file: a server has 60 for a request
+STUCK = 10  # seconds without CPU use after which a decoder is killed
+_LOOK = 0.1  # seconds between two checks of the limits
 _ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads' stacks count as memory
 
 
 class SlowImage(UnreadableImage):
-    """An image whose decoder was ended because it took too long."""
+    """Image whose decoder exceeded its time limit."""
 
 
 class BoundedDecoders:
-    """Processes that decode; one is begun ahead, and all end when this one does."""
+    """Pool of decoder processes; one spare is started ahead, and all exit with this process."""
 
     def __init__(self, most: int = PROCESSES, memory: int = MEMORY) -> None:
-        """At most so many at a time, each with so many bytes for the image that it decodes."""
+        """Limits the pool to `most` processes, each with `memory` bytes for decoding."""
         self._most, self._memory = most, memory
         self._idle: deque[_Decoder] = deque()
-        self._count = 0  # those at work too
+        self._count = 0  # busy ones included
         self._line: deque[object] = deque()
         self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Starts two, for the first files not to wait."""
+        """Starts two processes ahead of the first files."""
         self._give_back(self._taken())
 
     def square(self, data: bytes, image_size: int) -> np.ndarray:
-        """The pixels of an image file as `square` of `decode` gives them.
+        """Decodes an image file and resizes it as `medtl.data.square` does.
 
         Raises:
-            UnreadableImage: as `decode` does; or its decoder ended, or took too much memory.
-            SlowImage: it took too long.
+            UnreadableImage: as in `decode`; or the decoder crashed, or exceeded its memory limit.
+            SlowImage: the decoder exceeded its time limit.
         """
         decoder = self._taken()
         try:
@@ -86,7 +86,7 @@ class BoundedDecoders:
             try:
                 self._changed.wait_for(lambda: self._line[0] is mine and self._free())
                 taken = self._idle.popleft() if self._idle else self._begun()
-                # it takes a moment to begin, so another is ready before it is asked
+                # starting takes a moment, so a spare is started before it is needed
                 if not self._idle and self._count < self._most:
                     with contextlib.suppress(UnreadableImage):
                         self._idle.append(self._begun())
@@ -113,7 +113,7 @@ class BoundedDecoders:
 
 
 class _Decoder:
-    """One process; it ends when this one does, for its standard input does."""
+    """Decoder process; exits with this process, as its standard input closes."""
 
     def __init__(self, memory: int) -> None:
         arguments = [Path(medtl.__file__).parent.parent, memory, PATIENCE]
@@ -124,15 +124,15 @@ class _Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | _ALONE,
-            process_group=0,  # with what it starts itself it is ended as one
+            process_group=0,  # so that it is killed together with its children
         )
 
     def ask(self, data: bytes, image_size: int, others_wait: Callable[[], bool]) -> bytes:
-        """What the process says of an image file.
+        """Sends an image file to the process and returns its answer.
 
         Raises:
-            UnreadableImage: it ended.
-            SlowImage: it takes too long.
+            UnreadableImage: the process crashed.
+            SlowImage: the process exceeded its time limit.
         """
         began = time.monotonic()
         numbers = len(data).to_bytes(8, "little") + image_size.to_bytes(8, "little")
@@ -146,7 +146,7 @@ class _Decoder:
 
     def _wait(self, began: float, others_wait: Callable[[], bool]) -> None:
         """Waits for the first byte of an answer; raises SlowImage as `ask` does."""
-        before = worked = None  # most files are done before the first look
+        before = worked = None  # most files are done before the first check
         moved = began
         while not select.select([self._process.stdout], [], [], _LOOK)[0]:
             now, last, worked = time.monotonic(), worked, self._worked()
@@ -178,14 +178,14 @@ class _Decoder:
         self._process.communicate()
 
     def _worked(self) -> float:
-        """Seconds of the processor so far, with those of what it has started."""
+        """Returns the CPU seconds of the process and its children."""
         try:
             process = psutil.Process(self._process.pid)
             return sum(
                 sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True))
             )
         except psutil.Error:
-            return 0.0  # it has just ended, which is told when it is asked
+            return 0.0  # it has just exited, which the next read reports
 
     def _read(self, length: int) -> bytes:
         data = self._process.stdout.read(length)
@@ -199,5 +199,5 @@ class _Decoder:
 
 @cache
 def bounded_decoders() -> BoundedDecoders:
-    """Those of this process."""
+    """Returns the decoders shared by this process."""
     return BoundedDecoders()

@@ -1,9 +1,9 @@
-"""The script that decodes image files within bounds, in a process that may be ended; see `bounded`.
+"""Script of a decoder process with bounded time and memory; see `bounded`.
 
-Reads from standard input: the length of an image file and the side of a square, 8 bytes each, and
-the file. Writes to standard output: the length of an answer, 8 bytes, and the answer: a numpy file,
-or the line that says why there is none. Its arguments are the folder with the package, the bytes of
-memory that it may take beside its own, and the seconds after which it ends if nobody has ended it.
+Reads from standard input the length of an image file and the side of the square, 8 bytes each, then
+the file. Writes to standard output the length of the answer, 8 bytes, then the answer: a numpy file
+or an error line. Arguments: the folder of the package, the bytes of memory beyond the baseline, and
+the seconds after which the process exits if its parent has not killed it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ except ImportError:  # on Windows
     resource = None
 
 NUMPY = b"\x93NUMPY"
-"""With which an answer begins that is an image."""
+"""Prefix of an answer that is an image."""
 
 
 def serve() -> None:
-    """Answers until standard input ends."""
+    """Decodes files until standard input closes."""
     package, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     sys.path.insert(0, package)
     from medtl.data.decode import decode
@@ -46,7 +46,7 @@ def serve() -> None:
 
     warnings.simplefilter("ignore")
     _bound_memory(memory)
-    # native code that prints must not print into an answer
+    # output of native code must not mix with an answer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     asked = sys.stdin.buffer
@@ -59,7 +59,7 @@ def serve() -> None:
 
 
 def _bound_memory(most: int) -> None:
-    """Bounds the memory of this process, where the system can, and lets others go first."""
+    """Limits the memory of this process, where the system can, and lowers its priority."""
     if resource is None:
         return
     os.nice(5)
@@ -70,7 +70,7 @@ def _bound_memory(most: int) -> None:
 
 
 def _bound_time(seconds: int) -> None:
-    """Has the system end this process after so many seconds of work: its parent may be gone."""
+    """Limits the CPU time of this process, in case its parent has exited."""
     if resource is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds, hard))

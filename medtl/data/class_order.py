@@ -10,7 +10,7 @@ from medtl.quoting import quoted
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Sorts labels by the alphabet; of two, the one that says that nothing was found is first."""
+    """Sorts labels alphabetically; of two, a negative one comes first."""
     ordered = sorted(labels)
     if len(ordered) == 2 and ordered[0] != NEGATIVE:
         first, second = (negativity(label, ordered) for label in ordered)
@@ -20,9 +20,9 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def positive_class_note(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a line where the names of two classes (in order) leave open which is the finding.
+    """Returns a line if the names of two classes (in order) do not show the positive one.
 
-    Neither says that nothing was found, or both do.
+    Neither name is negative, or both are.
     """
     if len(classes) != 2 or classes[0] == NEGATIVE:
         return ()

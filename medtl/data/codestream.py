@@ -23,13 +23,13 @@ _ALONE = (0x01, 0xFF, *range(0xD0, 0xD9))
 
 
 def check_extents(frame: bytes, width: int, height: int) -> None:
-    """Refuses a frame in JPEG, JPEG-LS or JPEG 2000 that has other extents than its file says.
+    """Refuses a JPEG, JPEG-LS or JPEG 2000 frame whose size differs from the DICOM header.
 
-    Its decoder goes by the frame: one that claims more would take any amount of memory, and some
-    decoders end the process then. Of other compressions nothing is checked.
+    Decoders allocate by the size in the frame, and some abort the process if that fails. Other
+    compressions are not checked.
 
     Raises:
-        UnreadableImage: it has others, or none; or it asks too much of a decoder.
+        UnreadableImage: wrong or missing size, or decoding would cost too much.
     """
     if frame.startswith(_JPEG_2000):
         found = {_extents_of_jpeg_2000(frame, 0)}
@@ -48,7 +48,7 @@ def check_extents(frame: bytes, width: int, height: int) -> None:
 
 
 def bits_of_jpeg_2000(data: bytes) -> int:
-    """The bits of the first channel of a JPEG 2000 codestream, or of a file around one; else 0.
+    """Returns the bit depth of the first channel of a JPEG 2000 codestream or file; else 0.
 
     ISO 15444-1 A.5.1.
     """

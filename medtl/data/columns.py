@@ -1,4 +1,4 @@
-"""What the columns of a CSV are: those that mean something here, in any case or by a near name."""
+"""Recognition of CSV columns: case-insensitive, and by similar names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medtl.errors import MedtlError
 
 MEANT = ("path", "label", "patient", "split")
 CASE_COLUMNS = ("case", "modality")
-"""These two mean something together; in other letters than these, one alone does not."""
+"""Columns that are used together; in other case, one alone is ignored."""
 
 FILE, FRAME = "frame_file", "frame_number"
-"""Columns of a table that takes other frames of its files than the first (see `frames`)."""
+"""Columns of a table that uses frames other than the first (see `frames`)."""
 
 RESERVED = ("content", "width", "height", "mode", "reason", FILE, FRAME)
-"""Columns that a data set gets from its images; those of a CSV are renamed."""
+"""Columns that are derived from the images; equally named ones of a CSV are renamed."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -29,7 +29,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""The names of splits as people write them (in any case), and as they are here."""
+"""Common names of splits (case-insensitive), and the names used here."""
 
 _ID = "(id|identifier|no|nr|num|number|name|uid|code|key|hash|idx|index|instanceuid)"
 _PATIENT = re.compile(
@@ -45,14 +45,13 @@ _OF_PATH = re.compile("(image|img|file|filename|filepath|imagepath|imagefile|img
 
 
 def in_known_columns(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows with the columns under the names that they have here, and lines about it.
+    """Renames the columns to the names used here; returns the rows and notes.
 
-    `MEANT` are known in any case. Without `patient` (or `split`), the one column of a near name
-    that can be it is taken; the columns of a CSV that a data set makes of its own (`RESERVED`)
-    become `csv_NAME`.
+    `MEANT` are case-insensitive. Without `patient` (or `split`), the only suitable column of a
+    similar name is used; columns named as derived ones (`RESERVED`) become `csv_NAME`.
 
     Raises:
-        MedtlError: `path` or `label` is not there, or two columns may be the same thing.
+        MedtlError: `path` or `label` is missing, or two columns could have the same meaning.
     """
     frame = _in_small_letters(file, frame)
     _check_needed(file, frame)
@@ -112,7 +111,7 @@ def _with_patient(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[
 
 
 def _stand_in(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """What keeps images together that may be of one patient, where no column names patients."""
+    """Returns the column that stands in for a missing patient column, and notes."""
     near = _near(frame, _STAND_IN, lambda values: 1 < values.nunique() < len(values))
     if len(near) > 1:
         line = f"no column patient: rename the one of {', '.join(near)} that tells patients apart"
@@ -143,7 +142,7 @@ def _with_split(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[st
 
 
 def _is_split(values: pd.Series) -> bool:
-    """Whether all values are names of splits, and of at least two."""
+    """Returns whether all values are names of splits, at least two of them different."""
     named = values.str.strip().str.casefold()
     named = named[named != ""].map(SPLIT_NAMES)
     return not named.isna().any() and named.nunique() > 1
@@ -171,7 +170,7 @@ def _near(
     names: re.Pattern[str],
     holds: Callable[[pd.Series], bool] = lambda values: True,
 ) -> list[str]:
-    """The columns that mean nothing by their name but are called like this, and hold what suits."""
+    """Returns the columns without a known name that match the pattern and have suitable values."""
     return [
         name
         for name in frame
@@ -182,7 +181,7 @@ def _near(
 
 
 def _same_rows(one: pd.Series, other: pd.Series) -> bool:
-    """Whether two columns are equal for the same rows."""
+    """Returns whether two columns are equal for the same rows."""
     pairs = pd.DataFrame({"one": one, "other": other}).drop_duplicates()
     return len(pairs) == one.nunique() == other.nunique()
 

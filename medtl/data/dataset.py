@@ -44,14 +44,14 @@ class Dataset:
             has a number of its own.
         groups: int64 [N], equal for samples of one patient or with identical pixels (chains
             count): the units of splits, of cross-validation folds and of the bootstrap.
-        splits: for train, valid and test the samples that belong there, int64.
+        splits: indices of the samples of train, valid and test, int64.
         pixels: the decoded images of the table.
         rows: int64 [N, M], the rows of `pixels` that a sample's images are in (M is 1 without
             cases).
         modalities: the M modalities of cases; none where a sample is an image.
-        fingerprint: 16 hex digits of the images' contents, labels and splits, whatever the files
-            are called; data sets of one fingerprint have the same images in the same order.
-        notes: what a reader of results should know: skipped, carved out, duplicated.
+        fingerprint: 16 hex digits of the images' contents, labels and splits, independent of file
+            names; data sets of one fingerprint have the same images in the same order.
+        notes: lines on skipped, carved out and duplicated samples.
         source: the name of the folder that the images are in (see `Table`).
     """
 
@@ -81,25 +81,25 @@ class Dataset:
 
     @property
     def positive(self) -> str:
-        """Class of which sensitivity, F1 and the like are given: of two classes the second.
+        """Positive class of sensitivity, F1 and similar metrics: the second of two classes.
 
-        '' where there are more, or any number of findings.
+        '' with more classes, or with findings.
         """
         return self.classes[1] if len(self.classes) == 2 and not self.multi_label else ""
 
     @property
     def identity(self) -> str:
-        """16 hex digits of all by which data decides the numbers of a training.
+        """Hash (16 hex digits) of everything in the data that affects a training.
 
-        The fingerprint, the order of the classes, and which samples stay together: wherever the
-        files are, whatever they and the patients are called, and whatever was allowed to read them.
+        Covers the fingerprint, the order of the classes and the groups; independent of the files'
+        place, of the names of files and patients, and of the `allow` parameters.
         """
         _, first, place = np.unique(self.groups, return_index=True, return_inverse=True)
         return _digest(f"{self.fingerprint} {self.classes} {first[place].tolist()}")
 
     @property
     def unit(self) -> str:
-        """Unit that intervals are over, as in `95 % intervals over patients`."""
+        """Sampling unit of the intervals, as in `95 % intervals over patients`."""
         known = int((self.frame["patient"] != "").sum())
         samples = "cases" if self.modalities else "images"
         if known == len(self.frame):
@@ -211,7 +211,7 @@ def _positive(table: Table, positive: str) -> tuple[str, ...]:
 
 
 def _in_paths(table: Table, pattern: str) -> tuple[str, ...]:
-    """A line on patients that the paths seem to name, where nothing else names them."""
+    """Returns a line on likely patient names in the paths if no patient is given."""
     likely = None if pattern or table.modalities else likely_patients(table.frame)
     return (likely.line(),) if likely else ()
 
@@ -254,7 +254,7 @@ def _a_row_each(index: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...]) -> tuple[str, ...]:
-    """Notes on splits that were not given, and on patients that are unknown."""
+    """Returns notes on drawn splits and on unknown patients."""
     samples = "cases" if CASE in frame else "images"
     if not (frame["split"] == "train").any():
         return (f"no {samples} are for training: this data can only be evaluated on",)

@@ -1,6 +1,6 @@
-"""Bytes of an image file to pixels: pictures in the formats named below and DICOM, of any mode.
+"""Decoding of image files: the picture formats below and DICOM, of any mode.
 
-Needs numpy, Pillow and pydicom only, because it travels inside the served model.
+Needs numpy, Pillow and pydicom only, because the served model includes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medtl.data.value_range import full_range
 from medtl.data.volumes import volume_line
 
 # Formats are named because Pillow also opens ones that start other programs (EPS). It looks
-# only for plug-ins that are imported; the three below are not among those that it imports itself.
+# only for imported plug-ins; Pillow does not preload the three below.
 _FORMATS = (
     "PNG",
     "JPEG",
@@ -51,24 +51,23 @@ UPPER_BYTES = (
 
 
 def decode(data: bytes, frame: int = 1) -> np.ndarray:
-    """The pixels of an image file, turned upright as its EXIF orientation says.
+    """Decodes an image file and applies its EXIF orientation.
 
-    Grey images are [H, W], colour images [H, W, 3]; a colour image whose channels are all equal
-    is grey. Up to 8 bits a channel is uint8. Deeper images and grey DICOM are uint16, stretched so
-    that their range (in DICOM: the window, where there is one) is the whole range; that of colour
-    is one for all channels. The range is taken as `full_range` describes. Transparency is put on
-    black. `frame`, counted from 1, says which of several frames of a DICOM file or pages of a TIFF
-    file is taken; of other files with several it is the first.
+    Grey images are [H, W], colour images [H, W, 3]; a colour image with equal channels is grey.
+    Up to 8 bits per channel give uint8. Deeper images and grey DICOM give uint16, stretched from
+    their range (in DICOM the window, if any) to the full range, with one range for all colour
+    channels; see `full_range`. Transparency is composed on black. `frame` (from 1) selects a frame
+    of a DICOM file or a page of a TIFF file; other files give the first.
 
     Raises:
-        UnreadableImage: the bytes are no such image (a volume, say), are cut short, lack the
-            frame, or hold too many pixels; the message is one line.
+        UnreadableImage: unsupported content (such as a volume), truncated data, missing frame, or
+            too many pixels; the message is one line.
     """
     return decode_with_remarks(data, frame).pixels
 
 
 def decode_with_remarks(data: bytes, frame: int = 1) -> Decoded:
-    """What `decode` gives and raises, and what the reader of results should know of the image."""
+    """Decodes as `decode`, and adds remarks on assumptions of the decoder."""
     if not data:
         raise UnreadableImage("the file is empty")
     try:
@@ -143,7 +142,7 @@ def _decode_picture(data: bytes, frame: int) -> Decoded:
 
 
 def _has_several(image: Image.Image) -> bool:
-    """Whether there are pages or frames after the first, whatever state they are in."""
+    """Returns whether there are pages or frames after the first, readable or not."""
     try:
         return bool(getattr(image, "is_animated", False))
     # Decoders answer malformed bytes with almost any exception.

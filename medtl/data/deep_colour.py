@@ -1,8 +1,8 @@
-"""Colour of sixteen bits a channel, of which Pillow keeps the upper eight: read with all bits.
+"""Decoding of 16-bit colour, of which Pillow keeps the upper 8 bits, with all bits.
 
-Pillow has no mode for such pixels: its decoders hand numbers of two bytes to an unpacker, named by
-the "raw mode" of a tile, that drops one of them. So an image is decoded twice: as Pillow does it,
-and by the unpacker for the other order of bytes, which drops the other one.
+Pillow has no mode for such pixels: its decoders pass 2-byte values to an unpacker, named by the
+"raw mode" of a tile, that drops the lower byte. So an image is decoded twice: as usual, and with
+the unpacker for the other byte order, which drops the upper byte.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ _OTHER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def keeps_upper_bytes(image: Image.Image) -> bool:
-    """Whether Pillow, when it loads this opened image, drops the lower byte of each value."""
+    """Returns whether Pillow would drop the lower byte of each value of this opened image."""
     if image.format == "PPM":
-        # the largest value that a channel has, where it is not 255
+        # the maximum value of a channel, unless it is 255
         return image.mode == "RGB" and max(_numbers(image), default=0) > 255
     return ";16" in _raw_mode(image) and image.mode != "I" and not image.mode.startswith("I;16")
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether an image, opened and not loaded, is one that `deep_colour` reads."""
+    """Returns whether `deep_colour` reads this image, opened and not loaded."""
     raw = _raw_mode(image)
     if not _has_planes(image):
         return raw == _GREY_WITH_ALPHA or raw[:-1] in _DEEP
-    # A plane of its own for each channel; Pillow would take these values for those of one byte.
+    # Planar configuration; Pillow would read these values as single bytes.
     return len(raw) == 1 and max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
 
 
 def deep_colour(opened: Callable[[], Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the colour uint16 [H, W, 3] and opacity uint16 [H, W] of an image, turned upright.
+    """Reads colour uint16 [H, W, 3] and opacity uint16 [H, W], with EXIF orientation applied.
 
-    Colour that was stored multiplied by its opacity counts as opaque: it is as it looks on black.
+    Premultiplied colour counts as opaque, since it already looks as on black.
 
     Args:
-        opened: opens the image, at the page that is taken, each time anew.
+        opened: opens the image anew at the selected page.
 
     Raises:
-        UnreadableImage: planes that are not red, green and blue.
+        UnreadableImage: planes other than red, green and blue.
     """
     with opened() as image:
         raw, mode = _raw_mode(image), image.mode
         planes = "L" if _has_planes(image) and image.tag_v2.prefix == b"II" else "B"
     if raw == _GREY_WITH_ALPHA:
-        # four bytes a pixel: the upper and the lower one of grey, then those of opacity
+        # four bytes per pixel: upper and lower byte of grey, then of opacity
         parts = np.moveaxis(_unpacked(opened, lambda _: "RGBA"), 2, 0)
         return np.stack([_joined(*parts[:2])] * 3, axis=2), _joined(*parts[2:])
     if len(raw) == 1:
@@ -77,12 +77,12 @@ def deep_colour(opened: Callable[[], Image.Image]) -> tuple[np.ndarray, np.ndarr
 
 
 def deep_stream_colour(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the same of a JPEG 2000 of more than 8 bits a channel, by OpenJPEG.
+    """Reads colour and opacity of a JPEG 2000 of more than 8 bits per channel by OpenJPEG.
 
     Pillow rounds such values to 8 bits, and the brightest to black.
 
     Raises:
-        UnreadableImage: neither RGB nor grey, with opacity or without.
+        UnreadableImage: neither RGB nor grey, with or without opacity.
     """
     values = openjpeg.decode(data)
     channels = values.shape[2] if values.ndim == 3 else 1
@@ -99,13 +99,13 @@ def deep_stream_colour(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_black(colour: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-    """Colour uint16 [H, W, 3] of such opacity, as it looks on black."""
+    """Composes colour uint16 [H, W, 3] with its opacity on black."""
     shown = colour.astype(np.uint32) * opacity[..., None]
     return ((shown + 32767) // 65535).astype(np.uint16)
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the values of an opened image are stored, in Pillow's words; '' where it does not say."""
+    """Returns Pillow's raw mode of an opened image; '' if it has none."""
     arguments = image.tile[0].args if image.tile else None
     return str(arguments if isinstance(arguments, str) or not arguments else arguments[0])
 
@@ -122,7 +122,7 @@ def _has_planes(image: Image.Image) -> bool:
 
 
 def _unpacked(opened: Callable[[], Image.Image], renamed: Callable[[str], str]) -> np.ndarray:
-    """The bytes of an image whose tiles are given other raw modes than Pillow's."""
+    """Returns the bytes of an image decoded with renamed raw modes of its tiles."""
     with opened() as image:
         image.tile = [
             tile._replace(

@@ -1,4 +1,4 @@
-"""Rules that every decoder shares: how large an image may be, which frame, when colour is grey."""
+"""Rules of all decoders: largest size, choice of frame, detection of grey images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medtl.errors import MedtlError
 LARGEST = 100_000_000
 """Pixels; an image with more is refused before it is decoded."""
 LONGEST_SIDE = 65_535
-"""Pixels, as many as JPEG and DICOM know: decoders keep books on each row."""
+"""Pixels; the limit of JPEG and DICOM, as decoders allocate memory per row."""
 
 
 class UnreadableImage(MedtlError):
@@ -17,10 +17,10 @@ class UnreadableImage(MedtlError):
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuses an image that is empty, or larger than `LARGEST` pixels or `LONGEST_SIDE`.
+    """Refuses an image that is empty or exceeds `LARGEST` pixels or `LONGEST_SIDE`.
 
     Raises:
-        UnreadableImage: it is.
+        UnreadableImage: the size is not allowed.
     """
     if width < 1 or height < 1:
         raise UnreadableImage(f"the image has no pixels ({width} x {height})")

@@ -48,14 +48,13 @@ NO_SLOPE = "a rescale slope of 0 is taken as 1"
 
 
 def decode(data: bytes, frame: int = 1) -> Decoded:
-    """A frame, counted from 1: uint16 [H, W] if grey; if colour uint8 [H, W, 3].
+    """Decodes a frame, counted from 1: uint16 [H, W] if grey; if colour uint8 [H, W, 3].
 
-    Colour of more than 8 bits is uint16, stretched as grey is that has no window. A file of one
-    frame gives that one.
+    Colour of more than 8 bits gives uint16, stretched like grey without a window.
 
     Raises:
-        UnreadableImage: no pixels, too many, no such frame, a compression without a decoder here,
-            or a window or rescale that is no number.
+        UnreadableImage: no pixels, too many, missing frame, unsupported compression, or a window
+            or rescale that is not a number.
     """
     header, remarks = read_header(data)
     if "PixelData" not in header:
@@ -96,7 +95,7 @@ def decode(data: bytes, frame: int = 1) -> Decoded:
 
 
 def _words(data: bytes, header: pydicom.Dataset, place: int) -> np.ndarray:
-    """A frame as it was stored, with all the bits of its words."""
+    """Returns the stored words of a frame, with all bits."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _GDCM_ALONE:
         return pixels_apart(data, place)
@@ -135,7 +134,7 @@ def _take_groups_of(header: pydicom.Dataset, place: int) -> None:
 
 
 def _eight_bits(colour: np.ndarray) -> np.ndarray:
-    """The entries of a palette, which use the whole range of their type."""
+    """Returns the entries of a palette, which use the whole range of their type."""
     return (colour >> (colour.dtype.itemsize - 1) * 8).astype(np.uint8)
 
 
@@ -173,7 +172,7 @@ def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | No
 def _rescale(
     header: pydicom.Dataset,
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[str, ...]]:
-    """The modality LUT or rescale of an image as a function of stored values; and a remark."""
+    """Returns the modality LUT or rescale as a function of stored values, and remarks."""
     slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if header.get("ModalityLUTSequence"):
         return lambda stored: apply_modality_lut(stored, header), ()

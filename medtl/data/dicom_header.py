@@ -1,8 +1,8 @@
-"""The header of a DICOM file, read within bounds, whether it has file meta information or not.
+"""Bounded reading of DICOM headers, with or without file meta information.
 
-DICOM PS3.10 7: a file begins with a preamble and file meta information, which names the transfer
-syntax. Old archives and network dumps hold bare data sets (PS3.5 7.1), mostly in implicit VR little
-endian, which is the default of the network protocol.
+DICOM PS3.10 7: a file begins with a preamble and file meta information, which gives the transfer
+syntax. Old archives and network dumps contain bare data sets (PS3.5 7.1), mostly in implicit VR
+little endian, the default of the network protocol.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ BARE = "a DICOM data set without file meta information is read as {}"
 POINTS = "a decimal comma in a window or rescale of a DICOM file is read as a point"
 
 _MOST_READS = 400_000
-"""Of a header, one or two an element: one with more would take seconds, and fill the memory."""
+"""Limit on reads per header, one or two per element; more take seconds and fill the memory."""
 _MOST_INFLATED = 256 * 2**20  # bytes
-_FIRST_GROUPS = (0x0002, 0x0008)  # of file meta information, and of most data sets
-_LONGEST_FIRST = 2**16  # bytes of the first element: it names a character set, a class or a date
+_FIRST_GROUPS = (0x0002, 0x0008)  # file meta information, and most data sets
+_LONGEST_FIRST = 2**16  # bytes of the first element: a character set, a class or a date
 _NUMBERS = ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept")
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does, with its preamble, without, or as a data set.
+    """Returns whether bytes begin like a DICOM file, with or without preamble, or a data set.
 
     The first 132 bytes suffice.
     """
@@ -44,11 +44,11 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read_header(data: bytes) -> tuple[pydicom.FileDataset, tuple[str, ...]]:
-    """The elements of a file, its transfer syntax among them, and a remark where it was guessed.
+    """Reads the elements of a file; returns them, and a remark if the transfer syntax was guessed.
 
     Raises:
-        UnreadableImage: too many elements, too large when it is inflated, or compressed in a way
-            that is not named.
+        UnreadableImage: too many elements, too large after inflation, or compressed without a
+            transfer syntax.
     """
     _check_deflated(data)
     header = pydicom.dcmread(_Bounded(data), force=True)
@@ -67,9 +67,9 @@ def read_header(data: bytes) -> tuple[pydicom.FileDataset, tuple[str, ...]]:
 
 
 def with_points(header: pydicom.Dataset) -> tuple[str, ...]:
-    """Puts a point for each decimal comma in the numbers of window and rescale; and a remark.
+    """Replaces decimal commas by points in window and rescale; returns a remark.
 
-    DICOM (PS3.5 6.2, VR DS) knows points only; some writers go by the language of their computer.
+    DICOM (PS3.5 6.2, VR DS) allows points only; some writers use the locale of their computer.
     """
     remarks: tuple[str, ...] = ()
     for name in _NUMBERS:
@@ -81,10 +81,10 @@ def with_points(header: pydicom.Dataset) -> tuple[str, ...]:
 
 
 def number(header: pydicom.Dataset, name: str) -> float | None:
-    """The first of an element's numbers; None where it has none.
+    """Returns the first number of an element; None if it has none.
 
     Raises:
-        UnreadableImage: it is no number.
+        UnreadableImage: the value is not a number.
     """
     try:
         value = header.get(name)
@@ -106,9 +106,9 @@ def _no_number(header: pydicom.Dataset, name: str) -> UnreadableImage:
 
 
 def _begins_data_set(data: bytes, order: str) -> bool:
-    """Whether the bytes begin with two elements as a data set has them, in ascending order.
+    """Returns whether the bytes begin with two valid data elements in ascending order.
 
-    Of a second that lies beyond the bytes nothing is known.
+    A second element beyond the given bytes is not checked.
     """
     if len(data) < 12:
         return False
@@ -132,7 +132,7 @@ def _begins_data_set(data: bytes, order: str) -> bool:
 
 
 class _Bounded(io.BytesIO):
-    """A file of which only so many pieces are read."""
+    """File with a limited number of reads."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -146,7 +146,7 @@ class _Bounded(io.BytesIO):
 
 
 def _check_deflated(data: bytes) -> None:
-    """Refuses a file whose data set was compressed as a whole, and is too large without that."""
+    """Refuses a deflated data set that is too large after inflation."""
     if DeflatedExplicitVRLittleEndian.encode() not in data[:1024]:
         return
     file = io.BytesIO(data)

@@ -37,20 +37,20 @@ def groups_that_stay_together(patients: np.ndarray, content: np.ndarray) -> np.n
 
 
 def check_duplicates(name: str, frame: pd.DataFrame, duplicates: str) -> tuple[str, ...]:
-    """Refuses identical images under two labels or in two splits; allowed, it notes them.
+    """Refuses identical images under two labels or in two splits, or notes them if allowed.
 
     Args:
-        name: of the data set.
-        frame: a row an image or a case, with `path` or `case`, `label`, `patient`, `split` and
-            `content` (equal where all images are identical).
+        name: name of the data set.
+        frame: one row per image or case, with `path` or `case`, `label`, `patient`, `split` and
+            `content` (equal for identical images).
         duplicates: `refuse` or `allow`.
 
     Returns:
-        A line for each kind found, those of two patients first.
+        One line per kind found, identical images of two patients first.
 
     Raises:
-        RefusedDataError: with `refuse`, naming the first three pairs and how many there are; its
-            table has all.
+        RefusedDataError: with `refuse`; its message has the first three pairs and the count, its
+            table all.
     """
     twins = frame[frame["content"].duplicated(keep=False)]
     found = {
@@ -76,7 +76,7 @@ def check_duplicates(name: str, frame: pd.DataFrame, duplicates: str) -> tuple[s
 
 
 def identical_under_two_patients(frame: pd.DataFrame) -> str:
-    """A line on identical images of two known patients; '' where there are none.
+    """Returns a line on identical images of two known patients; '' without any.
 
     `frame` has `path` or `case`, `patient` ('' where unknown) and `content`.
     """
@@ -91,13 +91,12 @@ def identical_under_two_patients(frame: pd.DataFrame) -> str:
 
 
 def twins_in_training(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    """Which samples have an identical image among those that a model learns from.
+    """Finds samples with an identical image in the train or valid split.
 
-    Those are the images of the train and valid splits. Of a case one identical image is enough.
-    Near copies do not count: the data report lists them.
+    One identical image of a case suffices. Near copies do not count; the data report lists them.
 
     Args:
-        dataset: of given splits, in which identical images were allowed.
+        dataset: data set with given splits and allowed duplicates.
         indices: int [n], samples of the data set.
 
     Returns:
@@ -129,7 +128,7 @@ def _named(pairs: list[str]) -> str:
 
 
 def _listed(twins: pd.DataFrame) -> pd.DataFrame:
-    """All images that are identical to another one of another label or split, by group."""
+    """Returns all images that are identical to another one of another label or split, by group."""
     kinds = twins.groupby("content")[["label", "split"]].transform("nunique")
     wrong = twins[(kinds > 1).any(axis=1)]
     group = pd.factorize(wrong["content"])[0] + 1

@@ -1,7 +1,7 @@
-"""What a file asks of its decoder, by its headers: too much is refused, and little is told.
+"""Decoding cost of a file, estimated from its headers without decoding.
 
-A few kilobytes can ask for minutes: a JPEG scans its whole image anew as often as it likes, and
-parsers in Python go from piece to piece. Nothing is decoded here.
+A few kilobytes can cost minutes of decoding: each scan of a JPEG may cover the whole image, and
+parsers in Python visit every chunk.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 
 from medtl.data.depth import LARGEST, UnreadableImage
 
-MOST_SCANS = 100  # of a JPEG; one that is progressive has some ten
+MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 MOST_SCANNED = 20 * LARGEST  # pixels times scans
 MOST_PIECES = 100_000  # segments of a JPEG, chunks of a PNG
-MOST_VALUES = 1_000_000  # of a TIFF's tag: strips, or tiles
+MOST_VALUES = 1_000_000  # values of a TIFF tag: strips or tiles
 MOST_TILES = 16_384  # of a JPEG 2000
 PLAIN_PIXELS = 4_000_000
 _PLAIN_BYTES = 32 * 2**20
 _PLAIN_PIECES = 1_000
-_PLAIN_SCANS = 4  # of a baseline JPEG: one a colour
+_PLAIN_SCANS = 4  # of a baseline JPEG: one per colour
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _BIG_TIFF = {b"II+\0": "<", b"MM\0+": ">"}
-_PIECES_OF_TIFF = (273, 279, 324, 325)  # where strips and tiles begin, and how long they are
-# A marker of JPEG (ISO 10918-1 B.1.1.2) that has a length; what is coded in a scan has none.
+_PIECES_OF_TIFF = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
+# JPEG markers with a length field (ISO 10918-1 B.1.1.2); entropy-coded data has none.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _BASELINE = (0xC0, 0xC1)
@@ -37,11 +37,11 @@ _SCAN, _END = 0xDA, 0xD9
 
 
 def check_effort(data: bytes) -> None:
-    """Refuses a picture, or a compressed frame of DICOM, that no camera or scanner writes.
+    """Refuses a picture or compressed DICOM frame that would be too costly to decode.
 
     Raises:
-        UnreadableImage: a JPEG with too many scans, a JPEG 2000 with too many tiles, a TIFF with
-            too many strips, or one of any format in too many pieces.
+        UnreadableImage: too many JPEG scans, JPEG 2000 tiles, TIFF strips, or chunks and segments
+            of any format.
     """
     if data.startswith(_PNG):
         for number, _ in enumerate(_chunks(data)):
@@ -56,9 +56,9 @@ def check_effort(data: bytes) -> None:
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether a file is sure to be decoded at once: a small, simple PNG, JPEG or BMP.
+    """Returns whether decoding is certainly fast: a small, simple PNG, JPEG or BMP.
 
-    Of any other file nothing is known, and it may be as harmless.
+    False means unknown, not slow.
     """
     if len(data) > _PLAIN_BYTES:
         return False
@@ -71,9 +71,9 @@ def is_plain(data: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _Jpeg:
-    """How a JPEG is coded."""
+    """Coding parameters of a JPEG."""
 
-    frame: int  # the marker that begins it
+    frame: int  # marker of the frame header
     pixels: int
     scans: int
     pieces: int
@@ -118,7 +118,7 @@ def _check_count(kind: str, count: int, most: int, called: str) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and place of each segment, to the end of the image."""
+    """Yields marker and offset of each segment, to the end of the image."""
     place = 2
     while found := _MARKER.search(data, place):
         place = found.start()
@@ -130,7 +130,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Name and place of each chunk of a PNG."""
+    """Yields name and offset of each chunk of a PNG."""
     place = len(_PNG)
     while place + 8 <= len(data):
         yield data[place + 4 : place + 8], place
@@ -149,12 +149,12 @@ def _plain_png(data: bytes) -> bool:
 
 def _plain_bmp(data: bytes) -> bool:
     size, width, height, compression = struct.unpack_from("<Iii4xI", data.ljust(34), 14)
-    # run lengths, 1 and 2, are decoded in Python
+    # run-length compressions, 1 and 2, are decoded in Python
     return size >= 40 and abs(width * height) <= PLAIN_PIXELS and compression in (0, 3)
 
 
 def _counts_of_tiff(data: bytes) -> Iterator[int]:
-    """How many strips or tiles the first directory names."""
+    """Yields the numbers of strips or tiles in the first directory."""
     order, big = _TIFF.get(data[:4]) or _BIG_TIFF[data[:4]], data[:4] in _BIG_TIFF
     at, head, entry = (
         (8, f"{order}Q", f"{order}HHQ8x") if big else (4, f"{order}I", f"{order}HHI4x")
@@ -166,11 +166,11 @@ def _counts_of_tiff(data: bytes) -> Iterator[int]:
         place += struct.calcsize(number)
         for each in range(min(count, 2**16)):
             tag, _, values = struct.unpack_from(entry, data, place + each * struct.calcsize(entry))
-            # a claim beyond the end of the file is told by the decoder
+            # the decoder reports counts beyond the end of the file
             if tag in _PIECES_OF_TIFF:
                 yield min(values, len(data))
     except struct.error:
-        return  # cut short; the decoder says so
+        return  # truncated, which the decoder reports
 
 
 def _streams_of_jpeg_2000(data: bytes) -> Iterator[int]:
@@ -181,7 +181,7 @@ def _streams_of_jpeg_2000(data: bytes) -> Iterator[int]:
 
 
 def _tiles(data: bytes, begin: int) -> int:
-    """How many tiles a codestream has (ISO 15444-1 A.5.1 and B.3)."""
+    """Returns the number of tiles of a codestream (ISO 15444-1 A.5.1 and B.3)."""
     if len(data) < begin + 40:
         return 0
     right, bottom, _, _, wide, high, left, top = struct.unpack_from(">8I", data, begin + 8)

@@ -1,7 +1,7 @@
-r"""Names of files as text that can be printed, stored and written to a CSV.
+r"""Printable forms of file names, for the console, stores and CSV files.
 
-A name is bytes on most systems. Those that are no UTF-8, and characters that cannot be printed, are
-shown as escapes (`caf\xe9.png`), from which the file is found again.
+File names are bytes on most systems. Bytes that are not UTF-8 and unprintable characters are
+written as escapes (`caf\xe9.png`), which can be mapped back to the file.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def printable(name: str) -> str:
-    """Returns a name, or a path, with an escape for each byte that is no text."""
+    """Returns a name or path with invalid bytes escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else _escape(each) for each in text)
 
 
 def printable_text(text: str) -> str:
-    """Returns a text as it is, and one that holds bytes of a file's name that are no text escaped.
+    """Returns a text with invalid bytes of file names escaped, if it has any.
 
-    No store and no encoding takes such bytes (Python's surrogate escapes, PEP 383).
+    Stores and encodings reject such bytes (Python's surrogate escapes, PEP 383).
     """
     return printable(text) if any("\ud800" <= each <= "\udfff" for each in text) else text
 
 
 def on_disk(root: Path, path: str) -> Path:
-    """Finds the file or folder below `root` of which `path` is the printable name."""
+    """Returns the file or folder below `root` with the printable name `path`."""
     place = root / path
     if "\\x" not in path or os.path.lexists(place):
         return place
     name = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(path))
-    return root / os.fsdecode(name.replace(b"\0", b"\\x00"))  # no file has such a name
+    return root / os.fsdecode(name.replace(b"\0", b"\\x00"))  # file names cannot contain NUL
 
 
 def _escape(character: str) -> str:

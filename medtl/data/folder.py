@@ -21,30 +21,30 @@ _DOCUMENTS = frozenset(
     ("", ".csv", ".html", ".ipynb", ".json", ".log", ".md", ".pdf", ".py", ".tsv", ".txt", ".xlsx",
      ".xml", ".yaml", ".yml")
 )  # fmt: skip
-"""Suffixes of what lies in folders that are no class (`docs`)."""
+"""Suffixes of files in folders other than classes (`docs`)."""
 
 _PART = re.compile(
     r"(.*[\W_])?(images?|imgs?|parts?|batch|chunk|archive|shard|folds?|cv|k[\W_]?fold)[\W_]*\d+",
     re.IGNORECASE,
 )
-"""Parts of an archive, or folds, which say nothing of what is to be seen."""
+"""Names of archive parts and folds, which are not classes."""
 _GROUP = re.compile(
     r"(patient|pat|person|subject|subj|sub|case|slide|site|hospital|cent(er|re))s?[\W_]*\w?\d+"
     r"|\d{4,}",
     re.IGNORECASE,
 )
-"""Patients or sites, of which each may have folders named by class."""
+"""Names of patients or sites, which may each contain class folders."""
 
 
 def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Reads the rows of a folder of `CLASS/...`, or of `train/ valid/ test/` over classes.
+    """Reads the rows of a folder of `CLASS/...`, or of `train/ valid/ test/` above classes.
 
-    The path below `root`, the label, no patient, and the split, where folders tell it; and lines
-    for the reader about images that are left out.
+    Returns the path below `root`, the label, an empty patient, and the split if there are split
+    folders; and notes on omitted images.
 
     Raises:
-        MedtlError: no images, images beside the class folders only, splits mixed with classes, a
-            class folder without an image that can be read, folders that are no classes.
+        MedtlError: no images, images outside the class folders only, splits mixed with classes, a
+            class folder without a readable image, folders that are not classes.
     """
     found = find_images(root)
     splits = _split_folders(root, found)
@@ -83,7 +83,7 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def _split_folders(root: Path, found: Found) -> dict[str, str]:
-    """Maps the folders at the top to their splits; to none where they are classes."""
+    """Maps the top folders to their splits; empty if they are classes."""
     tops = [folder for folder in found.folders if "/" not in folder]
     splits = {name: SPLIT_NAMES[name.casefold()] for name in tops if name.casefold() in SPLIT_NAMES}
     holding = {path.split("/")[0] for path in found.images if "/" in path}
@@ -98,7 +98,7 @@ def _split_folders(root: Path, found: Found) -> dict[str, str]:
 
 
 def _merged(splits: dict[str, str]) -> list[str]:
-    """Names the folders that are one split."""
+    """Returns lines on folders that are merged into one split."""
     folders: dict[str, list[str]] = defaultdict(list)
     for folder, split in splits.items():
         folders[split].append(folder)
@@ -118,7 +118,7 @@ def _by_folder(paths: Iterable[str], level: int) -> dict[str, list[str]]:
 
 
 def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
-    """Finds folders in the place of a class that hold masks of the images beside them."""
+    """Finds class-level folders that contain masks of images in sibling folders."""
     found = []
     for folder in filter(is_named_as_masks, classes):
         above = folder.rpartition("/")[0]
@@ -134,7 +134,7 @@ def _mask_classes(root: Path, classes: dict[str, list[str]]) -> list[str]:
 
 
 def _beside(found: Found, level: int) -> list[str]:
-    """Describes the images, archives and tables that lie above the class folders."""
+    """Describes the images, archives and tables outside the class folders."""
     lines = []
     images = [path for path in found.images if path.count("/") < level]
     if images:
@@ -155,7 +155,7 @@ def _tables(found: Found) -> list[str]:
 
 
 def _others(paths: Sequence[str]) -> list[str]:
-    """Counts the files in class folders that are no images, by suffix."""
+    """Counts the files in class folders that are not images, by suffix."""
     inside = [path for path in paths if "/" in path]
     if not inside:
         return []
@@ -177,9 +177,9 @@ def _check_filled(
 
 
 def _check_emptied(root: Path, found: Found, level: int, known: set[str]) -> tuple[str, ...]:
-    """Refuses a class of which no image can be read; a line for one that a split lacks.
+    """Refuses a class without a readable image; returns a line for one missing in a split.
 
-    Folders of documents are no classes.
+    Folders of documents are not classes.
     """
     lines = []
     filled = set(_by_folder(found.images, level))
@@ -199,7 +199,7 @@ def _check_emptied(root: Path, found: Found, level: int, known: set[str]) -> tup
 
 
 def _emptied(found: Found, folder: str, others: Sequence[str]) -> tuple[str, str]:
-    """Explains why a class folder has no image, and says what to do."""
+    """Explains why a class folder has no image, and suggests a remedy."""
     if folder in found.entered_before:
         return "is a link to a folder that is read elsewhere", "give the class its own images"
     if any(path.startswith(f"{folder}/") for path in found.without_picture):
@@ -211,7 +211,7 @@ def _emptied(found: Found, folder: str, others: Sequence[str]) -> tuple[str, str
 
 
 def _check_classes(root: Path, found: Found, labels: Sequence[str], level: int) -> None:
-    """Refuses folders that are parts of an archive, folds, patients or sites."""
+    """Refuses folders named as archive parts, folds, patients or sites."""
     if len(labels) < 2:
         return
     tables = _tables(found)
@@ -245,7 +245,7 @@ def _differ_by_number(names: Sequence[str]) -> bool:
 
 
 def _one_folder_down(root: Path, paths: Sequence[str]) -> str:
-    """Names the folder to pass where the classes lie in the only folder, or further down."""
+    """Suggests the folder to pass if the classes are one or more levels deeper."""
     depth = 1
     while True:
         names = {path.split("/")[depth] for path in paths if path.count("/") > depth}

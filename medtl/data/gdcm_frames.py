@@ -17,7 +17,7 @@ from pydicom.pixels import get_decoder
 
 
 def answer(data: bytes, place: int) -> bytes:
-    """The pixels of a frame of a DICOM file as a numpy file; empty where there are none."""
+    """Returns the pixels of a frame of a DICOM file as a numpy file; empty where there are none."""
     file = io.BytesIO()
     try:
         header = pydicom.dcmread(io.BytesIO(data), force=True)

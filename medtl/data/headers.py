@@ -33,25 +33,24 @@ _TAGS = [
 _FORMAT = 2
 """Counted up when what is read or written here changes: what was kept is then not read."""
 _KEY_BYTES = 32
-_READERS = 16  # files that are opened at a time: on a network drive most of the time is waiting
-_BLOCK = 32  # files of one task: of files that are no DICOM 132 bytes are read, less than it costs
+_READERS = 16  # concurrently open files: on a network drive reading is mostly waiting
+_BLOCK = 32  # files per task: only 132 bytes are read of other formats, less than a task costs
 _NOBODY = re.compile(
     r"[0x\-_. ]*|(n/?a|no[ _-]?id|none|unknown|removed|de-?id[a-z]*|anon[a-z]*)[\W_]*",
     re.IGNORECASE,
 )
-"""What stands for a patient in files from which the patient was taken out.
+"""Placeholders for the patient in anonymized files.
 
-With a number, as in `ANON00001`, such a word is the name of one patient.
+With a number, as in `ANON00001`, such a word is the pseudonym of one patient.
 """
 
 
 def read_headers(files: list[Path | None]) -> pd.DataFrame:
-    """A row a file: `patient`, `study`, `laterality`, `view` ('' where unknown) and `frames`.
+    """Reads `patient`, `study`, `laterality`, `view` ('' if unknown) and `frames` of each file.
 
     Patient and study are hashes (`P-...`, `S-...`), laterality is L, R or B, view is the code of
-    DICOM (PA, AP, LL, CC, MLO, ...). Of files that are no DICOM by their first bytes, whatever they
-    are called, or damaged, nothing is known, and they have one frame. What was read is kept by
-    path, size and time of change of each file.
+    DICOM (PA, AP, LL, CC, MLO, ...). Damaged files, and other formats by their first bytes, have
+    empty values and one frame. Results are cached by path, size and modification time.
     """
     table = pd.DataFrame({name: [1 if name == "frames" else ""] * len(files) for name in COLUMNS})
     places = [place for place, file in enumerate(files) if file]
@@ -80,7 +79,7 @@ def read_headers(files: list[Path | None]) -> pd.DataFrame:
 
 
 def hashed(kind: str, identifier: str, key: bytes | None = None) -> str:
-    """An identifier as `KIND-` and ten hex digits, equal for equal ones under one key."""
+    """Returns an identifier as `KIND-` and ten hex digits, equal for equal ones under one key."""
     digest = hashlib.blake2b(identifier.encode(), key=key or _key(), digest_size=5)
     return f"{kind}-{digest.hexdigest()}"
 
@@ -108,7 +107,7 @@ def _read_all(files: list[Path], key: bytes) -> Iterator[tuple[str, str, str, st
 
 
 def header_of(file: Path, key: bytes) -> tuple[str, str, str, str, int]:
-    """The `COLUMNS` of one file, whatever it holds; hashes are under `key`."""
+    """Returns the `COLUMNS` of one file, whatever it holds; hashes are under `key`."""
     unknown = ("", "", "", "", 1)
     try:
         with open(file, "rb") as opened:

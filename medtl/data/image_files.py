@@ -1,7 +1,7 @@
-"""Image files of a folder at any depth, and the files and folders that are left out.
+"""Image files of a folder at any depth, and the omitted files and folders.
 
-Hidden files and folders, and those that systems and programs leave behind, do not count. Each real
-folder is entered once, wherever links lead, so that a link to a folder above ends.
+Hidden and system files and folders are omitted. Each real folder is visited once, so that links
+cannot cause a loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PICTURES = frozenset(
      ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jpc", ".j2c", ".jpf",
      ".jpx")
 )  # fmt: skip
-"""Suffixes of the pictures that `decode` reads."""
+"""Suffixes of picture formats that `decode` supports."""
 DICOMS = frozenset((".dcm", ".dicom"))
 SUFFIXES = PICTURES | DICOMS
 
@@ -31,13 +31,13 @@ _SYSTEM = frozenset(
     ("@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini",
      "ehthumbs.db", "lost+found", "recycler", "system volume information", "thumbs.db")
 )  # fmt: skip
-"""Names that file servers, cameras and systems leave behind, in any case; others are hidden."""
-_TOLD_BY_CONTENT = ("", ".ima")  # a suffix that says nothing, and that of Siemens scanners
+"""Folders of file servers, cameras and systems, case-insensitive; dot files are also hidden."""
+_TOLD_BY_CONTENT = ("", ".ima")  # no suffix, and that of Siemens scanners: identified by content
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_LONGEST_SUFFIX = 9  # characters: a longer one is text after a dot
+_LONGEST_SUFFIX = 9  # characters; longer ones are text after a dot
 _SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
-_HEAD = 2048  # bytes of a file by which DICOM is known, and what it holds
-_READERS = 16  # files that are opened at a time: on a network drive most of the time is waiting
+_HEAD = 2048  # bytes read to detect DICOM and its SOP class
+_READERS = 16  # concurrently open files: on a network drive reading is mostly waiting
 
 _NO_PICTURE = (
     "1.2.840.10008.1.3.10",  # DICOMDIR
@@ -54,7 +54,7 @@ _NO_PICTURE = (
     "1.2.840.10008.5.1.4.38.",  # hanging protocols
     "1.2.840.10008.5.1.4.39.",  # colour palettes
 )
-"""SOP classes (DICOM PS3.4 B.5 and PS3.6 A) of objects without an image, by how they begin."""
+"""Prefixes of SOP classes without an image (DICOM PS3.4 B.5 and PS3.6 A)."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Found:
     """Contents of a folder at any depth: paths below it, joined by /, in alphabetical order.
 
     Attributes:
-        images: image files, and volumes, which are refused or counted where they are decoded.
-        others: files that are no images.
-        folders: folders that were entered, and links to folders.
-        hidden: images in hidden and system folders, or hidden themselves.
-        without_picture: DICOM files that hold no image by their SOP class (reports and so on).
-        entered_before: links to folders that are entered elsewhere, or above.
-        broken: links that lead nowhere.
+        images: image files, and volumes, which the decoder refuses.
+        others: other files.
+        folders: visited folders, and links to folders.
+        hidden: hidden images, and images in hidden or system folders.
+        without_picture: DICOM files of a SOP class without an image (reports and so on).
+        entered_before: links to folders visited elsewhere, or to a parent.
+        broken: broken links.
     """
 
     images: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Found:
     broken: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """Counts each kind of images that are left out, a line a kind."""
+        """Counts the omitted images, one line per kind."""
         kinds = (
             (self.hidden, "hidden images, and those in hidden or system folders, left out"),
             (
@@ -97,7 +97,7 @@ class Found:
 def find_images(root: Path) -> Found:
     """Sorts all files of a folder into images and others.
 
-    Files are told by their suffixes; those without one, and Siemens' `.ima`, by their first bytes.
+    Files are classified by suffix; those without one, and Siemens' `.ima`, by their first bytes.
 
     Raises:
         MedtlError: a folder cannot be opened.
@@ -125,9 +125,9 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 
 def suffix(path: str) -> str:
-    """Returns the suffix in lower case, with that of a compression (`.dcm.gz`); '' for none.
+    """Returns the suffix in lower case, including that of a compression (`.dcm.gz`); else ''.
 
-    Scanners name DICOM files by numbers with dots, which are no suffix.
+    Numbers with dots, as in scanners' DICOM file names, are not suffixes.
     """
     stem, dot, last = path.rpartition("/")[2].casefold().rpartition(".")
     if not (dot and stem) or last.isdigit() or not last.isalnum() or len(last) > _LONGEST_SUFFIX:
@@ -136,7 +136,7 @@ def suffix(path: str) -> str:
 
 
 def with_examples(what: str, paths: Sequence[str]) -> str:
-    """Returns a line about some files: their number, and the first three by name."""
+    """Formats a line on files: their number and the first three names."""
     named = ", ".join(map(printable, paths[:3]))
     return f"{what}: {len(paths)} ({named}{', ...' if len(paths) > 3 else ''})"
 
@@ -148,9 +148,9 @@ def by_suffix(paths: Iterable[str]) -> str:
 
 
 def _walked(root: Path, found: Found) -> list[str]:
-    """Lists all files that are not hidden; folders and links are added to `found`.
+    """Lists the files that are not hidden; adds folders and links to `found`.
 
-    Real folders are entered before links, so that a file has its own path and not a link's.
+    Real folders are visited before links, so that a file is listed under its own path.
     """
     above = {_identity(folder) for folder in (root, *root.resolve().parents)}
     files: list[str] = []
@@ -224,13 +224,13 @@ def _head(file: Path) -> bytes:
     try:
         with open(file, "rb") as opened:
             return opened.read(_HEAD)
-    # Decoding says what is wrong with an image; another file is none of our concern.
+    # The decoder reports errors in images; other files do not matter.
     except OSError:
         return b""
 
 
 def _is_image(path: str, head: bytes | None) -> bool:
-    # A volume is listed too, so that it is refused by its name, or skipped and counted.
+    # Volumes are listed too, so that they are refused by name, or skipped and counted.
     if suffix(path) in SUFFIXES or path.casefold().endswith(volumes.SUFFIXES):
         return True
     return head is not None and (is_dicom(head) or (not suffix(path) and _is_picture(head)))
@@ -241,10 +241,10 @@ def _is_picture(head: bytes) -> bool:
 
 
 def _sop_class(head: bytes) -> str:
-    """Reads the SOP class from the first bytes of a DICOM file; '' of anything else.
+    """Reads the SOP class from the first bytes of a DICOM file; '' for other files.
 
-    It stands in the file meta information (0002,0002), and else in the data set (0008,0016), there
-    with its value representation or without.
+    Searches the file meta information (0002,0002), then the data set (0008,0016), with explicit or
+    implicit value representation.
     """
     if not is_dicom(head):
         return ""

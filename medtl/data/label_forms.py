@@ -1,4 +1,4 @@
-"""One form for equal labels, and labels that are joined by another sign than the bar."""
+"""Normalization of labels, and detection of separators other than the bar."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from medtl.data.alike import cited, near_equal, plain_form, whole_numbers
 from medtl.data.words import BETWEEN, UNKNOWN
 
 NO_LABEL = frozenset(("nan", "na", "n/a", "<na>", "#n/a", "nat", "null"))
-"""What programs write into a table for a label that is not there, in any case."""
+"""Placeholders for a missing label, case-insensitive."""
 
 SIGNS = (";", ",", "/", "+", "&")
-"""Signs other than the bar by which tables join labels."""
+"""Label separators of published tables, other than the bar."""
 
 _LIST = re.compile(r"\[.*,.*\]|\{.*,.*\}")
 
 
 def in_one_form(labels: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
-    """The labels with equal ones in one form, and lines for the reader.
+    """Normalizes equal labels to one form; returns the labels and notes.
 
-    Two forms of Unicode are one label, and so are `1` and `1.0`. Labels that differ only in case,
-    zeros, spaces or signs stay apart and are named.
+    Unicode forms of one label are merged, and so are `1` and `1.0`. Labels that differ only in
+    case, zeros, spaces or punctuation stay different and are listed in a note.
 
     Args:
         labels: text; several labels of one image joined by a bar, unknown ones after a ?.
@@ -58,10 +58,10 @@ def in_one_form(labels: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
 
 
 def joined_by(labels: Iterable[str]) -> dict[str, str]:
-    """The labels that are several joined by another sign than the bar, and that sign.
+    """Finds labels joined by a separator other than the bar, and the separator.
 
-    They are several where each of their parts is a label of other images too: by itself, or with
-    a semicolon beside others. A list in brackets is several as well, its sign a comma.
+    A label counts as joined if each part is also a label of other images, alone or in a list
+    separated by semicolons. A list in brackets counts too, with a comma as separator.
     """
     texts = set(labels)
     found = {text: "," for text in texts if _LIST.fullmatch(text)}

@@ -19,22 +19,22 @@ MOST_COLUMNS = 1000
 
 
 def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows of a CSV file: `path`, `label`, `patient`, `split` and its other columns, as text.
+    """Reads the rows of a CSV file as text: `path`, `label`, `patient`, `split` and others.
 
-    An image may have several labels, joined by |, and unknown ones, after a ?. The CSV of
-    ChestX-ray14 is taken as published.
+    An image may have several labels, joined by |, and unknown ones, preceded by ?. The CSV of
+    ChestX-ray14 is read as published.
 
     Returns:
-        The rows, and a line for each column that was taken by a near name, renamed or not used.
+        The rows, and a line for each column that was matched by a similar name, renamed or unused.
 
     Args:
         file: the CSV.
-        outside: what is done about paths that lead out of its folder: `refuse` or `allow`.
+        outside: handling of paths outside the CSV's folder: `refuse` or `allow`.
 
     Raises:
-        MedtlError: it is no CSV, lacks a column or a value, has a column twice, joins labels by
-            another sign, or names images that are missing, named twice, or outside the CSV's
-            folder; rows are counted from 2, the one below the column names.
+        MedtlError: not a CSV; a missing column or value; a duplicate column; another label
+            separator; images that are missing, listed twice, or outside the folder. Rows are
+            counted from 2, below the header.
     """
     try:
         with open(file, "rb") as opened:
@@ -56,7 +56,7 @@ def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[s
     frame, notes = in_known_columns(file, frame)
     if frame.empty:
         raise MedtlError(f"{file} lists no images: it holds column names only")
-    # spaces around the values of columns that mean something here do not
+    # spaces around the values of known columns do not
     for column in frame.columns.intersection((*MEANT, *CASE_COLUMNS)):
         frame[column] = frame[column].str.strip()
     _check_labels(file, frame)
@@ -66,7 +66,7 @@ def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[s
 
 
 def lists_images(file: Path) -> bool:
-    """Whether the first line of a CSV names the columns `path` and `label`, in any case."""
+    """Returns whether the first line of a CSV names the columns `path` and `label`, in any case."""
     try:
         with open(file, encoding="utf-8-sig", errors="replace") as opened:
             names = opened.readline(2**20).split(",")
@@ -113,7 +113,7 @@ def _check_paths(file: Path, frame: pd.DataFrame, outside: str) -> None:
 
 
 def _inside(root: Path, paths: pd.Series) -> pd.Series:
-    """Whether each path, of which links are followed, is below the folder: bool [N]."""
+    """Returns whether each path, of which links are followed, is below the folder: bool [N]."""
     real = functools.cache(os.path.realpath)  # of few folders, and not of each image
     below = os.path.join(real(root), "")
 

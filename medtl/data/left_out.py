@@ -13,7 +13,7 @@ from medtl.data.dataset import Dataset
 
 
 def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
-    """The data set without the samples of these labels; the splits of the others stay."""
+    """Returns the data set without the samples of these labels; the splits of the others stay."""
     if not labels:
         return dataset
     kept = np.flatnonzero(~dataset.frame["label"].isin(labels))

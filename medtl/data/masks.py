@@ -1,4 +1,4 @@
-"""Masks of segmentation among images: known by their names, and by the image that each is of."""
+"""Detection of segmentation masks among images, by name and corresponding image."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _WORD = r"(masks?|seg|segmentations?|segmented|ground[ _-]?truth|gt|labels?|anno
 _FOLDER = re.compile(rf"(.*[\W_])?{_WORD}([\W_]+(images?|files?|png))?", re.IGNORECASE)
 _AFTER = re.compile(rf"(?P<own>.+?)[\s_.-]+{_WORD}([\s_.-]*\(?\d+\)?)?", re.IGNORECASE)
 _BEFORE = re.compile(rf"{_WORD}[\s_.-]+(?P<own>.+)", re.IGNORECASE)
-_WHICH = re.compile(r"[\s_-]+[^\W_]+$")  # what a mask is of: `scan_lung_mask`
-_LEAST_SHARE = 0.5  # of the images in a folder of masks that are named as an image is
-_LOOKED_AT = 5  # images of a folder that may be a class
-_TWO_VALUES = 0.95  # share of the pixels of a mask that are near black or near white
+_WHICH = re.compile(r"[\s_-]+[^\W_]+$")  # structure of a mask: `scan_lung_mask`
+_LEAST_SHARE = 0.5  # least share of a mask folder's files with an image of the same name
+_LOOKED_AT = 5  # files read of a folder that may be a class
+_TWO_VALUES = 0.95  # least share of a mask's pixels that are near black or near white
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Paths of images, told apart.
+    """Paths of images and of masks.
 
     Attributes:
-        images: those that are no masks.
-        masks: named as masks, each with an image of the same name.
-        doubtful: named as masks, without such an image: they are among `images`.
+        images: paths other than masks.
+        masks: paths named as masks, each with a corresponding image.
+        doubtful: paths named as masks without a corresponding image; also in `images`.
     """
 
     images: list[str]
@@ -39,7 +39,7 @@ class Masks:
     doubtful: list[str]
 
     def notes(self) -> tuple[str, ...]:
-        """Counts the masks that are left out, and the images that may be some."""
+        """Counts the omitted masks, and the images that may be masks."""
         kinds = (
             (self.masks, "masks of images left out"),
             (
@@ -52,15 +52,15 @@ class Masks:
 
 
 def told_apart(paths: Sequence[str], level: int) -> Masks:
-    """Tells images from their masks among the files of class folders.
+    """Separates images from their masks in class folders.
 
-    A mask lies beside its image and is named after it (`scan_mask.png`, `mask_scan.png`,
-    `scan_segmentation_1.png`), or it lies in a folder of masks (`CLASS/masks/scan.png`) beside the
+    A mask is a file beside its image and named after it (`scan_mask.png`, `mask_scan.png`,
+    `scan_segmentation_1.png`), or a file in a mask folder (`CLASS/masks/scan.png`) beside the
     images of the class or their folder.
 
     Args:
-        paths: below the root, joined by /.
-        level: the number of folders down to that of the class, which is not judged by its name.
+        paths: paths below the root, joined by /.
+        level: depth of the class folder, whose own name is not checked.
     """
     in_folders: dict[str, list[str]] = defaultdict(list)
     plain: list[str] = []
@@ -88,19 +88,19 @@ def told_apart(paths: Sequence[str], level: int) -> Masks:
 
 
 def is_named_as_masks(folder: str) -> bool:
-    """Tells whether a folder is called as folders of masks are, by the last part of its path."""
+    """Returns whether the last part of a path is a usual name of a mask folder."""
     return _FOLDER.fullmatch(folder.rpartition("/")[2]) is not None
 
 
 def are_masks(root: Path, paths: Sequence[str], others: Sequence[str]) -> bool:
-    """Tells whether the images of a folder are masks of the images in the folders beside it.
+    """Returns whether a folder contains masks of the images in its sibling folders.
 
-    They are named as others are, and have two values.
+    Masks have the name of an image and two grey values.
 
     Args:
-        root: where paths start.
-        paths: of the images in the folder.
-        others: of the images in the folders beside it.
+        root: base of the paths.
+        paths: images in the folder.
+        others: images in its sibling folders.
     """
     if _share_named_after(paths, {_stem(path) for path in others}) < _LEAST_SHARE:
         return False
@@ -109,7 +109,7 @@ def are_masks(root: Path, paths: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _mask_folder(path: str, level: int) -> str:
-    """Finds the first folder below that of the class that is named as masks are; '' for none."""
+    """Returns the first mask folder below the class folder; '' for none."""
     parts = path.split("/")
     for place in range(level, len(parts) - 1):
         if is_named_as_masks(parts[place]):
@@ -141,7 +141,7 @@ def _stem(path: str) -> str:
 
 
 def _owners(stem: str) -> Iterator[str]:
-    """Yields the stem, and where it is that of a mask the stems of images that it may be of."""
+    """Yields the stem and, if it is that of a mask, the stems of possible images."""
     yield stem
     for pattern in (_AFTER, _BEFORE):
         found = pattern.fullmatch(stem)

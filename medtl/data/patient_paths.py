@@ -1,4 +1,4 @@
-"""Paths that look as if they named patients, and the expression that reads them."""
+"""Detection of patient names in paths, and the regular expression that matches them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# Chosen on folders as they are published: radiographs numbered by person, slides in folders of
-# their own, left and right eyes, frames of videos; and on images that are only counted up, or are
-# named by hashes, where nothing may be found.
+# Tuned on published folders: radiographs numbered by person, slides in separate folders, left and
+# right eyes, video frames; and on images with running numbers or hashes as names, where nothing may
+# be found.
 LEAST_IMAGES, LEAST_PATIENTS, MANY_PATIENTS = 10, 5, 20
-LEAST_TOGETHER = 0.5  # share of the images that are not alone in their group
-LARGEST = 0.25  # share of the images in one group: more is a kind of image, not a patient
-MOST_GROUPS = 0.7  # groups an image
-LEAST_OWN = 0.3  # different last parts a group: `40X`, which all slides have, names none of them
-COVERED = 0.8  # share of the images that have the part at all
+LEAST_TOGETHER = 0.5  # least share of images in groups of two or more
+LARGEST = 0.25  # largest share of images in one group: more is a kind of image, not a patient
+MOST_GROUPS = 0.7  # most groups per image
+LEAST_OWN = 0.3  # least distinct last parts per group: `40X` is common to all slides
+COVERED = 0.8  # least share of images with a match
 MOST_LOOKED_AT, BLOCKS = 20_000, 20
-"""Paths that are looked at, and the blocks of neighbours by name in which they are taken."""
+"""Number of sampled paths, and size of the blocks of consecutive names they come in."""
 
-_MOST_NUMBERS = 4  # of a file name that are looked at
-_MOST_STARTS = 6  # beginnings of file names that one expression lists
+_MOST_NUMBERS = 4  # most numbers per file name
+_MOST_STARTS = 6  # most file name prefixes in one expression
 
 _TOKEN = re.compile(r"[^\W_]+")
-# letters, a number, and words with numbers behind: the hex digits of a hash are none of these
+# letters, a number, and numbered words: hex digits of a hash do not match
 _NAMED = re.compile(r"[^\W\d_]*\d+([^\W\d_]{3,}\d+)*[^\W\d_]*")
 _DATE = re.compile(r"(?<!\d)(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _KINDS = re.compile(
@@ -33,19 +33,19 @@ _KINDS = re.compile(
     r"folder|dir|level|stage|grade|class|x)?[\W\d_]*x?",
     re.IGNORECASE,
 )
-"""Folders that are numbered and name no patient."""
+"""Numbered folders other than patients."""
 
 
 @dataclass(frozen=True)
 class Likely:
-    """Patients that paths seem to name: the expression whose first group they are, and some."""
+    """Likely patients in paths: regular expression, count and examples."""
 
     pattern: str
     count: int
     some: tuple[str, ...]
 
     def line(self) -> str:
-        """What a reader is told of them."""
+        """Formats the note."""
         return (
             f"patients unknown, and paths look as if they named {self.count} "
             f"({', '.join(self.some)}, ...), who may be in several splits; if they are patients, "
@@ -54,14 +54,14 @@ class Likely:
 
 
 def likely_patients(frame: pd.DataFrame) -> Likely | None:
-    """What looks like a patient in the paths of the rows without one; None where nothing does.
+    """Finds likely patients in the paths of rows without one; None if there are none.
 
-    It is a number, with what stands before it, in the file name or in the name of a folder, that
-    several images of one class share. Of several such, the one that makes the largest groups, as
-    long as there are 20 of them.
+    A patient is a number, with its prefix, in the file name or a folder name that several images
+    of one class share. Of several candidates the one with the largest groups is returned, if it has
+    at least 20 of them.
 
     Args:
-        frame: with `path`, `label`, `patient` and `split`.
+        frame: table with `path`, `label`, `patient` and `split`.
     """
     rows = frame[frame["patient"] == ""]
     if len(rows) < max(LEAST_IMAGES, len(frame) / 2):
@@ -106,9 +106,9 @@ def _in_folders(paths: list[str], labels: list[str], strata: np.ndarray) -> list
 
 
 def _in_names(paths: list[str], strata: np.ndarray) -> list[Likely]:
-    """By the first numbers of file names; where no one count of them suits all, by beginnings.
+    """Returns candidates from the first numbers of file names, per prefix if necessary.
 
-    A number that all names of one beginning share, as in `NORMAL2-IM-0012`, is no patient.
+    A number common to all names of a prefix, as in `NORMAL2-IM-0012`, is not a patient.
     """
     names = [path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for path in paths]
     numbers = [_numbers(name) for name in names]
@@ -151,7 +151,7 @@ def _number(count: int) -> str:
 
 
 def _numbers(name: str) -> list[tuple[int, int]]:
-    """Where the first numbers of a file name begin and end, up to a part that may be a hash."""
+    """Returns the spans of the first numbers of a file name, up to a possible hash."""
     dates = [match.span() for match in _DATE.finditer(name)]
     places: list[tuple[int, int]] = []
     for token in _TOKEN.finditer(name):
@@ -164,12 +164,12 @@ def _numbers(name: str) -> list[tuple[int, int]]:
             for match in re.finditer(r"\d+", token[0])
         ]
     in_dates = [any(low <= start < high for low, high in dates) for start, _ in places]
-    # a date alone is a day on which many came
+    # a date alone is a day of many patients
     return [] if in_dates and in_dates[0] else places
 
 
 def _up_to(names: list[str], numbers: list[list[tuple[int, int]]], count: int) -> list[str | None]:
-    """Each name up to the end of its so-manieth number; None where it has fewer."""
+    """Truncates each name after its `count`-th number; None if it has fewer."""
     return [
         name[: each[count - 1][1]] if len(each) >= count else None
         for name, each in zip(names, numbers, strict=True)
@@ -186,13 +186,13 @@ def _last(names: list[str], numbers: list[list[tuple[int, int]]], count: int) ->
 def _like_patients(
     groups: Sequence[str | None], own: Sequence[str | None], strata: np.ndarray
 ) -> bool:
-    """Whether groups of images are of a size and a number as those of patients are.
+    """Returns whether size and number of groups are plausible for patients.
 
     Args:
-        groups: of N images, None where it has none.
-        own: the part of its path that tells each group from others beside it.
-        strata: int [N], the class and split of each image. Images are counted up anew in each
-            class, so only those of one class that share a number are together.
+        groups: groups of N images, None without one.
+        own: the part of the path that distinguishes each group from its siblings.
+        strata: int [N], class and split of each image. Running numbers restart in each class, so
+            only images of one class that share a number count as a group.
     """
     codes, found = pd.factorize(pd.array(list(groups), dtype=object))
     there = codes >= 0

@@ -1,4 +1,4 @@
-"""The patients of a table: words for nobody, one name in two forms, names in paths."""
+"""Patients of a table: placeholders, normalization of names, names in paths."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ NOBODY = frozenset(
      "undefined", "unspecified", "missing", "empty", "no id", "noid", "not available", "anon",
      "anonymous", "anonymised", "anonymized", "deidentified", "de-identified", "-1")
 )  # fmt: skip
-"""What tables write for a patient of whom nothing is known, in any case."""
+"""Placeholders for an unknown patient, case-insensitive."""
 
-_SIGNS = re.compile(r"[\W_]*")  # nothing that could name anyone: -, ?, ...
+_SIGNS = re.compile(r"[\W_]*")  # punctuation only: -, ?, ...
 
 
 def with_patients(frame: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows with '' for each unknown patient, one name for each known one, and lines about it.
+    """Normalizes the patients, '' for unknown ones; returns the rows and notes.
 
     Args:
-        frame: with `path` and `patient`.
-        pattern: a regular expression that is searched for in the path of each row without a
-            patient; its first group is the patient. '' for none.
+        frame: table with `path` and `patient`.
+        pattern: regular expression searched in the path of each row without a patient; its first
+            group is the patient. '' for none.
 
     Raises:
-        ParameterError: the pattern is found in no path.
+        ParameterError: the pattern matches no path.
     """
     given = frame["patient"].map(plain_form)
     patients = given.mask(given.map(_is_nobody), "")
@@ -70,7 +70,7 @@ def _nobody(words: pd.Series, rows: int) -> tuple[str, ...]:
 
 
 def _from_paths(paths: pd.Series, patients: pd.Series, pattern: str) -> tuple[pd.Series, str]:
-    """The patients with those that the paths name where none is known, and a line about it."""
+    """Fills unknown patients from the paths; returns the patients and a note."""
     search = re.compile(pattern).search
     named = paths.map(lambda path: (match[1] or "") if (match := search(path)) else "")
     if not (named != "").any():

@@ -33,7 +33,7 @@ _Image = tuple[Path | None, int]  # a file and its frame
 
 @dataclass(frozen=True)
 class Pixels:
-    """The decoded images of a table.
+    """Decoded images of a table.
 
     Attributes:
         array: [N, C, S, S], memory-mapped, in the order of `Table.files` (0 where unreadable or
@@ -42,7 +42,7 @@ class Pixels:
             `height`, `mode` (grey, deep grey, colour; '' where missing) and `reason` ('' for a
             readable image).
         file_sizes: int64 [N], bytes of each file (0 where missing).
-        notes: a line for each thing that decoders took for something else than the files say.
+        notes: lines on assumptions of the decoders.
     """
 
     array: np.ndarray
@@ -80,7 +80,7 @@ def decode_all(table: Table, image_size: int) -> Pixels:
         keep_default_na=False,
     )
     said = [set(text.splitlines()) for text in index.pop("remarks")]
-    if FRAME in table.frame:  # a certain one was asked for
+    if FRAME in table.frame:  # a specific frame was requested
         said = [each - {SEVERAL} for each in said]
     return Pixels(
         array=np.load(folder / "pixels.npy", mmap_mode="r"),

@@ -23,8 +23,8 @@ class Reading:
         ""  # labels that make an image positive (see `two_classes`); '' keeps all labels
     )
     frames: str = FIRST  # or all, or a number from 1: which of a file with several frames
-    outside: str = "refuse"  # or allow: paths that lead out of the folder of a CSV
-    patient_pattern: str = ""  # an expression whose first group in a path is the patient
+    outside: str = "refuse"  # or allow: paths outside the folder of a CSV
+    patient_pattern: str = ""  # regular expression whose first group in a path is the patient
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:
@@ -34,7 +34,7 @@ class Reading:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises `ParameterError` where a pattern is no regular expression with a group."""
+    """Raises `ParameterError` if a pattern is not a regular expression with a group."""
     try:
         groups = re.compile(pattern).groups
     except (re.error, OverflowError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Data that is refused, with a table of all that is wrong: the line names a few of many."""
+"""Error for refused data, with a table of all violations beside the short message."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from medtl.errors import MedtlError
 
 
 class RefusedDataError(MedtlError):
-    """A data set that cannot be learned from as it is.
+    """Data set with violations that prevent training.
 
     Attributes:
         data: name of the data set.
         listing: name of the table.
-        table: a row an image that is concerned.
+        table: one row per affected image.
     """
 
     def __init__(self, message: str, data: str, listing: str, table: pd.DataFrame) -> None:

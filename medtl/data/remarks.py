@@ -1,4 +1,4 @@
-"""Remarks on decoded images: what a decoder took for something else than the file says."""
+"""Remarks of the decoders on their assumptions about a file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 SEVERAL = "of several pages or frames of a picture the first is taken (frames=first)"
-"""The remark on a TIFF, GIF, PNG, WebP or JPEG with several whose first is decoded."""
+"""Remark on a TIFF, GIF, PNG, WebP or JPEG with several pages or frames."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The pixels of an image file, and in a few words each what the reader should know of them."""
+    """Pixels of an image file, and remarks on how they were decoded."""
 
     pixels: np.ndarray
     remarks: tuple[str, ...] = ()
 
 
 def counted(paths: Sequence[str], remarks: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """A line for each remark on any of N images: how many have it, and the first ones' paths."""
+    """Formats a line per remark on N images: number of images, and the first paths."""
     having: dict[str, list[str]] = {}
     for path, each in zip(paths, remarks, strict=True):
         for remark in each:

@@ -24,13 +24,13 @@ LEARNED = ("train", "valid")
 
 @dataclass(frozen=True)
 class Seen:
-    """The images and patients of one data set that a model has learned from.
+    """Record of the training images and patients of a model, from one data set.
 
     Attributes:
-        data: the data set's source, of which names of patients mean the same.
-        salt: the data set's fingerprint, without which hashes of names mean nothing.
+        data: source of the data set, within which patient names are unique.
+        salt: fingerprint of the data set, the salt of the hashed names.
         images: int64 [N], sorted, the first 64 bits of the hash of each image's pixels.
-        patients: int64 [M], sorted, 64 bits of the salted hash of each name that is known.
+        patients: int64 [M], sorted, 64 bits of the salted hash of each known name.
     """
 
     data: str
@@ -40,7 +40,7 @@ class Seen:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Seen:
-        """The record of a data set's train and valid splits."""
+        """Returns the record of a data set's train and valid splits."""
         learned = np.concatenate([dataset.splits[split] for split in LEARNED])
         frame, salt = dataset.frame.iloc[learned], dataset.fingerprint
         contents = [content for sample in frame["content"] for content in sample.split()]
@@ -53,11 +53,11 @@ class Seen:
         )
 
     def among(self, dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-        """Which samples (bool [n] of `indices` [n]) are an image or a patient of this record.
+        """Flags samples (bool [n] of `indices` [n]) with an image or patient of this record.
 
-        Of a case one image is enough. Names of patients count where the two are of one source:
-        data sets in folders of one name, or with an image in common. Elsewhere `P001` is someone
-        else.
+        One image of a case suffices. Patient names are compared only if both data sets have one
+        source: folders of one name, or an image in common. Otherwise equal names may be different
+        patients.
         """
         known = _samples(dataset.frame["content"].tolist(), self.images)
         found = known[indices]
@@ -67,7 +67,7 @@ class Seen:
         return found
 
     def record(self) -> dict[str, str]:
-        """The record as JSON holds it."""
+        """Returns the record as JSON holds it."""
         return {
             "data": self.data,
             "salt": self.salt,
@@ -103,7 +103,7 @@ def _samples(contents: Sequence[str], images: np.ndarray) -> np.ndarray:
 
 
 def _content_codes(contents: Sequence[str]) -> np.ndarray:
-    """The first 64 bits of hashes in hex digits: int64."""
+    """Returns the first 64 bits of hashes in hex digits: int64."""
     return np.array([int(content[:16], 16) for content in contents], np.uint64).view(np.int64)
 
 

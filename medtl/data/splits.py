@@ -18,22 +18,21 @@ CARVED = 0.15
 
 
 def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Table:
-    """The table with a split in every row.
+    """Fills the split of every row.
 
-    Given splits stay. Where `valid` or `test` is missing, about 15 % of all images are taken for
-    each from the rows of `train` and those without a split: whole groups, so that every class (or
-    every finding, and having none) keeps its share. A table that gives `test` or `valid` to every
-    row is for evaluation alone; it stays as it is.
+    Given splits stay. If `valid` or `test` is missing, about 15 % of all images are drawn for it
+    from `train` and the rows without a split: whole groups, stratified by class (or by finding).
+    A table with only `test` or only `valid` rows is for evaluation and stays as it is.
 
     Args:
-        table: what `read_table` gives.
-        seed: decides which groups are taken.
-        groups: [N] of anything that can be sorted: rows of equal value stay together. Without
-            it the patients are taken, and a row of an unknown patient stands alone.
+        table: result of `read_table`.
+        seed: seed of the draw.
+        groups: [N], sortable; rows of equal value stay together. Defaults to the patients, with
+            one group per row of an unknown patient.
 
     Raises:
-        RefusedDataError: a patient is in two of the given splits; its table has all of them.
-        MedtlError: a split would lack a class (a finding it may lack).
+        RefusedDataError: a patient is in two given splits; its table lists all of them.
+        MedtlError: a split would lack a class (a missing finding is allowed).
     """
     frame = table.frame
     _check_patients(table)
@@ -59,7 +58,7 @@ def missing_splits(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def patient_groups(frame: pd.DataFrame) -> np.ndarray:
-    """A number for each patient: int64 [N]; a row of an unknown patient has its own."""
+    """Returns a number for each patient: int64 [N]; a row of an unknown patient has its own."""
     known = frame["patient"] != ""
     names = ("known " + frame["patient"]).where(known, "row " + frame.index.astype(str))
     return pd.factorize(names)[0].astype(np.int64)

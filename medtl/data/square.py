@@ -7,14 +7,14 @@ from PIL import Image
 
 
 def square(pixels: np.ndarray, image_size: int) -> np.ndarray:
-    """The whole image, resized with antialiasing to [C, image_size, image_size].
+    """Resizes the whole image with antialiasing to [C, image_size, image_size].
 
-    Nothing is cut off and no border is added; the aspect ratio is not kept. `pixels` is what
-    `decode` gives: uint8 or uint16, [H, W] (C is then 1) or [H, W, 3]; the type stays.
+    There is no cropping and no padding; the aspect ratio changes. `pixels` is the result of
+    `decode`: uint8 or uint16, [H, W] (C is then 1) or [H, W, 3]; the type stays.
     """
     side = (image_size, image_size)
     if pixels.dtype == np.uint16:
-        # Pillow resizes 16 bits only as floating point, and that in one channel.
+        # Pillow resizes 16 bits only as single-channel floating point.
         channels = [pixels] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
         resized = np.stack(
             [

@@ -26,27 +26,27 @@ EMBEDDED = (*phantoms.NAMES, digits.NAME)
 """The names under which `data` takes what the project brings along."""
 
 PUBLISHED = ("data_entry_2017", "data_entry_2017_v2020")
-"""File names, in small letters, of tables that are published with their folder of images."""
+"""File names, in lower case, of tables published with their image folder."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a data set, before any image is opened.
+    """Rows of a data set, before any image is opened.
 
     Attributes:
         name: the data set's own name (see `data_name`).
-        root: the folder at which relative paths start.
+        root: base folder of relative paths.
         frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
             Of cases of several images: `case` instead of `path`, and `image_MODALITY` with the
-            path of each image ('' where the case has none).
-        classes: the labels in alphabetical order; a label's place here is its number. Of two,
-            the second is the positive one, and `normal` and its like are always the first,
-            `negative` before all. Where images have findings, all that are named.
-        modalities: the M modalities of cases; none where a row is an image.
-        multi_label: whether an image has any number of findings (see `findings`), not one label.
-        notes: rows that were left out, and what was merged, renamed or not used.
-        source: the name of the folder that all is in, which several data sets may share.
+            path of each image ('' for a missing one).
+        classes: the labels in alphabetical order; the index is the class number. Of two, the
+            second is the positive one: `negative`, `normal` and similar come first. With findings,
+            all of them.
+        modalities: the M modalities of cases; empty if a row is an image.
+        multi_label: true for findings (any number per image, see `findings`), not one label.
+        notes: lines on omitted rows, and on merged, renamed or unused columns.
+        source: name of the image folder, which several data sets may share.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Table:
         return self.frame[columns].to_numpy().ravel().tolist()
 
     def files(self) -> list[Path | None]:
-        """The file of each of these images."""
+        """Returns the file of each of these images."""
         paths = self.frame[FILE].tolist() if FILE in self.frame else self.paths()
         return [on_disk(self.root, path) if path else None for path in paths]
 
@@ -83,18 +83,18 @@ class Table:
 def read_table(
     data: str, positive: str = "", outside: str = "refuse", patient_pattern: str = ""
 ) -> Table:
-    """The table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
+    """Reads the table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
 
-    A folder holds `CLASS/...`, or `train/ valid/ test/` (any of them) over classes. A CSV has the
-    columns `path` and `label` and may have `patient` and `split`; its paths start at its folder.
-    With `case` and `modality`, the rows of one case are one sample. Where any image has several
-    labels, or an unknown one, they are findings, of which an image has any number. `positive`
-    makes two classes of many labels (see `two_classes`). With `outside=allow` its paths may lead
-    out of its folder. Where no patient is given, `patient_pattern` finds it in the path.
+    A folder contains `CLASS/...`, or `train/ valid/ test/` (any of them) above classes. A CSV has
+    the columns `path` (relative to its folder) and `label`, and optionally `patient` and `split`.
+    With `case` and `modality`, the rows of one case are one sample. If any image has several or
+    unknown labels, all labels are findings. `positive` reduces the labels to two classes (see
+    `two_classes`). `outside=allow` accepts paths outside the CSV's folder. `patient_pattern`
+    extracts missing patients from the paths.
 
     Raises:
-        ParameterError: there is no such folder or file, or no such label.
-        MedtlError: it does not describe a data set that can be learned from.
+        ParameterError: the folder, file or label does not exist.
+        MedtlError: the data is not a valid data set.
     """
     table = _read(data, positive, outside, patient_pattern)
     source = data if data in EMBEDDED else _folder_name(table.root)
@@ -121,14 +121,14 @@ def _read(data: str, positive: str, outside: str, patient_pattern: str) -> Table
 
 
 def data_name(data: str) -> str:
-    """The data set's own name, for which no image need be there.
+    """Returns the name of a data set, without reading images.
 
-    It is that of the folder, also for a CSV that is the only one with `path` and `label` in its
-    folder, is published with it, or is called `labels`, like the folder or like a split. Of several
-    CSVs in one folder the others ask questions of their own, and are called FOLDER-CSV.
+    The name is that of the folder, also for a CSV that is the only one with `path` and `label` in
+    its folder, is published with it, or is named `labels`, as the folder or as a split. Any other
+    of several CSVs in one folder gives FOLDER-CSV.
 
     Raises:
-        ParameterError: there is no such folder or file.
+        ParameterError: the folder or file does not exist.
     """
     if data in EMBEDDED:
         return data
@@ -146,7 +146,7 @@ def _folder_name(folder: Path) -> str:
 
 
 def _others(file: Path) -> bool:
-    """Whether another file beside a CSV lists labelled images too, by its first line."""
+    """Returns whether another CSV in the folder lists labelled images, by its first line."""
     beside = (each for each in file.parent.glob("*.[cC][sS][vV]") if each.name != file.name)
     return any(each.is_file() and lists_images(each) for each in beside)
 
@@ -166,7 +166,7 @@ def _place(data: str) -> Path:
 
 
 def _in_plain_words(frame: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows with one form of each label and patient, and lines for the reader."""
+    """Normalizes labels and patients; returns the rows and notes."""
     labels, from_labels = in_one_form(frame["label"])
     frame, from_patients = with_patients(frame.assign(label=labels), pattern)
     return frame, from_labels + from_patients
@@ -180,7 +180,7 @@ def _table(
     modalities: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Table:
-    """The table, once its classes can be told apart."""
+    """Returns the table, once its classes can be told apart."""
     if positive:
         frame, left_out = _in_two_classes(name, frame, positive)
         notes += left_out
@@ -221,7 +221,7 @@ def _with_findings(
     modalities: tuple[str, ...],
     notes: tuple[str, ...],
 ) -> Table:
-    """The table of images with any number of findings."""
+    """Returns the table of images with any number of findings."""
     findings = named_findings(frame["label"])
     frame = frame.reset_index(drop=True)
     return Table(name, root, frame, findings, modalities, multi_label=True, notes=notes)

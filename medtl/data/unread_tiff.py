@@ -1,4 +1,4 @@
-"""TIFF files that Pillow does not open, named for what they hold."""
+"""Error lines for TIFF files that Pillow cannot open."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _COLOURS = {
 
 
 def tiff_line(data: bytes) -> str | None:
-    """Of a TIFF: what its first page holds, and what to do; None of anything else.
+    """Describes the first page of a TIFF, and a remedy; None for other files.
 
-    Only the first directory is read.
+    Reads the first directory only.
     """
     if data[:4] not in _STARTS:
         return None
@@ -34,7 +34,7 @@ def tiff_line(data: bytes) -> str | None:
         channels = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
         bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
         numbers = _NUMBERS.get(max(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))), "other numbers")
-    # A damaged directory raises almost anything.
+    # A damaged directory raises almost any exception.
     except Exception:
         return "a TIFF whose directory cannot be read: it is damaged"
     several = f"{channels} channels" if channels > 1 else "one channel"

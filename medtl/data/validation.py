@@ -1,4 +1,4 @@
-"""Whether a validation split is large enough for what is decided on it."""
+"""Size check of the validation split."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import numpy as np
 from medtl.data.findings import ABSENT, members
 
 LEAST, LEAST_OF_CLASS = 30, 10
-"""Patients (images, where patients are unknown) of a validation split, and of each of its classes.
+"""Least patients (images, if unknown) of a validation split, and of each of its classes.
 
-Of 10 patients that are all found, Wilson's 95 % interval of the sensitivity still begins at 72 %,
-and of 30 at 89 %: below, an operating point is drawn from little more than chance.
+With 10 patients all classified correctly, Wilson's 95 % interval of the sensitivity begins at 72 %,
+with 30 at 89 %: operating points on fewer are mostly chance.
 """
 
-_NAMED = 3  # classes that a line names
+_NAMED = 3  # most classes in a line
 
 
 def few_to_validate(
     labels: np.ndarray, classes: tuple[str, ...], groups: np.ndarray, valid: np.ndarray
 ) -> tuple[str, ...]:
-    """A line where the validation split is so small that what rests on it is uncertain.
+    """Returns a line if the validation split is too small for reliable thresholds.
 
     Args:
-        labels: int64 [N], or of findings int8 [N, K].
+        labels: int64 [N], or int8 [N, K] for findings.
         classes: K names.
         groups: int64 [N], equal for images of one patient, which count once.
-        valid: the images of the validation split, int64; none where data is only evaluated on.
+        valid: indices of the validation split, int64; empty for evaluation-only data.
     """
     if not len(valid):
         return ()

@@ -1,4 +1,4 @@
-"""Values of any type and range to sixteen bits, by the range that an image's values have."""
+"""Stretching of deep images from their own range to 16 bits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from medtl.data.remarks import Decoded
 
 OUTLIERS = 1 / 1000
-"""The largest share of an image's values at an end that its range is taken without."""
+"""Largest share of outliers at each end of an image's values."""
 NARROW = 1 / 8
-"""Of the range: all other values lie within this much of it where it is taken without outliers."""
+"""Largest share of the range that the other values cover if outliers are excluded."""
 EMPTY = 1 / 2
-"""Of the range: outliers lie beyond at least this much of it that no value is in."""
+"""Least share of the range that is empty between outliers and other values."""
 
 WITHOUT_OUTLIERS = "a few values far from all others are left out of the range of a deep image"
 NARROW_RANGE = (
@@ -22,10 +22,10 @@ NARROW_RANGE = (
 )
 NO_NUMBERS = "values that are no number are shown black"
 
-_BLOCK = 4_000_000  # values that are floating point at a time
+_BLOCK = 4_000_000  # values converted to floating point at a time
 _BINS = 1024
 
-_Counted = tuple[np.ndarray, np.ndarray | None]  # values, and how often each is there: None is once
+_Counted = tuple[np.ndarray, np.ndarray | None]  # values, and the count of each; None for once
 
 
 def full_range(
@@ -33,20 +33,19 @@ def full_range(
     meaning: Callable[[np.ndarray], np.ndarray] = np.asarray,
     left_out: np.ndarray | None = None,
 ) -> Decoded:
-    """Stretches values [H, W] or [H, W, 3] of any type from their own range to 0..65535 (uint16).
+    """Stretches values [H, W] or [H, W, 3] of any type from their range to 0..65535 (uint16).
 
-    The range is from the smallest value to the largest. Outliers do not count for it and are
-    clipped: at most `OUTLIERS` of the values at an end, beyond an empty part of at least `EMPTY`
-    of the range, where all other values lie within `NARROW` of it. So an image keeps its whole
-    range if more values lie that far away, if values lie in between, or if the others use more of
-    the range; a remark says where that leaves almost all of them within `NARROW`.
+    The range is from the smallest to the largest value without outliers, which are clipped.
+    Outliers are at most `OUTLIERS` of the values at an end, separated by an empty part of at least
+    `EMPTY` of the range, if all other values cover at most `NARROW` of it. Otherwise an image
+    keeps its whole range; a remark follows if almost all values then lie within `NARROW`.
 
-    An image of one value becomes 0; a value that is no number counts as the smallest.
+    A constant image becomes 0; NaN counts as the smallest value.
 
     Args:
-        stored: the values as they are stored.
-        meaning: makes of stored values, of any number, those that are stretched.
-        left_out: bool [H, W], where a value is black without a remark; None for nowhere.
+        stored: stored values.
+        meaning: function from stored values to the values to stretch.
+        left_out: bool [H, W], values shown black without a remark; None for none.
     """
 
     def finite() -> Iterator[_Counted]:
@@ -76,10 +75,10 @@ def full_range(
 
 
 def by_value(stored: np.ndarray, shown: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """uint16 of the shape of `stored`: what `shown` makes of each value of it.
+    """Maps each value of `stored` by `shown`: uint16 of the same shape.
 
-    It is asked for some rows at a time, because the floating point in between takes many times the
-    room of the image; where values have 16 bits at most, once for each value there can be.
+    Works on blocks of rows, because intermediate floating point takes many times the memory of the
+    image; with at most 16 bits, evaluates each possible value once.
     """
     whole = np.empty(stored.shape, np.uint16)
     if _has_few(stored):
@@ -93,12 +92,12 @@ def by_value(stored: np.ndarray, shown: Callable[[np.ndarray], np.ndarray]) -> n
 
 
 def unit_to_uint16(values: np.ndarray) -> np.ndarray:
-    """Values in 0..1 as uint16; what lies outside is clipped."""
+    """Scales values in 0..1 to uint16; others are clipped."""
     return np.round(np.clip(values, 0, 1) * 65535).astype(np.uint16)
 
 
 def _counted(stored: np.ndarray, left_out: np.ndarray | None) -> Iterator[_Counted]:
-    """All values but those left out: each once with its count if few can be, else row by row."""
+    """Yields the values without those left out: with counts up to 16 bits, else by rows."""
     few = _has_few(stored)
     each = _codes(stored) if few else stored
     counts = np.zeros(len(_every(stored.dtype)) if few else 0, np.int64)
@@ -117,14 +116,14 @@ def _has_few(stored: np.ndarray) -> bool:
 
 
 def _every(dtype: np.dtype) -> np.ndarray:
-    """All values of a type of 16 bits at most, in the order of their bits."""
+    """Returns all values of a type of 16 bits at most, in the order of their bits."""
     return np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(
         dtype.newbyteorder("=")
     )
 
 
 def _codes(stored: np.ndarray) -> np.ndarray:
-    """The place of each value among `_every`."""
+    """Returns the index of each value in `_every`."""
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     return native.view(f"u{stored.dtype.itemsize}")
 
@@ -137,7 +136,7 @@ def _blocks(values: np.ndarray) -> Iterator[slice]:
 def _without_outliers(
     finite: Callable[[], Iterator[_Counted]], low: float, high: float, count: int
 ) -> tuple[float, float, tuple[str, ...]]:
-    """The range of so many values from `low` to `high` less outliers; and a remark."""
+    """Returns the range of values from `low` to `high` without outliers, and a remark."""
     allowed = int(count * OUTLIERS)
     size = (high - low) / _BINS
     if not allowed or not size:
@@ -147,7 +146,7 @@ def _without_outliers(
         bins = np.minimum(((values - low) / size).astype(np.int64), _BINS - 1)
         counts += np.bincount(bins, each, minlength=_BINS)
     filled = np.flatnonzero(counts)
-    # in `filled`, the bins of the smallest and the largest value that is no outlier by its rank
+    # in `filled`, the bins of the smallest and the largest value that are not outliers by rank
     least = int((counts[filled].cumsum() > allowed).argmax())
     most = len(filled) - 1 - int((counts[filled][::-1].cumsum() > allowed).argmax())
     if filled[most] - filled[least] >= NARROW * _BINS:
@@ -159,7 +158,7 @@ def _without_outliers(
     bins = (end if upper else filled[-1]) - (begin if lower else filled[0])
     if not (lower or upper) or bins >= NARROW * _BINS:
         return low, high, (NARROW_RANGE,)
-    # from the middle of one gap to that of the other
+    # from the middle of one gap to the middle of the other
     least = low + size * (below + begin + 1) / 2 if lower else low
     most = low + size * (end + above + 1) / 2 if upper else high
     extremes = []
@@ -172,7 +171,7 @@ def _without_outliers(
 
 
 def _widest_gap(filled: np.ndarray) -> tuple[int, int]:
-    """Of ascending numbers the two neighbours that are furthest apart; of one, it twice."""
+    """Returns the two neighbours with the largest gap in ascending numbers; one number twice."""
     if len(filled) == 1:
         return int(filled[0]), int(filled[0])
     place = int(np.diff(filled).argmax())

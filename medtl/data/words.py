@@ -31,14 +31,14 @@ _ALL_ELSE = re.compile(r"((all|any|the) )?(others?|rest|else|remaining|backgroun
 
 
 def negativity(label: str, labels: Collection[str]) -> int:
-    """Grades how plainly a label says that nothing was found: from 0 (not at all) to 3.
+    """Grades how clearly a label means a negative finding, from 0 (not at all) to 3.
 
-    It is 3 for `NEGATIVES`, 2 for a negation (`no_tumor`, `non-COVID`, `Negative for pneumonia`,
-    `Healthy control`), and 1 for what is named as all else (`other`).
+    The grade is 3 for `NEGATIVES`, 2 for a negation (`no_tumor`, `non-COVID`, `Negative for
+    pneumonia`, `Healthy control`), and 1 for a remainder class (`other`).
 
     Args:
-        label: the label, in any case; underscores, hyphens and a number before it do not count.
-        labels: all labels of the data: `NonDemented` negates where another one is `MildDemented`.
+        label: the label; case, underscores, hyphens and a leading number are ignored.
+        labels: all labels of the data: `NonDemented` is a negation if another is `MildDemented`.
     """
     text = _in_words(label)
     if text in NEGATIVES:
@@ -49,10 +49,10 @@ def negativity(label: str, labels: Collection[str]) -> int:
 
 
 def negative_labels(labels: Collection[str]) -> set[str]:
-    """Returns the labels of a data set that say that nothing was found.
+    """Returns the negative labels of a data set.
 
-    Where one says so plainly (`normal`), `non-COVID` is a finding of its own, and so are
-    `non-small cell` and `gram-negative`. `other` is always one.
+    Beside a clearly negative label (`normal`), `non-COVID` is a finding, and so are
+    `non-small cell` and `gram-negative`. `other` is always negative.
     """
     plain = {each for each in labels if _plainly(each)}
     return plain or {each for each in labels if negativity(each, labels) >= NEGATED}
@@ -64,7 +64,7 @@ def _plainly(label: str) -> bool:
 
 
 def _negates(text: str, labels: Collection[str]) -> bool:
-    """Tells whether a word is `non` before part of another label, or `no` before all of one."""
+    """Returns whether a text is `non` before part of another label, or `no` before a whole one."""
     others = {_in_words(each).replace(" ", "") for each in labels} - {text.replace(" ", "")}
     within = text[3:] if text.startswith("non") and len(text) > 5 else None
     whole = text[2:] if text.startswith("no") and len(text) > 3 else None
@@ -72,7 +72,7 @@ def _negates(text: str, labels: Collection[str]) -> bool:
 
 
 def _in_words(label: str) -> str:
-    """Returns a label in lower case, its words apart by a space, without a number before them.
+    """Returns a label in lower case, words separated by spaces, without a leading number.
 
     >>> _in_words("0_NonDemented"), _in_words("0")
     ('non demented', '0')

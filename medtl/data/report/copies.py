@@ -12,31 +12,31 @@ from medtl.data.report.images import Images
 from medtl.data.report.likeness import Details, Signatures
 from medtl.data.report.looks import Looks
 
-# Chosen on drawn eyes, radiographs, ultrasound images, blood cells and photographs: of copies that
-# were recompressed, halved, brightened or cut by up to 2 % of every side nearly all are above, and
-# of different images under 1 pair in 100 images (`python -m benchmarks copies`).
+# Tuned on synthetic eyes, radiographs, ultrasound images, blood cells and photographs: nearly all
+# copies that were recompressed, halved, brightened or cut by up to 2 % of every side are above, and
+# less than 1 pair of different images per 100 images (`python -m benchmarks copies`).
 ALIKE = 0.67
 NEAR_SIGNATURES = 0.5
 IDENTICAL, NEAR = "identical", "near"
 
 LOOKS, FEW_LOOKS = 10, 50_000  # pairs that are looked at closely: an image, and in any case
 
-_ROWS, _COLUMNS = 1024, 8192  # signatures that are multiplied with each other at a time: 32 MB
-_PAIRS = 64  # pairs that are looked at closely at a time: 8 MB
-_SAMPLE = 2048  # images that tell what all have in common, and how many pairs are near
-_DIFFERENT = 256  # pairs that tell how far the details of different images agree
-_FEWEST = 3  # images of which a mean and a difference are left
+_ROWS, _COLUMNS = 1024, 8192  # signatures per matrix product: 32 MB
+_PAIRS = 64  # pairs per comparison of details: 8 MB
+_SAMPLE = 2048  # images to fit signatures and to estimate the number of near pairs
+_DIFFERENT = 256  # pairs of different images to fit the details
+_FEWEST = 3  # least images to fit a mean and a difference
 
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies among N images.
+    """Identical and near copies among N images.
 
     Attributes:
-        pairs: columns `group` (from 1), `first` and `second` (places of the images), `kind`
-            (identical, near) and `alike` (1 for equal images, 0 for any two of the set).
-        nearest: the least product of the signatures of a near copy; above 1 where none was looked
-            for.
+        pairs: columns `group` (from 1), `first` and `second` (indices of the images), `kind`
+            (identical, near) and `alike` (1 for equal images, 0 for an average pair).
+        nearest: threshold on the product of signatures of a near copy; above 1 if near copies were
+            not searched.
     """
 
     pairs: pd.DataFrame
@@ -44,16 +44,16 @@ class Copies:
 
 
 def copies_of(images: Images, looks: Looks) -> Copies:
-    """The pairs that tie each group of copies together, in the order of the groups.
+    """Finds groups of copies, each as a spanning tree of pairs, in the order of the groups.
 
-    A group holds what is joined by a chain of pairs, and has one pair less than images: where it
-    lies across two splits or labels, one of its pairs does. Blank images have no near copies.
+    A group is a connected component and has one pair less than images; if it crosses splits or
+    labels, one of its pairs does. Blank images have no near copies.
 
-    Two images are alike by the mean of what their signatures and their details give. N images are
-    compared as N(N - 1)/2 products of signatures (under a second for 10,000 on one core, a hundred
-    times that for 100,000). Only pairs with near signatures whose images are not in one group yet
-    are looked at closely, 0.2 ms a pair. Among many images that look alike, nearer signatures are
-    asked for, so that such pairs grow with N and not with its square.
+    The similarity of a pair is the mean of those of signatures and details. N images take
+    N(N - 1)/2 products of signatures (under a second for 10,000 on one core, a hundred times that
+    for 100,000). Details are compared only for pairs with near signatures whose images are not in
+    one group yet, 0.2 ms per pair. With many similar images the threshold on signatures rises, so
+    that the number of such pairs grows with N and not with its square.
     """
     leader, pairs = _identical(images.frame["content"])
     seen = np.flatnonzero((leader == np.arange(len(leader))) & ~looks.blank)
@@ -81,7 +81,7 @@ def copies_of(images: Images, looks: Looks) -> Copies:
 
 
 def with_copies(copies: pd.DataFrame, count: int) -> np.ndarray:
-    """A number for each of `count` images, int64 [N], equal for copies of each other."""
+    """Returns a number for each of `count` images, int64 [N], equal for copies of each other."""
     numbers = np.arange(count)
     for side in ("first", "second"):
         numbers[copies[side].to_numpy(int)] = count + copies["group"].to_numpy(int)
@@ -104,19 +104,19 @@ def _identical(content: pd.Series) -> tuple[np.ndarray, list[tuple]]:
 
 
 def _evenly(count: int, most: int) -> np.ndarray:
-    """Places of at most `most` of `count` images."""
+    """Returns evenly spaced indices of at most `most` of `count` images."""
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
 def _signatures(thumbnails: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Signatures of the images `seen`, whitened by a sample of them."""
+    """Computes signatures of the images `seen`, whitened by a sample of them."""
     fitted = Signatures.fit(thumbnails[seen[_evenly(len(seen), _SAMPLE)]])
     starts = range(0, len(seen), _ROWS)
     return np.concatenate([fitted.of(thumbnails[seen[at : at + _ROWS]]) for at in starts])
 
 
 def _details(thumbnails: np.ndarray, seen: np.ndarray, signatures: np.ndarray) -> Details:
-    """How far details agree in pairs of different images, as images half the set apart are."""
+    """Fits details on pairs of different images, half the set apart."""
     first = _evenly(len(seen), _DIFFERENT)
     second = (first + len(seen) // 2) % len(seen)
     products = np.einsum("ij,ij->i", signatures[first], signatures[second])
@@ -125,9 +125,9 @@ def _details(thumbnails: np.ndarray, seen: np.ndarray, signatures: np.ndarray) -
 
 
 def _nearest(signatures: np.ndarray) -> float:
-    """`NEAR_SIGNATURES`, or more where that would give too many pairs.
+    """Returns the threshold: `NEAR_SIGNATURES`, or more if that gives too many pairs.
 
-    How many it would give is told by the pairs of images that are drawn evenly.
+    The number of pairs is estimated from an even sample of the images.
     """
     count = len(signatures)
     drawn = signatures[_evenly(count, _SAMPLE)]

@@ -19,29 +19,29 @@ from medtl.data.splits import SPLITS
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What was found in a data set; nothing is changed or left out because of it.
+    """Findings of the data report; they do not change the data set.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         classes: K labels.
-        notes: those of the data set, and what was not looked at.
-        modalities: those of its cases; none where a sample is an image.
-        images: all of them.
-        counts: a row a class and split: `class`, `split`, `images`, `patients` (an image of an
-            unknown patient counts as one); of findings those that have it.
-        patients: a row a known patient: `patient`, `images`, `labels` and `splits` (names, joined
-            by a bar).
-        unknown: images of unknown patients.
-        unit: that intervals are over, as `Dataset.unit` has it.
-        sizes: a row a `width`, `height`, `mode`, the most frequent first: `images`, and a column a
-            class, in their order.
-        together: a row a finding, where images have any number of them: `finding`, `images`,
-            `alone` (without another), `unknown`, and a column a finding with how many have both.
-        copies: a row a pair, as `copies_of` gives them, with the `path`, `label`, `split` and
-            `patient` of both (`first_path`, `second_path`, ...).
-        blank: the images in which nothing is to be seen: `path`, `label`, `split`, `deviation`.
-        shortcuts: what the making of the images gives away; None where there are too few classes
-            or patients to ask.
+        notes: notes of the data set, and omitted checks.
+        modalities: modalities of its cases; empty if a sample is an image.
+        images: all images.
+        counts: one row per class (or finding) and split: `class`, `split`, `images`, `patients`
+            (an image of an unknown patient counts as one).
+        patients: one row per known patient: `patient`, `images`, `labels` and `splits` (names
+            joined by a bar).
+        unknown: number of images of unknown patients.
+        unit: sampling unit of intervals, see `Dataset.unit`.
+        sizes: one row per `width`, `height`, `mode`, most frequent first: `images`, and one column
+            per class, in order.
+        together: with findings, one row each: `finding`, `images`, `alone` (without another),
+            `unknown`, and one column per finding with the number of images that have both.
+        copies: one row per pair of `copies_of`, with `path`, `label`, `split` and `patient` of both
+            (`first_path`, `second_path`, ...).
+        blank: blank images: `path`, `label`, `split`, `deviation`.
+        shortcuts: prediction of the class from acquisition traces; None with too few classes or
+            patients.
     """
 
     name: str
@@ -154,7 +154,7 @@ def _sizes(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
     table = pd.crosstab([frame[name] for name in names], frame["class"])
     table = table.reindex(counts.index, columns=list(classes), fill_value=0)
     own = [*names, "images"]
-    # a class may be called `width`
+    # a class may have the name `width`
     table.columns = [f"{name} (class)" if name in own else name for name in classes]
     table.insert(0, "images", counts)
     return table.reset_index().sort_values("images", ascending=False, ignore_index=True)

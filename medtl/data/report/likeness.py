@@ -1,8 +1,8 @@
-"""How alike two images are, against how alike any two images of their set are.
+"""Similarity of two images, relative to that of an average pair of their set.
 
-All fundus photographs share a bright disc on black and all radiographs of a chest a thorax, so that
-different ones agree by most of their pixels. Both measures here are 0 for two images that have in
-common what any two of the set have, and 1 for equal ones.
+All fundus photographs share a bright disc on black and all chest radiographs a thorax, so most
+pixels of different images agree. Both measures here are 0 for an average pair of the set and 1 for
+equal images.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import numpy as np
 
 from medtl.data.report.looks import THUMBNAIL
 
-SIGNATURE = 64  # numbers of a signature
-LOWEST = 12  # frequencies of each axis that a signature is made of
-COARSE = 16  # frequencies of each axis that the details leave out
+SIGNATURE = 64  # length of a signature
+LOWEST = 12  # lowest frequencies per axis, used by signatures
+COARSE = 16  # lowest frequencies per axis, removed from details
 REACH = 2  # pixels by which a tile may be shifted
 TILES = 4  # along each axis
 TILE = (THUMBNAIL - 2 * REACH) // TILES  # pixels of the side of a tile
 
-_CUT = 256  # images that are cut to see what that changes
-_FORGIVEN = 3.0  # weight of what cutting changes, beside what differs between images
-_RIDGE, _FEW = 0.1, 16  # added to each variance, of a mean of 1: by itself, and over the images
-_SPREAD = 0.15  # standard deviation of a copy's agreement from tile to tile
-_PRIOR, _AGREEMENT, _DEVIATION = 20, 0.25, 0.1  # pairs that stand in for those of small sets
+_CUT = 256  # images to estimate the effect of cropping
+_FORGIVEN = 3.0  # weight of the covariance from cropping, relative to that between images
+_RIDGE, _FEW = 0.1, 16  # ridge on each variance (mean 1): constant, and over the number of images
+_SPREAD = 0.15  # standard deviation of a copy's agreement between tiles
+_PRIOR, _AGREEMENT, _DEVIATION = 20, 0.25, 0.1  # prior for small sets: pairs, mean, deviation
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Signatures:
-    """Coarse pictures, whitened by those of a set.
+    """Low-frequency descriptors, whitened on a set of images.
 
-    The 12 x 12 lowest frequencies of an image but the constant are scaled to one contrast, the mean
-    of the set is taken away, and what is left is whitened, so that signatures of different images
-    are near orthogonal however much the set has in common (Jegou and Chum 2012, "Negative evidences
-    and co-occurences in image retrieval: the benefit of PCA and whitening", ECCV). What changes
-    when an image is cut by a pixel counts as variation, so that copies cut differently stay alike.
+    The 12 x 12 lowest frequencies of an image except the constant are scaled to unit contrast,
+    centred and whitened, so that signatures of different images are nearly orthogonal whatever the
+    set has in common (Jegou and Chum 2012, "Negative evidences and co-occurences in image
+    retrieval: the benefit of PCA and whitening", ECCV). The effect of cropping by a pixel counts as
+    variation, so that differently cropped copies stay similar.
 
     Attributes:
         mean: float32 [143].
@@ -48,7 +48,7 @@ class Signatures:
 
     @classmethod
     def fit(cls, thumbnails: np.ndarray) -> Signatures:
-        """Learns what thumbnails [N, 64, 64] have in common."""
+        """Fits mean and whitening to thumbnails [N, 64, 64]."""
         waves = _waves(thumbnails)
         mean = waves.mean(axis=0)
         between = (waves - mean).T @ (waves - mean) / len(waves)
@@ -64,22 +64,21 @@ class Signatures:
         return cls(mean, whitening.astype(np.float32))
 
     def of(self, thumbnails: np.ndarray) -> np.ndarray:
-        """Unit vectors, float32 [N, D]: their product is the likeness of coarse pictures."""
+        """Computes signatures, unit vectors float32 [N, D], whose products are similarities."""
         signatures = (_waves(thumbnails) - self.mean) @ self.whitening
         return signatures / np.linalg.norm(signatures, axis=1, keepdims=True).clip(_TINY)
 
 
 @dataclass(frozen=True)
 class Details:
-    """Agreement of fine details, beyond that of any two images of a set.
+    """Agreement of fine details, beyond that of an average pair of a set.
 
-    Of what is left without the 16 lowest frequencies of each axis, each of 4 x 4 tiles is
-    correlated with the place in the other image where it fits best, up to 2 of 64 pixels away: a
-    copy may be cut a little differently. As in Cohen's kappa (1960, "A coefficient of agreement for
-    nominal scales", Educational and Psychological Measurement 20:37) the agreement that is expected
-    anyway is taken away: the edge of a disc on which all images agree says nothing. Tiles count by
-    how well they tell copies from others (the weights of a linear discriminant), and less where
-    they have little contrast.
+    After removal of the 16 lowest frequencies per axis, each of 4 x 4 tiles is correlated with the
+    best-fitting place in the other image, up to 2 of 64 pixels away, since a copy may be cropped
+    differently. As in Cohen's kappa (1960, "A coefficient of agreement for nominal scales",
+    Educational and Psychological Measurement 20:37) the expected agreement is subtracted: the edge
+    of a disc common to all images carries no information. Tiles are weighted by how well they
+    discriminate copies (linear discriminant), and less at low contrast.
 
     Attributes:
         expected: float32 [16], mean agreement of a tile in different images.
@@ -93,7 +92,7 @@ class Details:
 
     @classmethod
     def fit(cls, a: np.ndarray, b: np.ndarray) -> Details:
-        """Learns the agreement of pairs of different images: thumbnails [P, 64, 64] each."""
+        """Fits the agreement of pairs of different images: thumbnails [P, 64, 64] each."""
         agreement, contrast = _agreement(_details(a), _details(b))
         total = len(a) + _PRIOR
         expected = (agreement.sum(axis=0) + _PRIOR * _AGREEMENT) / total
@@ -103,7 +102,7 @@ class Details:
         return cls(expected, weight, np.maximum(typical, _TINY))
 
     def alike(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Agreement of pairs of thumbnails [P, 64, 64], at most 1: float32 [P]."""
+        """Computes the agreement of pairs of thumbnails [P, 64, 64], at most 1: float32 [P]."""
         agreement, contrast = _agreement(_details(a), _details(b))
         weight = self.weight * np.minimum(contrast / self.contrast, 1)
         possible = (weight * (1 - self.expected)).sum(axis=1)
@@ -113,9 +112,9 @@ class Details:
 def _waves(
     thumbnails: np.ndarray, down: np.ndarray | None = None, across: np.ndarray | None = None
 ) -> np.ndarray:
-    """The lowest frequencies of images [N, 64, 64] without the constant, of length 1: [N, 143].
+    """Computes unit vectors of the lowest frequencies of images [N, 64, 64]: [N, 143].
 
-    `down` and `across` [64, 64] change the columns and rows of an image first.
+    The constant is left out. `down` and `across` [64, 64] transform columns and rows first.
     """
     lowest = _cosines(THUMBNAIL)[:LOWEST]
     left = lowest if down is None else lowest @ down
@@ -125,7 +124,7 @@ def _waves(
 
 
 def _cuts() -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Matrices that cut a pixel off one side and stretch the rest, for each of four sides."""
+    """Returns matrices that crop a pixel off each of four sides and stretch the rest."""
     pixel = np.arange(THUMBNAIL)
     cuts = []
     for first in (0, 1):
@@ -145,7 +144,7 @@ def _details(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best correlation of each tile over all shifts, and its contrast there: [P, 16] each."""
+    """Computes the best correlation of each tile over all shifts, and its contrast: [P, 16]."""
     inner = THUMBNAIL - 2 * REACH
     each = np.kron(np.eye(TILES, dtype=np.float32), np.ones((1, TILE), np.float32))
     middle = a[:, REACH : REACH + inner, REACH : REACH + inner]
@@ -163,7 +162,7 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cosines(side: int) -> np.ndarray:
-    """The orthonormal cosine transform (DCT-II) as a matrix, float32 [side, side]."""
+    """Returns the orthonormal cosine transform (DCT-II) as a matrix, float32 [side, side]."""
     order, place = np.arange(side)[:, None], np.arange(side)
     waves = np.cos(np.pi * order * (2 * place + 1) / (2 * side)) * np.sqrt(2 / side)
     waves[0] /= np.sqrt(2)

@@ -35,10 +35,10 @@ class Looks:
 
 
 def looks_of(images: Images) -> Looks:
-    """Reads every image once; takes 8 kB an image, in a file without a name in the cache.
+    """Reads every image once; takes 8 kB per image, in an unnamed file in the cache.
 
     Raises:
-        CannotKeepError: the cache is full, or cannot be written.
+        CannotKeepError: the cache is full or not writable.
     """
     count, side = len(images.rows), images.array.shape[-1]
     shrink = mean_over_areas(side, THUMBNAIL)
