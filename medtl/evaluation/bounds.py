@@ -1,11 +1,11 @@
-"""Bounds of a metric and of a difference, from how far each block of cases moves the metric.
+"""Confidence bounds of metrics and of their differences, from jackknife deviations.
 
-The bounds of a metric are those of a t interval on the logit scale: near 0 and 1, where the errors
-of a metric are skewed, it stays within the range and leans the right way (Pepe 2003, "The
-statistical evaluation of medical tests", section 5.2; for the area under the ROC curve Qin &
-Hotilovac 2008, Statistical Methods in Medical Research 17:207). The standard error is that of the
-jackknife over whole groups. A value of exactly 0 or 1, which no jackknife moves, has the score
-interval of a share (Wilson 1927) over the groups that it rests on.
+The interval of a metric is a t interval on the logit scale, which stays within the range and is
+skewed as the errors near 0 and 1 are (Pepe 2003, "The statistical evaluation of medical tests",
+section 5.2; for the area under the ROC curve Qin & Hotilovac 2008, Statistical Methods in Medical
+Research 17:207). The standard error is that of the jackknife over whole groups. A value of exactly
+0 or 1, where the jackknife variance is 0, has the score interval of a proportion (Wilson 1927) over
+the number of groups behind it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 
-LEVEL = 0.975  # of each bound of a 95 % interval
-FARTHEST = 1e3  # standard errors: beyond any confidence that differs from 1
-ROUNDING = 1e-12  # a value this near to the end of its range is at the end
+LEVEL = 0.975  # one-sided level of each bound of a 95 % interval
+FARTHEST = 1e3  # standard errors; the confidence is 1 beyond
+ROUNDING = 1e-12  # tolerance for values at the end of the range
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the bounds of its 95 % interval; bounds are NaN where none can be given."""
+    """Value with the bounds of its 95 % interval; NaN bounds are undefined."""
 
     value: float
     low: float
@@ -36,11 +36,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The metric of b less that of a, with its 95 % interval; `confidence`: is that of b higher?
+    """Metric of b less that of a, with its 95 % interval and the confidence that b's is higher.
 
-    `confidence` is one less the one-sided p-value of the interval: the largest level at which a
-    one-sided bound still lies above 0. The interval lies above 0 where it is over 0.975, and below
-    0 where it is under 0.025.
+    `confidence` is one minus the one-sided p-value of the interval: the largest level at which the
+    one-sided lower bound is above 0. The interval lies above 0 if it is over 0.975, and below 0 if
+    it is under 0.025.
     """
 
     value: float
@@ -51,19 +51,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its sampling error.
+    """Metric with its sampling error.
 
     Attributes:
         value: the metric.
-        moves: [J], how far it moves without each block of cases, scaled so that the squares sum to
-            its variance (`medtl.evaluation.jackknife.Blocks.moves`). NaN where the metric is not
-            defined without the block: its variance is then not known.
-        freedom: the degrees of freedom of a variance that `moves` sum to.
-        behind: the number of independent shares that a flawless value rests on.
-        least, most: the ends of the metric's range.
-        unseen: of an error of probabilities without a mistake among them 1 by the number of groups,
-            else 0. A mistake would cost up to 1, and may be as frequent as the score interval of
-            none seen allows: the bounds are drawn out by that much.
+        moves: [J], change without each block of cases, scaled so that the squares sum to the
+            variance (`medtl.evaluation.jackknife.Blocks.moves`). NaN if the metric is undefined
+            without the block; the variance is then unknown.
+        freedom: function from `moves` to the degrees of freedom of the variance.
+        behind: effective number of independent cases behind a flawless value.
+        least, most: range of the metric.
+        unseen: for an error of probabilities (ECE, Brier) without misclassification, 1 over the
+            number of groups, else 0. A misclassification costs up to 1, with a frequency up to the
+            score bound of 0 observed; the bounds are widened by that much.
     """
 
     value: float
@@ -75,7 +75,7 @@ class Estimate:
     unseen: float = 0.0
 
     def shifts(self, errors: float) -> tuple[float, float]:
-        """How far below and above the value the bounds lie, at so many standard errors."""
+        """Returns how far the bounds lie below and above the value at `errors` standard errors."""
         span = self.most - self.least
         share = min(1.0, max(0.0, (self.value - self.least) / span))
         known = not np.isnan(self.moves).any()
@@ -88,12 +88,12 @@ class Estimate:
         return max(0.0, share - float(low)) * span, max(up, self._unseen(errors))
 
     def _unseen(self, errors: float) -> float:
-        """How often a mistake may happen that was not seen."""
+        """Returns the upper bound on the frequency of an unobserved misclassification."""
         return score_bounds(0.0, 1 / self.unseen, errors)[1] if self.unseen else 0.0
 
     @property
     def interval(self) -> Interval:
-        """The value with its 95 % interval, without bounds where there is one block or none."""
+        """Computes the 95 % interval; its bounds are NaN with fewer than two blocks."""
         if math.isnan(self.value) or len(self.moves) < 2:
             return Interval(self.value, math.nan, math.nan)
         down, up = self.shifts(quantile(LEVEL, self.freedom(self.moves)))
@@ -102,25 +102,24 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class GapEstimate(Estimate):
-    """A calibration error: a sum of absolute gaps, which noise makes larger.
+    """Calibration error: a sum of absolute gaps, which is biased upwards by noise.
 
-    Resampling adds noise to noise, so that a percentile interval lies above the truth. Here the
-    interval holds the errors under which the observed one is not extreme: all gaps are scaled by a
-    factor, the resampled deviations are added, and `below` is the share of resamples whose error
-    is at most the observed one, falling with `factors` (an interval along a family of one
-    parameter: DiCiccio & Romano 1990, International Statistical Review 58:59). It is drawn out to
-    hold the value, which is larger than the truth on average.
+    Resampling adds a second bias, so that a percentile interval lies above the true value. This
+    interval inverts a test instead: all gaps are scaled by a factor, the resampled deviations are
+    added, and `below` is the share of resamples whose error is at most the observed one, decreasing
+    in `factors` (a one-parameter family: DiCiccio & Romano 1990, International Statistical Review
+    58:59). It is extended to include the value, which is biased upwards.
     """
 
     factors: np.ndarray
     below: np.ndarray
 
     def shifts(self, errors: float) -> tuple[float, float]:
-        """As in `Estimate`."""
+        """Returns the same as in `Estimate`."""
         if self.value < ROUNDING:
             return super().shifts(errors)
         tail = float(stdtr(self.freedom(self.moves), -errors))
-        # np.interp wants rising places
+        # np.interp needs increasing abscissas
         low, high = np.interp([1 - tail, tail], self.below[::-1], self.factors[::-1])
         down, up = self.value * max(0.0, 1 - low), self.value * max(0.0, high - 1)
         flaw = self._unseen(errors)
@@ -130,19 +129,19 @@ class GapEstimate(Estimate):
 def gap_estimate(
     estimate: Estimate, gaps: np.ndarray, deviations: Sequence[np.ndarray], groups: int
 ) -> Estimate:
-    """The calibration error `estimate` with its interval.
+    """Adds the inverted interval to the calibration error `estimate`.
 
     `gaps` [B], whose absolute values sum to the error; `deviations` are resampled gaps [R, B].
     """
     if len(deviations) == 0 or estimate.value < ROUNDING:
         return estimate
-    # for what few groups let the resampled spread fall short of
+    # corrects the resampled spread, which is too small with few groups
     wider = quantile(LEVEL, groups - 1) / quantile(LEVEL, math.inf) * groups**0.5
     noise = np.concatenate([each - gaps for each in deviations]) * wider / (groups - 1) ** 0.5
     factors = np.linspace(0.0, 1.0, 41)
     factors = np.concatenate([factors, np.geomspace(1.03, FARTHEST, 80)])
     below = np.array([_share_below(factor * gaps, noise, estimate.value) for factor in factors])
-    # ties are not places
+    # ties are not allowed as abscissas
     falling = np.minimum.accumulate(below) - np.arange(len(below)) * ROUNDING
     return GapEstimate(**vars(estimate), factors=factors, below=falling)
 
@@ -152,11 +151,11 @@ def _share_below(gaps: np.ndarray, noise: np.ndarray, value: float) -> float:
 
 
 def difference(a: Estimate, b: Estimate) -> Difference:
-    """b less a, measured on cases that both may share.
+    """Returns b less a, measured on cases that may be common to both.
 
-    The bounds are recovered from those of both and the correlation of their moves (Zou & Donner
-    2008, Statistics in Medicine 27:1693; for two shares it is Newcombe's method 10 of paired
-    proportions, 1998, Statistics in Medicine 17:2635).
+    The bounds are recovered from the bounds of both and the correlation of their `moves` (Zou &
+    Donner 2008, Statistics in Medicine 27:1693; for two proportions this is Newcombe's method 10,
+    1998, Statistics in Medicine 17:2635).
     """
     value = b.value - a.value
     if math.isnan(value) or min(len(a.moves), len(b.moves)) < 2:
@@ -177,7 +176,7 @@ def difference(a: Estimate, b: Estimate) -> Difference:
     if value == 0:
         return Difference(value, low, high, 0.5)
     side = 0 if value > 0 else 1  # the bound towards 0
-    # The bound crosses 0 on the side of `errors` where the interval says that it does.
+    # Keeps the confidence consistent with the side of 0 of the 95 % interval.
     apart = low > 0 or high < 0
     near, far = (errors, FARTHEST) if apart else (0.0, errors)
     while far - near > 1e-9 * far:
@@ -188,7 +187,7 @@ def difference(a: Estimate, b: Estimate) -> Difference:
 
 
 def score_bounds(share: float, count: float, errors: float) -> tuple[float, float]:
-    """The score interval (Wilson 1927) of a share of `count` cases, at so many standard errors."""
+    """Returns the score interval (Wilson 1927) of a share of `count` cases, at `errors` errors."""
     square = errors**2 / count
     middle = (share + square / 2) / (1 + square)
     width = errors * math.sqrt((share * (1 - share) + square / 4) / count) / (1 + square)
@@ -196,7 +195,7 @@ def score_bounds(share: float, count: float, errors: float) -> tuple[float, floa
 
 
 def quantile(level: float, freedom: float) -> float:
-    """The quantile of Student's t; with infinite `freedom` of the normal distribution."""
+    """Returns the quantile of Student's t; of the normal with infinite `freedom`."""
     return float(stdtrit(freedom, level))
 
 

@@ -13,7 +13,7 @@ from medtl.evaluation.truth import asked, has_findings
 
 # Where a temperature is looked for; networks of this field lie between 0.5 and 5.
 COLDEST, HOTTEST = 0.05, 20.0
-# The least number that a probability is divided by, where a threshold is 0.
+# Least divisor of a probability, for thresholds of 0.
 LEAST = np.finfo(np.float64).tiny
 
 
@@ -71,13 +71,13 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 def operating_points_at(
     labels: np.ndarray, probabilities: np.ndarray, sensitivity: float
 ) -> np.ndarray:
-    """As `operating_points`, but the highest thresholds that give at least `sensitivity`.
+    """Returns the highest thresholds that give at least `sensitivity`.
 
-    They do so on the cases given, however small the probability of a positive one is: where it is
-    0, so is the threshold, and every case is called positive.
+    This holds on the given cases for any probability of a positive one: if that is 0, so is the
+    threshold, and every case is positive.
 
-    Each class by itself: of several, a case that reaches the thresholds of two is decided to be
-    one of them, so that `decide` may find fewer of the other.
+    Classes are independent: with several, a case above two thresholds is assigned to one class, so
+    the sensitivity of `decide` may be lower for the other. Arguments as in `operating_points`.
     """
 
     def first_sensitive(true: np.ndarray, false: np.ndarray) -> int:
@@ -92,10 +92,10 @@ def _thresholds_where(
     probabilities: np.ndarray,
     choose: Callable[[np.ndarray, np.ndarray], int],
 ) -> np.ndarray:
-    """A threshold a class, float64 [K]; `choose` picks it from true and false positives [G].
+    """Returns thresholds float64 [K]; `choose` selects from true and false positives [G].
 
-    A threshold lies midway between the lowest score that it calls positive and the next below; it
-    is that score where there is no number between the two.
+    A threshold lies midway between the lowest positive score and the next below, or equals the
+    former if there is no number between them.
     """
     probabilities = checked(probabilities)
     classes = probabilities.shape[1]
@@ -140,7 +140,7 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataF
 
 
 def binned(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
-    """The rows of `reliability_table` for `confidence` [N] and `right` bool [N]."""
+    """Returns the rows of `reliability_table` for `confidence` [N] and `right` bool [N]."""
     rows = []
     bins = calibration_bin(confidence)
     for index in np.unique(bins):
@@ -162,7 +162,7 @@ def binned(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927)."""
+    """Returns the 95 % score interval of a proportion (Wilson 1927)."""
     z = 1.959964
     share = successes / trials
     middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)

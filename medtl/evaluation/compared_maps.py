@@ -75,9 +75,9 @@ def coarse(maps: np.ndarray) -> np.ndarray:
 
 
 def agreement(maps: np.ndarray, others: np.ndarray, groups: np.ndarray) -> Interval:
-    """The mean rank correlation over 8 x 8 places of maps [M, S, images x S] of two methods.
+    """Computes the mean rank correlation of two methods' maps [M, S, images x S] on 8 x 8 fields.
 
-    With its 95 % interval over groups [M]. A map without heat agrees with none: it is left out.
+    The 95 % interval is over groups [M]. Maps without heat are left out.
     """
     first, second = (coarse(each) for each in (maps, others))
     there = first.any(axis=(1, 2)) & second.any(axis=(1, 2))
@@ -88,10 +88,10 @@ def agreement(maps: np.ndarray, others: np.ndarray, groups: np.ndarray) -> Inter
 def method_table(
     heats: Mapping[str, np.ndarray], fallen: Mapping[str, Falls], groups: np.ndarray
 ) -> pd.DataFrame:
-    """A row a method: how faithful its maps are, and how far they agree with those of the others.
+    """Builds a table of one row per method: faithfulness, and agreement with other methods.
 
-    `fall`, `fall_elsewhere`, `fall_more` (the difference of the two), and `agreement_METHOD` for
-    each method, all with `_low` and `_high`, 95 % over groups.
+    Columns: `fall`, `fall_elsewhere`, `fall_more` (their difference), and `agreement_METHOD` for
+    each method, all with 95 % bounds `_low` and `_high` over groups.
     """
     rows = []
     for method, maps in heats.items():
@@ -119,7 +119,7 @@ def faithfulness(more: Interval) -> str:
 
 
 def _hottest(heat: Tensor, images: int) -> Tensor:
-    """The squares of a map [S, images x S] with the most heat: bool [images, 16, 16]."""
+    """Returns the squares of a map [S, images x S] with the most heat: bool [images, 16, 16]."""
     each = torch.stack(heat.chunk(images, dim=1))
     squares = nn.functional.adaptive_avg_pool2d(each, SQUARES)
     most = round(HOTTEST * squares.numel())
@@ -128,7 +128,7 @@ def _hottest(heat: Tensor, images: int) -> Tensor:
 
 
 def _without(image: Tensor, covered: Tensor) -> Tensor:
-    """An image [1, images x 3, S, S] that is grey at the squares covered."""
+    """Returns an image [1, images x 3, S, S] that is grey at the squares covered."""
     mask = nn.functional.interpolate(covered[None].to(image), image.shape[-2:])
     mask = mask.repeat_interleave(3, dim=1)
     return image * (1 - mask) + even(image) * mask

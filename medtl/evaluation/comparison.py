@@ -18,9 +18,9 @@ class Cases:
 
     Attributes:
         labels: int [N], index into `classes`.
-        groups: [N], any codes; cases of a group are drawn together.
+        groups: [N], any codes; cases of one group are dependent.
         classes: K names.
-        unit: that intervals are over, as `Dataset.unit` has it.
+        unit: sampling unit of intervals, see `Dataset.unit`.
     """
 
     labels: np.ndarray

@@ -1,7 +1,7 @@
-"""DeLong's variance of the area under the ROC curve, by groups: a check on the jackknife.
+"""DeLong's variance of the area under the ROC curve for groups: a check on the jackknife.
 
-DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837, for cases that are independent; for groups
-of cases (a patient's images) Obuchowski 1997, Biometrics 53:567. It needs no case left out.
+DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837, for independent cases; Obuchowski 1997,
+Biometrics 53:567, for groups of cases (a patient's images).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ LEAST_CASES = 2  # positive, and negative: a variance needs two
 
 
 def delong_error(positive: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
-    """The standard error of the area: of Obuchowski, which of groups of one case is DeLong's.
+    """Computes Obuchowski's standard error of the area; DeLong's for groups of one case.
 
     `positive` bool [N], `scores` [N], higher meaning more positive, `groups` any codes [N].
 
     Raises:
-        MedtlError: fewer than two groups have a positive, or a negative.
+        MedtlError: fewer than two groups with a positive, or with a negative.
     """
     _, codes = np.unique(groups, return_inverse=True)
     count = int(codes.max()) + 1
@@ -53,9 +53,9 @@ def delong_error(positive: np.ndarray, scores: np.ndarray, groups: np.ndarray) -
 def delong_interval(
     positive: np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
 ) -> Interval:
-    """The area with its 95 % interval, on the logit scale; a flawless one has a score interval.
+    """Computes the area with its 95 % interval on the logit scale; score interval if flawless.
 
-    Arguments and errors are those of `delong_error`; without `groups` each case is its own.
+    Arguments and errors as in `delong_error`; without `groups` each case is a group.
     """
     groups = np.arange(len(scores)) if groups is None else groups
     error = delong_error(positive, scores, groups)
@@ -70,10 +70,10 @@ def delong_interval(
 def with_delong(
     per_class: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray
 ) -> pd.DataFrame:
-    """The table of `Measures` with `delong_low`, `delong_high` beside the bounds for `auroc`.
+    """Adds `delong_low` and `delong_high` to the `auroc` rows of the table of `Measures`.
 
-    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K], `groups` [N]. The two
-    intervals should be much alike. NaN where the cases of a class, or all others, are of one group.
+    `labels` int [N] (findings int8 [N, K]), `probabilities` [N, K], `groups` [N]. Both intervals
+    should be similar. NaN if the cases of a class, or all others, are of one group.
     """
     bounds = []
     for index in range(len(per_class)):
@@ -92,10 +92,10 @@ def with_delong(
 def delong_difference(
     positive: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray
 ) -> Difference:
-    """The area of b less that of a on the same cases, with its 95 % interval.
+    """Computes the area of b less that of a on the same cases, with its 95 % interval.
 
-    `confidence` is the normal probability that b's area is the higher (one less the one-sided p).
-    Each case is a group of its own. Arguments and errors as in `delong_error`.
+    `confidence` is one minus the one-sided p-value of the normal test that b's area is higher.
+    Each case is a group. Arguments and errors as in `delong_error`.
     """
     of_a, of_b = _placements(positive, scores_a), _placements(positive, scores_b)
     above, below = of_b[0] - of_a[0], of_b[1] - of_a[1]

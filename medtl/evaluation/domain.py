@@ -1,15 +1,15 @@
-"""Does an image look like the training images? By what the network makes of it, and by its layout.
+"""Out-of-distribution detection by the network's features and by the layout of the image.
 
 Sun, Ming, Zhu & Li 2022, "Out-of-distribution detection with deep nearest neighbors",
 arXiv 2204.06507: the distance to the k-th nearest training image, on the unit sphere of features.
-What the last layer reads is made to look past all that does not tell the classes. So two more
-things are compared in the same way (ours): mean and spread of each channel half way through the
-network, which tell another scale (a cropped image) and other kinds of images; and the coarse layout
-of light and dark, which tells an inverted image.
+The features before the last layer are invariant to anything that does not separate the classes. So
+two more descriptors are compared in the same way (ours): mean and deviation of each channel halfway
+through the network, which respond to scale (a cropped image) and to other kinds of images; and a
+coarse layout of brightness, which responds to inversion.
 
-The limit is that of conformal prediction (Vovk, Gammerman & Shafer 2005): a rank among the
-distances of familiar images that takes their number into account, with the weights that groups of
-dependent images need (Dunn, Wasserman & Ramdas 2023, J. Am. Stat. Assoc. 118:2491).
+The limit is a conformal quantile (Vovk, Gammerman & Shafer 2005) of the distances of familiar
+images, weighted for groups of dependent images (Dunn, Wasserman & Ramdas 2023, J. Am. Stat. Assoc.
+118:2491).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from torch import Tensor, nn
 # source takes k from 1 to 1000, smaller for smaller samples.
 KEPT_IMAGES = 512
 NEIGHBOUR = 5
-# One familiar image in a hundred is called strange, so that few good images are turned away.
+# One familiar image in a hundred is flagged, so that few good images are rejected.
 STRANGE_SHARE = 0.01
-ENOUGH_GROUPS = 99  # the fewest of which a rank has that share beyond it
-SCALE_QUANTILE = 0.95  # of the distances, that makes those of different things comparable
-Z95 = 1.645  # of a one-sided test at 5 %
+ENOUGH_GROUPS = 99  # fewest groups for a conformal quantile at this share
+SCALE_QUANTILE = 0.95  # of the distances, to normalize those of different descriptors
+Z95 = 1.645  # one-sided normal quantile at 5 %
 NETWORK, MIDDLE, LAYOUT = "network", "middle", "layout"  # what is compared
-LAYOUT_SIDE = 8  # fields a side
-EXPECTED = "expected"  # among the tensors
+LAYOUT_SIDE = 8  # fields per side
+EXPECTED = "expected"  # name of the tensor
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -65,15 +65,14 @@ class Sample:
     threshold: float
 
     def distance(self, features: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-        """Distance float32 [B] of `features` [B, F] to their 5th nearest training image.
+        """Computes the distance float32 [B] of `features` [B, F] to the 5th nearest training image.
 
-        `others` bool [B, M] says which training images an image may be compared with; without it
-        all.
+        `others` bool [B, M] restricts the training images that each image is compared with.
         """
         nearness = _unit(features) @ self._directions
         neighbour = min(NEIGHBOUR, len(self.features))
         if others is not None:
-            nearness = np.where(others, nearness, -1)  # as far away as can be
+            nearness = np.where(others, nearness, -1)  # the largest possible distance
             neighbour = max(1, min(neighbour, others.sum(axis=1).min()))
         nearest = np.partition(nearness, -neighbour, axis=1)[:, -neighbour]
         return np.sqrt(np.maximum(2 - 2 * nearest, 0))
@@ -89,7 +88,7 @@ class DomainReference:
     """What images are compared with: a sample for each of the things that are compared."""
 
     samples: Mapping[str, Sample]
-    # of images like these that are called strange; None where it is not known (older models)
+    # expected share of flagged familiar images; None if unknown (older models)
     expected: float | None = None
 
     @classmethod
@@ -101,23 +100,23 @@ class DomainReference:
         train_groups: np.ndarray | None = None,
         valid_groups: np.ndarray | None = None,
     ) -> DomainReference:
-        """Draws the samples from features [N, F], and sets the limit by those of other groups.
+        """Draws the samples from features [N, F], and sets the limit on images of other groups.
 
-        An image is as strange as the largest of its distances, each as a share of the distance that
-        95 of 100 familiar images keep. The limit is a rank of that one number. From 99 groups in
-        the validation split on, its images have the rank, by their distances to `train`. With
-        fewer, both splits are the sample and have the rank, each image by its distance to those of
-        other groups; where a network has learned its training images so well that those of the
-        validation split are farther from it (Mann-Whitney's test), the distances of the training
-        images are raised in the proportion of the medians. With fewer than 99 groups in all, the
-        limit is the largest of these numbers, and `expected` is above 1 %.
+        The score of an image is the largest of its distances, each divided by the 95 % quantile of
+        familiar images. The limit is a quantile of that score. With at least 99 groups in the
+        validation split, it is taken over its images, by their distances to `train`. With fewer,
+        both splits are the sample, each image by its distance to images of other groups; if the
+        validation images are farther away than the training images (Mann-Whitney test), since the
+        network has fitted the latter, training distances are scaled by the ratio of the medians.
+        With fewer than 99 groups in total, the limit is the largest score, and `expected` is above
+        1 %.
 
         Args:
-            train: what is compared, by name; for example [N, F] float32.
-            valid: the same of M images of other groups.
-            seed: of the sample.
-            train_groups: [N], any codes; each image its own without them.
-            valid_groups: [M], of other codes than those of `train_groups`.
+            train: features by name, float32 [N, F] each.
+            valid: the same for M images of other groups.
+            seed: seed of the sample.
+            train_groups: [N], any codes; by default one group per image.
+            valid_groups: [M], codes different from those of `train_groups`.
         """
         train_groups = _codes(train_groups, len(next(iter(train.values()))), 0)
         count = len(np.unique(train_groups))
@@ -166,7 +165,7 @@ class DomainReference:
         return self.distance(features) <= 1
 
     def tensors(self) -> dict[str, Tensor]:
-        """All there is to keep, as tensors for a safetensors file."""
+        """Returns all there is to keep, as tensors for a safetensors file."""
         kept = {}
         for name, sample in self.samples.items():
             kept[f"{name}.features"] = torch.from_numpy(sample.features)
@@ -177,7 +176,7 @@ class DomainReference:
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> DomainReference:
-        """The reference that `tensors()` came from."""
+        """Returns the reference that `tensors()` came from."""
         tensors = dict(tensors)
         expected = tensors.pop(EXPECTED, None)
         if "features" in tensors:  # models from before the layout was compared
@@ -195,40 +194,38 @@ class DomainReference:
 
 
 def conformal_limit(scores: np.ndarray, groups: np.ndarray, share: float) -> tuple[float, float]:
-    """The limit that a score of a new group is above with a probability of at most `share`.
+    """Returns the limit that a score of a new group exceeds with probability at most `share`.
 
-    Groups count equally, and so does the new one, which may lie anywhere: of n images that are a
-    group each it is the score of rank ceil((n + 1) (1 - share)). Where no score has that rank it is
-    the largest.
+    Groups have equal weight, including the new one: with n groups of one image it is the score of
+    rank ceil((n + 1) (1 - share)), or the largest score if there is no such rank.
 
     Args:
-        scores: [N], of familiar images.
-        groups: [N], any codes; images of a group depend on each other.
+        scores: [N], scores of familiar images.
+        groups: [N], any codes; images of one group are dependent.
         share: 0 to 1.
 
     Returns:
-        The limit, and the share that is to be expected above it: `share`, or what so few groups
-        allow.
+        The limit, and the expected share above it: `share`, or more with too few groups.
     """
     _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(scores)
     below = np.cumsum(1 / sizes[place][order]) / (len(sizes) + 1)
-    # sums of a third and the like fall short of a whole by a rounding error
+    # sums of fractions such as 1/3 may miss an integer by rounding
     rank = np.searchsorted(below, 1 - share - 1e-9)
     return float(scores[order][min(rank, len(scores) - 1)]), max(share, 1 / (len(sizes) + 1))
 
 
 def _codes(groups: np.ndarray | None, count: int, first: int) -> np.ndarray:
-    """The groups of `count` images as codes from `first` on: int64 [count]."""
+    """Numbers the groups of `count` images from `first` on: int64 [count]."""
     if groups is None:
         return first + np.arange(count)
     return first + np.unique(groups, return_inverse=True)[1]
 
 
 def _raised(learned: np.ndarray, unseen: np.ndarray) -> float:
-    """By what the distances of learned images are raised to be like those of unseen ones: from 1.
+    """Returns the factor, at least 1, from distances of training images to those of unseen ones.
 
-    It is 1 where it may be by chance that they are nearer.
+    The factor is 1 if the difference is not significant.
     """
     nearer = np.mean(unseen[:, None] > learned)
     chance = np.sqrt((len(learned) + len(unseen) + 1) / (12 * len(learned) * len(unseen)))

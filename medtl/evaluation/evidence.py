@@ -1,4 +1,4 @@
-"""How many groups of cases a metric rests on, where it is flawless and no jackknife moves it."""
+"""Effective number of groups behind a flawless metric, where the jackknife variance is 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medtl.evaluation.truth import asked, has_findings
 
 @dataclass(frozen=True)
 class Evidence:
-    """The number of independent shares behind each metric, by name; of each class [K]."""
+    """Effective numbers of groups behind each metric, by name; per class [K]."""
 
     overall: dict[str, float]
     per_class: dict[str, np.ndarray]
@@ -21,13 +21,13 @@ class Evidence:
 
 
 def evidence(labels: np.ndarray, groups: np.ndarray, classes: int) -> Evidence:
-    """What flawless metrics rest on; `labels` as `truth` has them, `groups` any codes [N].
+    """Computes the evidence; `labels` as in `truth`, `groups` any codes [N].
 
-    Sensitivity rests on the groups with the class, specificity on those without it. The area under
-    the ROC curve rests on 4 m n / (m + n + 2) of m and n: at the top of its range its variance is
-    that of a share of so many (the limit of the variance of Hanley & McNeil 1982 as Newcombe 2006,
-    Statistics in Medicine 25:559, takes it, of exponential scores). A mean over K classes rests on
-    K times the least of theirs: a flaw of one class is a K-th of a flaw of the mean.
+    For sensitivity it is the number of groups with the class, for specificity of those without it.
+    For the area under the ROC curve it is 4 m n / (m + n + 2) for m and n of them: near 1 the
+    variance of the area is that of a proportion of so many cases (limit of the variance of Hanley &
+    McNeil 1982 for exponential scores, as in Newcombe 2006, Statistics in Medicine 25:559). For a
+    mean over K classes it is K times the least, as one class contributes a K-th of the mean.
     """
     groups, whole = np.asarray(groups), float(len(np.unique(groups)))
     counts = []

@@ -112,13 +112,13 @@ class ScoredFindings:
 
     @property
     def spotless(self) -> bool:
-        """Whether all that is known has the right side of a probability of one half."""
+        """True if all known labels are classified correctly at a probability of one half."""
         return bool((self.squared_error <= 0.25).all())
 
     def calibration_gaps(self, weights: np.ndarray) -> np.ndarray:
-        """The gaps of the bins of all findings, [R, K x 15]: `ece` is their absolute sum.
+        """Computes the gaps of all findings' bins, [R, K x 15]; `ece` is their absolute sum.
 
-        Each by its share of what is known of its finding, over the findings that are known at all.
+        Weighted by the share of the finding's known labels, averaged over findings with any.
         """
         known = weights @ (self.actual + self.absent)
         share = known * (known > 0).sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How sure a metric is: 95 % intervals over groups of cases, alone and between two models."""
+"""95 % intervals of metrics over groups of cases, and of differences between models."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Measures:
 
 @dataclass(frozen=True)
 class Sampling:
-    """N cases and their groups, as what a metric's chance comes from.
+    """N cases and their groups, the source of a metric's sampling error.
 
-    `labels` and `groups` as `measure` has them; `seed` is of the blocks, where there are over 400
-    groups, and of `resamples` bootstrap resamples, which only the calibration error needs.
+    `labels` and `groups` as in `measure`; `seed` draws the blocks of more than 400 groups, and the
+    `resamples` bootstrap resamples of the calibration error.
     """
 
     labels: np.ndarray
@@ -62,9 +62,9 @@ class Sampling:
         )  # fmt: skip
 
     def table(self, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Metrics `of` weights ([R, N] to [R, M]): [1 + J, M], of all cases, then without a block.
+        """Evaluates metrics `of` weights ([R, N] to [R, M]) on all cases and without each block.
 
-        With one group there is nothing to leave out: [1, M].
+        The result is [1 + J, M]; with a single group [1, M].
         """
         parts = [of(np.ones((1, len(self.labels))))]
         if self.blocks.count > 1:
@@ -72,11 +72,11 @@ class Sampling:
         return np.concatenate(parts)
 
     def estimate(self, column: np.ndarray, behind: float) -> Estimate:
-        """The estimate of one column of `table`, of a metric from 0 to 1."""
+        """Returns the estimate of one column of `table`, for a metric from 0 to 1."""
         return Estimate(float(column[0]), self.blocks.moves(column[1:]), self.freedom, behind)
 
     def overall(self, name: str, column: np.ndarray, models: Sequence[Scored]) -> Estimate:
-        """The estimate of a metric `name` of `OVERALL`, the mean over `models`."""
+        """Returns the estimate of metric `name` of `OVERALL`, averaged over `models`."""
         found = self.estimate(column, self.evidence.overall[name])
         if name == "mcc":
             return replace(found, least=-1.0)
@@ -85,7 +85,7 @@ class Sampling:
         if all(model.spotless for model in models):
             found = replace(found, unseen=1 / self.evidence.overall["accuracy"])
         if name == "brier":
-            # of several classes it is the sum of their squared errors
+            # with several classes the sum of their squared errors
             several = not has_findings(self.labels) and len(self.evidence.per_class["auroc"]) > 2
             return replace(found, freedom=by_tails, most=2.0 if several else 1.0)
 
@@ -106,28 +106,26 @@ def measure(
     resamples: int = 2000,
     decisions: np.ndarray | None = None,
 ) -> Measures:
-    """Every metric of `medtl.evaluation.metrics` with its 95 % interval.
+    """Computes every metric of `medtl.evaluation.metrics` with its 95 % interval.
 
     The interval is that of `medtl.evaluation.bounds`: a t interval on the logit scale, from the
     jackknife over groups (`medtl.evaluation.jackknife`), and for `ece` one from resampled gaps.
-    `python -m benchmarks coverage` shows how often they hold the truth.
+    `python -m benchmarks coverage` simulates their coverage.
 
     Args:
-        labels: int [N], index into `classes`; of findings int8 [N, K], as `truth` has them.
-        probabilities: [N, K], rows that sum to one; of findings each by itself.
-        groups: [N], any codes; cases of one group (a patient's, or cases alike) are one piece of
-            evidence. Where each case has its own, the intervals are over cases. They hold the
-            chance in the class counts too.
+        labels: int [N], index into `classes`; for findings int8 [N, K], as in `truth`.
+        probabilities: [N, K], rows that sum to one; independent for findings.
+        groups: [N], any codes; cases of one group (a patient, or identical images) are dependent.
+            The class counts are treated as random.
         classes: K names.
         seed: equal seeds give equal intervals.
         resamples: bootstrap resamples of groups, for the interval of `ece`.
-        decisions: int [N], what was decided at an operating point; without it the most probable
-            class. Of findings bool [N, K], without it those from one half on. Ranking and
-            calibration metrics do not depend on it.
+        decisions: int [N], decided classes; by default the most probable one. For findings bool
+            [N, K]; by default probabilities of at least one half. Ranking and calibration metrics
+            do not depend on it.
 
-    A class without a case has NaN, and the means are over the other classes. A class of a single
-    group has the widest interval that a share of one case can have. With one group there are no
-    bounds.
+    A class without a case has NaN; means are over the other classes. A class of a single group has
+    the score interval of one case. With one group in total the bounds are NaN.
     """
     cases = scored(labels, probabilities, decisions)
     pools = PooledFindings if has_findings(labels) else PooledCases
@@ -174,11 +172,11 @@ def paired_difference(
     seed: int,
     resamples: int = 2000,
 ) -> Difference:
-    """By how much b beats a on the same cases, the groups of which both share.
+    """Computes the metric of b less that of a on the same cases.
 
     The interval and `confidence` are those of `medtl.evaluation.bounds.difference`. For `ece` and
-    `brier` the higher is the worse. Decisions are the most probable class. The arguments are those
-    of `measure`; with one group bounds and confidence are NaN.
+    `brier` higher is worse. Decisions are the most probable class. Arguments as in `measure`; with
+    one group bounds and confidence are NaN.
 
     Raises:
         ParameterError: there is no such metric.
@@ -195,10 +193,9 @@ def mean_difference(
     seed: int,
     resamples: int = 2000,
 ) -> Difference:
-    """`paired_difference` averaged over `pairs` (a, b): two recipes, trained with several seeds.
+    """Averages `paired_difference` over `pairs` (a, b): two recipes, trained with several seeds.
 
-    The interval holds the chance in the groups, not that in the seeds. Equal scores differ by 0,
-    without any chance.
+    The interval covers the sampling of groups, not of seeds. Equal scores give exactly 0.
     """
     a, b = (
         mean_estimate(labels, each, groups, metric, seed, resamples)
@@ -217,10 +214,10 @@ def mean_score(
     seed: int,
     resamples: int = 2000,
 ) -> Interval:
-    """A metric averaged over models that score the same cases: one recipe, several seeds.
+    """Averages a metric over models that score the same cases: one recipe, several seeds.
 
-    `repeats` are probabilities [N, K]. The interval holds the chance in the groups, not that in
-    the seeds. The other arguments are those of `measure`.
+    `repeats` are probabilities [N, K]. The interval covers the sampling of groups, not of seeds.
+    Other arguments as in `measure`.
     """
     return mean_estimate(labels, repeats, groups, metric, seed, resamples).interval
 
@@ -233,7 +230,7 @@ def mean_estimate(
     seed: int,
     resamples: int = 2000,
 ) -> Estimate:
-    """`mean_score` with what its interval is made of.
+    """Returns the `Estimate` behind `mean_score`.
 
     Raises:
         ParameterError: there is no such metric.
@@ -260,7 +257,7 @@ def scored(
 
 
 def resamplings(groups: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """Yields [r, N] weights, `resamples` rows in all: how often each case is in each resample.
+    """Yields weights [r, N], `resamples` rows in total: the count of each case in each resample.
 
     A resample draws as many groups as there are, with replacement. One group yields nothing.
     """
@@ -279,13 +276,13 @@ def resamplings(groups: np.ndarray, seed: int, resamples: int) -> Iterator[np.nd
 
 
 def _alike(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two models say the same, where it matters."""
+    """Returns whether two models score all cases with known labels alike."""
     asked = np.asarray(labels) >= 0 if has_findings(labels) else True
     return bool(np.all((np.asarray(first) == np.asarray(second)) | np.logical_not(asked)))
 
 
 def _columns(name: str, intervals: Sequence[Interval]) -> dict[str, list[float]]:
-    """The columns of a table for intervals, one a row: `name` and its bounds."""
+    """Returns the columns of a table for intervals, one a row: `name` and its bounds."""
     return {
         name: [each.value for each in intervals],
         f"{name}_low": [each.low for each in intervals],

@@ -1,8 +1,8 @@
-"""The jackknife over whole groups of cases: a metric without each of them in turn.
+"""Jackknife over groups of cases: a metric without each group in turn.
 
-Groups are those that are drawn together: patients, or cases alike. With many groups, blocks of
-several are left out (the delete-a-group jackknife: Kott 2001, Journal of Official Statistics
-17:521), which costs a number of passes that does not grow.
+Groups are patients, or identical cases. With many groups, blocks of several are left out (the
+delete-a-group jackknife: Kott 2001, Journal of Official Statistics 17:521), which bounds the number
+of passes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 from medtl.evaluation.truth import has_findings
 
 MOST_BLOCKS = 400
-# Weights held at a time: under 1 MB, so that a chunk and its sums stay near the processor.
+# Weights per chunk: under 1 MB, so that a chunk and its sums fit the CPU cache.
 CHUNK_VALUES = 100_000
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The block of each of N cases, `block` int [N] below `count`; groups are never divided."""
+    """Blocks of N cases, `block` int [N] below `count`; groups are never divided."""
 
     block: np.ndarray
     count: int
 
     @classmethod
     def of(cls, groups: np.ndarray, seed: int) -> Blocks:
-        """A block a group, `groups` any codes [N]; more than 400 are dealt to 400 at random."""
+        """Assigns a block per group, `groups` any codes [N]; more than 400 share random blocks."""
         _, codes = np.unique(groups, return_inverse=True)
         count = int(codes.max()) + 1
         if count <= MOST_BLOCKS:
@@ -38,31 +38,31 @@ class Blocks:
         return cls(dealt[codes], MOST_BLOCKS)
 
     def among(self, inside: np.ndarray) -> Blocks:
-        """The same blocks for some of the cases, `inside` bool [N]; some may have none of them."""
+        """Returns the blocks restricted to the cases `inside` bool [N]; some may be empty."""
         return Blocks(self.block[inside], self.count)
 
     def without(self) -> Iterator[np.ndarray]:
-        """Yields weights [j, N], `count` rows in all: 0 for the cases of a block, else 1."""
+        """Yields weights [j, N], `count` rows in total: 0 for the cases of a block, else 1."""
         rows = max(1, CHUNK_VALUES // len(self.block))
         for start in range(0, self.count, rows):
             left_out = np.arange(start, min(start + rows, self.count))
             yield (left_out[:, None] != self.block).astype(np.float64)
 
     def moves(self, values: np.ndarray) -> np.ndarray:
-        """How far the metric moves with each block, [J], from its `values` [J] without each.
+        """Scales the jackknife deviations [J] of a metric's `values` [J] without each block.
 
-        The squares sum to the jackknife's variance (Efron & Stein 1981, Annals of Statistics
-        9:586). NaN where the value is.
+        The squares sum to the jackknife variance (Efron & Stein 1981, Annals of Statistics 9:586).
+        NaN values give NaN.
         """
         known = values[~np.isnan(values)]
         middle = known.mean() if len(known) else math.nan
         return math.sqrt((self.count - 1) / self.count) * (middle - values)
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
-        """The rarest class, or finding, that the cases of each block have: int [J].
+        """Returns the rarest class, or finding, among the cases of each block: int [J].
 
-        `labels` as `medtl.evaluation.truth` has them. K where a block has no finding, -1 where it
-        has no case.
+        `labels` as in `medtl.evaluation.truth`. K for a block without a finding, -1 for an empty
+        block.
         """
         labels = np.asarray(labels)
         classes = labels.shape[1] if has_findings(labels) else int(labels.max()) + 1
@@ -79,16 +79,16 @@ class Blocks:
 
 @dataclass(frozen=True)
 class ByStratum:
-    """The degrees of freedom of a variance to which the strata contribute unequally.
+    """Degrees of freedom of a variance with unequal contributions of strata.
 
-    Satterthwaite 1946, Biometrics Bulletin 2:110: a few positive cases among many negative ones
-    bring few. `strata` int [J].
+    Satterthwaite 1946, Biometrics Bulletin 2:110: few positive cases among many negative ones give
+    few. `strata` int [J].
     """
 
     strata: np.ndarray
 
     def __call__(self, moves: np.ndarray) -> float:
-        """The degrees of freedom for `moves` [J]; infinite where nothing moves."""
+        """Returns the degrees of freedom for `moves` [J]; infinite for zero variance."""
         there = self.strata >= 0
         squares = np.square(np.nan_to_num(moves[there]))
         _, codes = np.unique(self.strata[there], return_inverse=True)
@@ -98,9 +98,9 @@ class ByStratum:
 
 
 def by_tails(moves: np.ndarray) -> float:
-    """The degrees of freedom of a variance of values with heavy tails, from their kurtosis.
+    """Returns the degrees of freedom of the variance of heavy-tailed values, from the kurtosis.
 
-    The variance of a variance is that of a chi-squared of so many degrees (Satterthwaite 1946).
+    Matches the variance of the variance to that of a chi-squared (Satterthwaite 1946).
     """
     moves = np.nan_to_num(moves)
     moves = moves[moves != 0]

@@ -33,7 +33,7 @@ class ClassMapping:
 
     @classmethod
     def same(cls, classes: Sequence[str]) -> ClassMapping:
-        """Each class is its own label."""
+        """Returns each class is its own label."""
         return cls(tuple(classes), tuple((index,) for index in range(len(classes))))
 
     @classmethod
@@ -113,7 +113,7 @@ def _check_once(meant: Mapping[str, Sequence[str]]) -> None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The names as they have to be given."""
+    """Formats names as a parameter value."""
     return ", ".join(map(quoted, names))
 
 

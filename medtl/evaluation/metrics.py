@@ -117,11 +117,11 @@ class ScoredCases:
 
     @property
     def spotless(self) -> bool:
-        """Whether the most probable class is the right one of every case."""
+        """True if the most probable class is correct for every case."""
         return bool((self.calibration.sum(axis=1) >= 0).all())
 
     def calibration_gaps(self, weights: np.ndarray) -> np.ndarray:
-        """The gap of each bin, [R, 15], by its share of the cases: `ece` is their absolute sum."""
+        """Computes the gap of each bin, [R, 15], weighted by cases; `ece` is the absolute sum."""
         return weights @ self.calibration / weights.sum(axis=1, keepdims=True)
 
     def _agreed(self, weights: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ class ScoredCases:
 
 
 def checked(probabilities: np.ndarray) -> np.ndarray:
-    """The probabilities as float64 [N, K], once they are known to be numbers."""
+    """Returns the probabilities as float64 [N, K], once they are known to be numbers."""
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if len(probabilities) == 0:
         raise MedtlError("there is no case to measure; choose a split that has images")
@@ -180,6 +180,6 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def mean_over_classes(columns: np.ndarray) -> np.ndarray:
-    """The mean of each row [R, K] over what is a number; NaN for a row without any."""
+    """Returns the mean of each row [R, K] over what is a number; NaN for a row without any."""
     present = ~np.isnan(columns)
     return ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))

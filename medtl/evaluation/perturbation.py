@@ -1,12 +1,12 @@
-"""Universal perturbations: one pattern that, added to any image, changes what a model says.
+"""Universal perturbations: one pattern that changes a model's output when added to any image.
 
 Minagi, Hirano & Takemoto 2022, "Natural images allow universal adversarial attacks on medical
 image classification using deep neural networks with transfer learning", J. Imaging 8(2):38.
 
-Images and perturbations are in that paper's scale: -1 is black, 1 is white. Norms are over all
-channels and pixels of one image; those of images are taken from black on, as the authors' code has
-them. As in the paper a class is the model's own prediction, not the label, and pixels are not
-clipped after the perturbation is added.
+Images and perturbations use that paper's scale: -1 is black, 1 is white. Norms are over all
+channels and pixels of one image; those of images are measured from black, as in the authors' code.
+As in the paper, a class is the model's own prediction, not the label, and perturbed pixels are not
+clipped.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ BATCH = 32  # images a step of the batched order
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a perturbation is made.
+    """Parameters of a perturbation.
 
     Attributes:
         norm: `l2` or `linf`.
-        limit: the largest norm that it may have (the paper's xi).
-        step_size: norm of one step, as a share of the limit. Every pixel moves by the same amount
+        limit: largest norm of the perturbation (the paper's xi).
+        step_size: norm of one step, as a share of the limit. Every pixel changes by the same amount
             (the paper's epsilon).
-        passes: over the images, at most.
-        target: the class that all images shall get; None: any class but the one that they have.
+        passes: maximum number of passes over the images.
+        target: target class of all images; None for any class but the original prediction.
     """
 
     norm: str
@@ -48,7 +48,7 @@ class Recipe:
     target: int | None = None
 
     def epsilon(self, values: int) -> float:
-        """Change of each pixel in one step, for images of so many values (C x S x S)."""
+        """Returns the change of each pixel per step, for images of `values` = C x S x S numbers."""
         length = self.step_size * self.limit
         return length / math.sqrt(values) if self.norm == "l2" else length
 
@@ -87,12 +87,12 @@ def sequential(
 
 
 def batched(scores: Scores, images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Makes a perturbation from 32 images at a time, which take one step together (our variant).
+    """Makes a perturbation with one common step per batch of 32 images (our variant).
 
     Each pixel takes the sign of the sum of the images' steps. As in the paper only steps that fool
-    their image count, so that images far from any decision border do not outvote those near one.
-    Where no step of the 32 does, all count, so that there is a beginning. Arguments and result as
-    in `sequential`.
+    their image count, so that images far from a decision boundary do not dominate. If no step of a
+    batch does, all count, so that the first step is possible. Arguments and result as in
+    `sequential`.
     """
     own = predicted(scores, images)
     perturbation = torch.zeros_like(images[0])
@@ -129,38 +129,38 @@ def random_perturbation(
 
 
 def project(perturbation: Tensor, norm: str, limit: float) -> Tensor:
-    """The perturbation that is nearest and whose norm is at most `limit`."""
+    """Returns the perturbation that is nearest and whose norm is at most `limit`."""
     if norm == "linf":
         return perturbation.clamp(-limit, limit)
     return perturbation * (limit / perturbation.norm().clamp_min(limit))
 
 
 def scaled(perturbation: Tensor, norm: str, length: float) -> Tensor:
-    """The same pattern with the norm `length`; a pattern of zeros stays as it is."""
+    """Returns the same pattern with the norm `length`; a pattern of zeros stays as it is."""
     present = norms(perturbation[None], norm)[0]
     return perturbation * (length / present) if present > 0 else perturbation
 
 
 def resized(perturbation: Tensor, image_size: int, norm: str, length: float) -> Tensor:
-    """The perturbation for images of another side, with the norm `length` there."""
+    """Returns the perturbation for images of another side, with the norm `length` there."""
     side = (image_size, image_size)
     other = nn.functional.interpolate(perturbation[None], side, mode="bilinear", antialias=True)
     return scaled(other[0], norm, length)
 
 
 def norms(images: Tensor, norm: str) -> Tensor:
-    """Norm [B] of each perturbation [B, C, S, S]: `l2` or `linf`."""
+    """Computes the norm [B] of each perturbation [B, C, S, S]: `l2` or `linf`."""
     return torch.linalg.vector_norm(images.flatten(1), 2 if norm == "l2" else torch.inf, dim=1)
 
 
 def norms_from_black(images: Tensor, norm: str) -> Tensor:
-    """Norm [B] of each image [B, C, S, S] from -1 to 1, black counting as 0."""
+    """Computes the norm [B] of each image [B, C, S, S] from -1 to 1, with black as 0."""
     return norms(images + 1, norm)
 
 
 @torch.no_grad()
 def predicted(scores: Scores, images: Tensor) -> Tensor:
-    """The most probable class of each image [N, C, S, S]: int [N], on their device."""
+    """Returns the most probable class of each image [N, C, S, S]: int [N], on their device."""
     return torch.cat([scores(batch).argmax(dim=1) for batch in images.split(BATCH)])
 
 

@@ -26,7 +26,7 @@ FIRST_SPREAD = 0.02
 
 
 def names_from(network: nn.Module, point: CutPoint, image_size: int) -> frozenset[str]:
-    """The names, in the network's state dict, of all from `point` on."""
+    """Returns the names, in the network's state dict, of all from `point` on."""
     return frozenset(cut(copy.deepcopy(network), point, image_size).suffix.state_dict())
 
 
@@ -63,11 +63,10 @@ def rank_correlations(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def mean_similarity(correlations: np.ndarray, groups: np.ndarray) -> Interval:
-    """The mean of `correlations` [N], NaN left out, with its 95 % t interval over groups [N].
+    """Averages `correlations` [N] without NaN, with a 95 % t interval over groups [N].
 
-    Its standard error is that of a mean of clusters, linearised (Cochran 1977, "Sampling
-    techniques", section 9A). NaN where there is nothing to compare; bounds are NaN where there is
-    one group.
+    The standard error is the linearised one of a cluster mean (Cochran 1977, "Sampling techniques",
+    section 9A). NaN without correlations; the bounds are NaN with one group.
     """
     known = ~np.isnan(correlations)
     if not known.any():

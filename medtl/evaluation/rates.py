@@ -10,16 +10,16 @@ from medtl.evaluation.bounds import LEVEL, Interval, quantile, score_bounds
 
 
 def rate(happened: np.ndarray, groups: np.ndarray) -> Interval:
-    """The share of images to which it happened, `happened` bool [N], with its 95 % interval.
+    """Computes the share of true `happened` bool [N], with its 95 % interval.
 
-    Where each image is a group of its own (`groups`, any codes [N]) the interval is Wilson's
-    (1927). Where groups (patients) have several it is Wilson's over the effective number of images,
-    which has the variance of the share over groups, with the quantile of Student's t (Korn &
-    Graubard 1998, Survey Methodology 24:193, there with the interval of Clopper & Pearson). It is
-    at most the number of images; for a share of exactly 0 or 1 it is the number of groups.
+    With one image per group (`groups`, any codes [N]) the interval is Wilson's (1927). Otherwise it
+    is Wilson's for the effective number of images, given by the variance over groups, with the
+    quantile of Student's t (Korn & Graubard 1998, Survey Methodology 24:193, there with the
+    interval of Clopper & Pearson). That number is at most the number of images; for a share of
+    exactly 0 or 1 it is the number of groups.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: no images.
     """
     if len(happened) == 0:
         raise ValueError("no image to count")

@@ -19,12 +19,12 @@ def calibration_gain(
     seed: int,
     resamples: int = 2000,
 ) -> pd.DataFrame:
-    """The errors of probabilities as trained, calibrated, and their difference on the same cases.
+    """Compares calibration errors before and after recalibration on the same cases.
 
-    `as_trained` and `calibrated` are [N, K]; the other arguments are those of
-    `medtl.evaluation.intervals.measure`. A row each, `probabilities` says which; `ece` and `brier`
-    with 95 % bounds `_low` and `_high` over groups. Where the difference is below 0, calibration
-    has made the error smaller.
+    `as_trained` and `calibrated` are [N, K]; other arguments as in
+    `medtl.evaluation.intervals.measure`. One row each for both and for their difference, named in
+    `probabilities`; `ece` and `brier` with 95 % bounds `_low` and `_high` over groups. A negative
+    difference is an improvement.
     """
     sampling = Sampling.of(labels, groups, np.shape(calibrated)[1], seed, resamples)
     both = []

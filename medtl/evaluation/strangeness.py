@@ -51,16 +51,16 @@ def _middle(images: np.ndarray, share: float) -> np.ndarray:
 def told_apart(
     familiar: np.ndarray, strange: np.ndarray, groups: np.ndarray, seed: int
 ) -> Interval:
-    """AUROC of a score of strangeness: how often a strange image has more of it, ties half.
+    """Computes the AUROC of an out-of-distribution score; ties count half.
 
-    With its 95 % interval over groups, as `medtl.evaluation.intervals.measure` has it.
+    The 95 % interval over groups is that of `medtl.evaluation.intervals.measure`.
 
     Args:
-        familiar: scores [N].
-        strange: scores [M].
-        groups: any codes [N + M], of the familiar images, then of the strange ones; images of one
-            (as an image and its own inverted copy) are one piece of evidence.
-        seed: of the blocks of groups, where there are over 400.
+        familiar: scores [N] of in-distribution images.
+        strange: scores [M] of out-of-distribution images.
+        groups: any codes [N + M], familiar images first; images of one group (as an image and its
+            inverted copy) are dependent.
+        seed: seed of the blocks of more than 400 groups.
     """
     is_strange = np.repeat([0, 1], [len(familiar), len(strange)])
     ranking = Ranking.of(is_strange == 1, np.concatenate([familiar, strange]))

@@ -83,23 +83,23 @@ def groups(values: pd.Series, column: str) -> pd.Series:
 def score_subgroups(
     cases: DecidedCases, columns: Mapping[str, pd.Series], seed: int
 ) -> pd.DataFrame:
-    """The scores of each group of each column, and how they differ from those of all other cases.
+    """Scores each group of each column, and its difference to all other cases.
 
     Args:
         cases: N cases.
-        columns: the group of each case, as `groups` gives it, by the name of the column.
-        seed: of the blocks of patients, where there are over 400.
+        columns: group of each case, from `groups`, by column name.
+        seed: seed of the blocks of more than 400 patients.
 
     Returns:
-        A row a group: `column`, `group`, `cases`, `patients`; for each metric of `METRICS` (as in
-        `ScoredCases`) M, `M_low`, `M_high`, and the group's less that of the rest `M_difference`,
-        `M_difference_low`, `M_difference_high`; `note`, why there is no score or no difference.
-        A group has no scores with fewer than 20 cases or without a case of each class, and no
-        difference where the rest has none. Of two groups the second has no difference: it is the
-        first one's with the sign turned.
+        One row per group: `column`, `group`, `cases`, `patients`; for each metric M of `METRICS`
+        (as in `ScoredCases`) `M`, `M_low`, `M_high`, and the difference to the rest `M_difference`,
+        `M_difference_low`, `M_difference_high`; `note`, the reason for a missing value. A group has
+        no scores with fewer than 20 cases or without a case of each class, and no difference if the
+        rest has no scores. Of two groups the second has no difference, as it is the negative of the
+        first.
 
-    Intervals over patients are those of `medtl.evaluation.bounds`; that of a difference knows how
-    far both sides move together: a patient may be on both.
+    Intervals over patients are those of `medtl.evaluation.bounds`; that of a difference allows for
+    patients on both sides.
     """
     blocks = Blocks.of(cases.patients, seed)
 
@@ -143,13 +143,13 @@ def differing(table: pd.DataFrame) -> tuple[list[str], int]:
 
 @dataclass(frozen=True)
 class _Side:
-    """A part of the cases, `inside` bool [N], with its metrics."""
+    """Subset of the cases, `inside` bool [N], with its metrics."""
 
     inside: np.ndarray
     patients: int
     note: str
     scores: dict[str, Estimate]
-    freedom: ByStratum  # of a difference to the other cases
+    freedom: ByStratum  # for the difference to the other cases
 
     @classmethod
     def of(cls, cases: DecidedCases, inside: np.ndarray, blocks: Blocks) -> _Side:
@@ -176,7 +176,7 @@ class _Side:
         return row | {"note": self.note}
 
     def difference(self, rest: _Side, metric: str) -> Difference:
-        """The metric here less that of the rest."""
+        """Returns the metric here less that of the rest."""
         here = dataclasses.replace(self.scores[metric], freedom=self.freedom)
         return difference(rest.scores[metric], here)
 
@@ -195,7 +195,7 @@ def _difference_row(side: _Side, rest: _Side) -> dict[str, object]:
 
 
 def _metrics(scored: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics [R] under `weights` [R, N]; NaN for a weighting without any case."""
+    """Computes the metrics [R] under `weights` [R, N]; NaN for all-zero weights."""
     drawn = weights.any(axis=1)
     found = scored.metrics(weights[drawn]).overall
     metrics = {}

@@ -48,10 +48,10 @@ def copies_sheet(pairs: np.ndarray, captions: Sequence[tuple[str, str]], subtitl
 
 
 def image_sizes(sizes: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Width against height of the files, a dot a size, larger where more images have it.
+    """Plots width against height of the files, one dot per size, scaled by the number of images.
 
-    `sizes` has the columns `width`, `height` and at its end a column of counts for each of
-    `classes`, in their order.
+    `sizes` has the columns `width`, `height` and, last, one column of counts for each of `classes`,
+    in order.
     """
     figure = sheet("Sizes of the images", "as they are in the files; larger dots are more images")
     axes = plain(figure.subplots(), "Width (pixels)", "Height (pixels)")

@@ -18,7 +18,7 @@ def internal_and_external(table: pd.DataFrame, name: str) -> Figure:
     """
     figure = sheet(
         f"At home and on {name}",
-        "bars are 95 % intervals; of ece and brier the lower is the better",
+        "bars are 95 % intervals; lower is better for ece and brier",
         height=1.9 + 0.38 * len(table),
     )
     axes = plain(figure.subplots(), "", "")

@@ -31,7 +31,7 @@ def subgroup_scores(table: pd.DataFrame, overall: Mapping[str, Interval]) -> Fig
     """
     figure = sheet(
         "Scores of subgroups",
-        "bars are 95 % intervals; the line is all cases; orange squares differ from the rest",
+        "bars: 95 % intervals; line: all cases; orange squares: differ from the rest",
         width=9.0,
         height=1.9 + 0.3 * max(len(table), 2),
     )

@@ -139,7 +139,7 @@ def _drawn(subject: Subject, comparison: Comparison) -> Iterator[str]:
 
 
 def _histories(comparison: Comparison) -> dict[str, dict[str, pd.DataFrame]]:
-    """The epochs of the first seed of each arm of several epochs, by architecture."""
+    """Returns the epochs of the first seed of each arm of several epochs, by architecture."""
     panels: dict[str, dict[str, pd.DataFrame]] = {}
     for each in comparison.finished:
         if len(each.outcome.history) > 1:
@@ -172,7 +172,7 @@ def _depths(arms: pd.DataFrame, metric: str) -> Iterator[str]:
 
 
 def _by_place(arms: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The arms of each curve over the size of the training set."""
+    """Returns the arms of each curve over the size of the training set."""
     several = arms["architecture"].nunique() > 1
     keys = ["architecture", "series", "cutoff"]
     curves = {}

@@ -119,8 +119,8 @@ def _patients(facts: DataFacts) -> Iterator[str]:
     if facts.unknown:
         unknown = many(facts.unknown, "image is", "images are")
         yield (
-            f"{unknown} of an unknown patient, each counted as a patient of its own: images of one "
-            "patient may lie in two splits"
+            f"{unknown} of an unknown patient, each counted as a separate patient: images of one "
+            "patient may be in two splits"
         )
     if len(table):
         yield f"{many(len(table), 'known patient', 'known patients')}, images: " + middle(

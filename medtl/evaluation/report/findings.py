@@ -18,10 +18,10 @@ NOTHING = "Nothing stands out: no copies of one image in two splits or under two
 
 
 def shortcut_table(shortcuts: Shortcuts | None, seed: int) -> pd.DataFrame:
-    """A row a trace that differs between images: `trace`, `auroc`, `low`, `high`.
+    """Builds a table of one row per acquisition trace: `trace`, `auroc`, `low`, `high`.
 
-    The AUROC (of several classes the mean, each against the rest) has its 95 % interval
-    over patients; the models that gave the scores are taken as they are.
+    The AUROC (with several classes the one-against-rest mean) has a 95 % interval over patients,
+    conditional on the models that gave the scores.
     """
     rows = []
     if shortcuts is not None:
@@ -68,7 +68,7 @@ def nothing_found(facts: DataFacts, shortcuts: pd.DataFrame) -> str:
 
 
 def two_patients(copies: pd.DataFrame) -> pd.Series:
-    """Which pairs are of two known patients, bool."""
+    """Flags pairs of two known patients, bool."""
     first, second = copies["first_patient"], copies["second_patient"]
     return (first != second) & (first != "") & (second != "")
 
@@ -135,12 +135,12 @@ def _some(names: list[str]) -> str:
 
 
 def many(count: int, one: str, more: str) -> str:
-    """A count with its noun."""
+    """Returns a count with its noun."""
     return f"{count:,} {one if count == 1 else more}"
 
 
 def middle(values: pd.Series) -> str:
-    """The range and the median of counts, as words."""
+    """Returns the range and the median of counts, as words."""
     if values.nunique() == 1:
         return f"{values.iloc[0]} each"
     return f"{values.min()} to {values.max()}, median {np.median(values):g}"

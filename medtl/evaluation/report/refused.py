@@ -1,20 +1,20 @@
-"""The report of data that was refused: why, and every image that is concerned."""
+"""Report on refused data: the reason, and every affected image."""
 
 from __future__ import annotations
 
 from medtl.data.refused import RefusedDataError
 from medtl.evaluation.report import html
 
-ROWS = 1000  # of the table in the page; the CSV file has all
+ROWS = 1000  # most rows of the table in the page; the CSV file has all
 
 
 def refusal_report(error: RefusedDataError) -> str:
-    """Writes the page."""
+    """Renders the page as HTML."""
     table = error.table.head(ROWS)
     first, *others = table.columns
     rows = [html.row(str(name), values) for name, *values in table.to_numpy().tolist()]
     shown = "All" if len(table) == len(error.table) else f"The first {len(table)} of"
-    caption = f"{shown} {len(error.table):,} images that are concerned ({error.listing}.csv)"
+    caption = f"{shown} {len(error.table):,} affected images ({error.listing}.csv)"
     body = (
         html.element("h1", f"The data: {error.data}"),
         html.element("p", "Refused before any training.", "source"),
