@@ -39,7 +39,7 @@ def cache_root() -> Path:
 
 
 def key_of(*parts: object) -> str:
-    """A key of 24 hex digits; equal parts (as JSON) give equal keys, in every process."""
+    """Returns a key of 24 hex digits; equal parts (as JSON) give equal keys, in every process."""
     text = json.dumps(parts, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -54,7 +54,7 @@ def digest_of(arrays: Iterable[np.ndarray]) -> str:
 
 
 def kept_folder(kind: str, key: str) -> Path:
-    """The folder in which the thing of this kind and key is, or will be, kept."""
+    """Returns the folder in which the thing of this kind and key is, or will be, kept."""
     return cache_root() / kind / key
 
 
@@ -76,7 +76,7 @@ def kept_or_made(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def checksum(file: Path) -> int:
-    """The CRC-32 of a file."""
+    """Returns the CRC-32 of a file."""
     value = 0
     with file.open("rb") as opened:
         while block := opened.read(1 << 22):
@@ -85,7 +85,7 @@ def checksum(file: Path) -> int:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it says that a disk has no room."""
+    """Returns whether it says that a disk has no room."""
     return error.errno in _FULL
 
 
@@ -148,7 +148,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def nameless_file() -> Iterator[IO[bytes]]:
-    """Yields a file without a name in the folder of all that is kept; closed, it is gone.
+    """Yields an unnamed file in the cache folder, which is deleted when closed.
 
     Raises:
         CannotKeepError: the place is full, or cannot be written.
@@ -166,7 +166,7 @@ def nameless_file() -> Iterator[IO[bytes]]:
             raise
         raise _cannot_keep(root, error) from error
     finally:
-        with suppress(OSError):  # what found no room before finds none when it is closed
+        with suppress(OSError):  # buffered data that did not fit fails again on closing
             file.close()
 
 

@@ -1,20 +1,20 @@
-"""Names and lines of others in Markdown: shown as they are, whatever signs they have."""
+"""Escaping of names and foreign text in Markdown."""
 
 from __future__ import annotations
 
 import re
 
-# What begins markup or HTML: within a line (no underscore within a word does), and at its start.
+# Start of markup or HTML: within a line (except underscores within a word), and at its beginning.
 _MARKUP = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)|^[#=+-](?!\d)|^\d+(?=[.)](?:\s|$))")
 
 
 def plain(text: str) -> str:
-    """A text in one line with a backslash before each sign that would be markup."""
+    """Escapes a text as one line, with a backslash before each markup character."""
     return _MARKUP.sub(_escaped, " ".join(str(text).split()))
 
 
 def code(text: str) -> str:
-    """A name in one line as code, with the backticks that its own need, and no HTML."""
+    """Formats a name as inline code, with enough backticks and without HTML."""
     line = " ".join(str(text).split())
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)

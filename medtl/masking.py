@@ -1,9 +1,9 @@
-"""Passwords and tokens of URLs: never shown, logged or printed.
+"""Masking of passwords and tokens in URLs, for console, logs and stores.
 
 A value that is a URL is masked by its parts (`masked_value`), whatever characters a password has.
-In a sentence the end of a URL that was not escaped is uncertain: the URL is masked before it is put
-there, and messages of other libraries are searched for its secrets (`without_secrets`). `masked`
-finds what is left.
+In a sentence the end of an unescaped URL is ambiguous: URLs are masked before they are inserted,
+and the secrets of a URL are replaced in messages of other libraries (`without_secrets`). `masked`
+handles any other text.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from urllib.parse import unquote, unquote_plus
 
 HIDDEN = "***"
-SHORT = 4  # characters below which a secret is looked for as a word of its own only
+SHORT = 4  # shorter secrets are replaced only as whole words
 
-# Names of what a URL's query, or its fragment, keeps secret.
+# Secret parameters in the query or fragment of a URL.
 _SECRET = (
     r"[\w.-]*(?:pass(?!file)|pwd|secret|token|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*"
     r"|(?:[\w.-]*[_.-])?sig|key|auth|authorization"
@@ -24,9 +24,9 @@ _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
 _URL = re.compile(r"\s*(?P<scheme>[a-z][\w+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _TOKEN_SCHEMES = ("http", "https", "git", "ssh")  # a user without a password is a token there
 
-# In a sentence: greedy up to the last @ before a space or quotation mark; where there is none, up
-# to the next @ of the line, unless a port stands there. The scheme is looked for once in each run
-# of letters: a long run would else take minutes.
+# In a sentence: greedy up to the last @ before a space or quotation mark; without one, up to the
+# next @ of the line, unless a port precedes it. The scheme is matched once per run of letters,
+# since backtracking over a long run would take minutes.
 _IN_URL = re.compile(
     r"((?<![\w+.-])[\w+.-]*://[^\s:/@?#]*):(?!\*\*\*@)"
     r"(?:[^\s\"'<>]*@|(?!\d{0,5}(?:[\s\"'<>/,;).]|$))[^\n@]*@)"
@@ -36,17 +36,17 @@ _IN_QUERY = re.compile(rf"((?<![\w.-])(?:{_SECRET})=)(?!\*\*\*)[^\s&;,\"'<>]+", 
 
 
 def masked(text: str) -> str:
-    """The text with `***` in place of each password and token that is found in a URL."""
+    """Replaces each password and token of a URL in a text by `***`."""
     text = _IN_URL.sub(rf"\1:{HIDDEN}@", text)
     text = _TOKEN_IN_URL.sub(rf"\1{HIDDEN}@", text)
     return _IN_QUERY.sub(rf"\1{HIDDEN}", text)
 
 
 def masked_value(value: str) -> str:
-    """A value, which may be a URL as a whole, with `***` in place of its secrets.
+    """Replaces the secrets of a value that may be a URL as a whole by `***`.
 
-    A password that was not escaped goes up to the last @. A user without a password is a token in
-    URLs of the web, and a name in those of databases.
+    An unescaped password extends to the last @. A user without a password is a token in web URLs,
+    and a name in database URLs.
     """
     found = _URL.fullmatch(value)
     if found is None:
@@ -62,7 +62,7 @@ def masked_value(value: str) -> str:
 
 
 def without_secrets(text: str, *urls: str) -> str:
-    """What others say, with `***` in place of all that these URLs keep secret, as `masked` else."""
+    """Replaces the secrets of these URLs in a foreign message by `***`, then applies `masked`."""
     forms = {form for url in urls for secret in secrets(url) for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = _anywhere(form).sub(HIDDEN, text)
@@ -70,10 +70,10 @@ def without_secrets(text: str, *urls: str) -> str:
 
 
 def secrets(url: str) -> tuple[str, ...]:
-    """The passwords and tokens of a URL, as they stand there; none of what is no URL.
+    """Returns the passwords and tokens of a URL as written; empty for other text.
 
-    SQLAlchemy's parser says what is the password where it can read the URL, and how the parameters
-    of its query are called.
+    Uses SQLAlchemy's parser for the password and the names of query parameters if it can read the
+    URL.
     """
     found = _URL.fullmatch(url)
     if found is None:
@@ -89,8 +89,8 @@ def secrets(url: str) -> tuple[str, ...]:
 
 
 def _parsed(url: str) -> list[str]:
-    """The secrets that SQLAlchemy reads in a URL, none where it cannot read it."""
-    # imported only where it is needed: errors are imported before all else
+    """Returns the secrets that SQLAlchemy finds in a URL; empty if it cannot parse it."""
+    # imported on demand, since the errors module is imported first
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -104,7 +104,7 @@ def _parsed(url: str) -> list[str]:
 
 
 def _masked_query(place: str) -> str:
-    """Host, path and query, with the values of secret parameters hidden."""
+    """Masks the values of secret parameters in host, path and query."""
     parts = re.split(r"([?&;#])", place)
     for index in range(2, len(parts), 2):
         key, sign, value = parts[index].partition("=")
@@ -124,7 +124,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _forms(secret: str) -> Iterable[str]:
-    """A secret as it stands, without its escapes, and as Python and psycopg quote it."""
+    """Yields the forms of a secret: as written, unescaped, and as quoted by Python and psycopg."""
     for form in (secret, unquote(secret), unquote_plus(secret)):
         yield form
         yield repr(form)[1:-1]

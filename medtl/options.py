@@ -45,9 +45,9 @@ class Settings:
 
 
 def comma_list(name: str, value: str) -> tuple[str, ...]:
-    """The entries of a comma list, in order, each once; an empty list is a wrong parameter.
+    """Parses a comma list into unique entries, in order; refuses an empty list.
 
-    An entry with a comma stands in quotation marks (see `medtl.quoting`).
+    An entry with a comma is quoted (see `medtl.quoting`).
     """
     entries = tuple(dict.fromkeys(entry for entry, _ in fields(name, value, ",") if entry))
     if not entries:
@@ -56,12 +56,12 @@ def comma_list(name: str, value: str) -> tuple[str, ...]:
 
 
 def named_lists(name: str, value: str) -> dict[str, tuple[str, ...]]:
-    """The entries NAME=A|B of a comma list, in order; NAME= has none, no entry gives no name.
+    """Parses a comma list of NAME=A|B, in order; NAME= gives no values.
 
-    What holds a comma, an equals sign or a bar stands in quotation marks (see `medtl.quoting`).
+    Text with a comma, an equals sign or a bar is quoted (see `medtl.quoting`).
 
     Raises:
-        ParameterError: an entry is of another form, or a name is given twice.
+        ParameterError: malformed entry, or duplicate name.
     """
     lists: dict[str, tuple[str, ...]] = {}
     entry: list[tuple[str, str]] = []
@@ -82,7 +82,7 @@ def named_lists(name: str, value: str) -> dict[str, tuple[str, ...]]:
 
 
 def check_registered_name(name: str, value: str) -> None:
-    """Raises `ParameterError` where MLflow takes no registered model of this name, or no URI it."""
+    """Raises `ParameterError` if MLflow does not accept the name, or a URI cannot contain it."""
     if not _REGISTERED_NAME.fullmatch(value) or value in (".", ".."):
         raise ParameterError(
             name, repr(value), "a name of up to 250 characters without / : @ ? and quotes"
@@ -90,7 +90,7 @@ def check_registered_name(name: str, value: str) -> None:
 
 
 def check_device(value: str) -> None:
-    """Raises `ParameterError` where the parameter `device` is of no known form."""
+    """Raises `ParameterError` if the parameter `device` has no known form."""
     if not _DEVICE.fullmatch(value):
         raise ParameterError("device", value, "auto, cpu, cuda or cuda:N")
 

@@ -1,7 +1,7 @@
-"""Entries of a parameter's value, with quotation marks around those that hold its signs.
+"""Quoting of entries in parameter values.
 
-The rule is that of a CSV (RFC 4180): an entry in quotation marks may hold any sign, and a quotation
-mark within it is written twice.
+As in CSV (RFC 4180), a quoted entry may contain any character, and a quotation mark within it is
+doubled.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Iterator
 from medtl.errors import ParameterError
 
 SIGNS = ",=|"
-"""Signs that separate entries in one parameter or another."""
+"""Separators of entries in any parameter."""
 
 
 def fields(name: str, text: str, signs: str) -> Iterator[tuple[str, str]]:
-    """Yields the entries of a text without their quotation marks, each with the sign after it.
+    """Yields the unquoted entries of a text, each with the separator after it.
 
-    The sign after the last entry is ''. Spaces around an entry do not count.
+    The separator after the last entry is ''. Spaces around an entry are ignored.
 
     >>> list(fields("positive", 'a, "b, c"', ","))
     [('a', ','), ('b, c', '')]
 
     Args:
-        name: of the parameter, for messages.
+        name: name of the parameter, for messages.
         text: its value.
-        signs: those that separate entries here, each one character.
+        signs: the separators, one character each.
 
     Raises:
-        ParameterError: quotation marks are not closed, or text stands beside them.
+        ParameterError: unclosed quotation marks, or text beside them.
     """
     entry = re.compile(
         rf'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?!")(?P<plain>[^{signs}]*))\s*(?P<sign>[{signs}]|\Z)'
@@ -50,7 +50,7 @@ def fields(name: str, text: str, signs: str) -> Iterator[tuple[str, str]]:
 
 
 def quoted(entry: str) -> str:
-    """Puts quotation marks around an entry that holds a sign, or one of them.
+    """Quotes an entry that contains a separator or a quotation mark.
 
     >>> quoted("stage=0"), quoted("normal")
     ('"stage=0"', 'normal')

@@ -1,8 +1,8 @@
-"""CSV files that are opened in a spreadsheet: no text in them is run as a formula.
+"""CSV output that is safe against formula injection in spreadsheets.
 
-Spreadsheets take a cell that begins with one of a few signs for a formula, which can send the other
-cells elsewhere. As OWASP's page on CSV injection advises, an apostrophe is put before such a text;
-a number stays as it is.
+Spreadsheets evaluate cells that begin with certain characters as formulas, which can send other
+cells elsewhere. As OWASP's page on CSV injection recommends, such texts are prefixed with an
+apostrophe; numbers are unchanged.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
-# The signs with which a formula begins (those of full width too), and the spaces that are skipped
-# before one. What has apostrophes before it already gets one more, so that one can be taken off.
+# Characters that begin a formula (full-width ones too), after spaces that are skipped. Text with
+# leading apostrophes gets one more, so that removal is unambiguous.
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_csv(frame: pd.DataFrame, path: Path | str) -> None:
-    """Writes a table whose texts, and names of columns, are harmless in a spreadsheet."""
+    """Writes a table with escaped texts and column names."""
     harmless(frame).to_csv(path, index=False)
 
 
 def harmless(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before each text that a spreadsheet would run as a formula."""
+    """Adds an apostrophe before each text that a spreadsheet would evaluate as a formula."""
     columns = [list(map(_marked, column)) if _has_text(column) else column.array
                for _, column in frame.items()]  # fmt: skip
     made = pd.DataFrame(dict(enumerate(columns)), index=frame.index)
@@ -32,7 +32,7 @@ def harmless(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_written(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of texts that `write_csv` wrote, as it was before."""
+    """Removes the apostrophes of `write_csv` from a table of texts."""
     made = frame.map(_unmarked)
     made.columns = [_unmarked(name) for name in frame.columns]
     return made

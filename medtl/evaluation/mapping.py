@@ -33,7 +33,7 @@ class ClassMapping:
 
     @classmethod
     def same(cls, classes: Sequence[str]) -> ClassMapping:
-        """Returns each class is its own label."""
+        """Maps each class to itself."""
         return cls(tuple(classes), tuple((index,) for index in range(len(classes))))
 
     @classmethod

@@ -32,9 +32,9 @@ from medtl.training.inputs import network_input, unit_images
 SOURCES = NATURAL, TRAINING, RANDOM = "natural", "training", "random"
 """What a perturbation is made from: natural images, the training images, or nothing."""
 
-CONTROLS = 5  # random perturbations of each bound
+CONTROLS = 5  # random perturbations per bound
 Made = tuple[str, float]
-"""Source of a perturbation, and its bound (zeta)."""
+"""Source and bound (zeta) of a perturbation."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,15 @@ class Attack:
     splits: dict[str, np.ndarray]
 
     def limit(self, model: Attacked, zeta: float) -> float:
-        """Largest norm at this bound: a share of the mean norm of the training images."""
+        """Returns the largest norm at this bound: a share of the training images' mean norm."""
         images = model.images(self.splits["train"])
         return zeta * norms_from_black(images, self.settings.norm).mean().item()
 
     def perturbations(self, model: Attacked, zetas: Sequence[float]) -> dict[Made, Tensor]:
-        """Perturbations [D, C, S, S] against the model, by source and bound; equal for equal seeds.
+        """Makes perturbations [D, C, S, S] against the model; deterministic for a given seed.
 
-        One each from natural and from training images (D is 1), and five random ones as the
-        control, of the larger norm that these two reached.
+        Returns one from natural and one from training images (D is 1), and five random ones as a
+        control, with the larger norm of the two, by source and bound.
         """
         settings, made = self.settings, {}
         for source in (NATURAL, TRAINING):
@@ -126,7 +126,7 @@ class Attack:
                     settings.passes,
                     self.target,
                 )
-                # a new generator for each, so that none depends on which others are made
+                # a new generator for each, so that it does not depend on the other sources
                 generator = torch.Generator().manual_seed(settings.seed)
                 pattern = ORDERS[settings.order](model.scores, images, recipe, generator)
                 made[source, zeta] = pattern[None]
@@ -143,13 +143,13 @@ class Attack:
         return made
 
     def reached(self, perturbations: Tensor) -> float:
-        """Mean norm of perturbations [D, C, S, S]."""
+        """Computes the mean norm of perturbations [D, C, S, S]."""
         return norms(perturbations, self.settings.norm).mean().item()
 
     def transferred(self, perturbations: Tensor, maker: Attacked, other: Attacked) -> Tensor:
-        """Perturbations [D, C, S, S] made against one model, resized for another.
+        """Resizes perturbations [D, C, S, S] made against one model for another.
 
-        Their norms are the same shares of the mean norm of the images in both sizes.
+        Keeps the norm as a share of the images' mean norm.
         """
         side = other.bundle.image_size
         if side == maker.bundle.image_size:
@@ -163,9 +163,9 @@ class Attack:
     def rate(
         self, model: Attacked, split: str, own: np.ndarray, perturbations: Tensor | None
     ) -> Interval:
-        """Share of a split's images that perturbations [D, C, S, S] fool, over all D.
+        """Computes the fooling rate of perturbations [D, C, S, S] on a split, over all D.
 
-        `own` int [N] are the predictions for the images without a perturbation.
+        `own` int [N] are the predictions for the unperturbed images.
         """
         indices = self.splits[split]
         after = [own]

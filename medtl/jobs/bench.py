@@ -117,7 +117,7 @@ class Bench:
         return transfer
 
     def key(self, cell: Cell, transfer: Transfer) -> str:
-        """A key of all that the cell's numbers depend on."""
+        """Returns a key of all that the cell's numbers depend on."""
         asked = {
             field.name: getattr(self._settings, field.name)
             for field in dataclasses.fields(LearningSettings)
@@ -126,7 +126,7 @@ class Bench:
         backbone = transfer.backbone
         return key_of(
             self._plan.study,
-            # the digest says which weights, wherever their file is
+            # the digest identifies the weights, wherever their file is
             dataclasses.asdict(dataclasses.replace(cell, series="", weights="")),
             {**asked, "precision": transfer.precision},
             transfer.dataset.identity,
@@ -163,7 +163,7 @@ class Bench:
         )
 
     def train_settings(self, cell: Cell) -> TrainSettings:
-        """The settings with which `train` would train the cell on all images."""
+        """Returns the settings with which `train` would train the cell on all images."""
         shared = {
             field.name: getattr(self._settings, field.name)
             for field in dataclasses.fields(LearningSettings)

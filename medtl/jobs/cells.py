@@ -39,14 +39,14 @@ class Cells:
         )
 
     def contender(self, cell: Cell) -> Contender:
-        """The cell with what it came to, or why it failed."""
+        """Returns the cell with what it came to, or why it failed."""
         try:
             return dataclasses.replace(self._described(cell), outcome=self._outcome(cell))
         except MedtlError as error:
             return self.failed(cell, str(error))
 
     def failed(self, cell: Cell, reason: str) -> Contender:
-        """The cell with why it failed."""
+        """Returns the cell with why it failed."""
         return dataclasses.replace(self._described(cell), error=reason)
 
     def _described(self, cell: Cell) -> Contender:

@@ -1,4 +1,4 @@
-"""Checks that need no image and no weights, made before any work: they take seconds."""
+"""Parameter checks before any work; they need no image and no weights, and take seconds."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from medtl.training.hardware import resolve_device
 
 
 def check_training(settings: TrainSettings) -> str:
-    """Refuses one model that cannot be trained on any images; returns its architecture.
+    """Refuses settings of a model that cannot be trained on any images; returns its architecture.
 
     Raises:
-        ParameterError: a parameter is wrong.
-        MedtlError: the weights are a model that is not there.
+        ParameterError: an invalid parameter.
+        MedtlError: the weights are a model that does not exist.
     """
     check_places(settings)
     architecture, network = outlined(settings)
@@ -43,9 +43,9 @@ def check_training(settings: TrainSettings) -> str:
 
 
 def check_places(settings: LearningSettings) -> None:
-    """Refuses a device that is not here, and data of which there is no folder and no file.
+    """Refuses an unavailable device, and data that is neither a folder nor a file.
 
-    On a cluster the nodes have the devices.
+    On a cluster, devices are checked by the nodes.
 
     Raises:
         ParameterError: naming which.
@@ -56,14 +56,13 @@ def check_places(settings: LearningSettings) -> None:
 
 
 def outlined(settings: ModelSettings) -> tuple[str, nn.Module]:
-    """The architecture that will be trained, and its network without numbers.
+    """Returns the architecture to train, and its network on the meta device.
 
-    Of a model of the registry only its description is read.
+    Reads only the description of a registered model.
 
     Raises:
-        ParameterError: there is no such architecture or no such weights of it, or it takes no
-            images of this size.
-        MedtlError: the weights are a model that is not there.
+        ParameterError: unknown architecture or weights, or an unsupported image size.
+        MedtlError: the weights are a model that does not exist.
     """
     if settings.weights.startswith(MLFLOW_SCHEMES):
         architecture = architecture_of(settings.weights)
@@ -82,13 +81,13 @@ def outlined(settings: ModelSettings) -> tuple[str, nn.Module]:
 
 
 def check_plan(settings: CompareSettings, plan: Plan) -> None:
-    """Refuses a study of which a parameter is wrong in every cell that has it.
+    """Refuses a study if a parameter is invalid in every cell that uses it.
 
-    A value that some of its networks can take is left to the cells, which fail one by one.
+    A value that is valid for some of the networks is left to the cells, which fail one by one.
 
     Raises:
         ParameterError: naming the parameter.
-        MedtlError: weights are a model that is not there.
+        MedtlError: the weights are a model that does not exist.
     """
     check_places(settings)
     for name in ("different", "same"):
@@ -118,7 +117,7 @@ def check_plan(settings: CompareSettings, plan: Plan) -> None:
 
 
 def check_asked_of_model(settings: EvaluateSettings | PerturbSettings) -> None:
-    """Refuses data and a device, of what is asked of a trained model, that are not there.
+    """Refuses data and devices of `evaluate` and `perturb` that do not exist.
 
     Raises:
         ParameterError: naming which.
@@ -129,10 +128,10 @@ def check_asked_of_model(settings: EvaluateSettings | PerturbSettings) -> None:
 
 
 def check_image_folder(name: str, folder: str) -> None:
-    """Refuses, as the parameter `name`, what is no folder with images.
+    """Refuses the parameter `name` if it is not a folder with images.
 
     Raises:
-        ParameterError: it is none.
+        ParameterError: not a folder, or without images.
     """
     place = Path(folder).expanduser()
     if not place.is_dir() or next(images_below(place), None) is None:
@@ -140,10 +139,10 @@ def check_image_folder(name: str, folder: str) -> None:
 
 
 def check_output(file: str) -> Path:
-    """The file that a table will be written to.
+    """Checks and returns the path of an output table.
 
     Raises:
-        ParameterError: there is no such folder, or the file is one.
+        ParameterError: the folder does not exist, or the path is a folder.
     """
     place = Path(file).expanduser()
     if place.is_dir() or not place.parent.is_dir():
@@ -152,7 +151,7 @@ def check_output(file: str) -> Path:
 
 
 def _check_source(name: str, source: str) -> None:
-    """A source of `alzubaidi2020`: an embedded set, data of the user's, or weights."""
+    """Checks a source of `alzubaidi2020`: an embedded set, the user's data, or weights."""
     if source in ("", "random", "imagenet", *EMBEDDED) or source.startswith(MLFLOW_SCHEMES):
         return
     if not Path(source).expanduser().exists():

@@ -67,7 +67,7 @@ class Scored:
     twins: str = ""  # a line on test images that were learned from, with scores without them
 
     def summary(self) -> str:
-        """The headline scores as lines for the console."""
+        """Returns the headline scores as lines for the console."""
         count = len(self.probabilities)
         findings = self.decisions.shape[1] if self.decisions.ndim == 2 else 0
         of = f", of the class {self.positive}" if self.positive else ""
@@ -141,7 +141,7 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
 
 
 def _unfinished(trained: Trained) -> str:
-    """A line where the best epoch of a training by gradient is its last one, else ''."""
+    """Returns a line where the best epoch of a training by gradient is its last one, else ''."""
     epochs = len(trained.fit.epochs)
     if trained.tail is not None or trained.solved is not None or trained.fit.best.number < epochs:
         return ""
@@ -201,7 +201,7 @@ def decided(bundle: Bundle, own: np.ndarray, mapping: ClassMapping) -> np.ndarra
 
 
 def indices_of(dataset: Dataset, split: str) -> np.ndarray:
-    """The samples of a split, or of `all`: int64 [n]."""
+    """Returns the samples of a split, or of `all`: int64 [n]."""
     return np.arange(len(dataset.labels)) if split == "all" else dataset.splits[split]
 
 
@@ -222,7 +222,7 @@ def registered(concluded: Concluded, model_name: str, confidence: float) -> Verd
 
 
 def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:
-    """The test cases on which the gate compares, with the challenger's scores."""
+    """Returns the test cases on which the gate compares, with the challenger's scores."""
     test = dataset.splits["test"]
     labels, groups = dataset.labels[test], dataset.groups[test]
     codes = sample_codes(dataset, test)
@@ -300,7 +300,7 @@ def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
 
 
 def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
-    """The trained network with what was learned from the validation split."""
+    """Returns the trained network with what was learned from the validation split."""
     dataset, backbone = transfer.dataset, transfer.backbone
     valid_labels = dataset.labels[dataset.splits["valid"]]
     valid_logits = trained.fit.valid_logits

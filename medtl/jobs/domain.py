@@ -80,7 +80,7 @@ def measure_domain(
 def _others(
     bundle: Bundle, dataset: Dataset, settings: EvaluateSettings
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The name and some images of each source, in the size of the model."""
+    """Yields the name and some images of each source, in the size of the model."""
     for source in settings.sources:
         name = data_name(source)
         if Path(source).expanduser().is_dir() and not bundle.modalities:
@@ -115,7 +115,7 @@ def _distances(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 def _table(
     distances: dict[str, np.ndarray], codes: dict[str, np.ndarray], seed: int
 ) -> pd.DataFrame:
-    """A row a set: `images`, `auroc` against the first, and `flagged`, each with bounds."""
+    """Returns a row a set: `images`, `auroc` against the first, and `flagged`, each with bounds."""
     familiar, *_ = distances.values()
     known, *_ = codes.values()
     rows = []
@@ -132,7 +132,7 @@ def _table(
 
 
 def _lines(table: pd.DataFrame, expected: float | None) -> list[str]:
-    """The table for the console, with the share of the model's own images that is expected."""
+    """Formats the table for the console, with the expected share of the model's own images."""
     own = "" if expected is None else f"; of its own {expected:.3f} is expected"
     lines = [f"in domain   (share of images called strange{own}; how well they are told apart)"]
     for row in table.itertuples():

@@ -27,8 +27,8 @@ from medtl.training.transfer import Transfer
 
 OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
 
-# Settings that say how long, where and by whom is searched, or that the data and the network stand
-# for; all others make another question.
+# Settings without an effect on the search itself: duration, place, ownership, and those represented
+# by the data or the network. Any other setting makes a different search.
 NOT_ASKED = OF_DATA | frozenset(
     ("trials", "timeout", "study", "storage", "confidence", "model_name", "device", "keep",
      "architecture", "weights", *CLUSTER)
@@ -139,11 +139,11 @@ class Entrants:
         return notes
 
     def of(self, candidate: AnyCandidate) -> Entrant:
-        """The network that a candidate is trained from."""
+        """Returns the network that a candidate is trained from."""
         return self._entrants[candidate.architecture] if self.several else self.all[0]
 
     def transfer(self, entrant: Entrant) -> Transfer:
-        """The network on the data, read anew where it was let go."""
+        """Returns the network on the data, read anew where it was let go."""
         if entrant.architecture not in self._open:
             self._admit(self._opened(entrant.settings), entrant.space)
         self._open.move_to_end(entrant.architecture)
@@ -187,11 +187,11 @@ class Entrants:
 
 
 def check_search(settings: TuneSettings) -> None:
-    """Refuses a search that could be made on no images.
+    """Refuses a search with settings that no data set could satisfy.
 
     Raises:
-        ParameterError: a parameter is wrong.
-        MedtlError: the weights are a model that is not there.
+        ParameterError: an invalid parameter.
+        MedtlError: the weights are a model that does not exist.
     """
     check_places(settings)
     had: dict[str, tuple[str, ...]] = {}
@@ -208,10 +208,10 @@ def check_search(settings: TuneSettings) -> None:
 
 
 def search_space(settings: TuneSettings, architecture: str, network: nn.Module) -> OneSpace:
-    """The space that the settings ask for of one network; every cut-off named is checked.
+    """Builds the search space of one network, and checks every named cut-off.
 
     Raises:
-        ParameterError: naming a cut-off that it does not have.
+        ParameterError: the network lacks a cut-off.
     """
     if settings.cutoffs in ("blocks", "layers"):
         points = cut_points(network, settings.cutoffs)
@@ -235,7 +235,7 @@ def search_space(settings: TuneSettings, architecture: str, network: nn.Module) 
 
 
 def _one_each(settings: TuneSettings) -> list[TuneSettings]:
-    """The settings of a search of each architecture alone."""
+    """Returns the settings of a separate search for each architecture."""
     names = settings.architectures
     if len(names) > 1:
         for name in names:

@@ -148,7 +148,7 @@ def _drawn(
 
 
 def _heats(draw: Draw, bundle: Bundle, dataset: Dataset, shown: pd.DataFrame) -> np.ndarray:
-    """The heat map of each row, float32 [M, S, S], of cases [M, S, images x S]."""
+    """Returns the heat map of each row, float32 [M, S, S], of cases [M, S, images x S]."""
     parts = []
     for start in range(0, len(shown), BATCH):
         parts.append(draw(*_asked(bundle, dataset, shown.iloc[start : start + BATCH])))

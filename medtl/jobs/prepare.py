@@ -68,7 +68,7 @@ class Origin:
         return Backbone(self.architecture, self.weights, network, expected)
 
     def transfer(self, dataset: Dataset, settings: ModelSettings) -> Transfer:
-        """The backbone on the data."""
+        """Returns the backbone on the data."""
         seen_before = () if self.source is None else self.source.seen
         backbone = self.backbone(dataset, settings.seed)
         return Transfer(backbone, dataset, settings, seen_before=seen_before)

@@ -39,7 +39,7 @@ def chosen_model(settings: About) -> tuple[str, Bundle]:
         ) from error
     if champion is None:
         raise MedtlError(
-            f"no version of {name} is the champion; promote makes one so: mlflow run . -e promote "
+            f"no version of {name} is the champion; make one with promote: mlflow run . -e promote "
             f"--env-manager local -P {shlex.quote(f'model_name={name}')} -P "
             f"version={newest_version(name)}"
         )
@@ -48,10 +48,10 @@ def chosen_model(settings: About) -> tuple[str, Bundle]:
 
 
 def _search_for(settings: About) -> str:
-    """The command that searches on the data asked for, read as it was to be read here."""
+    """Returns the `tune` command for the same data, with the same reading parameters."""
     asked = {name: getattr(settings, name) for name in OF_DATA}
     if not settings.data:
-        # a model that has a name of its own may be of any data
+        # a model with a custom name may be of any data
         asked["data"] = TARGET if settings.model_name == "auto" else "YOUR_IMAGES"
     asked["model_name"] = settings.model_name
     usual = {field.name: field.default for field in dataclasses.fields(TuneSettings)}

@@ -1,4 +1,4 @@
-"""Test scores without the images that a model has learned from under another name."""
+"""Test scores without images that have an identical copy in the training data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TOLD = ("auroc", "balanced_accuracy")
 
 @dataclass(frozen=True)
 class WithoutTwins:
-    """Scores of the test images that have no identical image in the train or valid split.
+    """Scores of the test images without an identical image in the train or valid split.
 
     Attributes:
-        twins: test images that have one.
-        images: of the test split.
-        scores: metric to interval, over the other images; empty where there are none.
+        twins: number of test images with an identical one.
+        images: number of test images.
+        scores: intervals by metric, over the other images; empty without any.
     """
 
     twins: int
@@ -31,7 +31,7 @@ class WithoutTwins:
     scores: Mapping[str, Interval]
 
     def line(self) -> str:
-        """One line for the console and the card."""
+        """Formats a line for the console and the card."""
         are = "image has" if self.twins == 1 else "images have"
         line = (
             f"{self.twins} of {self.images} test {are} an identical twin in train or valid, which "
@@ -46,19 +46,19 @@ class WithoutTwins:
 def without_twins(
     dataset: Dataset, probabilities: np.ndarray, decisions: np.ndarray, seed: int
 ) -> WithoutTwins | None:
-    """Measures the test split without twins, and logs metrics like `test_auroc_without_twins`.
+    """Scores the test split without twins, and logs metrics like `test_auroc_without_twins`.
 
-    Only where `duplicates=allow` accepted them can there be any. Twins are identical images; near
-    copies stay, and stand in the data report.
+    Twins exist only with `duplicates=allow`. They are identical images; near copies stay, and are
+    listed in the data report.
 
     Args:
-        dataset: whose N test samples were scored.
+        dataset: data set of the N scored test samples.
         probabilities: [N, K].
-        decisions: as `measure` takes them.
-        seed: of the intervals.
+        decisions: as in `measure`.
+        seed: seed of the intervals.
 
     Returns:
-        None where no test sample has a twin.
+        The scores; None if no test sample has a twin.
     """
     test = dataset.splits["test"]
     twins = twins_in_training(dataset, test)

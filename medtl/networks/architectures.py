@@ -101,9 +101,9 @@ def build(name: str, classes: int, image_size: int, seed: int, modalities: int =
 
 
 def outline(name: str, image_size: int) -> nn.Module:
-    """The layers and shapes of a network as `build` makes it, of two classes, without its numbers.
+    """Builds a network of two classes as `build` does, without parameter values.
 
-    It takes neither memory nor seconds (torch's meta device), and can be traced, not run.
+    Uses torch's meta device: no memory, no seconds; the network can be traced, not run.
 
     Raises:
         ParameterError: as `build`.
@@ -114,7 +114,7 @@ def outline(name: str, image_size: int) -> nn.Module:
     except ParameterError as error:
         if not isinstance(error.__cause__, NotImplementedError):
             raise
-    # RegNets compute their widths with tensors, which have to hold numbers
+    # RegNets compute their widths with tensors, which need real values
     return build(name, 2, image_size, seed=0)
 
 
@@ -135,7 +135,7 @@ def _built(name: str, classes: int, image_size: int, modalities: int) -> nn.Modu
 
 
 def _half(name: str, image_size: int) -> nn.Module:
-    """A network of which a dual takes the last map."""
+    """Returns a network of which a dual takes the last map."""
     if name in OWN:
         return OWN[name](1)
     options = _own_options(name, image_size)

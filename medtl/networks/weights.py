@@ -65,10 +65,10 @@ def preprocessing(architecture: str) -> Preprocessing:
 
 
 def check_weights(architecture: str, weights: str) -> None:
-    """Refuses what `load_weights` cannot load into any network of this architecture.
+    """Refuses weights that `load_weights` cannot load into this architecture.
 
     Raises:
-        ParameterError: there are no such weights, or none for this architecture.
+        ParameterError: unknown weights, or none for this architecture.
     """
     if weights == "imagenet" and not torchvision_within(architecture):
         raise ParameterError(
@@ -138,7 +138,7 @@ def _transformed(weights: WeightsEnum) -> Preprocessing:
 
 
 def _cached_or_default(architecture: str) -> WeightsEnum:
-    """The published weights whose file is here already, else the default ones."""
+    """Returns the published weights whose file is here already, else the default ones."""
     published = get_model_weights(architecture)
     # VGG16's FEATURES have no classifier and are for style transfer.
     usable = [published.DEFAULT, *(w for w in published if not w.name.endswith("FEATURES"))]
@@ -174,7 +174,7 @@ def _placed(state: dict[str, Tensor], network: nn.Module, path: str) -> dict[str
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The named tensors in a file, those of a training checkpoint included."""
+    """Returns the named tensors in a file, those of a training checkpoint included."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

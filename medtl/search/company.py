@@ -64,7 +64,7 @@ class Alone:
         """No further trial is to be begun by anyone."""
 
     def ended(self, study: optuna.Study) -> bool:
-        """Whether somebody said so."""
+        """Returns whether somebody said so."""
         return False
 
     def reopen(self, study: optuna.Study) -> None:
@@ -209,7 +209,7 @@ class Store:
 
 
 def is_shared(url: str) -> bool:
-    """Whether many processes may work on a study that lies at this URL."""
+    """Returns whether many processes may work on a study that lies at this URL."""
     return url.startswith(("postgresql:", "postgresql+", "postgres:"))
 
 
@@ -230,7 +230,7 @@ def open_store(url: str, worker: str = "") -> Store:
 
 
 def with_driver(url: str) -> str:
-    """A PostgreSQL URL that names no driver, with the driver of this project."""
+    """Returns a PostgreSQL URL that names no driver, with the driver of this project."""
     scheme, colon, rest = url.partition(":")
     return f"{DRIVER}{colon}{rest}" if scheme in ("postgresql", "postgres") else url
 
@@ -269,7 +269,7 @@ def connected(url: str) -> Iterator[None]:
 
 
 def _reason(error: Exception, url: str) -> str:
-    """What the driver says, without what SQLAlchemy adds to it and what the URL keeps secret."""
+    """Returns the driver's message, without SQLAlchemy's additions and the URL's secrets."""
     if isinstance(error, StorageInternalError):
         error = error.__cause__
     said = getattr(error, "orig", None) or error
@@ -283,6 +283,6 @@ def _notice_loss(connection: sqlalchemy.Connection) -> None:
 
 
 def _key(what: str) -> int:
-    """A lock's number, of 63 bits."""
+    """Returns a lock's number, of 63 bits."""
     digest = hashlib.sha256(f"medtl {what}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

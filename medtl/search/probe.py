@@ -60,11 +60,11 @@ def features_at(
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe found.
+    """Result of the probe.
 
-    `curve` has the columns `cutoff`, `score`, `low`, `high`, `features` (how many): `score` is the
-    macro AUROC, one against the rest, the mean over folds that keep groups together; `low` and
-    `high` are the 95 % t interval of that mean over folds. `description` is of the deepest
+    `curve` has the columns `cutoff`, `score`, `low`, `high`, `features` (their number): `score` is
+    the one-against-rest macro AUROC, averaged over folds that keep groups together; `low` and
+    `high` are the 95 % t interval of that mean. `description` describes the data set by the deepest
     features.
     """
 
@@ -72,7 +72,7 @@ class Probe:
     description: Description
 
     def best(self, count: int) -> list[str]:
-        """The cut-offs to try first: the `count` best of the curve, best first."""
+        """Returns the cut-offs to try first: the `count` best of the curve, best first."""
         ranked = self.curve.sort_values("score", ascending=False, kind="stable")
         return ranked["cutoff"].head(count).tolist()
 
@@ -104,11 +104,11 @@ def probe(transfer: Transfer, kind: Literal["blocks", "layers"]) -> Probe:
 def fold_scores(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Macro AUROC of a ridge classifier on each fold, [folds]; `features` [N, F].
+    """Computes the macro AUROC of a ridge classifier on each fold; `features` [N, F].
 
-    There are as many folds, up to five, as the rarest class has groups (patients). A class that the
-    other folds lack is not scored in a fold. Of findings (labels int8 [N, K]) each is classified by
-    itself, on the images of which it is known.
+    The number of folds is that of the groups (patients) of the rarest class, at most five. A fold
+    does not score a class that is missing in the other folds. Findings (labels int8 [N, K]) are
+    classified separately, on images with a known label.
     """
     if labels.ndim == 2:
         return _finding_scores(features, labels, groups, seed)
@@ -165,5 +165,5 @@ def _finding_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _auroc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """NaN where all or none are positive."""
+    """Computes the AUROC; NaN if all or none are positive."""
     return float(roc_auc_score(positive, scores)) if len(np.unique(positive)) == 2 else np.nan

@@ -1,4 +1,4 @@
-"""First trials of a search: plain recipes, the best of similar data, the best of the probe."""
+"""First trials of a search: plain recipes, the best of similar data, the best by the probe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medtl.search.space import (
     Space,
 )
 
-PLAIN_LR = 3e-4  # of fine-tuning all layers
+PLAIN_LR = 3e-4  # learning rate of fine-tuning all layers
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Start:
 
 
 def plain_recipes(space: Space) -> list[Start]:
-    """The two ends of a space of all cut-offs: a head alone, and fine-tuning of all layers.
+    """Returns both ends of a space of all cut-offs: the head only, and all layers fine-tuned.
 
-    With these a search never ends below the recipes that need no search, but for chance.
+    So a search includes the recipes that need no search.
     """
     optimizer, lr = space.optimizers[0], math.sqrt(space.lr_low * space.lr_high)
     first, *_, head = space.cutoffs

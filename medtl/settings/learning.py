@@ -16,7 +16,7 @@ from medtl.options import (
 )
 from medtl.settings.cluster import LOCAL, ClusterSettings
 
-USUAL_EPOCHS = 12  # of a training by gradient where the number is not given
+USUAL_EPOCHS = 12  # default epochs of gradient training
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
@@ -71,7 +71,7 @@ class DataSettings(Settings):
 
 
 OF_DATA = frozenset(field.name for field in dataclasses.fields(DataSettings))
-"""Parameters of whose values `Dataset.identity` is all that a number depends on."""
+"""Parameters whose effect on results is covered by `Dataset.identity`."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class LearningSettings(DataSettings):
 
     @property
     def most_epochs(self) -> int:
-        """Number of epochs after which a training by gradient ends."""
+        """Largest number of epochs of gradient training."""
         return self.epochs or USUAL_EPOCHS
 
 
@@ -241,7 +241,7 @@ class TuneSettings(ClusterSettings, ModelSettings):
 
 
 def _check_url(storage: str) -> None:
-    # imported only where one is given: `--help` is to be quick
+    # imported on demand, so that `--help` is fast
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

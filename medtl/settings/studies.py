@@ -61,6 +61,6 @@ class CompareSettings(ClusterSettings, LearningSettings):
             check_number("seeds", entry, int, 0, 2**31)
 
     def listed(self, name: str) -> tuple[str, ...]:
-        """The entries of a comma list; none where the choice is left to the study."""
+        """Returns the entries of a comma list; none where the choice is left to the study."""
         value = getattr(self, name)
         return () if value in ("", "auto") else comma_list(name, value)

@@ -1,8 +1,8 @@
-"""Linear heads solved to their optimum: penalised logistic regression on frozen features.
+"""Penalised logistic regression on frozen features, solved to its optimum.
 
 The loss of a linear layer on fixed features is convex, so it needs no learning rate and no number
-of epochs: its optimum is solved by L-BFGS (scikit-learn), once for each strength of the L2 penalty,
-and the strength is chosen by the AUROC on the validation split.
+of epochs: L-BFGS (scikit-learn) solves it for each strength of the L2 penalty, and the strength is
+selected by the AUROC on the validation split.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import fx, nn
 
 from medtl.training.objectives import valid_scores
 
-STRENGTHS = np.logspace(-5, 1, 13)  # scikit-learn's C, of features of mean 0 and deviation 1
+STRENGTHS = np.logspace(-5, 1, 13)  # scikit-learn's C, for standardized features
 MOST_ITERATIONS = 2000
 _PASSED_THROUGH = (nn.Dropout, nn.Identity, nn.Flatten)
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear layer that minimises a penalised logistic loss.
+    """Linear layer that minimises a penalised logistic loss.
 
     Attributes:
-        weight: float64 [K, F], of features as they are.
+        weight: float64 [K, F], for unscaled features.
         bias: float64 [K].
-        path: a row a strength of the penalty, the strongest first: `c` (scikit-learn's C),
+        path: one row per penalty, the strongest first: `c` (scikit-learn's C),
             `valid_loss`, `valid_accuracy`, `valid_auroc`, `valid_f1`, and `chosen`.
     """
 
@@ -40,7 +40,7 @@ class LinearHead:
 
     @property
     def c(self) -> float:
-        """Strength of the penalty that was chosen, as scikit-learn's C."""
+        """Selected strength of the penalty, as scikit-learn's C."""
         return float(self.path.loc[self.path["chosen"], "c"].iloc[0])
 
     @property
@@ -49,11 +49,11 @@ class LinearHead:
         return float(self.path.loc[self.path["chosen"], "valid_auroc"].iloc[0])
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """Scores float32 [N, K] of features [N, F]."""
+        """Computes logits float32 [N, K] of features [N, F]."""
         return (features @ self.weight.T + self.bias).astype(np.float32)
 
     def copy_to(self, layer: nn.Linear) -> None:
-        """Puts weight and bias into a layer from F to K."""
+        """Copies weight and bias to a layer from F to K."""
         state = {"weight": self.weight, "bias": self.bias}
         layer.load_state_dict(
             {name: layer.weight.new_tensor(np.asarray(value)) for name, value in state.items()}
@@ -61,7 +61,7 @@ class LinearHead:
 
 
 def linear_layer(suffix: fx.GraphModule) -> nn.Linear | None:
-    """The linear layer that a suffix consists of, beside dropout and flattening; else None."""
+    """Returns the linear layer of a suffix that has only dropout and flattening beside it."""
     modules, found = dict(suffix.named_modules()), None
     inputs = [node for node in suffix.graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
@@ -90,17 +90,17 @@ def solve(
     valid_labels: np.ndarray,
     balance: str,
 ) -> LinearHead:
-    """Solves a linear head for each strength of the penalty, and chooses one on validation.
+    """Solves a linear head for each strength of the penalty, and selects one on validation.
 
-    The highest AUROC is chosen, of equal ones the lowest loss, then the strongest penalty.
+    Selects the highest AUROC; ties by the lowest loss, then the strongest penalty.
 
     Args:
         features: float [N, F].
-        labels: int [N], or int8 [N, K] of findings (1 present, 0 absent, -1 unknown), each of which
-            is solved on the images of which it is known.
+        labels: int [N], or int8 [N, K] of findings (1 present, 0 absent, -1 unknown), each fitted
+            on the images with a known label.
         valid_features: float [M, F].
         valid_labels: as `labels`, [M] or [M, K].
-        balance: `none`; any other weighs classes by their rarity.
+        balance: `none`; any other value weights classes by inverse frequency.
     """
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features).astype(np.float64)
@@ -126,7 +126,7 @@ def solve(
 
 
 class _Solver:
-    """Logistic regression of one label, solved from its last solution on."""
+    """Logistic regression of one label, warm-started from its last solution."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, balance: str) -> None:
         self._features, self._labels = features, labels
@@ -137,9 +137,9 @@ class _Solver:
         )
 
     def solve(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weight [K, F] and bias [K] for classes, [1, F] and [1] for a finding.
+        """Solves for weight [K, F] and bias [K] of classes, [1, F] and [1] of a finding.
 
-        A finding that all images have, or none, has weights of 0.
+        A finding of all images, or of none, has zero weights.
         """
         if len(np.unique(self._labels)) < 2:
             share = (self._labels.sum() + 1) / (len(self._labels) + 2)

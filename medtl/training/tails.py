@@ -51,8 +51,8 @@ class Tail:
 
     def save(self, file: Path) -> None:
         """Writes the pipeline in the format of skops, which holds no pickle."""
-        # skops looks through all of SciPy when it is imported, which takes seconds: no command
-        # that has no classical classifier should wait for it
+        # importing skops scans all of SciPy, which takes seconds: commands without a classical
+        # classifier should not import it
         import skops.io
 
         skops.io.dump(self.pipeline, file)

@@ -48,8 +48,8 @@ class Trained:
     cut: Cut
     fit: Fit
     tail: Tail | None = None  # the classical classifier of a hybrid, else the suffix answers
-    halved: int | None = None  # images a step, where memory did not suffice for the recipe's
-    solved: LinearHead | None = None  # a linear head that was solved, not trained by gradient
+    halved: int | None = None  # batch size after a lack of memory
+    solved: LinearHead | None = None  # linear head solved without gradient training
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Transfer:
         return AUGMENTATIONS[self.settings.augment]
 
     def recipe(self, optimizer: str, lr: float) -> Recipe:
-        """The settings' recipe with this optimizer and learning rate."""
+        """Returns the settings' recipe with this optimizer and learning rate."""
         settings = self.settings
         return Recipe(
             optimizer=optimizer,
@@ -117,19 +117,18 @@ class Transfer:
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
         ends: Ends | None = None,
     ) -> Trained:
-        """Trains a copy of the backbone from `cutoff` on; all before it stays as it was.
+        """Trains a copy of the backbone from `cutoff` on; earlier layers stay frozen.
 
-        Where the settings leave the number of epochs open, a suffix that is one linear layer is
-        solved to its optimum instead, whatever the recipe says.
+        With `epochs=0`, a suffix of one linear layer is solved to its optimum instead, whatever the
+        recipe.
 
-        An equal training that was cut off is gone on with, and `on_epoch` hears of all its epochs.
-        One that had ended in a run which did not end well is taken as it was, where that run gave
-        its `ends`. One that memory does not suffice for is made anew with half the batch, once,
-        where one process trains alone.
+        An equal interrupted training is resumed, and `on_epoch` is called for all its epochs. The
+        result of a completed one is reused if its run failed later and passed `ends`. If memory is
+        insufficient, a single process retries once with half the batch.
 
         Raises:
             MedtlError: the loss is no longer a finite number.
-            OutOfMemoryError: memory does not suffice for half the batch either.
+            OutOfMemoryError: memory is insufficient for half the batch, too.
         """
 
         def trained(recipe: Recipe) -> Trained:
@@ -198,7 +197,7 @@ class Transfer:
         return predict(trained.cut.suffix, feed, self.precision, self.team)
 
     def labels(self, split: str) -> np.ndarray:
-        """The labels of the images of a split that are used, int64 [N]."""
+        """Returns the labels of the images of a split that are used, int64 [N]."""
         labels = self.dataset.labels[self.dataset.splits[split]]
         return labels if self.rows is None or split != "train" else labels[self.rows]
 
@@ -283,7 +282,7 @@ class Transfer:
         layer: nn.Linear,
         on_epoch: Callable[[Epoch], None],
     ) -> Trained:
-        """The network with its linear head at the optimum; one epoch stands for the solution."""
+        """Trains the linear head to its optimum, recorded as one epoch."""
         started = time.perf_counter()
         head = self.linear_head(divided)
         head.copy_to(layer)
@@ -298,9 +297,9 @@ class Transfer:
         return Trained(network, divided, Fit((epoch,), epoch, valid), solved=head)
 
     def linear_head(self, divided: Cut) -> LinearHead:
-        """Logistic regression on the pooled features at a cut, its penalty chosen on validation.
+        """Fits logistic regression on the pooled features at a cut, its penalty by validation.
 
-        The training images are taken as they are, without augmentation.
+        Training images are not augmented.
         """
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
         labels = self.labels("train"), self.labels("valid")

@@ -151,7 +151,7 @@ def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool
 
 
 def score_against_cost(table: pd.DataFrame, metric: str) -> Figure:
-    """Returns a dot a row over the seconds it took: `name`, `score`, `seconds`, `series`."""
+    """Plots one dot per row over its duration: `name`, `score`, `seconds`, `series`."""
     figure = sheet(
         f"{metric[:1].upper()}{metric[1:]} against the time it took",
         "what comes before a cut is computed by the first training that needs it",

@@ -43,22 +43,22 @@ def architectures(
 
 
 def weights(settings: CompareSettings, *own: str) -> tuple[str, ...]:
-    """The user's, else the study's own."""
+    """Returns the user's, else the study's own."""
     return settings.listed("weights") or own
 
 
 def optimizers(settings: CompareSettings, *own: str) -> tuple[str, ...]:
-    """The user's, else the study's own."""
+    """Returns the user's, else the study's own."""
     return settings.listed("optimizers") or own or ("adam",)
 
 
 def fractions(settings: CompareSettings, *own: float) -> tuple[float, ...]:
-    """The shares of the training split: the user's, else the study's own."""
+    """Returns the shares of the training split: the user's, else the study's own."""
     return tuple(map(float, settings.listed("fractions"))) or own or (1.0,)
 
 
 def seeds(settings: CompareSettings, *own: int) -> tuple[int, ...]:
-    """The user's, else the study's own, else that of the splits."""
+    """Returns the user's, else the study's own, else that of the splits."""
     return tuple(map(int, settings.listed("seeds"))) or own or (settings.seed,)
 
 
@@ -94,7 +94,7 @@ def finetuned(
 
 
 def blocks(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
-    """The coarse cut-offs in forward order, the first as `all` and the last as `head`."""
+    """Returns the coarse cut-offs in forward order, the first as `all` and the last as `head`."""
     size = settings.image_size or SMALL_SIZE
     if not (settings.image_size or is_embedded(settings)):
         size = preprocessing(architecture).image_size
@@ -104,7 +104,7 @@ def blocks(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
 
 
 def spelled_out(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
-    """The cut-offs that the user listed, `blocks` replaced by all of them."""
+    """Returns the cut-offs that the user listed, `blocks` replaced by all of them."""
     listed = settings.listed("cutoffs")
     named = [blocks(settings, architecture) if each == "blocks" else (each,) for each in listed]
     return tuple(dict.fromkeys(cutoff for part in named for cutoff in part))
