@@ -77,7 +77,7 @@ class Bundle:
     tail: Tail | None = field(default=None, repr=False)  # a hybrid's, which answers for the suffix
     # what it learned from, its backbone's training here included; None where that is not known
     seen: tuple[Seen, ...] | None = field(default=None, repr=False)
-    # of all samples of its data, test ones too; None in models from before there was one
+    # labels of all samples of its data, test ones too; None in older models
     labels: LabelRecord | None = field(default=None, repr=False)
 
     @property
@@ -167,7 +167,7 @@ class Bundle:
         return pooled(self._cuts[1].prefix(prepared)).cpu().numpy()
 
     def scores_of(self, prepared: Tensor) -> Tensor:
-        """A hybrid's scores [B, K], those of its tail, of such images."""
+        """Returns a hybrid's scores [B, K], those of its tail, of such images."""
         return torch.from_numpy(self.tail.logits(self.read(prepared))).to(prepared.device)
 
     def save(self, folder: Path) -> None:

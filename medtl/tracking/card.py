@@ -30,7 +30,7 @@ MEASURES = {
             "right; 0 is best"),
     "brier": ("Brier score", "mean squared error of the probabilities; 0 is best"),
 }  # fmt: skip
-FEW_PATIENTS = 100  # in the test split; intervals of fewer are wide
+FEW_PATIENTS = 100  # in the test split; fewer give wide intervals
 NOT_FOR_DIAGNOSIS = (
     "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
     "For research: a qualified person reads every image."
@@ -42,11 +42,11 @@ class SplitFacts:
     """One split of the data.
 
     Attributes:
-        name: of the split.
-        images: how many images, or cases.
-        patients: how many known patients.
-        unknown: images of which the patient is unknown.
-        per_class: images of each class, or with each finding.
+        name: name of the split.
+        images: number of images, or cases.
+        patients: number of known patients.
+        unknown: number of images of unknown patients.
+        per_class: number of images of each class, or with each finding.
     """
 
     name: str
@@ -68,16 +68,16 @@ class CardFacts:
     """Content of a card beside the bundle itself."""
 
     bundle: Bundle
-    unit: str  # that intervals are over, as `Dataset.unit` has it
+    unit: str  # sampling unit of intervals, see `Dataset.unit`
     splits: tuple[SplitFacts, ...]
     scores: Mapping[str, Interval]  # metric (`auroc`, ...) on the test split, to its 95 % interval
-    notes: tuple[str, ...] = ()  # what was found and done while the data was read
-    maps: str = ""  # result of the check of its heat maps, or why there are none
-    baselines: tuple[str, ...] = ()  # a line for each baseline, and the gain over it
+    notes: tuple[str, ...] = ()  # notes on reading the data
+    maps: str = ""  # result of the heat map check, or the reason for its absence
+    baselines: tuple[str, ...] = ()  # one line per baseline, with the gain over it
 
 
 def model_card(facts: CardFacts, model_name: str) -> str:
-    """The card as Markdown."""
+    """Returns the card as Markdown."""
     parts = (
         _opening(facts, model_name),
         _data(facts),
@@ -265,7 +265,7 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _familiar(bundle: Bundle) -> str:
-    """How many images that the model was made for are called strange."""
+    """Formats the expected rate of flagged images of the intended kind."""
     if bundle.domain is None or bundle.domain.expected is None:
         return "`in_domain` is true for about 99 of 100 images like these"
     one_of = round(1 / bundle.domain.expected)

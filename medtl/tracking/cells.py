@@ -61,13 +61,13 @@ def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> 
 
 
 def cut_off_cell(name: str, parent: str) -> str | None:
-    """The run of the cell of this name that stands RUNNING below `parent`, if one does."""
+    """Returns the run of the cell of this name that stands RUNNING below `parent`, if one does."""
     found = _search(f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'")
     return next((run.info.run_id for run in found if run.info.run_name == name), None)
 
 
 def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:
-    """The outcome in a run; None where its artifacts are gone or are of other cases."""
+    """Returns the outcome in a run; None where its artifacts are gone or are of other cases."""
     metrics, place = run.data.metrics, f"runs:/{run.info.run_id}"
     try:
         table = _table(f"{place}/{PROBABILITIES}")

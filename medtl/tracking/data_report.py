@@ -31,5 +31,5 @@ def log_data_report(dataset: Dataset) -> None:
         if len(table):
             mlflow.log_text(harmless(table).to_csv(index=False), f"data/{name}.csv")
     for line in written.findings:
-        if line not in dataset.notes:  # those are printed for themselves
+        if line not in dataset.notes:  # notes are printed separately
             print(f"data {dataset.name}: {line}", file=sys.stderr)

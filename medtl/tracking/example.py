@@ -1,4 +1,4 @@
-"""The input that a logged model shows: drawn, for the images of a data set are of patients."""
+"""Input example of a logged model: synthetic, since real images are of patients."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from PIL import Image
 
 from medtl.data.phantoms import chest
 
-_DRAWN = 128  # pixels; a larger one is enlarged, for drawing it takes seconds
-_TINT = (1.0, 0.8, 0.7)  # of a drawing in colour
+_DRAWN = 128  # side in pixels before enlargement, as drawing larger images takes seconds
+_TINT = (1.0, 0.8, 0.7)  # of a colour image
 
 
 def example_images(side: int, channels: int, count: int) -> list[bytes]:
-    """Drawings that look like radiographs of the chest, a PNG file each, always the same.
+    """Draws images similar to chest radiographs, as PNG files; deterministic.
 
     Args:
-        side: S, pixels of both sides.
+        side: S, side in pixels.
         channels: 1 for grey, 3 for colour.
-        count: how many images a sample has.
+        count: number of images per sample.
     """
     random = np.random.default_rng(0)
     drawn = (

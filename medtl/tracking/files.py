@@ -1,7 +1,7 @@
-"""The image files of a request as the pixels that a network takes, whatever the files ask for.
+"""Bounded decoding of the image files of a request.
 
-Files that are sure to be harmless are decoded in threads, all others in processes that are ended
-when they take too long: requests that come meanwhile are answered.
+Plain files are decoded in threads, all others in processes with limits on time and memory, so that
+concurrent requests are not blocked.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from medtl.data.depth import UnreadableImage
 from medtl.data.effort import is_plain
 from medtl.data.square import square
 
-MOST_SLOW = 2  # files of a request that may take too long
+MOST_SLOW = 2  # files per request that may exceed the time limit
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/_=\s-]")
-_AT_ONCE = min(4, os.cpu_count() or 1)  # plain files of all requests, and others of one request
+_AT_ONCE = min(4, os.cpu_count() or 1)  # plain files in total, other files per request
 _decoding = Semaphore(_AT_ONCE)
 
 
 class FileReader:
-    """Reads the files of one request, several at a time; a context manager."""
+    """Concurrent reader of the files of one request; a context manager."""
 
     def __init__(self, image_size: int, masked: bool) -> None:
-        """Images become squares of `image_size`; where `masked`, a missing one is all 0."""
+        """Configures squares of `image_size`; if `masked`, a missing image is all 0."""
         self._side, self._masked = image_size, masked
         self._slow = 0
         self._threads = ThreadPoolExecutor(_AT_ONCE)
@@ -40,13 +40,13 @@ class FileReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # a request that is given up does not wait for what is decoded in vain
+        # an abandoned request does not wait for pending files
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def read(self, samples: list[list[object]]) -> Iterator[list[np.ndarray | UnreadableImage]]:
-        """The pixels [1 or 3, S, S] of each file of each sample, or why there are none."""
+        """Yields the pixels [1 or 3, S, S] of each file of each sample, or the error."""
         files = [file for sample in samples for file in sample]
-        # One file is not worth the way to another thread and back.
+        # A single file does not pay for the switch to another thread.
         found = self._threads.map(self._image, files) if len(files) > 1 else map(self._image, files)
         return (list(islice(found, len(sample))) for sample in samples)
 

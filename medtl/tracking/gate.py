@@ -16,8 +16,8 @@ from medtl.tracking.looks import confidence_at
 
 # Where cases had to be left out, fewer than these say nothing of what all of them would have said.
 FEWEST_CASES = 20
-# Of the labels that two data sets give to the images that both have, so many may differ: a few are
-# corrected in every data set that is kept up. A single one may always.
+# Largest share of differing labels on common images: maintained data sets get a few corrections. A
+# single difference is always allowed.
 DIFFERENT_LABELS = 0.05
 
 
@@ -27,7 +27,7 @@ class Scores:
 
     probabilities: np.ndarray  # [N, K], calibrated
     seen: np.ndarray | None  # bool [N]; None where the model has no record of its training
-    # of the labels it was taught with those it is judged by; None where it has no record of them
+    # of its training labels with the labels of the test cases; None without a record
     agreement: Agreement | None = None
 
 
@@ -39,7 +39,7 @@ class GateCases:
     patients: np.ndarray  # [N], any codes
     classes: tuple[str, ...]
     challenger: Scores
-    codes: np.ndarray  # int64 [N], a hash of each case's images: the case, in any data set
+    codes: np.ndarray  # int64 [N], a hash of each case's images, equal across data sets
     modalities: tuple[str, ...] = ()  # of cases of several images
 
 
@@ -51,9 +51,9 @@ class Contest:
     left_out: int  # cases that one of them has learned from
     challenger_auroc: Interval
     champion_auroc: Interval
-    difference: Difference  # challenger less champion; each bound holds at `asked`
-    look: int  # which comparison on this test split it is
-    asked: float  # the confidence that such a look is asked
+    difference: Difference  # challenger less champion, with bounds at `asked`
+    look: int  # number of this comparison on the test split
+    asked: float  # required confidence of this look
 
 
 @dataclass(frozen=True)
@@ -72,24 +72,23 @@ class Verdict:
         return self.version == self.champion
 
     def record(self, model_name: str) -> dict[str, object]:
-        """The verdict as JSON holds it; what was not measured is null."""
+        """Returns the verdict as JSON holds it; what was not measured is null."""
         facts = dataclasses.asdict(self)
         contest = facts.pop("contest") or {each.name: None for each in dataclasses.fields(Contest)}
         return {"model_name": model_name, "promoted": self.promoted, **facts, **contest}
 
 
 def fair_cases(cases: GateCases, champion_scores: Scores) -> np.ndarray:
-    """The cases (bool [N]) that neither of the two is known to have learned from."""
+    """Returns the cases (bool [N]) that are in neither model's training record."""
     return ~(_seen(cases.challenger) | _seen(champion_scores))
 
 
 def refusal(version: int, champion: int, cases: GateCases, champion_scores: Scores) -> str:
-    """Why the two cannot be compared on these cases; '' where they can.
+    """Returns the reason against a comparison on these cases; '' if it is possible.
 
-    They are not where the champion was taught other labels: where of the labels that its data and
-    the challenger's give to the images that both have more than one, and more than 5 %, differ. Nor
-    are they where cases that one has learned from had to be left out, and fewer than 20 cases, or
-    not all classes, remain.
+    The champion must have been trained on the same labels: of the labels of images common to both
+    data sets, at most one, or 5 %, may differ. If cases in a training record are left out, at least
+    20 cases and all classes must remain.
     """
     agreement = champion_scores.agreement
     if agreement and agreement.differ > max(1, DIFFERENT_LABELS * agreement.labels):
@@ -111,22 +110,22 @@ def compared(
     look: int,
     seed: int,
 ) -> Verdict:
-    """The verdict of a one-sided test of the paired AUROC (`paired_auroc_test`), by groups.
+    """Compares both by a one-sided clustered test of the paired AUROC (`paired_auroc_test`).
 
-    The challenger takes over when the lower bound of the difference, which is shown, is above 0.
-    The bounds hold at what a look with that number is asked (`confidence_at`), so that over all
-    looks at a test split a challenger that is no better takes over with a probability of at most
-    `1 - confidence`. Cases that one of the two has learned from are left out. Of findings the AUROC
-    is the mean over them.
+    The challenger is promoted if the lower bound of the difference is above 0. The level of the
+    bounds depends on the number of the look (`confidence_at`), so that over all looks at a test
+    split a challenger that is no better is promoted with a probability of at most
+    `1 - confidence`. Cases in either training record are left out. For findings the AUROC is their
+    mean.
 
     Args:
-        version: the challenger.
-        champion: the champion before the gate.
+        version: version of the challenger.
+        champion: version of the current champion.
         cases: the challenger's test cases and its scores.
-        champion_scores: the champion's on those same cases, in order.
+        champion_scores: the champion's scores on the same cases, in order.
         confidence: 0.5 to 1, over all looks.
-        look: which comparison on this test split it is, from 1.
-        seed: of the bootstrap intervals of the two AUROCs.
+        look: number of this comparison on the test split, from 1.
+        seed: seed of the intervals of the two AUROCs.
     """
     fair = fair_cases(cases, champion_scores)
     labels, patients = cases.labels[fair], cases.patients[fair]
@@ -154,7 +153,7 @@ def compared(
 
 
 def percent(level: float) -> str:
-    """A confidence below 1 as a percentage with the digits that tell it from 100: `99.17 %`."""
+    """Formats a confidence below 1 as a percentage below 100, as in `99.17 %`."""
     digits = 0 if level >= 1 else max(0, 1 - math.floor(math.log10(100 * (1 - level))))
     text = f"{100 * level:.{digits}f}"
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
@@ -194,7 +193,7 @@ def _lack(cases: GateCases, fair: np.ndarray) -> str:
 
 
 def _measured(contest: Contest) -> str:
-    """The difference with its bounds, on what, and what was asked of it."""
+    """Formats the difference with its bounds, the cases and the required level."""
     found, level = contest.difference, percent(contest.asked)
     left_out = f" ({contest.left_out} that one has learned from left out)"
     return (
@@ -224,7 +223,7 @@ def _unchecked(each: dict[int, Scores]) -> str:
 
 
 def _labels_unchecked(champion: int, scores: Scores) -> str:
-    """What could not be checked of the labels, as the end of a line."""
+    """Formats the end of a line on an unchecked agreement of labels."""
     if scores.agreement is not None:
         return ""
     return (

@@ -35,7 +35,7 @@ SHEET_IMAGES = 16  # images on a contact sheet
 def log_data(dataset: Dataset) -> None:
     """Logs the data set as an MLflow input, its splits, a contact sheet and the data report.
 
-    Its notes and what stands out in the report are also printed, a line each, on stderr.
+    Prints its notes and the findings of the report on stderr, one line each.
     """
     frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
     source = mlflow.data.from_pandas(
@@ -82,7 +82,7 @@ def log_fit(fit: Fit) -> None:
 
 
 def history(fit: Fit) -> pd.DataFrame:
-    """A row an epoch: its number in `epoch`, and its metrics."""
+    """Returns a row an epoch: its number in `epoch`, and its metrics."""
     return pd.DataFrame([{"epoch": each.number, **each.metrics()} for each in fit.epochs])
 
 
@@ -140,7 +140,7 @@ def _pictures_of_classes(
     uncalibrated: np.ndarray,
     decisions: np.ndarray,
 ) -> Iterator[tuple[str, Figure]]:
-    """The pictures that tell of a decision for one of several classes, by name."""
+    """Yields the pictures that tell of a decision for one of several classes, by name."""
     labels = dataset.labels[indices]
     yield "confusion", pictures.confusion_matrix(labels, decisions, dataset.classes)
     tables = {
@@ -243,7 +243,7 @@ def log_picture(figure: Figure, place: str) -> None:
 
 
 def log_table(frame: pd.DataFrame, place: str) -> None:
-    """A table as a CSV artifact that does no harm in a spreadsheet."""
+    """Logs a table as a CSV artifact, escaped for spreadsheets."""
     with _file_for(place) as path:
         write_csv(frame, path)
 
@@ -265,7 +265,7 @@ def _file_for(place: str) -> Iterator[Path]:
 
 
 def _some_of_each_class(dataset: Dataset) -> np.ndarray:
-    """The first training images of each class in turn, the same for the same split."""
+    """Returns the first training images of each class in turn, the same for the same split."""
     train = dataset.splits["train"]
     each = max(1, SHEET_IMAGES // len(dataset.classes))
     there = members(dataset.labels[train], len(dataset.classes))
@@ -274,7 +274,7 @@ def _some_of_each_class(dataset: Dataset) -> np.ndarray:
 
 
 def _counts(dataset: Dataset) -> pd.DataFrame:
-    """A row a class, or a finding: how many images of each split are of it, or have it."""
+    """Returns a row a class, or a finding: how many images of each split are of it, or have it."""
     if not dataset.multi_label:
         return pd.crosstab(dataset.frame["label"], dataset.frame["split"]).reset_index()
     counts = {name: dataset.counts(indices) for name, indices in dataset.splits.items()}

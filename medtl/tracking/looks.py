@@ -1,9 +1,9 @@
-"""Looks at a test split: how many comparisons have been made on it, and what the next one asks.
+"""Looks at a test split: record of its comparisons, and the level of the next one.
 
-Whoever tries often enough wins by chance. So every comparison of two versions on a test split is
-kept in a tag of the registered model, and the k-th is asked more confidence than the one before:
-the share of errors that is allowed is spent over the looks (Lan & DeMets 1983, Biometrika 70:659;
-for one test split used again and again Feng et al. 2022, arXiv 2203.11377).
+Repeated tests on one test split find a difference by chance. So every comparison of two versions is
+recorded in a tag of the registered model, and each needs a higher confidence than the one before:
+the allowed error is spent over the looks (Lan & DeMets 1983, Biometrika 70:659; for reuse of a test
+split Feng et al. 2022, arXiv 2203.11377).
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TAG = "medtl.looks."  # begins a tag on a registered model; a digest of the test cases ends it
-# A tag of 5,000 characters is what MLflow's table of tags holds.
-KEPT_CASES = 384  # of a test split, by which it is known again: those with the lowest codes
+TAG = "medtl.looks."  # prefix of a tag on a registered model, before a digest of the test cases
+# MLflow's table of tags stores up to 5,000 characters.
+KEPT_CASES = 384  # cases with the lowest codes, to recognize a test split
 KEPT_PAIRS = 150
-SHARED = 0.5  # of the cases compared, from which a test split is taken for one looked at before
+SHARED = 0.5  # least share of common cases that makes a test split a known one
 
 
 def confidence_at(look: int, confidence: float) -> float:
-    """What the look number `look`, from 1, is asked, so that all looks together err rarely enough.
+    """Returns the required confidence of look `look`, from 1, for an overall `confidence`.
 
-    Look k may err in `(1 - confidence) / (k * (k + 1))` of all cases. These shares add up to
-    `1 - confidence`, however many looks there are. The schedule is ours: half of all is spent on
-    the first look, where most models are compared, and the looks need not be numbered in advance.
+    Look k has the error `(1 - confidence) / (k * (k + 1))`; these sum to at most `1 - confidence`
+    for any number of looks. The schedule is ours: half of the error is spent on the first look,
+    where most models are compared, and the number of looks need not be fixed in advance.
     """
     return 1 - (1 - confidence) / (look * (look + 1))
 
 
 @dataclass(frozen=True)
 class Looks:
-    """The comparisons on one test split.
+    """Comparisons on one test split.
 
     Attributes:
-        total: how many there were.
-        pairs: version and champion to the number of their look; of very many the last.
-        cases: uint32 [M], rising: the lowest codes of the cases, all where `complete`.
+        total: number of comparisons.
+        pairs: number of the look by version and champion; the latest ones if there are many.
+        cases: uint32 [M], ascending: the lowest codes of the cases; all if `complete`.
     """
 
     total: int
@@ -49,16 +49,16 @@ class Looks:
     complete: bool
 
     def holds(self, codes: np.ndarray) -> bool:
-        """Whether at least half of the cases (sorted, unique codes) are of this test split.
+        """Returns whether at least half of the cases (sorted, unique codes) are in this test split.
 
-        Of a large split it is judged by those cases that it would have kept.
+        A large split is compared by the cases that it would have kept.
         """
         known = codes if self.complete else codes[codes <= self.cases[-1]]
-        # none to judge by: rather a look too many than one too few
+        # nothing to compare: an extra look is the safe side
         return len(known) == 0 or float(np.isin(known, self.cases).mean()) >= SHARED
 
     def text(self) -> str:
-        """The looks as the value of a tag."""
+        """Encodes the looks as the value of a tag."""
         pairs = [f"{v}:{c}:{look}" for (v, c), look in self.pairs.items()]
         return json.dumps(
             {
@@ -71,7 +71,7 @@ class Looks:
 
     @classmethod
     def of_text(cls, text: str) -> Looks:
-        """What `text()` came from."""
+        """Decodes the result of `text()`."""
         held = json.loads(text)
         pairs = {}
         for each in held["pairs"].split():
@@ -83,12 +83,12 @@ class Looks:
 
 @dataclass(frozen=True)
 class Look:
-    """One comparison of `version` with `champion`, and where it stands among the others.
+    """Comparison of `version` with `champion`, with its number among all looks.
 
     Attributes:
-        number: from 1; the same again where the same two were compared on these cases before.
-        tag: the tag of the registered model that tells of it.
-        text: what the tag says once the comparison is made.
+        number: from 1; unchanged if the same two were compared on these cases before.
+        tag: tag of the registered model that records the comparison.
+        text: value of the tag after the comparison.
     """
 
     number: int
@@ -99,17 +99,17 @@ class Look:
 def next_look(
     tags: Mapping[str, str], version: int, champion: int, codes: np.ndarray, unrecorded: int
 ) -> Look:
-    """The look that comparing two versions on some cases is.
+    """Returns the look of a comparison of two versions on some cases.
 
-    Looks at any test split of which these cases are half or more count, so that a few images added
-    or left out do not begin anew.
+    Counts looks at any test split that contains at least half of these cases, so that adding or
+    removing a few images does not reset the count.
 
     Args:
-        tags: those of the registered model.
-        version: the challenger.
-        champion: the champion.
-        codes: int64 [N], a code a case, which are hashes; those that are compared.
-        unrecorded: looks from before there was a record.
+        tags: tags of the registered model.
+        version: version of the challenger.
+        champion: version of the champion.
+        codes: int64 [N], hashes of the compared cases.
+        unrecorded: number of looks before there was a record.
     """
     cases = np.unique(codes.astype(np.uint64).astype(np.uint32))
     tag = TAG + hashlib.sha256(cases.astype("<u4").tobytes()).hexdigest()[:16]

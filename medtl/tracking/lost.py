@@ -27,7 +27,7 @@ from medtl.errors import MedtlError
 from medtl.keep import cache_root, is_full
 from medtl.masking import masked_value, without_secrets
 
-LITTLE = 1 << 20  # bytes; a disk with less is full
+LITTLE = 1 << 20  # bytes; a disk with less free space is full
 QUIET = 60.0  # seconds between two lines that say that the server is waited for
 AGAIN = "the same command goes on from here"
 
@@ -77,7 +77,7 @@ def room_watched() -> Iterator[None]:
 
 
 def _without_room() -> str:
-    """The places on a full disk that a run writes to; all of them where none looks full."""
+    """Returns the places that a run writes to on a full disk; all of them if none is full."""
     artifacts = mlflow.get_artifact_uri().removeprefix("file://")
     places = {
         f"the artifacts in {artifacts}": Path(artifacts),
@@ -89,7 +89,7 @@ def _without_room() -> str:
 
 
 def _room(place: Path) -> float:
-    """Free bytes on the disk of a folder, also of one that is not made yet."""
+    """Returns the free bytes on the disk of a folder, which need not exist."""
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
@@ -99,7 +99,7 @@ def _room(place: Path) -> float:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether an error of MLflow says that the store is not there, or cannot be written."""
+    """Returns whether an error of MLflow says that the store is not there, or cannot be written."""
     if isinstance(error, RequestException):
         return True
     of_server = isinstance(error.__context__, RequestException)
@@ -112,7 +112,7 @@ def ask_only_once() -> None:
 
 
 def _said(error: object) -> tuple[str, str]:
-    """The tracking store, and what an error says of it, both without its password."""
+    """Returns the tracking store and the message of an error, both without the password."""
     uri = mlflow.get_tracking_uri()
     return masked_value(uri), without_secrets(" ".join(str(error).split()), uri)[:300]
 

@@ -102,10 +102,10 @@ def load_bundle(uri: str) -> Bundle:
 
 
 def check_files(uri: str) -> None:
-    """Looks whether the files of a bundle are where MLflow says, without reading them.
+    """Checks that the files of a bundle exist, without reading them.
 
     Raises:
-        MedtlError: they are not.
+        MedtlError: missing files.
     """
     try:
         repository = get_artifact_repository(uri)

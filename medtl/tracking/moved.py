@@ -1,6 +1,6 @@
-"""A project folder that was moved: MLflow's database names its artifacts by absolute paths.
+"""Repair of a moved project folder: MLflow's database has absolute paths of artifacts.
 
-`python -m medtl.tracking.moved OLD NEW`, run beside the database, puts them right.
+`python -m medtl.tracking.moved OLD NEW`, run in the folder of the database, updates them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ PLACES = (
     ("model_versions", "storage_location"),
     ("model_versions", "source"),
 )
-"""Tables and columns of MLflow's database that name a place."""
+"""Tables and columns of MLflow's database that contain paths."""
 
 
 def check_in_place(run: Run) -> None:
-    """Looks whether artifacts of a run would be written where the project folder once was.
+    """Refuses to write artifacts of a run to the former place of a moved project folder.
 
     Raises:
-        MedtlError: the folder was moved since the run's experiment was made; with the command that
-            puts it right.
+        MedtlError: the folder was moved after the experiment was created; the message has the
+            command that updates the paths.
     """
     database = store_file()
     place = _local(run.info.artifact_uri)
     if database is None or place is None:
         return
-    experiment = place.parent.parent  # RUN/artifacts lies in it
+    experiment = place.parent.parent  # contains RUN/artifacts
     if experiment.exists():
         return
     for old in experiment.parents:
@@ -52,9 +52,9 @@ def check_in_place(run: Run) -> None:
 
 
 def renamed(database: Path, old: str, new: str) -> int:
-    """Replaces the folder `old` by `new` in all places that a database names; returns how many.
+    """Replaces the folder `old` by `new` in all paths of a database; returns their number.
 
-    All are replaced, or none.
+    The replacement is atomic.
     """
     count = 0
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
@@ -70,13 +70,13 @@ def renamed(database: Path, old: str, new: str) -> int:
 
 
 def _local(uri: str) -> Path | None:
-    """The path of a place on this machine; None of one elsewhere."""
+    """Returns the path of a local URI; None for a remote one."""
     parsed = urlparse(uri)
     return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
 def main() -> None:
-    """Renames the folder of the command line in the tracking store."""
+    """Updates the folder given on the command line in the tracking store."""
     database = store_file()
     if len(sys.argv) != 3 or database is None or not database.is_file():
         sys.exit("usage, beside mlflow.db: python -m medtl.tracking.moved OLD NEW")

@@ -18,10 +18,10 @@ PREDICTIONS = "evaluation/test/predictions.csv"
 
 
 def architecture_of(uri: str) -> str:
-    """The architecture of the model at this MLflow URI, of which only the description is read.
+    """Reads the architecture of the model at an MLflow URI from its description.
 
     Raises:
-        MedtlError: there is no such model, or it is not one of medtl.
+        MedtlError: the model does not exist, or is not one of medtl.
     """
     check_login()
     make_tables()

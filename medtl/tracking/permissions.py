@@ -71,7 +71,7 @@ def permission_watched() -> Iterator[None]:
 
 
 def is_refused(error: MlflowException) -> bool:
-    """Whether a server says that this user may not do what was asked."""
+    """Returns whether a server says that this user may not do what was asked."""
     return error.error_code == "PERMISSION_DENIED" or "error code 403" in str(error)
 
 
@@ -84,7 +84,7 @@ def _is_free(model_name: str) -> bool:
 
 
 def _experiment() -> str:
-    """The experiment in which runs are begun, by its name where that may be read."""
+    """Returns the experiment in which runs are begun, by its name where that may be read."""
     number = _get_experiment_id()
     with suppress(MlflowException):
         return f"experiment {MlflowClient().get_experiment(number).name}"

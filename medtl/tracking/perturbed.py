@@ -18,7 +18,7 @@ from medtl.tracking.journal import log_intervals, log_picture, log_table, log_te
 from medtl.tracking.runs import TEXT_LIMIT
 
 PLACE = "perturbation"
-FULL = 0.95  # share of its bound from which on a pattern is said to reach it
+FULL = 0.95  # share of its bound from which a pattern counts as reaching it
 WITHOUT = "none"  # the source in rows that say what holds without any perturbation
 NORM_NAMES = {"l2": "L2", "linf": "L-infinity"}
 LIMITS = (
@@ -44,21 +44,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class Perturbed:
-    """What an attack on a model gave.
+    """Results of an attack on a model.
 
     Attributes:
-        uri: of the model.
+        uri: URI of the model.
         dataset: name of the data set.
-        unit: that intervals are over, as `Dataset.unit` has it.
-        classes: its K classes.
-        settings: those of the attack.
-        images: training images that the perturbations were made from and tried on.
-        rates: a row a source, bound and split: `source`, `zeta`, `split`, `rate`, `low`, `high`,
-            `images`, `norm` (that the pattern reached) and `limit` (the largest allowed).
-        transfers: a row a source, model that it was made on and model that it was tried on, or
-            None where there is one model.
-        perturbations: the pattern [C, S, S] of each source at the largest bound.
-        examples: test images before and after, of each source.
+        unit: sampling unit of intervals, see `Dataset.unit`.
+        classes: the K classes of the model.
+        settings: settings of the attack.
+        images: number of training images that the perturbations were made from and tested on.
+        rates: one row per source, bound and split: `source`, `zeta`, `split`, `rate`, `low`,
+            `high`, `images`, `norm` (of the pattern) and `limit` (the largest allowed norm).
+        transfers: one row per source, model of origin and tested model; None with one model.
+        perturbations: pattern [C, S, S] by source, at the largest bound.
+        examples: test images before and after, by source.
     """
 
     uri: str
@@ -84,11 +83,11 @@ class Perturbed:
         return "success" if self.settings.target else "fooling"
 
     def strongest(self) -> pd.DataFrame:
-        """The rows of `rates` at the largest bound, and those without a pattern."""
+        """Returns the rows of `rates` at the largest bound, and those without a pattern."""
         return self.rates[self.rates["zeta"].isin((0.0, self.settings.zetas[-1]))]
 
     def below_bound(self) -> list[str]:
-        """A line for each source whose pattern at the largest bound stays well below it."""
+        """Returns one line per source whose pattern stays well below the largest bound."""
         rows = self.strongest()
         made = rows[(rows["split"] == "test") & rows["source"].isin(("natural", "training"))]
         return [
@@ -98,7 +97,7 @@ class Perturbed:
         ]
 
     def summary(self) -> str:
-        """The rates at the largest bound as lines for the console."""
+        """Returns the rates at the largest bound as lines for the console."""
         rows = self.strongest()
         count = rows.loc[rows["split"] == "test", "images"].iloc[0]
         lines = [

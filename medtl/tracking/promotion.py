@@ -21,7 +21,7 @@ KIND = "promote"
 
 @contextmanager
 def promotion_run(model_name: str, confidence: float, seed: int) -> Iterator[None]:
-    """A run for a verdict under the training or search that asks for it."""
+    """Yields a run for a verdict under the training or search that asks for it."""
     params = {"model_name": model_name, "confidence": confidence, "seed": seed}
     with nested_run(f"{KIND} {model_name}", {"medtl.kind": KIND}, params):
         yield
@@ -66,7 +66,7 @@ def _log_contest(verdict: Verdict, contest: Contest) -> None:
         [(name, found.value, found.low, found.high) for name, found in rows.values()],
         columns=["name", "value", "low", "high"],
     )
-    # of the difference each bound holds at what is asked, so both together at twice that less one
+    # each bound of the difference is at the required level, both together at twice that less one
     table["level"] = [0.95, 0.95, 2 * contest.asked - 1]
     log_table(table, "gate/contest.csv")
     title = f"The champion's place: AUROC on the same {contest.cases} cases"

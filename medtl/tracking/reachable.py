@@ -1,4 +1,4 @@
-"""The registry and the champion, asked for before work at whose end both are needed."""
+"""Checks of the registry and the champion before work whose end needs both."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from medtl.tracking.tables import check_opens
 
 
 def check_registry(model_name: str) -> None:
-    """Asks whether a registered model can get a version, and whether its champion can be loaded.
+    """Checks that a registered model can get a version, and that its champion can be loaded.
 
-    Of the champion only the list of its files is read.
+    Reads only the list of the champion's files.
 
     Raises:
-        MedtlError: the registry does not answer, this user may not change the model, or the
-            champion that a new version would be compared with is not where the registry says.
+        MedtlError: no response from the registry, no permission to change the model, or missing
+            files of the champion.
     """
     check_opens(mlflow.get_registry_uri(), "the registry", "MLFLOW_REGISTRY_URI")
     check_may_change(model_name)

@@ -1,4 +1,4 @@
-"""What is left in a run of data that was refused: the whole list of what is wrong."""
+"""Artifacts of a run with refused data: the full list of violations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from medtl.spreadsheet import harmless
 
 
 def log_refused(error: RefusedDataError) -> MedtlError:
-    """Logs `data/report.html` and the table; returns the error that says where they are."""
-    # Reports need plotting, which no command should load that reads no data.
+    """Logs `data/report.html` and the table; returns an error with their location."""
+    # Reports need plotting, which commands without data should not import.
     from medtl.evaluation.report import refusal_report
 
     mlflow.log_text(refusal_report(error), "data/report.html")

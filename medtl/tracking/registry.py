@@ -32,8 +32,8 @@ from medtl.tracking.turns import turn
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-GATE_TAG = "medtl.gate"  # on a version: what the gate, or a hand, last said about it
-LOOK_TAG = "medtl.look"  # on a version: at which look it was compared; 0 where it was not
+GATE_TAG = "medtl.gate"  # on a version: its last verdict, by the gate or by hand
+LOOK_TAG = "medtl.look"  # on a version: the number of its look; 0 without a comparison
 DATA_TAG = "medtl.data"  # on a version: the fingerprint of its data
 REIGNS_TAG = "medtl.champions"  # on a registered model: its champions in order, the last reigns
 REIGNS_KEPT = 100
@@ -78,20 +78,20 @@ def gate(
     confidence: float,
     seed: int,
 ) -> Verdict:
-    """Makes `version` the champion when it is better or first; else it is the challenger.
+    """Makes `version` the champion if it is better or first, else the challenger.
 
-    A champion of other classes, modalities or labels is not compared, nor is one on cases that one
-    of the two has learned from; where nothing is compared, all stays as it is. Each comparison is a
-    look at the test split, which is kept with the registered model; the same two versions on the
-    same cases are one look, however often they are compared.
+    A champion of other classes, modalities or labels is not compared, and cases in either training
+    record are left out; without a comparison the champion stays. Each comparison is a look at the
+    test split, recorded with the registered model; repeated comparisons of two versions on the same
+    cases are one look.
 
     Args:
         model_name: the registered model.
-        version: the version to judge; it stays registered whatever the verdict.
+        version: version to test; it stays registered with any verdict.
         cases: its test cases and its scores on them.
-        score_champion: gives a champion's scores on those same cases, in order.
-        confidence: what `medtl.tracking.gate.compared` asks of it.
-        seed: of the bootstrap.
+        score_champion: function that scores a champion on the same cases, in order.
+        confidence: as in `medtl.tracking.gate.compared`.
+        seed: seed of the intervals.
 
     Raises:
         ParameterError: there is no such registered model.
@@ -111,8 +111,7 @@ def gate(
         else:
             verdict = found or _without_comparison(version, champion)
         with turn(model_name):
-            # Another search may have ended, and looked at the test split or crowned its own, while
-            # this one was comparing.
+            # Another search may have recorded a look or changed the champion in the meantime.
             if _champion(_registered(client, model_name)) != champion:
                 continue
             if look is not None:
@@ -226,7 +225,7 @@ def _scored(
     cases: GateCases,
     score_champion: Callable[[Bundle], Scores],
 ) -> Scores | Verdict:
-    """The champion's scores on the cases; where it cannot be compared, the verdict that says so."""
+    """Scores the cases with the champion; returns a verdict if it cannot be compared."""
     bundle = load_bundle(f"models:/{model_name}/{champion}")
     if has_findings(cases.labels) != bundle.multi_label:
         kinds = {True: ("any number an image",), False: ("one an image",)}
@@ -255,7 +254,7 @@ def _look(
     cases: GateCases,
     champion_scores: Scores,
 ) -> Look:
-    """The look that this comparison is, as things stand."""
+    """Returns the look of this comparison by the present record."""
     tags = _registered(client, model_name).tags
     codes = cases.codes[fair_cases(cases, champion_scores)]
     unrecorded = _unrecorded_looks(client, model_name, version)
@@ -263,9 +262,9 @@ def _look(
 
 
 def _unrecorded_looks(client: MlflowClient, model_name: str, version: int) -> int:
-    """Looks that versions on the same data may have had before looks were recorded, one each.
+    """Counts possible looks of versions on the same data before looks were recorded.
 
-    The first of them met no champion, or one on other data.
+    One per version, except the first, which had no champion or one on other data.
     """
     versions = client.search_model_versions(f'name="{model_name}"')
     data = next(each.tags.get(DATA_TAG) for each in versions if int(each.version) == version)
@@ -278,7 +277,7 @@ def _unrecorded_looks(client: MlflowClient, model_name: str, version: int) -> in
 
 
 def _note_verdict(client: MlflowClient, model_name: str, verdict: Verdict) -> None:
-    """Leaves on a version what the gate said, and in its card that it was chosen."""
+    """Records the verdict on a version, and its selection in its card."""
     version, contest = str(verdict.version), verdict.contest
     tags = client.get_model_version(model_name, version).tags
     look = tags.get(LOOK_TAG, "0") if contest is None else str(contest.look)
@@ -292,7 +291,7 @@ def _note_verdict(client: MlflowClient, model_name: str, verdict: Verdict) -> No
 
 
 def _chosen_at(contest: Contest) -> str:
-    """The line of a card that says what a champion's scores are worth; it ends the card."""
+    """Formats the last line of a card, on the optimism of a champion's scores."""
     return (
         f"- Made champion at look {contest.look} at this test split: the lower bound, at "
         f"{percent(contest.asked)}, of its gain in AUROC is above 0. Scores by which a model was "

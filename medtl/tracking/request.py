@@ -26,11 +26,11 @@ from mlflow.types import Schema
 
 JSON = "application/json"
 SPLIT, RECORDS, INSTANCES = "dataframe_split", "dataframe_records", "instances"
-B64 = "b64"  # the key of an object that stands for bytes, as TensorFlow Serving has it
+B64 = "b64"  # key of an object that holds bytes, as in TensorFlow Serving
 MOST_ROWS = 4096
 MOST_BYTES = 512 * 2**20  # of images
-_SHARE_OF_TIMEOUT = 0.9  # after which a request is given up: later MLflow answers status 504
-_SIGNS = 6  # of an image: "image": {"b64": "data:image/png;base64,..."},
+_SHARE_OF_TIMEOUT = 0.9  # of the time before MLflow responds with status 504
+_SIGNS = 6  # structural characters per image: "image": {"b64": "data:image/png;base64,..."},
 _BESIDE = 1000  # values of a request that are no images: names, an index, parameters
 
 Answered = Callable[[list[list[object]], bool], list[dict[str, object]]]
@@ -49,12 +49,12 @@ class RefusedRequest(MlflowException):
 
 
 def is_server() -> bool:
-    """Whether this process is a scoring server of MLflow."""
+    """Returns whether this process is a scoring server of MLflow."""
     return "mlflow.pyfunc.scoring_server.app" in sys.modules
 
 
 def stand_in(answered: Answered) -> None:
-    """Has MLflow's scoring server, which this process is, answer each request by `answered`."""
+    """Installs `answered` as the request handler of MLflow's scoring server in this process."""
     scoring_server.invocations = partial(respond, answered)
 
 
@@ -78,14 +78,14 @@ def respond(
 def parsed(
     data: bytes, content_type: str | None, schema: Schema
 ) -> tuple[list[list[object]], bool]:
-    """The rows of a request's table, a value for each column of `schema`, and whether to explain.
+    """Parses a request into rows, one value per column of `schema`, and the `explain` flag.
 
-    Text in base64 becomes bytes: with line breaks, without padding, in the alphabet for URLs, as a
-    `data:` URL, or in an object under `b64` too. Any other value stays as it is, for the row to say
-    what is wrong.
+    Base64 text becomes bytes, also with line breaks, without padding, in the URL alphabet, as a
+    `data:` URL, or in an object under `b64`. Any other value stays as it is and gives an error in
+    its row.
 
     Raises:
-        RefusedRequest: the body is no such table, has too many values, or no such column.
+        RefusedRequest: malformed table, too many values, or a missing column.
     """
     _check_type(content_type)
     names = schema.input_names()
@@ -159,7 +159,7 @@ def _of_records(rows: object) -> list[dict[str, object]]:
 
 
 def _of_instances(names: list[str], rows: object) -> list[dict[str, object]]:
-    """As records; of a model of one image also that image alone."""
+    """Converts instances to records; for a model of one image an instance may be the image."""
     if not _is(list, rows):
         raise RefusedRequest(f"{INSTANCES} has to be a list, a row each")
     if len(names) == 1:
@@ -182,7 +182,7 @@ def _is(kind: type, *values: object) -> bool:
 
 
 def _check_type(content_type: str | None) -> None:
-    """Refuses any content type but JSON in UTF-8; other parameters mean nothing (RFC 8259, 11)."""
+    """Refuses any content type except JSON in UTF-8; ignores parameters (RFC 8259, 11)."""
     kind, *parameters = (part.strip() for part in (content_type or "").lower().split(";"))
     if kind != JSON:
         raise RefusedRequest(f"the request is {_short(content_type or 'of no type')}, not {JSON}")
@@ -199,7 +199,7 @@ def _is_file(value: object) -> bool:
 
 
 def _file(value: object) -> object:
-    """The bytes of a text in base64; anything else as it is."""
+    """Returns the bytes of a text in base64; anything else as it is."""
     text = value[B64] if isinstance(value, dict) and set(value) == {B64} else value
     if not isinstance(text, str):
         return value
@@ -210,7 +210,7 @@ def _file(value: object) -> object:
 
 
 def _base64(text: str) -> str:
-    """Base64 as RFC 4648 has it in section 4, of what people send.
+    """Normalizes common variants of base64 to RFC 4648, section 4.
 
     Raises:
         ValueError: a `data:` URL in another encoding.

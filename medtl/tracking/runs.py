@@ -46,7 +46,7 @@ DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as MLflow names a run that was 
 TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
 STOPPED = "stopped; the same command goes on from here"
 
-# Settings that say how long and where, and what is allowed: with others the same is asked.
+# Settings of duration, place and permitted data, which do not change the question of a run.
 _NOT_ASKED = (
     "trials",
     "timeout",
@@ -228,7 +228,7 @@ def _close_unfinished_models(run: Run) -> None:
 
 
 def _place(value: str) -> str:
-    """A path in one spelling; what is none as it is."""
+    """Returns a path in canonical form; other text unchanged."""
     path = Path(value).expanduser()
     return str(path.resolve()) if value and path.exists() else value
 

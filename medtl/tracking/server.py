@@ -15,10 +15,10 @@ from medtl.tracking.tables import check_opens
 
 
 def check_login() -> None:
-    """Asks a tracking server for as good as nothing, a database whether it opens.
+    """Checks that the tracking server responds to this user, or that the database opens.
 
     Raises:
-        MedtlError: it does not answer, or not to this user.
+        MedtlError: no response, or no access.
     """
     uri = mlflow.get_tracking_uri()
     if not uri.startswith("http"):

@@ -138,7 +138,7 @@ class ServedModel(PythonModel):
 
 
 def columns(modalities: tuple[str, ...]) -> list[str]:
-    """The columns of a request: `image`, or one for each modality of a case."""
+    """Returns the columns of a request: `image`, or one for each modality of a case."""
     return [f"{COLUMN}_{name}" for name in modalities] or [COLUMN]
 
 
@@ -169,7 +169,7 @@ def as_one_array(images: list[np.ndarray]) -> np.ndarray:
 
 
 def answer_fields(answers: Answers, place: int, bundle: Bundle) -> dict[str, object]:
-    """The answer to one image as a row's fields, in types that JSON knows."""
+    """Returns the answer to one image as a row's fields, in types that JSON knows."""
     probabilities, classes = answers.probabilities[place].tolist(), bundle.classes
     label = int(answers.labels[place])
     return {

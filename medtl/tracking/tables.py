@@ -1,7 +1,7 @@
-"""A tracking store in a database: asked once whether it opens; in SQLite its tables made whole.
+"""Tracking store in a database: a fast connection check, and repair of SQLite tables.
 
-MLflow tries for minutes to open a database that is not there. It makes the tables in dozens of
-steps, and cannot open a file in which a killed process stopped between two of them.
+MLflow retries for minutes to open a missing database. It creates the tables in dozens of steps, and
+cannot open a file that a killed process left between two of them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from medtl.errors import MedtlError
 from medtl.keep import unfinished
 from medtl.masking import masked_value, without_secrets
 
-CONNECT_SECONDS = 5  # in which a database server must have answered
+CONNECT_SECONDS = 5  # timeout of a connection to a database server
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def store_file() -> Path | None:
-    """The file of an SQLite tracking store, None where the store is another one."""
+    """Returns the file of an SQLite tracking store, None where the store is another one."""
     uri = urlparse(mlflow.get_tracking_uri())
     return _file(uri.path) if uri.scheme == "sqlite" else None
 
 
 def check_opens(uri: str, what: str, variable: str) -> None:
-    """Asks a database once whether it opens; of a store that is none nothing is asked.
+    """Checks once that a database opens; other stores are not checked.
 
     Args:
         uri: MLflow's URI of the store.
-        what: the store in words.
-        variable: the environment variable that names it.
+        what: description of the store, for the message.
+        variable: environment variable that sets the store.
 
     Raises:
-        MedtlError: it does not open.
+        MedtlError: the database does not open.
     """
     if not uri.startswith(DATABASES):
         return
@@ -77,12 +77,12 @@ def make_tables() -> None:
 
 
 def _file(path: str) -> Path:
-    """The file of an SQLite URL's path; the empty one is MLflow's own default."""
+    """Returns the file of an SQLite URL's path; an empty path is MLflow's default."""
     return Path(path.removeprefix("/") or "mlflow.db").absolute()
 
 
 def _check_place(file: Path) -> None:
-    """Raises `OSError` where a file cannot be written, nor made with the folders above it."""
+    """Raises `OSError` if a file is not writable and cannot be created."""
     place = file
     while not place.exists():
         place = place.parent
