@@ -1,4 +1,4 @@
-"""The coverage benchmark runs, and its rows are the metrics."""
+"""Coverage benchmark: one row per metric."""
 
 from __future__ import annotations
 

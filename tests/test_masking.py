@@ -16,7 +16,7 @@ from medtl.search.company import open_store
 from medtl.settings import TuneSettings
 from medtl.tracking.runs import tracked_run
 
-# As people choose them: all that can be typed, with what ends a word or a URL drawn often.
+# Passwords of any printable characters, with frequent ends of words and URLs.
 PASSWORDS = st.text(
     st.one_of(
         st.sampled_from("\"'<> @:/?#&=;%+,{}*"),

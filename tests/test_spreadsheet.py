@@ -1,4 +1,4 @@
-"""What a table holds cannot be run by a spreadsheet, and is read back as it was."""
+"""CSV files are safe in a spreadsheet, and are read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two data sets label the same images alike, from a record in hashes."""
+"""Label agreement of two data sets, from a hashed record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medtl.data.dataset import Dataset, load
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty images and the labels that ask one question of them, its opposite, and findings."""
+    """Writes forty images, with CSVs of labels, of swapped labels and of findings."""
     place = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for index in range(40):
@@ -65,7 +65,7 @@ def test_it_travels_as_json_and_tells_no_label(folder: Path):
     text = json.dumps(record.record())
     assert LabelRecord.of_record(json.loads(text)).agreement(sick) == Agreement(40, 0)
     assert "yes" not in text.replace(record.salt, "")
-    # the codes of one label are not alike, so that they cannot be sorted by it
+    # codes of equal labels differ between samples, so that they cannot be grouped
     assert len(np.unique(record.labels)) > 20
 
 

@@ -1,4 +1,4 @@
-"""Files are decoded as they are here, and one that takes too much is ended for the others' sake."""
+"""Bounded decoding: same pixels as in-process, and costly files are stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kept() -> BoundedDecoders:
 
 @pytest.fixture
 def decoders(kept: BoundedDecoders) -> Iterator[BoundedDecoders]:
-    """One process at most, which answers afterwards whatever a test has done to it."""
+    """Yields a pool of one process, and checks afterwards that it still decodes."""
     yield kept
     assert kept.square(picture("PNG"), 8).shape == (1, 8, 8)
 

@@ -1,4 +1,4 @@
-"""The columns of a CSV are known in any case and by near names; what is not used is said."""
+"""CSV columns: case-insensitive and similar names, and notes on unused ones."""
 
 from __future__ import annotations
 

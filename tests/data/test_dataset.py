@@ -36,7 +36,7 @@ def test_groups_are_patients_or_else_identical_images(write_folder, write_image)
     for seed in range(20):
         kind, number = ("sick", seed) if seed < 10 else ("healthy", seed - 10)
         lines.append(f"{kind}/{number:03d}.png,{kind},{f'P{seed // 2}' if seed < 10 else ''}")
-    for copy in range(3):  # of the last healthy image, whose patient is unknown
+    for copy in range(3):  # copies of the last healthy image, of an unknown patient
         write_image(root / "copies" / f"{copy}.png", seed=19)
         lines.append(f"copies/{copy}.png,healthy,")
     (root / "labels.csv").write_text("\n".join(lines))

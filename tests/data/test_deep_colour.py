@@ -1,4 +1,4 @@
-"""Colour of sixteen bits a channel comes with all of them, and is stretched as grey is."""
+"""16-bit colour is decoded with all bits, and stretched like grey."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from medtl.data.decode import TRANSPARENT, UPPER_BYTES, decode, decode_with_rema
 from medtl.data.depth import UnreadableImage
 from medtl.data.square import square
 
-PNG_COLOURS = {2: 4, 3: 2, 4: 6}  # channels to the type of colour (PNG 11.2.1)
+PNG_COLOURS = {2: 4, 3: 2, 4: 6}  # PNG colour type by number of channels (PNG 11.2.1)
 
 
 def noise(channels: int, highest: int = 65535) -> np.ndarray:
-    """Noise [9, 11, channels] that uses all of 0..highest in its first channel."""
+    """Draws noise [9, 11, channels] whose first channel covers 0..highest."""
     values = np.random.default_rng(channels).integers(0, highest, (9, 11, channels), endpoint=True)
     values[0, :2, 0] = 0, highest
     return values.astype(np.uint16)
 
 
 def png(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel, in which each row is coded by what is left of it."""
+    """Encodes a PNG of 16 bits per channel with the filter type Sub."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return (
@@ -54,7 +54,7 @@ def tiff(
     alpha: int = 0,
     planes: bool = False,
 ) -> bytes:
-    """A TIFF of 16 bits a channel; alpha 1 for premultiplied, 2 for plain opacity."""
+    """Encodes a TIFF of 16 bits per channel; alpha 1 is premultiplied, 2 unassociated."""
     height, width, channels = values.shape
     stored = np.moveaxis(values, 2, 0) if planes else values[None]
     strips = [part.astype(f"{order}u2").tobytes() for part in stored]

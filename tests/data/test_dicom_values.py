@@ -1,4 +1,4 @@
-"""DICOM files whose writers went their own ways: bare data sets, padding, commas, overlays."""
+"""DICOM files with deviations: bare data sets, padding, decimal commas, overlays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOISE = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
 
 
 def dicom(stored: np.ndarray, bits: int = 16, **elements: object) -> FileDataset:
-    """A file around [H, W] or [H, W, 3] stored values."""
+    """Builds a DICOM file of stored values [H, W] or [H, W, 3]."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
@@ -50,7 +50,7 @@ def written(file: FileDataset) -> bytes:
 
 
 def bare(file: FileDataset, implicit: bool = True, little: bool = True) -> bytes:
-    """The data set alone, as it goes over a network."""
+    """Encodes the data set without file meta information, as in network transfer."""
     target = io.BytesIO()
     alone = pydicom.Dataset()
     alone.update({element.tag: element for element in file})
@@ -59,7 +59,7 @@ def bare(file: FileDataset, implicit: bool = True, little: bool = True) -> bytes
 
 
 def as_text(file: FileDataset, **elements: bytes) -> FileDataset:
-    """The file with decimal strings that pydicom would not write."""
+    """Sets decimal strings that pydicom would not write."""
     for name, value in elements.items():
         tag = Tag(name)
         file._dict[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
@@ -112,7 +112,7 @@ def test_a_bare_data_set_with_compressed_pixels_is_refused():
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x08\0\x05\0" + b"\xff" * 200,  # a length beyond reason
+        b"\x08\0\x05\0" + b"\xff" * 200,  # an implausible length
         b"\x08\0\x08\0\x02\0\0\0ab" + b"\x08\0\x05\0" + bytes(50),  # descending
         b"\x08\0",
         b"\x89PNG\r\n\x1a\n" + bytes(124),
@@ -159,7 +159,7 @@ def test_a_slope_of_zero_is_taken_as_one_and_told():
 
 
 def padded(value: int, dtype: type = np.int16) -> tuple[np.ndarray, np.ndarray]:
-    """Values from 100 to 1100 with padding of `value` around them, and where it is."""
+    """Draws values from 100 to 1100 with a border of padding, and returns its mask."""
     stored = np.random.default_rng(1).integers(100, 1100, (20, 30), endpoint=True)
     stored[5, 5:7] = 100, 1100
     where = np.ones(stored.shape, bool)
@@ -217,7 +217,7 @@ def test_a_range_of_padding(value, limit):
     data = with_padding(values, "SS", value, limit)
     decoded = decode_with_remarks(data)
     assert decoded.pixels[0, 0] == decoded.pixels[1, 1] == 0
-    # two values of the border are beside the range, and count
+    # two values of the border are outside the padding range
     low = decode(with_padding(np.where(where, -1950, values).astype(np.int16), "SS", value, limit))
     assert decoded.pixels[8, 8] > low[8, 8]
 
@@ -243,7 +243,7 @@ def test_bits_above_those_stored_are_left_out(compression, signed):
     expected = decode(written(dicom(values, 12)))
     bits = (values & 0x0FFF).astype(values.dtype)
     bits[4:9, 5:25] |= np.array(0x8000, np.uint16).astype(values.dtype)
-    file = dicom(bits, 16)  # so that the codec keeps every bit
+    file = dicom(bits, 16)  # a precision at which the codec keeps every bit
     if compression is not None:
         file.compress(compression)
     file.BitsStored, file.HighBit = 12, 11

@@ -22,7 +22,7 @@ from medtl.errors import MedtlError
 
 
 def frame(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    """Rows of label, split and content; paths are a, b, c, ..., patients unknown."""
+    """Builds rows of label, split and content; paths are a, b, c, ..., patients unknown."""
     table = pd.DataFrame(rows, columns=["label", "split", "content"])
     return table.assign(path=[chr(ord("a") + number) for number in range(len(rows))], patient="")
 

@@ -1,4 +1,4 @@
-"""A file that asks too much of its decoder is refused by its headers, alone or within another."""
+"""Files of too high decoding cost are refused by their headers, also within DICOM."""
 
 from __future__ import annotations
 

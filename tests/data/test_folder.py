@@ -1,4 +1,4 @@
-"""Folders that are no classes are refused with what to do, and nothing vanishes without a line."""
+"""Folders other than classes are refused with a remedy, and omitted files are counted."""
 
 from __future__ import annotations
 

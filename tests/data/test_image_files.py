@@ -1,4 +1,4 @@
-"""Every image of a folder is read once, and what is left out is counted in a line."""
+"""Every image of a folder is read once, and omitted files are counted."""
 
 from __future__ import annotations
 

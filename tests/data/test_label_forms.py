@@ -1,4 +1,4 @@
-"""Equal labels are one, near-equal ones are named, and other signs between labels are refused."""
+"""Equal labels are merged, near-equal ones noted, and other separators refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks are no samples, where each is named after an image; else a line asks."""
+"""Masks named after an image are not samples; doubtful ones give a note."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths that look as if they named patients are found, and those that are counted up are not."""
+"""Likely patients in paths are found, and running numbers are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unknown patients count one each, equal ones are one, and a pattern reads them from paths."""
+"""Unknown patients, equal names of patients, and patients in paths by a pattern."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_pattern_reads_patients_where_none_is_given():
         "by patient_pattern: 2 images of 1 patients; patients unknown where it does not match: 1 "
         "images (b/other.png)",
     )
-    # the first group alone is the patient, also where another matched
+    # only the first group is the patient, even if another matched
     assert read(["", ""], r"q(\d+)|(p1)", ["p1.png", "q7.png"])[0] == ["", "7"]
 
 

@@ -146,7 +146,7 @@ def test_details_on_which_all_agree_are_no_likeness(frames):
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    """120 images of smooth noise in one bright frame, which is most of each: [120, 64, 64]."""
+    """Draws 120 images of smooth noise in one dominant bright frame: [120, 64, 64]."""
     random = np.random.default_rng(0)
     noise = random.random((120, 16, 16), np.float32).repeat(4, axis=1).repeat(4, axis=2)
     y, x = np.mgrid[:64, :64] - 31.5

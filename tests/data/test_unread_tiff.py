@@ -1,4 +1,4 @@
-"""A TIFF that cannot be read is named for what it holds; of several pages the first is noted."""
+"""Unreadable TIFF files are described; the choice of the first page is noted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medtl.data.unread_tiff import tiff_line
 
 
 def tiff(channels: int, bits: int, numbers: int, colour: int, order: str = "<") -> bytes:
-    """A TIFF of 2 x 2 zeros, in one strip that begins at byte 8."""
+    """Encodes a TIFF of 2 x 2 zeros, in one strip at byte 8."""
     size = 4 * channels * bits // 8
     tags = [(256, [2]), (257, [2]), (258, [bits] * channels), (259, [1]), (262, [colour]),
             (273, [8]), (277, [channels]), (278, [2]), (279, [size]),

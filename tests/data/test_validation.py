@@ -1,4 +1,4 @@
-"""A validation split on which too much rests is named."""
+"""Validation splits that are too small give a note."""
 
 from __future__ import annotations
 

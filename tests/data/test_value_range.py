@@ -1,4 +1,4 @@
-"""Deep images use the whole range, and a few wrong pixels do not take it from all others."""
+"""Deep images are stretched to the whole range, without a few outliers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from medtl.data.value_range import (
 
 
 def values(low: int, high: int, side: int = 64, dtype: type = np.uint16) -> np.ndarray:
-    """Noise that uses all of a range."""
+    """Draws noise that covers a range."""
     noise = np.random.default_rng(0).integers(low, high, (side, side), endpoint=True)
     noise.flat[:2] = low, high
     return noise.astype(dtype)
 
 
 def stretched(image: np.ndarray) -> np.ndarray:
-    """From the smallest and the largest value to 0 and 65535."""
+    """Stretches an image from its smallest and largest value to 0 and 65535."""
     low, high = float(image.min()), float(image.max())
     return np.round((image.astype(np.float64) - low) / (high - low) * 65535).astype(np.uint16)
 
@@ -64,7 +64,7 @@ def ordinary() -> dict[str, np.ndarray]:
     y, x = np.mgrid[:128, :128] / 128
     generator = np.random.default_rng(1)
     dark = generator.normal(300, 20, (128, 128))
-    # a bright dot with edges, as optics make them: one value in a thousand is far from the rest
+    # a bright dot with soft edges: one value in a thousand is far from the rest
     dot = 60000 * np.exp(-((y - 0.5) ** 2 + (x - 0.5) ** 2) / 0.0001)
     crossed = np.full((128, 128), 500.0)
     crossed[:, 60] = 65535

@@ -1,4 +1,4 @@
-"""Labels that say that nothing was found are known, however they are written."""
+"""Negative labels are recognized in all usual spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bounds of estimates and of their differences, and what a variance is made of."""
+"""Bounds of estimates and of their differences, and their degrees of freedom."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_confidence_says_what_the_interval_says(value: float):
 
 
 def test_of_equal_models_each_confidence_is_as_frequent():
-    """So that one of 0.95 is reached in 5 of 100 comparisons of equal models."""
+    """Checks uniformity: 5 of 100 comparisons of equal models reach 0.95."""
     random, found = np.random.default_rng(3), []
     for _ in range(400):
         scores = random.normal(0.5, 0.3, (2, 40))

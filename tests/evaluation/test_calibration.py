@@ -113,7 +113,7 @@ def test_every_positive_can_be_demanded():
 @pytest.mark.parametrize("least", [1e-7, 1e-12, 1e-300, 5e-324, 0.0])
 @pytest.mark.parametrize("sensitivity", [0.75, 1.0])
 def test_a_demand_is_met_by_positives_of_any_probability(least: float, sensitivity: float):
-    """Also where the next case below has almost the same, or 0."""
+    """Includes ties and near-ties with the next case below, and probabilities of 0."""
     positive = np.array([0.9, 0.2, np.nextafter(least, 1), least, least / 2, 0.0, 0.5])
     labels = np.array([1, 1, 1, 1, 0, 0, 0])
     probabilities = np.stack([1 - positive, positive], axis=1)

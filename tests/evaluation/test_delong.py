@@ -42,7 +42,7 @@ def test_published_example():
     found = delong_interval(positive, scores)
     assert found.value == pytest.approx(0.8932, abs=5e-5)
     error = delong_error(positive, scores, np.arange(109))
-    # its interval is 1.96 errors wide on either side; ours is that on the logit scale
+    # the published interval is symmetric, 1.96 errors on either side; ours is on the logit scale
     assert error == pytest.approx((0.95339 - 0.83295) / 2 / 1.959964, abs=5e-6)
     middle, half = logit(found.value), 1.959964 * error / (found.value * (1 - found.value))
     assert logit([found.low, found.high]) == pytest.approx((middle - half, middle + half))

@@ -53,7 +53,7 @@ def test_the_distance_is_to_the_fifth_neighbour_on_the_sphere(reference: DomainR
 
 def test_one_validation_image_in_a_hundred_is_strange(reference: DomainReference):
     inside = reference.inside(clouds(200, (0, 0), seed=2))
-    assert (~inside).sum() == 1  # of 200 the 199th has the rank, 201 x 0.99
+    assert (~inside).sum() == 1  # the rank is 199 = 201 x 0.99 of 200
     assert reference.expected == 0.01
 
 
@@ -74,7 +74,7 @@ def test_of_few_images_as_many_are_called_strange_as_is_said(train, valid, expec
 
 
 def test_images_of_a_patient_do_not_speak_for_each_other():
-    """Eight nearly equal images a patient: each is judged by those of other patients."""
+    """Uses eight nearly equal images per patient, each compared with other patients."""
     random = np.random.default_rng(8)
 
     def patients(count: int, first: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -92,7 +92,7 @@ def test_images_of_a_patient_do_not_speak_for_each_other():
 
 
 def test_images_that_a_network_has_learned_do_not_set_a_limit_for_new_ones():
-    """Training images that a network has drawn together are not as far apart as new ones are."""
+    """Simulates overfitting: training images are closer to each other than new ones are."""
     valid, new = (clouds(count, (0, 0), seed=seed) for count, seed in ((30, 2), (300, 3)))
     train = clouds(60, (0, 0), seed=1)
     middle = np.eye(32)[0] * np.linalg.norm(train[NETWORK], axis=1, keepdims=True)
@@ -106,7 +106,7 @@ def test_the_limit_is_a_rank_that_counts_the_new_one_and_weighs_groups():
     assert conformal_limit(scores, scores, 0.01) == (198.0, 0.01)
     assert conformal_limit(scores[:50], scores[:50], 0.01) == (scores[:50].max(), 1 / 51)
     assert conformal_limit(scores[:99], scores[:99], 0.01) == (scores[:99].max(), 0.01)
-    # one patient with half of the images counts no more than any other
+    # a patient with half of the images has the weight of any other
     many, one = np.arange(300.0), np.full(300, 1000.0)
     groups = np.concatenate([np.arange(300), np.full(300, 300)])
     limit, _ = conformal_limit(np.concatenate([many, one]), groups, 0.05)

@@ -1,4 +1,4 @@
-"""Intervals: what is drawn or left out, what they cover, when one model is better."""
+"""Intervals: resampling and jackknife units, coverage, and model differences."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_bounds_are_those_of_the_metric_without_each_patient_by_scikit_learn():
     )
     assert found.value == pytest.approx(roc_auc_score(labels, probabilities[:, 1]))
     moves = np.sqrt(29 / 30) * (without.mean() - without)
-    # by the patients that have a case of the rarer class and those that have none
+    # strata: patients with a case of the rarer class, and those without
     rarer = int(labels.mean() < 0.5)
     has = np.array([(labels[patients == each] == rarer).any() for each in range(30)])
     parts = [(moves[has] ** 2).sum(), (moves[~has] ** 2).sum()]
@@ -95,7 +95,7 @@ def test_images_of_one_patient_are_not_independent_evidence():
 
 
 def test_intervals_cover_the_truth_of_few_patients():
-    """30 patients of 1 to 5 images: percentile intervals of the same draws cover 90 % of 300."""
+    """Draws 30 patients of 1 to 5 images; percentile intervals would cover 90 % of 300."""
     random, truth, covered, differing = np.random.default_rng(0), 0.87, 0, 0
     apart = np.sqrt(2) * ndtri(truth)
     for _ in range(300):
@@ -120,7 +120,7 @@ def test_intervals_cover_the_truth_of_few_patients():
 
 
 def test_the_calibration_error_of_calibrated_cases_may_be_nothing():
-    """Its resamples lie above it, and above the truth: 0 in all 40 draws here."""
+    """Covers the true value 0, although all resamples lie above it, in 40 draws."""
     covered = 0
     for seed in range(40):
         random = np.random.default_rng(seed)
@@ -155,11 +155,11 @@ def test_flawless_scores_are_as_sure_as_their_patients_are_many():
     for name in ("accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "sensitivity", "mcc"):
         assert (few[name].value, few[name].high) == (1, 1)
         assert 0.4 < few[name].low < by_case.summary[name].low < 1
-    # 10 patients of each class: a share of 10 cases; the area has the variance of one of 18.2
+    # 10 patients of each class: a proportion of 10 cases; 18.2 for the area
     assert few["sensitivity"].low == pytest.approx(wilson(1, 10).low)
     assert few["auroc"].low == pytest.approx(wilson(1, 4 * 100 / 22).low)
     for name in ("ece", "brier"):
-        assert few[name].high > wilson(0, 20).high  # a mistake that was not seen
+        assert few[name].high > wilson(0, 20).high  # an unobserved misclassification
     assert (by_patient.per_class["auprc_low"] < 1).all()
     assert (by_patient.averages["macro_low"] < 1).all()
     other = expit(logit(probabilities) * 0.9)
@@ -183,7 +183,7 @@ def test_a_class_of_one_patient_is_missing_from_some_resamples():
     labels[7] = 1
     found = measure(labels, probabilities, np.arange(40), ["no", "yes"], 0, 200).summary["auroc"]
     assert np.isfinite([found.value, found.low, found.high]).all()
-    assert found.high - found.low > 0.7  # nothing is known of how other patients of it differ
+    assert found.high - found.low > 0.7  # one group gives no variance between patients
 
 
 def test_one_patient_has_no_bounds():

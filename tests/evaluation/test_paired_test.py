@@ -1,4 +1,4 @@
-"""The one-sided test of two models' AUROC: DeLong's where it can be, and right in small samples."""
+"""One-sided test of two models' AUROC: agreement with DeLong, and small-sample validity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALONE = np.arange(400)
 
 
 def binary(count: int, seed: int, gain: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels of two classes and the probabilities of two models, b better by a gain in signal."""
+    """Draws binary labels and the probabilities of two models, b with `gain` more signal."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     shared = random.normal(size=count)
@@ -78,7 +78,7 @@ def test_models_that_rank_alike_are_equal():
 
 
 def test_few_cases_that_all_agree_prove_no_more_than_their_number_can():
-    """Of 2 and 2 cases one ranking in six is flawless by chance."""
+    """Uses 2 and 2 cases, of which one ranking in six is perfect by chance."""
     for count, proved in ((4, False), (12, True)):
         labels = np.arange(count) % 2
         right = np.stack([1 - labels, labels], axis=1).astype(float)
@@ -101,7 +101,7 @@ def test_a_class_of_one_case_proves_nothing_and_one_of_none_is_left_out():
 
 
 def test_equal_models_are_told_apart_no_more_often_than_is_asked():
-    """By simulation, at 30 patients of two images each."""
+    """Simulates 30 patients of two images each."""
     patients, labels = np.arange(60) // 2, np.arange(60) // 2 % 2
     random = np.random.default_rng(6)
     wrong = np.zeros(2)

@@ -1,4 +1,4 @@
-"""Universal perturbations beside those of the Adversarial Robustness Toolbox (ART): real digits."""
+"""Universal perturbations compared with the Adversarial Robustness Toolbox (ART) on digits."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ZETA, STEP, PASSES = 0.35, 0.1, 3
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    """Images of handwritten digits [1797, 1, 8, 8] from -1 to 1, and which of ten they are."""
+    """Loads handwritten digits [1797, 1, 8, 8] from -1 to 1, and their labels."""
     images, labels = load_digits(return_X_y=True)
     return torch.from_numpy(images / 8 - 1).float().reshape(-1, 1, 8, 8), torch.from_numpy(labels)
 
 
 @pytest.fixture(scope="module")
 def network(digits: tuple[Tensor, Tensor]) -> nn.Module:
-    """A small network that knows nineteen in twenty of the digits that it has not seen."""
+    """Trains a small network to a test accuracy of 95 %."""
     images, labels = digits
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -49,7 +49,7 @@ def network(digits: tuple[Tensor, Tensor]) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of ART's imports
+@pytest.mark.filterwarnings("ignore")  # from ART's imports
 def test_as_many_digits_are_fooled_as_by_the_toolbox(digits, network):
     evasion = pytest.importorskip("art.attacks.evasion")
     estimators = pytest.importorskip("art.estimators.classification")
@@ -77,7 +77,7 @@ def test_as_many_digits_are_fooled_as_by_the_toolbox(digits, network):
         batch_size=1,
         verbose=False,
     )
-    np.random.seed(0)  # of the order in which ART takes the images
+    np.random.seed(0)  # ART's order of images
     attack.generate(images.numpy())
     theirs = torch.from_numpy(np.asarray(attack.noise)).float().reshape(1, 8, 8)
     generator, length = torch.Generator().manual_seed(1), norms(ours[None], "l2").item()

@@ -30,7 +30,7 @@ def test_images_of_one_patient_that_fall_together_widen_the_interval():
     wide, narrow = rate(together, patients), rate(apart, patients)
     assert wide.value == narrow.value == pytest.approx(0.4)
     assert wide.high - wide.low > 0.3
-    # patients that are all alike tell no more than as many images that are independent
+    # identical images of a patient carry the information of one independent image
     assert (narrow.low, narrow.high) == score_bounds(0.4, 100, t(19).ppf(0.975))
 
 

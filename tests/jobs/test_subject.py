@@ -1,4 +1,4 @@
-"""A model that is not there yet: the command that makes it asks about the same data."""
+"""Errors for missing models cite the `tune` command for the same data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test images that were learned from under another name are scored apart."""
+"""Scores without test images that have an identical training image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medtl.jobs.twins import without_twins
 
 
 def images(root: Path, twins: int) -> Dataset:
-    """Images of two classes, ten of each in every split; `twins` of the test split are taught."""
+    """Writes two classes, ten images each per split, with `twins` test images also in train."""
     random = np.random.default_rng(0)
     for split in ("train", "valid", "test"):
         for kind in "ab":
@@ -34,7 +34,7 @@ def images(root: Path, twins: int) -> Dataset:
 
 
 def answers(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Right probabilities for the twins, drawn ones for the others; and decisions."""
+    """Returns correct probabilities for twins, random ones for others, and decisions."""
     test = dataset.splits["test"]
     random = np.random.default_rng(1)
     second = random.random(len(test))

@@ -1,4 +1,4 @@
-"""The layer probe: each class by its own scores; of findings each where it is known."""
+"""Layer probe: one-against-rest scores, and findings with unknown labels."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_each_finding_is_probed_where_it_is_known():
 
 @pytest.mark.parametrize("classes", [3, 4, 5])
 def test_a_class_that_a_fold_does_not_learn_is_not_scored_by_the_column_of_another(classes):
-    """All cases of the first class are one patient's: where they are asked, none is learned."""
+    """Gives all cases of the first class one patient, so no fold has it in both parts."""
     labels = np.repeat(np.arange(classes), 40)
     patients = np.where(labels == 0, 0, 1 + np.arange(len(labels)) // 4)
     noise = np.random.default_rng(0).normal(size=(len(labels), classes))
-    # the first class has none of what tells the others
+    # the first class lacks the signal of the others
     features = np.eye(classes)[labels] * (labels > 0)[:, None] + 1e-3 * noise
     found = fold_scores(features, labels, patients, seed=0)
     assert len(found) == 2

@@ -1,4 +1,4 @@
-"""The code that a served model carries decodes every compression without this project's own."""
+"""Code stored with a served model decodes every compression without this project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The input that a logged model shows is a drawing that its signature takes."""
+"""Input example of a logged model: synthetic, and valid for its signature."""
 
 from __future__ import annotations
 

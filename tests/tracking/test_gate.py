@@ -171,7 +171,7 @@ def test_a_champion_without_a_record_of_labels_is_said_to_be_unchecked():
 
 
 def test_the_interval_shown_decides_at_every_look():
-    """One rule: promoted where the lower bound that is shown is above 0."""
+    """Checks the rule: promotion if and only if the displayed lower bound is above 0."""
     challenger, verdicts = cases(0.9, 1), []
     for seed in range(2, 5):
         champion = cases(1.2, seed).challenger

@@ -1,4 +1,4 @@
-"""Looks at a test split are counted, and all together may err no more than one."""
+"""Looks at a test split are counted, and their total error is bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CODES = np.random.default_rng(0).integers(-(2**63), 2**63, 1000)
 
 
 def looked(*pairs: tuple[int, int], codes: np.ndarray = CODES[:40]) -> dict[str, str]:
-    """The tags of a registered model after these comparisons, all on the same cases."""
+    """Returns the tags of a registered model after these comparisons on the same cases."""
     tags = {"medtl.champions": "1"}
     for version, champion in pairs:
         look = next_look(tags, version, champion, codes, 0)

@@ -1,4 +1,4 @@
-"""A project folder that was moved: said before any work, put right by one command."""
+"""Moved project folders: an error before any work, and repair by one command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medtl.tracking.runs import tracked_run
 
 @pytest.fixture
 def moved(filled_store, empty_store, tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """The old and the new place of a project folder with one run, a champion, and another file."""
+    """Moves a project folder with a run, a champion and another file; returns both places."""
     old, new = tmp_path / "o'old" / "project", tmp_path / "new"
     old.mkdir(parents=True)
     shutil.copy(empty_store, old)

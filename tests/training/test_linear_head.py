@@ -16,7 +16,7 @@ from medtl.training.linear_head import linear_layer, solve
 
 
 def drawn(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features float32 [N, 12] of unlike scales, and labels int64 [N] that they tell roughly."""
+    """Draws features float32 [N, 12] of different scales, and noisy labels int64 [N]."""
     random = np.random.default_rng(seed)
     features = random.normal(size=(count, 12)) * np.logspace(-2, 2, 12) + 5
     directions = (
@@ -64,7 +64,7 @@ def test_a_finding_is_solved_where_it_is_known():
     scores = head.logits(valid)
     assert scores.shape == (90, 3)
     assert np.corrcoef(scores[:, 0], alone.logits(valid)[:, 0])[0, 1] > 0.95
-    assert np.ptp(scores[:, 2]) == 0  # no training image has it
+    assert np.ptp(scores[:, 2]) == 0  # a finding of no training image
     assert scores[0, 2] < -3
 
 
