@@ -38,9 +38,9 @@ def compare(settings: CompareSettings) -> None:
         ParameterError: a parameter is wrong.
         MedtlError: the data cannot be trained on, or every cell failed.
     """
-    plan = plan_of(settings)
-    check_plan(settings, plan)
     with tracked_run("compare", settings) as run, executor(settings):
+        plan = plan_of(settings)
+        check_plan(settings, plan)
         settings = dataclasses.replace(settings, data=plan.data or settings.data)
         mlflow.set_tag("medtl.study", plan.study)
         bench = Bench(settings, plan)
@@ -77,7 +77,7 @@ def compare(settings: CompareSettings) -> None:
 def _contenders(
     settings: CompareSettings, plan: Plan, bench: Bench, cells: Cells, run_id: str
 ) -> tuple[list[Contender], int]:
-    """All cells, in the plan's order, and how many of them were known from before."""
+    """Returns all cells, in the plan's order, and how many of them were known from before."""
     if settings.executor == RAY:
         from medtl.jobs.cluster_cells import run_on_cluster
 

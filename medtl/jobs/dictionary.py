@@ -16,10 +16,10 @@ from medtl.tracking.runs import tracked_run
 
 def dictionary(settings: DictionarySettings) -> None:
     """Prints a row for each architecture, weights and data set, and writes them as CSV."""
-    if settings.architecture:
-        check_architecture(settings.architecture)
-    output = check_output(settings.output) if settings.output else None
     with tracked_run("dictionary", settings):
+        if settings.architecture:
+            check_architecture(settings.architecture)
+        output = check_output(settings.output) if settings.output else None
         table = best_of_each(known_entries())
         if settings.architecture:
             table = table[table["architecture"] == settings.architecture]
@@ -33,7 +33,7 @@ def dictionary(settings: DictionarySettings) -> None:
 
 
 def best_of_each(entries: list[Entry]) -> pd.DataFrame:
-    """The entry with the best score of each architecture, weights and data set."""
+    """Returns the entry with the best score of each architecture, weights and data set."""
     rows = [
         {
             "architecture": entry.architecture,

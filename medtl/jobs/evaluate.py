@@ -20,9 +20,9 @@ from medtl.training.hardware import resolve_device
 
 def evaluate(settings: EvaluateSettings) -> None:
     """Scores a model and logs metrics with intervals, pictures and tables."""
-    check_asked_of_model(settings)
-    check_sources(settings.sources)
     with tracked_run("evaluate", settings):
+        check_asked_of_model(settings)
+        check_sources(settings.sources)
         device = resolve_device(settings.device)
         uri, bundle = chosen_model(settings)
         maps = methods_for(bundle, settings.map_methods)

@@ -28,10 +28,10 @@ EXAMPLES = 8  # perturbed images shown for each perturbation
 
 def perturb(settings: PerturbSettings) -> None:
     """Perturbations from natural and training images, beside random ones of the same norm."""
-    check_asked_of_model(settings)
-    if settings.images:
-        check_image_folder("images", settings.images)
     with tracked_run("perturb", settings):
+        check_asked_of_model(settings)
+        if settings.images:
+            check_image_folder("images", settings.images)
         models = _models(settings)
         model = models[0]
         mlflow.set_tags(
@@ -107,10 +107,10 @@ def _splits(settings: PerturbSettings, dataset: Dataset) -> dict[str, np.ndarray
 
 
 def _rates(attack: Attack, model: Attacked, made: dict[Made, Tensor]) -> pd.DataFrame:
-    """Share of images that each perturbation fools: a row a source, bound and split.
+    """Computes the fooling rates: one row per source, bound and split.
 
-    `norm` is the norm that the perturbations reached, `limit` the largest that they could have. For
-    a target there is also a row for the images without a perturbation.
+    `norm` is the norm of the perturbations, `limit` the largest allowed one. With a target, one row
+    is for unperturbed images.
     """
     nothing = {} if attack.target is None else {(WITHOUT, 0.0): None}
     limits = {zeta: attack.limit(model, zeta) for _, zeta in made}

@@ -24,15 +24,15 @@ from medtl.training.checkpoints import Ends
 
 def pretrain(settings: PretrainSettings) -> None:
     """Pretrains and registers a backbone, and says how to use it."""
-    check_training(settings)
     concluded, uri = pretrained(settings)
     print(concluded.scored.summary())
     print(f"registered    {uri}; use it with weights={uri}")
 
 
 def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
-    """The trained backbone and its URI in the registry."""
+    """Returns the trained backbone and its URI in the registry."""
     with Ends() as ends, tracked_run("pretrain", settings):
+        check_training(settings)
         name = settings.backbone_name
         if name == "auto":
             name = backbone_name(data_name(settings.data), outlined(settings)[0])
@@ -81,7 +81,7 @@ def backbone_of(source: PretrainSettings) -> str:
 
 
 def _recipe_key(settings: PretrainSettings, identity: str) -> str:
-    """A key of all that makes a backbone; the user's own data may change, and may be moved."""
+    """Hashes the recipe of a backbone; own data counts by content, not by path."""
     asked = {
         name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_DATA
     }

@@ -52,10 +52,9 @@ def train(settings: TrainSettings) -> None:
 
 
 def _lead(settings: TrainSettings, team: Alone) -> None:
-    with heard(team):
+    with Ends() as ends, tracked_run("train", settings), heard(team):
         _check_together(settings, team)
         check_training(settings)
-    with Ends() as ends, tracked_run("train", settings), heard(team):
         if settings.model_name != "auto":
             check_registry(settings.model_name)
         settings = with_phantom_backbone(settings)
@@ -97,7 +96,7 @@ def _check_together(settings: TrainSettings, team: Alone) -> None:
 
 
 def _shared(transfer: Transfer, cutoff: str, team: Alone) -> Transfer:
-    """The transfer of all the processes, after the others were told of it."""
+    """Returns the transfer of all the processes, after the others were told of it."""
     dataset = transfer.dataset
     for split, indices in dataset.splits.items():
         if len(indices) < team.size:

@@ -53,7 +53,7 @@ class _Search:
     ends: Ends  # of the training that it ends with
 
     def concluded_in(self) -> str | None:
-        """The run in which the search was concluded, None where it was not yet."""
+        """Returns the run in which the search was concluded, None where it was not yet."""
         return self.study.user_attrs.get(studies.FINISHED)
 
 
@@ -64,8 +64,8 @@ def tune(settings: TuneSettings) -> None:
     several commands that search together one leads: it prepares and concludes, and when it dies
     another takes its place.
     """
-    check_search(settings)
     with Ends() as ends, tracked_run("tune", settings) as run, executor(settings):
+        check_search(settings)
         check_registry(registered_name(settings.model_name, settings.data))
         store = open_store(settings.storage or embedded_storage())
         entrants = Entrants(settings)
@@ -118,7 +118,7 @@ def _is_answered(search: _Search) -> bool:
 
 
 def _takes_the_lead(study: optuna.Study, leads: Callable[[], bool]) -> bool:
-    """Whether this command leads; if not, the one that does has prepared the search."""
+    """Returns whether this command leads; if not, the one that does has prepared the search."""
     while not leads():
         attributes = study.user_attrs
         if attributes.get(studies.PREPARED):
@@ -248,7 +248,7 @@ def _schedule(settings: TuneSettings, entrants: Entrants) -> Schedule:
 
 
 def _probed(search: _Search) -> dict[str, Probe]:
-    """The layer probe of each architecture, by its name."""
+    """Returns the layer probe of each architecture, by its name."""
     kind = "layers" if search.settings.cutoffs == "layers" else "blocks"
     entrants, probed = search.entrants, {}
     for each in entrants.all:

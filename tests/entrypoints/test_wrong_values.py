@@ -1,4 +1,4 @@
-"""Every parameter of every entry point, wrong once: told by its name before any work is begun."""
+"""One invalid value of every parameter of every entry point: an error before any work."""
 
 from __future__ import annotations
 
@@ -126,18 +126,18 @@ WRONG = {
 }
 BESIDE = {("compare", "different"): ["--study", "alzubaidi2020"],
           ("compare", "same"): ["--study", "alzubaidi2020"]}  # fmt: skip
-"""What else has to be given, for the parameter to be read."""
+"""Other options that are needed for the parameter to take effect."""
 
 KNOWN_LATER = {
     ("tune", "study"): "any text is a name; that its study asks something else follows from data",
     ("perturb", "target"): "a class of the model",
 }
-"""Parameters of which a wrong value needs the data or a model to be seen."""
+"""Parameters whose validation needs the data or a model."""
 
 
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path) -> Callable[..., str]:
-    """Runs an entry point in this process; its one line, after which no work is to be found."""
+    """Runs an entry point in this process; returns status and error line, if no image was read."""
 
     def entered(entry_point: str, *arguments: str) -> tuple[int, str]:
         module = importlib.import_module(f"entrypoints.{entry_point}")
@@ -158,7 +158,7 @@ def declared() -> dict[str, list[str]]:
 def test_no_parameter_is_left_out():
     for name, parameters in declared().items():
         known = {parameter for entry, parameter in KNOWN_LATER if entry == name}
-        if name != "main":  # which is tune
+        if name != "main":  # an alias of tune
             assert set(parameters) == set(WRONG[name]) | known, name
             assert not set(WRONG[name]) & known
 
@@ -177,4 +177,7 @@ def test_a_wrong_value_is_told_before_any_work(refused, entry_point, parameter, 
         return
     assert status == 2, line
     assert parameter in line.replace("-", "_")
-    assert mlflow.search_runs(output_format="list") == [], "a run was begun"
+    for run in mlflow.search_runs(output_format="list"):
+        assert run.info.status == "FAILED"
+        assert line == f"medtl: {run.data.tags['medtl.error']}"
+        assert not run.inputs.dataset_inputs, "data was read"

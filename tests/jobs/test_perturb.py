@@ -183,7 +183,9 @@ def test_a_hybrid_is_refused_by_name(logged):
 
 
 def test_without_a_champion_the_line_says_what_makes_one():
-    with pytest.raises(MedtlError, match=r"models:/lungs@champion.*-e tune .*-P model_name=lungs"):
+    with pytest.raises(
+        MedtlError, match=r"no registered model lungs .*-e tune .*-P model_name=lungs"
+    ):
         perturb(PerturbSettings(model_name="lungs"))
 
 

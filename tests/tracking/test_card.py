@@ -49,12 +49,12 @@ def test_the_card_has_its_parts(facts: CardFacts):
 
 def test_the_card_says_whether_patients_are_known(facts: CardFacts):
     known = model_card(facts, "medtl-known")
-    assert "bootstrap intervals over patients." in known
+    assert "95 % intervals over patients." in known
     assert "The test split has only 20 patients" in known
     splits = tuple(dataclasses.replace(each, patients=0, unknown=60) for each in facts.splits)
     unit = "images; patients unknown"
     unknown = model_card(dataclasses.replace(facts, unit=unit, splits=splits), "medtl-unknown")
-    assert "bootstrap intervals over images; patients unknown." in unknown
+    assert "95 % intervals over images; patients unknown." in unknown
     assert "| test | 60 | unknown |" in unknown
     assert "images of one patient may be in two splits" in unknown
     assert "has only" not in unknown
