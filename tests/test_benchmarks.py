@@ -98,6 +98,7 @@ def test_many_trials_begin_with_the_given_and_differ():
     assert len(set(many(LATE, 30))) == 30
 
 
+@pytest.mark.slow
 def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path: Path):
     settings = {"folder": str(subset), "architecture": "mobilenet_v2", "weights": "random"}
     for kind in ("plain", "medtl"):
@@ -110,6 +111,7 @@ def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path
             assert (side.disk_gb() > 0) == (kind == "medtl")
 
 
+@pytest.mark.slow
 def test_a_network_goes_the_whole_road_and_one_that_fails_does_not_stop_it():
     arguments = ["papers", "--image-size", "64", "--only", "resnet19", "--only", "squeezenet1_1"]
     done = CliRunner().invoke(benchmarks, arguments)

@@ -52,7 +52,9 @@ def runs(kind: str) -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("architecture", ["transmed", "late_fusion"])
+@pytest.mark.parametrize(
+    "architecture", [pytest.param("transmed", marks=pytest.mark.slow), "late_fusion"]
+)
 def test_a_model_of_cases_is_trained_evaluated_and_answers(heads: Path, architecture: str):
     train(
         TrainSettings(

@@ -48,6 +48,7 @@ def test_the_study_of_boit_and_zeng_runs_on_the_published_files(chestxray14):
     assert set(splits.loc[splits["split"] == "test", "patient"]) == set(range(19, 25))
 
 
+@pytest.mark.slow
 def test_a_densenet_is_trained_from_its_keras_layer_and_judged_again_by_the_same_classes(
     chestxray14, capsys
 ):

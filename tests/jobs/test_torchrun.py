@@ -48,6 +48,7 @@ def weights(run_id: str) -> dict:
     return load_file(file)
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_what_one_does_in_one_run(small_phantoms):
     done = torchrun("train", data=small_phantoms, **ASKED)
     assert done.returncode == 0, done.stderr

@@ -134,6 +134,7 @@ def test_the_question_does_not_hang_on_how_the_path_is_written_or_what_is_allowe
     assert other != keys[0]
 
 
+@pytest.mark.slow
 def test_a_hybrid_search_tries_every_cutoff_of_every_architecture_once(clinic):
     tune(TuneSettings(data=str(clinic), **QUICK, cutoffs=NAMED, transfer="hybrid", trials=9))
     trials = runs("trial")

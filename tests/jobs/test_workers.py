@@ -73,6 +73,7 @@ def kill_a_worker(killed: list[int]) -> None:
                 return
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_no_trial(clinic, database, capsys):
     killed: list[int] = []
     thread = threading.Thread(target=kill_a_worker, args=(killed,), daemon=True)
@@ -136,6 +137,7 @@ def test_two_commands_search_together_and_one_concludes(clinic, database):
     assert len(MlflowClient().search_model_versions("name='medtl-clinic'")) == 1
 
 
+@pytest.mark.slow
 def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
     clinic, database, monkeypatch
 ):

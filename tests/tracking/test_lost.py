@@ -100,6 +100,7 @@ def server(own_folders: None, tmp_path: Path, empty_store: Path) -> Iterator[Ser
     made.kill()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_waited_for_and_one_that_stays_away_is_one_line(
     server: Server, tmp_path: Path, monkeypatch, capsys
 ):

@@ -56,6 +56,7 @@ gate(name, version, cases, score_champion, 0.95, seed=0)
 """
 
 
+@pytest.mark.slow
 def test_two_searches_that_finish_at_once_leave_the_better_one(
     logged: ModelInfo, bundle: Bundle, tmp_path: Path
 ):
