@@ -31,6 +31,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.low) and not math.isnan(self.value):
+            return f"{self.value:.3f} (no interval: too few cases)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from medtl.evaluation.bounds import Estimate, difference
+from medtl.evaluation.bounds import Estimate, Interval, difference
 from medtl.evaluation.evidence import evidence
 from medtl.evaluation.jackknife import Blocks, ByStratum, by_tails
 from medtl.evaluation.sites import independent_difference
@@ -16,6 +16,11 @@ from medtl.evaluation.sites import independent_difference
 
 def estimate(value: float, moves: np.ndarray, behind: float = 20) -> Estimate:
     return Estimate(value, moves, lambda moves: math.inf, behind)
+
+
+def test_an_interval_without_bounds_says_so():
+    assert str(Interval(0.5, 0.4, 0.6)) == "0.500 (0.400 to 0.600)"
+    assert str(estimate(0.5, np.zeros(1)).interval) == "0.500 (no interval: too few cases)"
 
 
 def test_of_different_patients_it_is_the_difference_of_independent_scores():
