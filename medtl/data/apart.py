@@ -10,13 +10,12 @@ from __future__ import annotations
 import io
 import queue
 import select
-import subprocess
-import sys
 from functools import cache
 
 import numpy as np
 
 from medtl.data import gdcm_frames
+from medtl.data.decoder_process import DecoderProcess
 from medtl.data.depth import UnreadableImage
 
 SECONDS = 60  # after which a decoder that says nothing is ended
@@ -43,43 +42,17 @@ def pixels_apart(data: bytes, place: int) -> np.ndarray:
     return np.load(io.BytesIO(answer), allow_pickle=False)
 
 
-class _Decoder:
-    """One process; it ends when this one does, for its standard input does."""
-
+class _Decoder(DecoderProcess):
     def __init__(self) -> None:
-        # -P: modules beside the script are not the ones that it imports
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", gdcm_frames.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        failure = "the DICOM file's compressed pixels are damaged: its decoder ended"
+        super().__init__([gdcm_frames.__file__], failure)
 
     def ask(self, data: bytes, place: int) -> bytes:
-        numbers = len(data).to_bytes(8, "little") + place.to_bytes(8, "little")
-        try:
-            self._process.stdin.write(numbers + data)
-            self._process.stdin.flush()
-        except OSError:
-            raise self._ended() from None
+        self._send(data, place)
         ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
         if not ready:
             raise UnreadableImage(f"the DICOM file's pixels were not decoded in {SECONDS} seconds")
-        length = self._read(8)
-        return self._read(int.from_bytes(length, "little"))
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _read(self, length: int) -> bytes:
-        data = self._process.stdout.read(length)
-        if len(data) < length:
-            raise self._ended()
-        return data
-
-    def _ended(self) -> UnreadableImage:
-        return UnreadableImage("the DICOM file's compressed pixels are damaged: its decoder ended")
+        return self._receive()
 
 
 @cache

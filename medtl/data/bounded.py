@@ -12,8 +12,6 @@ import io
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +25,7 @@ import psutil
 import medtl
 from medtl.data import bounded_decoder
 from medtl.data.bounded_decoder import NUMPY
+from medtl.data.decoder_process import DecoderProcess
 from medtl.data.depth import UnreadableImage
 
 PROCESSES = 4
@@ -112,17 +111,12 @@ class BoundedDecoders:
             self._changed.notify_all()
 
 
-class _Decoder:
-    """Decoder process; exits with this process, as its standard input closes."""
-
+class _Decoder(DecoderProcess):
     def __init__(self, memory: int) -> None:
-        arguments = [Path(medtl.__file__).parent.parent, memory, PATIENCE]
-        # -P: modules beside the script are not the ones that it imports
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", bounded_decoder.__file__, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        arguments = [bounded_decoder.__file__, Path(medtl.__file__).parent.parent, memory, PATIENCE]
+        super().__init__(
+            [str(each) for each in arguments],
+            "the image is damaged, or too large: its decoder ended over it",
             env=os.environ | _ALONE,
             process_group=0,  # so that it is killed together with its children
         )
@@ -135,14 +129,9 @@ class _Decoder:
             SlowImage: the process exceeded its time limit.
         """
         began = time.monotonic()
-        numbers = len(data).to_bytes(8, "little") + image_size.to_bytes(8, "little")
-        try:
-            self._process.stdin.write(numbers + data)
-            self._process.stdin.flush()
-        except OSError:
-            raise self._ended() from None
+        self._send(data, image_size)
         self._wait(began, others_wait)
-        return self._read(int.from_bytes(self._read(8), "little"))
+        return self._receive()
 
     def _wait(self, began: float, others_wait: Callable[[], bool]) -> None:
         """Waits for the first byte of an answer; raises SlowImage as `ask` does."""
@@ -174,8 +163,7 @@ class _Decoder:
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.communicate()
+        super().end()
 
     def _worked(self) -> float:
         """Returns the CPU seconds of the process and its children."""
@@ -186,15 +174,6 @@ class _Decoder:
             )
         except psutil.Error:
             return 0.0  # it has just exited, which the next read reports
-
-    def _read(self, length: int) -> bytes:
-        data = self._process.stdout.read(length)
-        if len(data) < length:
-            raise self._ended()
-        return data
-
-    def _ended(self) -> UnreadableImage:
-        return UnreadableImage("the image is damaged, or too large: its decoder ended over it")
 
 
 @cache
