@@ -24,36 +24,42 @@ from pydicom.uid import (
 )
 
 # Eight by eight values of 12 bits, (37 x + 331 y + 5 x y) mod 4096, encoded by GDCM 3.2.6.
-_LOSSLESS_JPEG = """
+LOSSLESS_JPEG = """
 /9j/wwALEAAIAAgBAREA/8QAFwABAQEBAAAAAAAAAAAAAAAABgcJEP/aAAgBAQABAADkqVKlSpUupapUqVKlSrUtev
 Xr169fqW0aNGjRo01LcuXLly5c6lvnz58+fPtS6HQ6HQ6HQ6HqXSKRSKRSKRSP/9k=
 """
 _EXAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 
 
-def _plain(stored: np.ndarray, bits: int) -> pydicom.Dataset:
+def plain(stored: np.ndarray, bits: int) -> pydicom.Dataset:
+    """Builds an uncompressed data set of stored values [H, W] or [H, W, 3]."""
     header = pydicom.Dataset()
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
-    header.Rows, header.Columns = stored.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = stored.shape[:2]
+    header.SamplesPerPixel = 3 if stored.ndim == 3 else 1
+    header.PhotometricInterpretation = "RGB" if stored.ndim == 3 else "MONOCHROME2"
+    if stored.ndim == 3:
+        header.PlanarConfiguration = 0
     header.BitsAllocated, header.BitsStored = stored.dtype.itemsize * 8, bits
     header.HighBit, header.PixelRepresentation = bits - 1, 0
     header.PixelData = stored.tobytes()
     return header
 
 
-def _written(header: pydicom.Dataset) -> bytes:
+def written(header: pydicom.Dataset) -> bytes:
+    """Encodes a data set as a DICOM file."""
     file = io.BytesIO()
     header.save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 
-def _encapsulated(header: pydicom.Dataset, frame: bytes, syntax: str) -> bytes:
+def encapsulated(header: pydicom.Dataset, frame: bytes, syntax: str) -> bytes:
+    """Encodes a data set as a DICOM file with a frame from another encoder."""
     header.PixelData, header.file_meta.TransferSyntaxUID = encapsulate([frame]), syntax
     header["PixelData"].VR = "OB"
-    return _written(header)
+    return written(header)
 
 
 def compressed_files() -> dict[str, tuple[bytes, bytes]]:
@@ -61,26 +67,26 @@ def compressed_files() -> dict[str, tuple[bytes, bytes]]:
     y, x = np.mgrid[:8, :8]
     stored = ((37 * x + 331 * y + 5 * x * y) % 4096).astype(np.uint16)
     noise = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
-    runs, blocks, deflated = (_plain(noise, 12) for _ in range(3))
+    runs, blocks, deflated = (plain(noise, 12) for _ in range(3))
     runs.compress(RLELossless)
     blocks.compress(JPEG2000Lossless)
     deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     picture = io.BytesIO()
     Image.fromarray((noise >> 4).astype(np.uint8)).save(picture, "JPEG")
     shown = np.asarray(Image.open(picture))
-    lossless = _encapsulated(_plain(stored, 12), base64.b64decode(_LOSSLESS_JPEG), JPEGLosslessSV1)
-    plain = _written(_plain(noise, 12))
+    lossless = encapsulated(plain(stored, 12), base64.b64decode(LOSSLESS_JPEG), JPEGLosslessSV1)
+    whole = written(plain(noise, 12))
     return {
-        "lossless JPEG": (lossless, _written(_plain(stored, 12))),
+        "lossless JPEG": (lossless, written(plain(stored, 12))),
         "JPEG-LS": tuple(
             (_EXAMPLES / name).read_bytes()
             for name in ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm")
         ),
-        "JPEG 2000": (_written(blocks), plain),
-        "run lengths": (_written(runs), plain),
-        "deflated": (_written(deflated), plain),
+        "JPEG 2000": (written(blocks), whole),
+        "run lengths": (written(runs), whole),
+        "deflated": (written(deflated), whole),
         "baseline JPEG": (
-            _encapsulated(_plain(shown, 8), picture.getvalue(), JPEGBaseline8Bit),
-            _written(_plain(shown, 8)),
+            encapsulated(plain(shown, 8), picture.getvalue(), JPEGBaseline8Bit),
+            written(plain(shown, 8)),
         ),
     }

@@ -23,16 +23,12 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
+from benchmarks.compressed import LOSSLESS_JPEG, encapsulated, plain, written
 from medtl.data.decode import decode
 from medtl.data.depth import UnreadableImage
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
-# Eight by eight values of 12 bits, (37 x + 331 y + 5 x y) mod 4096, encoded by GDCM 3.2.6, and by
-# OpenJPH 0.26.3.
-LOSSLESS_JPEG = """
-/9j/wwALEAAIAAgBAREA/8QAFwABAQEBAAAAAAAAAAAAAAAABgcJEP/aAAgBAQABAADkqVKlSpUupapUqVKlSrUtev
-Xr169fqW0aNGjRo01LcuXLly5c6lvnz58+fPtS6HQ6HQ6HQ6HqXSKRSKRSKRSP/9k=
-"""
+# The values of LOSSLESS_JPEG, encoded by OpenJPH 0.26.3.
 HIGH_THROUGHPUT_JPEG_2000 = """
 /0//UQApQAAAAAAIAAAACAAAAAAAAAAAAAAACAAAAAgAAAAAAAAAAAABDwEB/1AACAACAAAACf9SAAwAAgABAAEEBEAB/1wA
 ByCIiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAF0AAf+TwAAunP9/0/pr/xf01/6tfIz/EP60Xv0+TF/s
@@ -42,37 +38,6 @@ ByCIiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAF0AAf+TwAAunP9/0/pr/xf01/6t
 
 def read(name: str) -> np.ndarray:
     return decode((FILES / name).read_bytes())
-
-
-def plain(stored: np.ndarray, bits: int) -> pydicom.Dataset:
-    """A data set around [H, W] or [H, W, 3] stored values, to be compressed."""
-    header = pydicom.Dataset()
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
-    header.Rows, header.Columns = stored.shape[:2]
-    header.SamplesPerPixel = 3 if stored.ndim == 3 else 1
-    header.PhotometricInterpretation = "RGB" if stored.ndim == 3 else "MONOCHROME2"
-    if stored.ndim == 3:
-        header.PlanarConfiguration = 0
-    header.BitsAllocated = stored.dtype.itemsize * 8
-    header.BitsStored, header.HighBit, header.PixelRepresentation = bits, bits - 1, 0
-    header.PixelData = stored.tobytes()
-    return header
-
-
-def written(header: pydicom.Dataset) -> bytes:
-    file = io.BytesIO()
-    header.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
-def encapsulated(header: pydicom.Dataset, frame: bytes, syntax: str) -> bytes:
-    """The file with a frame that another program has encoded."""
-    header.PixelData = pydicom.encaps.encapsulate([frame])
-    header["PixelData"].VR = "OB"
-    header.file_meta.TransferSyntaxUID = syntax
-    return written(header)
 
 
 @pytest.mark.parametrize("kind", ["RLE", "jp2klossless", "jpeg_ls_lossless"])
