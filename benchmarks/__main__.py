@@ -303,7 +303,7 @@ def _print_list(plain: list[Outcome], ours: list[Outcome], ready: float) -> None
 
 
 def _seconds_until(outcomes: list[Outcome], score: float) -> float:
-    """Returns seconds of the list, one trial after the other, until a score is reached."""
+    """Returns the seconds until a score is reached, one trial after the other."""
     passed = 0.0
     for outcome in outcomes:
         for value, seconds in zip(outcome.scores, outcome.seconds, strict=True):

@@ -1,4 +1,4 @@
-"""What damaged files make of the reader: each is an image, or is refused in one line.
+"""Fuzzing of the reader: damaged files must give an image or a one-line error.
 
 The reader runs in a process of its own, so that one that crashes or hangs is seen, and the next
 goes on behind the file that did it.
@@ -31,7 +31,7 @@ LARGEST_LINE = 1100  # characters
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file."""
+    """Outcome of reading a file."""
 
     number: int
     kind: str
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether the file was read or refused, in bounds."""
+        """True if the file was read or refused within the limits."""
         return self.what in (IMAGE, REFUSED)
 
 
@@ -141,7 +141,7 @@ def _outcome(number: int, kind: str, data: bytes, folder: Path) -> Outcome:
 
 
 def _image(kind: str, data: bytes, folder: Path) -> str:
-    """As the reader of a data set does: the header, the pages, the pixels, the square."""
+    """Reads a file like a data set: the header, the pages, the pixels, the square."""
     from medtl.data.decode import decode, pages
     from medtl.data.depth import LARGEST, UnreadableImage
     from medtl.data.headers import header_of

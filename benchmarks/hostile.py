@@ -40,7 +40,7 @@ from benchmarks.served import JSON
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent to `/invocations`: the body, and what it is said to be."""
+    """Request to `/invocations`: body and content type."""
 
     body: bytes
     content_type: str | None = JSON

@@ -1,4 +1,4 @@
-"""What the fast ways cost in score: kept views against fresh augmentation, bf16 against float32."""
+"""Scores of the fast modes: kept views against fresh augmentation, bf16 against float32."""
 
 from __future__ import annotations
 

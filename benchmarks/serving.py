@@ -45,7 +45,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Load:
-    """How requests of one image each were answered."""
+    """Response times of requests of one image each."""
 
     times: tuple[float, ...]  # seconds of each answer
     seconds: float  # that all of them took together

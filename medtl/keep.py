@@ -1,4 +1,4 @@
-"""Where computed things are kept between runs: folders with keys, written whole or not at all."""
+"""Cache between runs: folders by key, written atomically."""
 
 from __future__ import annotations
 

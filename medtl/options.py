@@ -1,4 +1,4 @@
-"""What settings are made of: fields that describe themselves, checked when they are set."""
+"""Building blocks of settings: fields with a description, validated on creation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def option(
 
 @dataclass(frozen=True)
 class Settings:
-    """What every entry point's settings share: the check of each value against its field."""
+    """Base of every entry point's settings: validates each value against its field."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -1,4 +1,4 @@
-"""What a compressed frame says of its own size, read before a decoder makes room for it."""
+"""Size in the header of a compressed frame, read before a decoder allocates memory."""
 
 from __future__ import annotations
 

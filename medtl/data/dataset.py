@@ -71,7 +71,7 @@ class Dataset:
 
     @property
     def multi_label(self) -> bool:
-        """Whether a sample has any number of findings, and not one label."""
+        """True for findings (any number per sample), false for one label."""
         return self.labels.ndim == 2
 
     @property
@@ -117,7 +117,7 @@ class Dataset:
         return np.asarray(self.pixels.array[rows if self.modalities else rows[:, 0]])
 
     def counts(self, indices: np.ndarray) -> np.ndarray:
-        """How many of these samples are of each class, or have each finding: int [K]."""
+        """Counts these samples by class, or by finding: int [K]."""
         return members(self.labels[indices], len(self.classes)).sum(axis=0)
 
     def only(self, modality: str) -> Dataset:
@@ -245,7 +245,7 @@ def _unreadable(table: Table, pixels: Pixels, unreadable: str) -> tuple[str, ...
 
 
 def _a_row_each(index: pd.DataFrame, count: int) -> pd.DataFrame:
-    """What the images are, a row a sample: of several images the values joined by a space."""
+    """Builds the image columns, one row per sample; values of several images are joined."""
     if len(index) == count:
         return index
     case = np.arange(len(index)) // (len(index) // count)

@@ -94,7 +94,7 @@ def decode_with_remarks(data: bytes, frame: int = 1) -> Decoded:
 
 
 def pages(file: Path) -> int:
-    """How many pages a TIFF file has; 1 for any other file, and for a damaged one."""
+    """Returns the number of pages of a TIFF file; 1 for other and damaged files."""
     try:
         with Image.open(file, formats=("TIFF",)) as image:
             return image.n_frames

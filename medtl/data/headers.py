@@ -1,4 +1,4 @@
-"""What DICOM headers say of patient, study and view, with hashes in place of all that identifies.
+"""Patient, study and view from DICOM headers, with identifiers replaced by hashes.
 
 Only the elements in `_TAGS` are read: no name, no date of birth. An identifier leaves this module
 as a hash under a key that is drawn once for all data of a user and kept beside what is kept of the

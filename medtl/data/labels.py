@@ -15,7 +15,7 @@ from medtl.data.words import BETWEEN
 from medtl.errors import MedtlError
 
 MOST_COLUMNS = 1000
-"""Of a CSV; a file with more is no list of images, and takes minutes to be read."""
+"""Limit for a CSV; a file beyond it is not a list of images, and takes minutes to read."""
 
 
 def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[str, ...]]:

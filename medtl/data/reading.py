@@ -1,4 +1,4 @@
-"""How a data set is read: what counts as positive, and what is done about what is amiss."""
+"""Options of reading a data set: positive labels, and handling of invalid data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST, ALL = "first", "all"
 
 @dataclass(frozen=True)
 class Reading:
-    """What is amiss is refused, unless the user allows it."""
+    """Reading options; invalid data is refused unless allowed."""
 
     duplicates: str = "refuse"  # or allow: identical images under two labels or in two splits
     unreadable: str = "refuse"  # or skip: images that cannot be decoded
@@ -28,7 +28,7 @@ class Reading:
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:
-        """That of settings by their names; what they do not name is as usual."""
+        """Takes the options from settings by name; others keep their defaults."""
         names = {each.name for each in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in settings.items() if name in names})
 

@@ -1,4 +1,4 @@
-"""What a model has learned from: a record by which images and patients are known again.
+"""Record of a model's training images and patients, to recognize them in other data.
 
 No image and no name can be read from a record. Whoever has an image or guesses a name can ask
 whether it is in there, so a record is as private as the model that it travels with.
@@ -77,7 +77,7 @@ class Seen:
 
     @classmethod
     def of_record(cls, record: dict[str, str]) -> Seen:
-        """What `record()` came from.
+        """Rebuilds the record from the result of `record()`.
 
         Raises:
             KeyError, ValueError: it is no such record.

@@ -1,4 +1,4 @@
-"""What a data set consists of: a row an image, or a case, with its label, patient and split."""
+"""Table of a data set: one row per image or case, with label, patient and split."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def temperature_between(too_cold: Callable[[float], bool]) -> float:
-    """Where `too_cold` of a temperature turns from true to false, by bisection."""
+    """Finds the temperature where `too_cold` turns from true to false, by bisection."""
     low, high = COLDEST, HOTTEST
     while high / low > 1 + 1e-6:
         middle = float(np.sqrt(low * high))
@@ -129,7 +129,7 @@ def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """How often the most probable class was right, by its probability, in 15 bins of equal width.
+    """Computes the accuracy of the most probable class in 15 equal bins of its probability.
 
     `labels` int [N], `probabilities` [N, K]. A row a bin that has cases: `from`, `to`, `cases`,
     `confidence` (mean probability), `accuracy` and its 95 % Wilson interval `low`, `high`.

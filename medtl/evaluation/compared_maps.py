@@ -27,14 +27,14 @@ PLACES = 8  # a side of each image, by which maps are compared
 
 @dataclass(frozen=True)
 class Falls:
-    """How far the score of M samples falls, float64 [M] each; NaN where a map has no heat."""
+    """Drops in the score of M samples, float64 [M] each; NaN for a map without heat."""
 
     hottest: np.ndarray  # where the hottest tenth is covered
     elsewhere: np.ndarray  # where the same shape is, at other places: the mean of four
 
 
 def falls(scores: Scores, images: Tensor, classes: Tensor, heats: np.ndarray, seed: int) -> Falls:
-    """How far the score of each sample's class falls where its map's hottest squares are covered.
+    """Computes the drop in the score of each sample's class with its hottest squares covered.
 
     Covered means grey, each image at its own mean. Fewer squares are where fewer have heat.
 
@@ -111,7 +111,7 @@ def method_table(
 
 
 def faithfulness(more: Interval) -> str:
-    """What the fall beyond that elsewhere says of the maps, in words."""
+    """Formats the interpretation of the drop beyond that elsewhere."""
     if np.isnan(more.value):
         return "none has heat to cover"
     lowers = f"covering their hottest tenth lowers the score by {more} more than covering elsewhere"

@@ -31,7 +31,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to.
+    """Result of a training.
 
     Attributes:
         probabilities: [N, K] of the test cases, calibrated.

@@ -85,7 +85,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class DomainReference:
-    """What images are compared with: a sample for each of the things that are compared."""
+    """Reference for out-of-distribution detection: one sample per descriptor."""
 
     samples: Mapping[str, Sample]
     # expected share of flagged familiar images; None if unknown (older models)
@@ -147,7 +147,7 @@ class DomainReference:
         )
 
     def distance(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """How strange images are by their features [B, F]: [B], above 1 for a strange one.
+        """Scores images by their features [B, F]: [B], above 1 if out of domain.
 
         The largest of the distances to the training images, each as a share of its threshold.
         """
@@ -158,14 +158,14 @@ class DomainReference:
         return np.max(shares, axis=0)
 
     def inside(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Whether each image, by its features [B, F], looks like the training images: bool [B].
+        """Flags images in domain by their features [B, F]: bool [B].
 
         Features that are not numbers are not inside.
         """
         return self.distance(features) <= 1
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns all there is to keep, as tensors for a safetensors file."""
+        """Returns the reference as tensors for a safetensors file."""
         kept = {}
         for name, sample in self.samples.items():
             kept[f"{name}.features"] = torch.from_numpy(sample.features)

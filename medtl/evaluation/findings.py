@@ -103,7 +103,7 @@ class ScoredFindings:
         return Metrics({name: overall[name] for name in OVERALL}, per_class)
 
     def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Of the metrics those that judge probabilities alone, `ece` and `brier`: [R] each."""
+        """Computes the metrics of probabilities, `ece` and `brier`: [R] each."""
         known = weights @ (self.actual + self.absent)
         return {
             "ece": np.abs(self.calibration_gaps(weights)).sum(axis=1),

@@ -22,7 +22,7 @@ Scored = ScoredCases | ScoredFindings
 
 @dataclass(frozen=True)
 class Measures:
-    """What was measured: `summary` metric to interval, and two tables.
+    """Measured metrics: `summary` with the interval by metric, and two tables.
 
     The columns of `per_class`, a row a class, are `class`, `cases`, and for each metric M of a
     class `M`, `M_low` and `M_high`. Those of `averages`, a row a metric of a class, are `metric`,

@@ -1,4 +1,4 @@
-"""What the labels of other data are among a model's classes: scores of one put as those of both."""
+"""Mapping of other data's labels to a model's classes, so that both have common scores."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class ScoredCases:
         return Metrics({name: overall[name] for name in OVERALL}, per_class)
 
     def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Of the metrics those that judge probabilities alone, `ece` and `brier`: [R] each."""
+        """Computes the metrics of probabilities, `ece` and `brier`: [R] each."""
         return {
             "ece": np.abs(self.calibration_gaps(weights)).sum(axis=1),
             "brier": weights @ self.squared_error / weights.sum(axis=1),

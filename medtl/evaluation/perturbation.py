@@ -165,7 +165,7 @@ def predicted(scores: Scores, images: Tensor) -> Tensor:
 
 
 def fooled(own: Classes, after: Classes, target: int | None) -> Classes:
-    """Whether each class `after` [B] is the target, or without one: another than `own` [B]."""
+    """Returns whether each class `after` [B] is the target or, without one, not `own` [B]."""
     return after != own if target is None else after == target
 
 

@@ -1,4 +1,4 @@
-"""Does a heat map depend on what the network has learned? The same map after its weights are lost.
+"""Sanity check of heat maps by randomised weights: does a map depend on the training?
 
 Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: weights are randomised
 from the scores down, and the rank correlation of the maps before and after is looked at. A map
@@ -83,7 +83,7 @@ def mean_similarity(correlations: np.ndarray, groups: np.ndarray) -> Interval:
 
 
 def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:
-    """What the similarity of maps before and after a loss says of the maps, in words.
+    """Formats the interpretation of the similarity of maps before and after randomisation.
 
     `lost` says what becomes of what was learned.
     """

@@ -1,4 +1,4 @@
-"""How often something happens to an image, with a 95 % interval."""
+"""Rates over images, with 95 % intervals."""
 
 from __future__ import annotations
 

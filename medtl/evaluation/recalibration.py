@@ -1,4 +1,4 @@
-"""What temperature scaling did to probabilities: their errors before and after, on other cases."""
+"""Effect of temperature scaling: calibration errors before and after, on other cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well strange images are told from those that a model was made for.
+"""Separation of out-of-distribution images from those that a model was made for.
 
 The yardstick of out-of-distribution detection (Hendrycks & Gimpel 2017, arXiv 1610.02136): how
 often a strange image scores as stranger than a familiar one.

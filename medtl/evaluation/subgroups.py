@@ -1,4 +1,4 @@
-"""How a model does on parts of its cases: by age, by sex, by device, by any column of the data."""
+"""Scores of a model on subgroups: by age, sex, device, or any column of the data."""
 
 from __future__ import annotations
 

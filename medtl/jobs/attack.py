@@ -30,7 +30,7 @@ from medtl.tracking.bundle import Bundle
 from medtl.training.inputs import network_input, unit_images
 
 SOURCES = NATURAL, TRAINING, RANDOM = "natural", "training", "random"
-"""What a perturbation is made from: natural images, the training images, or nothing."""
+"""Sources of a perturbation: natural images, training images, or none (random)."""
 
 CONTROLS = 5  # random perturbations per bound
 Made = tuple[str, float]
@@ -91,7 +91,7 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done to each model alike.
+    """Attack that is applied to each model.
 
     Attributes:
         settings: norm, order, passes, seed ...

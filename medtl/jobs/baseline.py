@@ -56,7 +56,7 @@ class Baseline:
 
 
 def baselines(transfer: Transfer, probabilities: np.ndarray) -> tuple[Baseline, ...]:
-    """Baselines for a model with these `probabilities` [N, K] on the test split.
+    """Fits the baselines of a model with `probabilities` [N, K] on the test split.
 
     Each is fitted on the training split, its penalty chosen on the validation split: one on the
     features before the head of the backbone as it was, one on the images' coarse brightness.
@@ -120,7 +120,7 @@ def _measured(
 
 
 def _brightness(dataset: Dataset, split: str) -> np.ndarray:
-    """Mean brightness of 8 x 8 fields of each image of a split: float32 [N, F]."""
+    """Computes the mean brightness of 8 x 8 fields of a split's images: float32 [N, F]."""
     indices = dataset.splits[split]
     starts = range(0, len(indices), PASS_BATCH)
     return np.concatenate(

@@ -42,7 +42,7 @@ NOT_IN_KEY = OF_DATA | frozenset(
 
 
 class Bench:
-    """What the cells of a study share, for as long as cells of one origin follow each other."""
+    """Resources shared by consecutive cells of one origin in a study."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class Bench:
                     continue
 
     def _cost(self, transfer: Transfer, model: Trained) -> dict[str, float]:
-        """What was trained; a hybrid takes no gradient through the network."""
+        """Computes the training cost; a hybrid has no gradient through the network."""
         if model.tail is not None:
             return {"trained_parameters": 0, "trained_flops": 0, "trained_share": 0.0}
         backbone = transfer.backbone

@@ -62,7 +62,7 @@ class Cells:
         )
 
     def _outcome(self, cell: Cell) -> Outcome:
-        """What the cell came to, now or in an earlier run.
+        """Returns the result of the cell, from this or an earlier run.
 
         Raises:
             MedtlError: it failed; the line also stands in its run.

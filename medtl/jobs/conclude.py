@@ -1,4 +1,4 @@
-"""What every training ends with: calibration, one look at the test split, the logged model."""
+"""End of every training: calibration, one look at the test split, the logged model."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _unfinished(trained: Trained) -> str:
 
 
 def help_conclude(transfer: Transfer, trained: Trained) -> None:
-    """What a process other than the first does in `conclude`: its share of the passes."""
+    """Runs the forward passes of the other processes during `conclude`."""
     bundle, dataset = _bundle(transfer, trained), transfer.dataset
     in_batches(bundle.scores, dataset, dataset.splits["test"], transfer.team)
 
@@ -194,7 +194,7 @@ def score(
 
 
 def decided(bundle: Bundle, own: np.ndarray, mapping: ClassMapping) -> np.ndarray:
-    """What a model decides of its own probabilities [N, J], in the labels of the data."""
+    """Decides by a model's own probabilities [N, J], in the labels of the data."""
     if bundle.multi_label:
         return bundle.decisions(own)
     return mapping.decisions(own, np.array(bundle.thresholds))
@@ -230,7 +230,7 @@ def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:
 
 
 def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Bundle) -> Scores:
-    """What any model of the same classes says of the test cases, at its own image size."""
+    """Scores the test cases with a model of the same classes, at its own image size."""
     seen = _seen_by(bundle, dataset)
     agreement = None if bundle.labels is None else bundle.labels.agreement(dataset)
     size = bundle.preprocessing.image_size
@@ -241,7 +241,7 @@ def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Bun
 
 
 def _seen_by(bundle: Bundle, dataset: Dataset) -> np.ndarray | None:
-    """Which test cases (bool [N_test]) a model has learned from; None where it has no record."""
+    """Flags test cases (bool [N_test]) in a model's training record; None without a record."""
     if bundle.seen is None:
         return None
     return learned_from(bundle.seen, dataset, dataset.splits["test"])
@@ -253,7 +253,7 @@ def in_batches(
     indices: np.ndarray,
     team: Alone = ALONE,
 ) -> np.ndarray:
-    """`function` of stored pixels [B, C, S, S] over all the images of `indices`, joined.
+    """Applies `function` to stored pixels [B, C, S, S] of the images `indices`, and joins.
 
     Of several processes each passes its share.
     """
@@ -282,7 +282,7 @@ def compared_in_batches(
 
 
 def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
-    """Counts of images, patients and images of each class, or with each finding, by split."""
+    """Counts images, patients and images of each class, or with each finding, by split."""
     facts = []
     for name, indices in dataset.splits.items():
         counts, patients = dataset.counts(indices), dataset.frame["patient"].iloc[indices]

@@ -1,4 +1,4 @@
-"""How well a model tells strange images: copies that it should not take, other data."""
+"""Detection of out-of-distribution images: transformed copies and other data."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Entrants:
 
     @property
     def several(self) -> bool:
-        """Whether the architecture is searched too."""
+        """True if the architecture is searched too."""
         return len(self._settings.architectures) > 1
 
     @property
@@ -107,7 +107,7 @@ class Entrants:
 
     @property
     def space(self) -> AnySpace:
-        """What is searched."""
+        """Search space."""
         if self.several:
             return JointSpace({each.architecture: each.space for each in self.all})
         return self.all[0].space
@@ -132,7 +132,7 @@ class Entrants:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What was decided about keeping activations, by the cut."""
+        """Decisions on caching activations, by cut."""
         notes = dict(self._notes)
         for architecture, transfer in self._open.items():
             notes |= self._notes_of(architecture, transfer)

@@ -31,7 +31,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of N images of a data set.
+    """Output of a model for N images of a data set.
 
     `indices` int64 [N]; `own` [N, J] are calibrated probabilities of the model's classes,
     `probabilities` [N, K] and `decisions` int64 [N] (of findings bool [N, K]) those of the data's
@@ -92,7 +92,7 @@ def explain(
 
 
 def _lines(words: dict[str, str]) -> str:
-    """What is said of one method, or a line for each of several."""
+    """Formats the result of one method, or one line for each of several."""
     if len(words) == 1:
         return next(iter(words.values()))
     return "\n".join(f"{SPOKEN[method]}: {line}" for method, line in words.items())
@@ -163,7 +163,7 @@ def _falls(
     heats: np.ndarray,
     seed: int,
 ) -> Falls:
-    """How far the scores fall where the hottest places of these maps are covered."""
+    """Computes the drop in the scores with the hottest places of these maps covered."""
     parts = []
     for start in range(0, len(shown), BATCH):
         part = slice(start, start + BATCH)

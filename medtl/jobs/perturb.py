@@ -131,7 +131,7 @@ def _rates(attack: Attack, model: Attacked, made: dict[Made, Tensor]) -> pd.Data
 def _transfers(
     attack: Attack, models: Sequence[Attacked], strongest: dict[str, Tensor]
 ) -> pd.DataFrame:
-    """What was made on one model, tried on the test images of each, at the largest bound."""
+    """Tests perturbations of one model on each model's test images, at the largest bound."""
     zeta = attack.settings.zetas[-1]
     own = [model.predictions(attack.splits["test"]) for model in models]
     rows = []

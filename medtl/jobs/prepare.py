@@ -1,4 +1,4 @@
-"""What every training begins with: the backbone and the data set that the settings ask for."""
+"""Start of every training: the backbone and the data set of the settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MLFLOW_SCHEMES = ("models:/", "runs:/")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a backbone will be made of, known before any image is read."""
+    """Origin of a backbone, known before any image is read."""
 
     architecture: str
     weights: str  # as `load_weights` takes them, or the URI of `source`

@@ -33,7 +33,7 @@ CONFIDENCE = 0.95  # that the gate asks of a model that train registers
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What the first process tells the others."""
+    """Data that the first process broadcasts to the others."""
 
     settings: TrainSettings
     backbone: Backbone

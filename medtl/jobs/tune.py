@@ -286,7 +286,7 @@ def _log_trials(study: optuna.Study, entrants: Entrants, seed: int) -> None:
 
 
 def _entry(entrants: Entrants, probed: dict[str, Probe], best: AnyCandidate, score: float) -> Entry:
-    """What the search says of one architecture: its best candidate, and its probe."""
+    """Builds the search result of one architecture: its best candidate, and its probe."""
     entrant = entrants.of(best)
     own = probed[entrant.architecture]
     recipe = best.params()

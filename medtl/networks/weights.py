@@ -29,7 +29,7 @@ _OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network's weights expect of an image whose values lie between 0 and 1.
+    """Preprocessing that a network's weights expect of an image with values from 0 to 1.
 
     `mean` and `std` normalise its three channels; `image_size` is the side in pixels that the
     weights were trained at.

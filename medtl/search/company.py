@@ -64,7 +64,7 @@ class Alone:
         """No further trial is to be begun by anyone."""
 
     def ended(self, study: optuna.Study) -> bool:
-        """Returns whether somebody said so."""
+        """Returns whether a stop was requested."""
         return False
 
     def reopen(self, study: optuna.Study) -> None:

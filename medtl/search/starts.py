@@ -46,7 +46,7 @@ def plain_recipes(space: Space) -> list[Start]:
 def first_trials(
     space: OneSpace, probed: Probe, backbone: str, known: Sequence[Entry], count: int
 ) -> list[Start]:
-    """What the nearest known data sets and the layer probe would try first, `count` of each.
+    """Returns the first trials by the nearest known data sets and by the probe, `count` each.
 
     `backbone` is the digest of the one that is searched, `known` the dictionary. A hybrid has
     nothing but its cut-off to search: all are tried, in the probe's order.

@@ -76,7 +76,7 @@ OF_DATA = frozenset(field.name for field in dataclasses.fields(DataSettings))
 
 @dataclass(frozen=True)
 class LearningSettings(DataSettings):
-    """What training one model, searching many and comparing many have in common."""
+    """Settings common to training one model, searching many and comparing many."""
 
     architecture: str = option(
         "auto", "an architecture by its name (README, Architectures); auto chooses for the data"
@@ -139,7 +139,7 @@ class LearningSettings(DataSettings):
 
 @dataclass(frozen=True)
 class ModelSettings(LearningSettings):
-    """What training one model and searching many have in common: a model that is registered."""
+    """Settings common to training one model and searching many: a registered model."""
 
     model_name: str = option("auto", "the registered model; auto is medtl-DATA")
     sensitivity: float = option(

@@ -79,7 +79,7 @@ class EvaluateSettings(TrainedModelSettings):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where images are that should look strange to the model."""
+        """Sources of images that should be out of domain."""
         return comma_list("against", self.against) if self.against else ()
 
 

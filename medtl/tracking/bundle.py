@@ -47,7 +47,7 @@ LABELS_FILE = "labels.json"
 
 @dataclass(frozen=True)
 class Answers:
-    """What a bundle says about B images."""
+    """Output of a bundle for B images."""
 
     probabilities: np.ndarray  # float64 [B, K], calibrated
     labels: np.ndarray  # int [B], the most probable class

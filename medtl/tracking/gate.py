@@ -23,7 +23,7 @@ DIFFERENT_LABELS = 0.05
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of N test cases, and which of them it has learned from."""
+    """Scores of a model on N test cases, and which of them are in its training record."""
 
     probabilities: np.ndarray  # [N, K], calibrated
     seen: np.ndarray | None  # bool [N]; None where the model has no record of its training
@@ -45,7 +45,7 @@ class GateCases:
 
 @dataclass(frozen=True)
 class Contest:
-    """What two versions came to on the same cases."""
+    """Comparison of two versions on the same cases."""
 
     cases: int
     left_out: int  # cases that one of them has learned from
@@ -58,7 +58,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who is the champion now, and why, in one line."""
+    """Champion after the gate, and the reason, in one line."""
 
     version: int
     champion: int
@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def promoted(self) -> bool:
-        """Whether the version that was judged is the champion."""
+        """True if the tested version is the champion."""
         return self.version == self.champion
 
     def record(self, model_name: str) -> dict[str, object]:
@@ -212,7 +212,7 @@ def _too_few(version: int, champion: int, lack: str) -> str:
 
 
 def _unchecked(each: dict[int, Scores]) -> str:
-    """What could not be checked, as the end of a line."""
+    """Formats the end of a line on omitted checks."""
     without = [str(version) for version, scores in each.items() if scores.seen is None]
     if not without:
         return ""

@@ -1,4 +1,4 @@
-"""What a run shows in the MLflow UI: data, curves, scores, pictures and tables, by their places."""
+"""Logging of a run to MLflow: data, curves, scores, pictures and tables, by path."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _pictures_of_classes(
     uncalibrated: np.ndarray,
     decisions: np.ndarray,
 ) -> Iterator[tuple[str, Figure]]:
-    """Yields the pictures that tell of a decision for one of several classes, by name."""
+    """Yields the pictures of decisions for one of several classes, by name."""
     labels = dataset.labels[indices]
     yield "confusion", pictures.confusion_matrix(labels, decisions, dataset.classes)
     tables = {

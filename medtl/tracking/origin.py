@@ -1,4 +1,4 @@
-"""Where a logged model came from: the run that made it, and that run's settings."""
+"""Origin of a logged model: its run, and that run's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of `perturb` shows: rates, pictures, the perturbations, and what they say."""
+"""Output of a run of `perturb`: rates, pictures, perturbations, and their interpretation."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def log_perturbed(found: Perturbed, patterns: Mapping[str, Tensor]) -> None:
 
 
 def note(found: Perturbed) -> str:
-    """What the numbers say, and what they do not, as Markdown."""
+    """Formats the interpretation of the numbers and its limits, as Markdown."""
     settings = found.settings
     aim = (
         f"the answer {plain(settings.target)}" if settings.target else "another answer than before"

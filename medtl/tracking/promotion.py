@@ -1,4 +1,4 @@
-"""What a run shows of a verdict of the gate, or of a hand: who won, by how much, on which data."""
+"""Logging of a verdict, by the gate or by hand: winner, difference and data."""
 
 from __future__ import annotations
 

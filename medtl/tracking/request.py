@@ -1,4 +1,4 @@
-"""What is asked of the served model: parsed within bounds, or refused in one line.
+"""Requests to the served model: parsed within bounds, or refused in one line.
 
 MLflow's scoring server hands each request to its function `invocations`. That parses whatever was
 sent: a million rows fill the memory before the model sees one, some requests end in status 500, and

@@ -92,7 +92,7 @@ class Transfer:
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """What is done to training images."""
+        """Augmentation of training images."""
         return AUGMENTATIONS[self.settings.augment]
 
     def recipe(self, optimizer: str, lr: float) -> Recipe:

@@ -61,7 +61,7 @@ class DataFacts:
 
     @property
     def kind(self) -> str:
-        """What `classes` are: classes, or findings, of which an image has any number."""
+        """Kind of `classes`: classes, or findings (any number per image)."""
         return "findings" if self.images.labels.ndim == 2 else "classes"
 
 
@@ -117,7 +117,7 @@ def _a_row_a_class(images: Images, classes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _together(images: Images, findings: tuple[str, ...]) -> pd.DataFrame:
-    """How often findings are there together; no rows where an image has one label."""
+    """Counts co-occurring findings; no rows for single labels."""
     if images.labels.ndim == 1:
         return pd.DataFrame()
     there = members(images.labels, len(findings)).astype(int)

@@ -1,4 +1,4 @@
-"""What each image looks like, in few numbers: one pass over the pixels."""
+"""Compact descriptors of each image, from one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Looks:
 
     @property
     def blank(self) -> np.ndarray:
-        """Whether there is nothing to be seen, bool [N]."""
+        """Blank images, bool [N]."""
         return self.deviation < SMOOTHEST
 
 

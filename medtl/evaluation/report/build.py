@@ -21,7 +21,7 @@ DESCRIBED = 25  # rows of the table in a run's description
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about, apart from its numbers.
+    """Subject of a report, apart from its numbers.
 
     Attributes:
         study: its name.

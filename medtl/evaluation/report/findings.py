@@ -1,4 +1,4 @@
-"""What of a data set matters before training, in plain words."""
+"""Findings on a data set that matter before training, in words."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def findings(facts: DataFacts, shortcuts: pd.DataFrame) -> list[str]:
 
 
 def nothing_found(facts: DataFacts, shortcuts: pd.DataFrame) -> str:
-    """What is said in place of findings."""
+    """Formats the line for a data set without findings."""
     line = f"{NOTHING}, no blank image"
     if len(facts.patients):
         line += (

@@ -1,4 +1,4 @@
-"""What the numbers of a study allow one to say, and what not, in plain words."""
+"""Conclusions that the numbers of a study support, and their limits, in words."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _beaten(row: pd.Series) -> str:
 
 
 def _convergence(comparison: Comparison) -> list[str]:
-    """Who was ahead after the first epoch, for pairs of which both sides had several."""
+    """Compares pairs after the first epoch, if both sides have several epochs."""
     by_name = {each.name: each for each in comparison.contenders}
     kinds: dict[tuple[str, str], list[bool]] = {}
     for a, b in comparison.pairs:

@@ -1,4 +1,4 @@
-"""What the user chose for a study, and what is left to it."""
+"""Choices of the user for a study, with the study's defaults."""
 
 from __future__ import annotations
 
