@@ -44,7 +44,7 @@ def pixels_apart(data: bytes, place: int) -> np.ndarray:
 
 class _Decoder(DecoderProcess):
     def __init__(self) -> None:
-        failure = "the DICOM file's compressed pixels are damaged: its decoder ended"
+        failure = "the DICOM file's compressed pixels are damaged: its decoder crashed"
         super().__init__([gdcm_frames.__file__], failure)
 
     def ask(self, data: bytes, place: int) -> bytes:

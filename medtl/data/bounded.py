@@ -116,7 +116,7 @@ class _Decoder(DecoderProcess):
         arguments = [bounded_decoder.__file__, Path(medtl.__file__).parent.parent, memory, PATIENCE]
         super().__init__(
             [str(each) for each in arguments],
-            "the image is damaged, or too large: its decoder ended over it",
+            "the image is damaged or too large: its decoder crashed",
             env=os.environ | _ALONE,
             process_group=0,  # so that it is killed together with its children
         )

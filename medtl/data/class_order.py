@@ -31,9 +31,9 @@ def positive_class_note(classes: tuple[str, ...]) -> tuple[str, ...]:
     if plainness[0] > plainness[1] and plainness[1] < NEGATED:
         return ()
     reason = (
-        "both names say that nothing was found"
+        "both names mean a negative finding"
         if plainness[1] >= NEGATED
-        else "neither name says that nothing was found, so the alphabet decides"
+        else "neither name means a negative finding, so the order is alphabetical"
     )
     return (
         f"scores are of {positive}, against {other}: {reason}; for those of {other} pass "

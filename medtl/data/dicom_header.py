@@ -102,7 +102,7 @@ def _no_number(header: pydicom.Dataset, name: str) -> UnreadableImage:
     element = header.get_item(name)
     value = element.value
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return UnreadableImage(f"the DICOM file's {name} is no number: {text.strip()[:40]}")
+    return UnreadableImage(f"the DICOM file's {name} is not a number: {text.strip()[:40]}")
 
 
 def _begins_data_set(data: bytes, order: str) -> bool:

@@ -20,7 +20,7 @@ NARROW_RANGE = (
     "a deep image has 99.8 % of its values in an eighth of its range or less, which leaves it "
     "almost flat: mend single wrong pixels, or store it as it should be seen"
 )
-NO_NUMBERS = "values that are no number are shown black"
+NO_NUMBERS = "values that are not a number are shown black"
 
 _BLOCK = 4_000_000  # values converted to floating point at a time
 _BINS = 1024

@@ -133,8 +133,8 @@ def _table(
 
 def _lines(table: pd.DataFrame, expected: float | None) -> list[str]:
     """Formats the table for the console, with the expected share of the model's own images."""
-    own = "" if expected is None else f"; of its own {expected:.3f} is expected"
-    lines = [f"in domain   (share of images called strange{own}; how well they are told apart)"]
+    own = "" if expected is None else f"; {expected:.3f} expected of own images"
+    lines = [f"in domain   (share of images out of domain{own}; AUROC against own images)"]
     for row in table.itertuples():
         flagged = f"{row.flagged:.3f} ({row.flagged_low:.3f} to {row.flagged_high:.3f})"
         auroc = f"AUROC {row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})"

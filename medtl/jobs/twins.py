@@ -35,7 +35,7 @@ class WithoutTwins:
         are = "image has" if self.twins == 1 else "images have"
         line = (
             f"{self.twins} of {self.images} test {are} an identical twin in train or valid, which "
-            "can flatter the scores; "
+            "can bias the scores upwards; "
         )
         if not self.scores:
             return f"{line}no other is left to be scored"

@@ -94,8 +94,8 @@ def refusal(version: int, champion: int, cases: GateCases, champion_scores: Scor
     if agreement and agreement.differ > max(1, DIFFERENT_LABELS * agreement.labels):
         return (
             f"version {version} is not compared with the champion, version {champion}: of "
-            f"{agreement.labels} labels of images that both their data have, {agreement.differ} "
-            f"differ, so they answer different questions; give this data a model_name of its own"
+            f"{agreement.labels} labels of images common to both data sets {agreement.differ} "
+            "differ, so their questions differ; set a separate model_name for this data"
         )
     lack = _lack(cases, fair_cases(cases, champion_scores))
     return _too_few(version, champion, lack) if lack else ""

@@ -294,8 +294,8 @@ def _chosen_at(contest: Contest) -> str:
     """Formats the last line of a card, on the optimism of a champion's scores."""
     return (
         f"- Made champion at look {contest.look} at this test split: the lower bound, at "
-        f"{percent(contest.asked)}, of its gain in AUROC is above 0. Scores by which a model was "
-        "chosen flatter it, the more the more looks there were; new cases tell their worth."
+        f"{percent(contest.asked)}, of its gain in AUROC is above 0. Scores that selected a model "
+        "are optimistic, more so after more looks; an unbiased score needs new cases."
     )
 
 

@@ -146,7 +146,7 @@ def test_of_several_windows_with_commas_the_first_counts():
 @pytest.mark.parametrize("text", [b"40 HU ", b"nan ", b"1,000.5"])
 def test_a_window_that_is_no_number_is_named(text):
     file = as_text(dicom(NOISE, 12), WindowCenter=text, WindowWidth=b"80")
-    with pytest.raises(UnreadableImage, match=r"^the DICOM file's WindowCenter is no number: "):
+    with pytest.raises(UnreadableImage, match=r"^the DICOM file's WindowCenter is not a number: "):
         decode(written(file))
 
 

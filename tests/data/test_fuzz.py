@@ -56,7 +56,7 @@ def test_a_decoder_that_ends_costs_one_image():
     decoder = apart._idle().get_nowait()
     decoder._process.kill()
     apart._idle().put(decoder)
-    with pytest.raises(UnreadableImage, match="damaged: its decoder ended"):
+    with pytest.raises(UnreadableImage, match="damaged: its decoder crashed"):
         decode(LOSSLESS.read_bytes())
     assert np.array_equal(decode(LOSSLESS.read_bytes()), whole)
 

@@ -77,8 +77,8 @@ def test_a_negated_label_is_a_finding_where_another_says_plainly_that_there_is_n
 @pytest.mark.parametrize(
     ("classes", "note"),
     [
-        (("melanoma", "nevus"), ("scores are of nevus, against melanoma: neither name says that "
-          "nothing was found, so the alphabet decides; for those of melanoma pass "
+        (("melanoma", "nevus"), ("scores are of nevus, against melanoma: neither name means a "
+          "negative finding, so the order is alphabetical; for those of melanoma pass "
           "positive=melanoma",)),
         (("carcinoma, NOS", "nevus"), None),
         (("normal", "non-COVID"), None),
@@ -94,4 +94,4 @@ def test_a_note_says_which_class_scores_are_of_where_names_do_not(classes, note)
     if classes[0] == "carcinoma, NOS":
         assert found[0].endswith('pass positive="carcinoma, NOS"')
     if classes[1] == "non-COVID":
-        assert "both names say" in found[0]
+        assert "both names mean" in found[0]

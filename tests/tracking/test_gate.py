@@ -157,8 +157,8 @@ def test_models_that_were_taught_other_labels_are_not_compared(labels, differ, r
     reason = refusal(2, 1, challenger, scores)
     assert bool(reason) is refused
     if refused:
-        assert f"of {labels} labels of images that both their data have, {differ} differ" in reason
-        assert "model_name of its own" in reason
+        assert f"of {labels} labels of images common to both data sets {differ} differ" in reason
+        assert "separate model_name" in reason
     else:
         said = compared(2, 1, challenger, scores, 0.95, 1, seed=0).reason
         assert "could not be checked" not in said

@@ -171,7 +171,7 @@ def test_looks_at_a_test_split_are_counted_over_versions_and_champions(
         assert client.get_model_version(NAME, str(look + 1)).tags["medtl.look"] == str(look)
     assert aliases() == {"champion": 4, "challenger": 3}
     card = client.get_model_version(NAME, "4").description
-    assert card.rstrip().endswith("new cases tell their worth.")
+    assert card.rstrip().endswith("an unbiased score needs new cases.")
     assert "\n- Made champion at look 3 at this test split" in card
     assert "Made champion" not in client.get_model_version(NAME, "3").description
 
@@ -211,7 +211,7 @@ def test_a_champion_that_was_taught_another_question_is_not_compared(
     other = dataclasses.replace(first, agreement=Agreement(600, 600))
     verdict = challenge(logged, facts, scores(0.1, 2), other)
     assert (verdict.promoted, verdict.champion, verdict.contest) == (False, 1, None)
-    assert "of 600 labels of images that both their data have, 600 differ" in verdict.reason
+    assert "of 600 labels of images common to both data sets 600 differ" in verdict.reason
     assert aliases() == {"champion": 1}
     assert challenge(logged, facts, scores(3.0, 3), first).contest.look == 1, "that was no look"
 

@@ -61,7 +61,7 @@ def nothing_found(facts: DataFacts, shortcuts: pd.DataFrame) -> str:
         line += ", no clear shortcut"
     if facts.unknown:
         line += ". Patients are unknown" + (" of some images" if len(facts.patients) else "")
-        line += ": images of one may lie in two splits, which cannot be told from here"
+        line += ": images of one may lie in two splits, which cannot be checked"
     if shortcuts.empty:
         line += ". Traces of how the images were made could not be asked for a shortcut"
     return f"{line}."
