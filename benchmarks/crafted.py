@@ -55,7 +55,7 @@ def bmp(width: int, height: int) -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """Returns a JPEG of 64 x 64 that says that it has these extents."""
+    """Encodes a 64 x 64 JPEG whose header claims this size."""
     whole = picture("JPEG")
     place = whole.index(b"\xff\xc0") + 5
     return whole[:place] + struct.pack(">HH", height, width) + whole[place + 4 :]
@@ -187,7 +187,7 @@ def jpeg_ls(width: int, height: int) -> bytes:
 
 
 def jpeg_2000(width: int, height: int) -> bytes:
-    """Returns a JPEG 2000 of 64 x 64 that says that it, and its one tile, have these extents."""
+    """Encodes a 64 x 64 JPEG 2000 whose header claims this size for image and tile."""
     file = io.BytesIO()
     Image.open(io.BytesIO(picture("PNG"))).save(file, "JPEG2000", no_jp2=True)
     stream = bytearray(file.getvalue())
@@ -261,7 +261,7 @@ def _written(header: pydicom.Dataset) -> bytes:
 
 
 def pixel_data(length: int) -> bytes:
-    """Returns the beginning of the element with the pixels, that says how long they are."""
+    """Encodes the start of the PixelData element with a claimed length."""
     return struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, length)
 
 

@@ -85,7 +85,7 @@ def checksum(file: Path) -> int:
 
 
 def is_full(error: OSError) -> bool:
-    """Returns whether it says that a disk has no room."""
+    """Returns whether an error means a full disk."""
     return error.errno in _FULL
 
 

@@ -180,7 +180,7 @@ def _table(
     modalities: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Table:
-    """Returns the table, once its classes can be told apart."""
+    """Checks the classes and returns the table."""
     if positive:
         frame, left_out = _in_two_classes(name, frame, positive)
         notes += left_out

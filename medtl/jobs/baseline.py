@@ -40,7 +40,7 @@ class Baseline:
     gain: Difference
 
     def line(self) -> str:
-        """One line that says whether the model is better."""
+        """Formats a line on whether the model is better."""
         bounds = f"({self.gain.low:+.3f} to {self.gain.high:+.3f})"
         if self.gain.high < 0:
             verdict = "the model is worse"

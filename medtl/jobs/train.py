@@ -96,7 +96,7 @@ def _check_together(settings: TrainSettings, team: Alone) -> None:
 
 
 def _shared(transfer: Transfer, cutoff: str, team: Alone) -> Transfer:
-    """Returns the transfer of all the processes, after the others were told of it."""
+    """Returns the transfer of all processes, after broadcasting its data."""
     dataset = transfer.dataset
     for split, indices in dataset.splits.items():
         if len(indices) < team.size:

@@ -99,7 +99,7 @@ def _room(place: Path) -> float:
 
 
 def is_lost(error: Exception) -> bool:
-    """Returns whether an error of MLflow says that the store is not there, or cannot be written."""
+    """Returns whether an error of MLflow means a missing or read-only store."""
     if isinstance(error, RequestException):
         return True
     of_server = isinstance(error.__context__, RequestException)

@@ -71,7 +71,7 @@ def permission_watched() -> Iterator[None]:
 
 
 def is_refused(error: MlflowException) -> bool:
-    """Returns whether a server says that this user may not do what was asked."""
+    """Returns whether an error is a denied permission."""
     return error.error_code == "PERMISSION_DENIED" or "error code 403" in str(error)
 
 

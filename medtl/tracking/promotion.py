@@ -21,7 +21,7 @@ KIND = "promote"
 
 @contextmanager
 def promotion_run(model_name: str, confidence: float, seed: int) -> Iterator[None]:
-    """Yields a run for a verdict under the training or search that asks for it."""
+    """Yields a run for a verdict, below that of its training or search."""
     params = {"model_name": model_name, "confidence": confidence, "seed": seed}
     with nested_run(f"{KIND} {model_name}", {"medtl.kind": KIND}, params):
         yield

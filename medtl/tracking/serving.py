@@ -169,7 +169,7 @@ def as_one_array(images: list[np.ndarray]) -> np.ndarray:
 
 
 def answer_fields(answers: Answers, place: int, bundle: Bundle) -> dict[str, object]:
-    """Returns the answer to one image as a row's fields, in types that JSON knows."""
+    """Returns the answer to one image as a row's fields, in JSON types."""
     probabilities, classes = answers.probabilities[place].tolist(), bundle.classes
     label = int(answers.labels[place])
     return {

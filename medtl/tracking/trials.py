@@ -47,7 +47,7 @@ def link_successor(run_id: str | None, successor: str) -> None:
 
 
 def has_answered(run_id: str, asking: str) -> bool:
-    """Returns whether a run came to its end that was asked the same as the run `asking`."""
+    """Returns whether a run with the settings of the run `asking` has ended well."""
     client = MlflowClient()
     try:
         run = client.get_run(run_id)

@@ -63,7 +63,7 @@ def nothing_found(facts: DataFacts, shortcuts: pd.DataFrame) -> str:
         line += ". Patients are unknown" + (" of some images" if len(facts.patients) else "")
         line += ": images of one may lie in two splits, which cannot be checked"
     if shortcuts.empty:
-        line += ". Traces of how the images were made could not be asked for a shortcut"
+        line += ". Acquisition traces could not be checked for a shortcut"
     return f"{line}."
 
 
