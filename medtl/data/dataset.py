@@ -98,14 +98,25 @@ class Dataset:
         return _digest(f"{self.fingerprint} {self.classes} {first[place].tolist()}")
 
     @property
+    def has_patient(self) -> np.ndarray:
+        """Samples of which the patient is known: bool [N].
+
+        Not those that are grouped by their study alone (see `medtl.data.filled_in`).
+        """
+        patient = self.frame["patient"]
+        study = self.frame.get("study", pd.Series("", index=self.frame.index))
+        return ((patient != "") & (patient != study)).to_numpy()
+
+    @property
     def unit(self) -> str:
         """Sampling unit of the intervals, as in `95 % intervals over patients`."""
-        known = int((self.frame["patient"] != "").sum())
+        known = int(self.has_patient.sum())
         samples = "cases" if self.modalities else "images"
         if known == len(self.frame):
             return "patients"
         if known == 0:
-            return f"{samples}; patients unknown"
+            by_study = (self.frame["patient"] != "").all()
+            return f"{'studies' if by_study else samples}; patients unknown"
         return f"patients where known ({known} of {len(self.frame)} {samples})"
 
     def images(self, indices: np.ndarray) -> np.ndarray:

@@ -50,12 +50,18 @@ def filled_in(table: Table, headers: pd.DataFrame) -> tuple[Table, tuple[str, ..
     # A patient whom the CSV names elsewhere keeps that name.
     names = {hashed("P", name): name for name in frame["patient"].unique() if name}
     patients = np.array([names.get(patient, patient) for patient in patients], object)
-    patients = np.where(patients != "", patients, _first(headers["study"], images))
-    frame["patient"] = np.where(lacking, patients, frame["patient"])
-    found = int((lacking & (patients != "")).sum())
-    if found:
-        samples = "cases" if table.modalities else "images"
-        notes.append(f"DICOM headers tell the patients of {found} {samples}, shown as hashes")
+    studies = np.where(patients != "", "", _first(headers["study"], images))
+    frame["patient"] = np.where(
+        lacking, np.where(patients != "", patients, studies), frame["patient"]
+    )
+    samples = "cases" if table.modalities else "images"
+    if found := int((lacking & (patients != "")).sum()):
+        notes.append(f"DICOM headers name the patients of {found} {samples}, shown as hashes")
+    if by_study := int((lacking & (studies != "")).sum()):
+        notes.append(
+            f"DICOM headers name no patient but a study for {by_study} {samples}: those of one "
+            "study stay together, and one patient may have several"
+        )
     return dataclasses.replace(table, frame=frame), tuple(notes)
 
 

@@ -285,13 +285,12 @@ def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
     """Counts images, patients and images of each class, or with each finding, by split."""
     facts = []
     for name, indices in dataset.splits.items():
-        counts, patients = dataset.counts(indices), dataset.frame["patient"].iloc[indices]
-        known = patients[patients != ""]
+        counts, known = dataset.counts(indices), indices[dataset.has_patient[indices]]
         facts.append(
             SplitFacts(
                 name,
                 images=len(indices),
-                patients=known.nunique(),
+                patients=dataset.frame["patient"].iloc[known].nunique(),
                 unknown=len(indices) - len(known),
                 per_class=dict(zip(dataset.classes, counts.tolist(), strict=True)),
             )

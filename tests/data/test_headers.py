@@ -53,7 +53,7 @@ def test_a_folder_gets_patients_sides_and_views(clinic):
     assert set(frame["view"]) == {"PA"}
     assert (frame["laterality"] == frame["path"].map(lambda path: "LR"[int(path[2:4]) % 2])).all()
     assert frame["study"].nunique() == 24
-    assert "DICOM headers tell the patients of 24 images, shown as hashes" in dataset.notes
+    assert "DICOM headers name the patients of 24 images, shown as hashes" in dataset.notes
 
 
 def test_nothing_that_identifies_is_logged_or_shown(clinic, tmp_path, capfd):
@@ -167,6 +167,9 @@ def test_one_name_in_all_headers_is_taken_for_none(tmp_path, write_dicom):
     assert dataset.frame["patient"].str.startswith("S-").all()
     assert dataset.frame["patient"].nunique() == 10
     assert dataset.frame.groupby("patient")["split"].nunique().max() == 1
+    assert dataset.unit == "studies; patients unknown"
+    assert not dataset.has_patient.any()
+    assert any("no patient but a study for 40 images" in note for note in dataset.notes)
 
 
 def test_other_files_know_nothing(tmp_path, write_image):
