@@ -143,6 +143,7 @@ def test_a_node_with_a_cache_of_its_own_and_no_data_is_stopped_and_no_trial_is_l
     assert len(MlflowClient().search_model_versions("name='medtl-clinic'")) == 1
 
 
+@pytest.mark.slow
 def test_a_study_runs_its_cells_on_two_nodes_and_shows_the_one_that_fails(
     clinic, head, second, capsys
 ):

@@ -147,6 +147,7 @@ def test_a_search_scores_each_finding_and_serves_a_champion(run, published, tabl
     assert answer["heatmap"]
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_and_meets_the_next_one_at_the_gate(run, published, table, capsys):
     # other splits of the same data: the scores at home are read back from its predictions
     evaluate(EvaluateSettings(model_name="medtl-ChestX-ray14", data=str(published), seed=3))

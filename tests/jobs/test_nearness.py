@@ -29,6 +29,7 @@ def sources(tmp_path: Path) -> dict[str, str]:
     return uris
 
 
+@pytest.mark.slow
 def test_every_backbone_sees_the_alike_source_nearer(sources, small_phantoms, tmp_path, capsys):
     settings = CompareSettings(
         data=str(small_phantoms),

@@ -180,6 +180,7 @@ def test_a_hybrid_is_trained_logged_and_evaluated(small_phantoms):
     assert again["metrics.test_auroc"] == pytest.approx(trained["metrics.test_auroc"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_hybrid_search_tries_each_cutoff_once_in_the_order_of_the_probe(small_phantoms):
     tune(
         TuneSettings(

@@ -114,6 +114,7 @@ def test_the_question_is_known_again_and_any_other_is_another(clinic):
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.slow
 def test_the_question_does_not_hang_on_how_the_path_is_written_or_what_is_allowed(
     clinic, tmp_path, monkeypatch
 ):
@@ -187,4 +188,4 @@ def test_what_several_architectures_cannot_have_is_a_wrong_parameter(clinic, wro
     with pytest.raises(ParameterError, match=words):
         tune(TuneSettings(**{"data": str(clinic), **QUICK, "trials": 1, **wrong}))
     assert runs("trial").empty
-    assert runs("tune").empty, "a run was begun"
+    assert runs("tune")["status"].tolist() == ["FAILED"]

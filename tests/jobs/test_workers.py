@@ -104,6 +104,7 @@ def test_a_killed_worker_loses_no_trial(clinic, database, capsys):
     assert "open-sesame" not in f"{settings} {parent} {capsys.readouterr()}"
 
 
+@pytest.mark.slow
 def test_two_commands_search_together_and_one_concludes(clinic, database):
     asked = {"data": clinic, **QUICK, "epochs": 2, "trials": 12, "storage": database}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]

@@ -119,6 +119,7 @@ def versions(name: str, count: int) -> None:
         client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id)
 
 
+@pytest.mark.slow
 def test_two_machines_that_promote_at_once_lose_no_champion(logged_in: str, tmp_path: Path):
     versions(NAME, 4)
     orders = (["1", "2"] * 2, ["3", "4"] * 2)

@@ -90,6 +90,7 @@ def bytes_kept() -> int:
     return sum(file.stat().st_size for file in (cache_root() / KIND).rglob("*.npy"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_go_on_as_one_and_end_as_one(
     phantom_csv, transfer, tmp_path, monkeypatch
 ):
