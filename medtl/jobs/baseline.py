@@ -22,6 +22,7 @@ from medtl.training.feeds import PASS_BATCH
 from medtl.training.linear_head import LinearHead, solve
 from medtl.training.transfer import Transfer
 
+SAME = 0.0005  # of AUROC: below that the line shows no difference
 FEATURES, BRIGHTNESS = "frozen features", "brightness of 8 x 8 fields"
 
 
@@ -42,14 +43,14 @@ class Baseline:
     def line(self) -> str:
         """Formats a line on whether the model is better."""
         bounds = f"({self.gain.low:+.3f} to {self.gain.high:+.3f})"
-        if self.gain.high < 0:
+        if abs(self.gain.value) < SAME:
+            verdict = "no difference"
+        elif self.gain.high < 0:
             verdict = "the model is worse"
         elif self.gain.value < 0:
             verdict = "the model is below it"
         elif self.gain.low > 0:
             verdict = "the model is better"
-        elif self.gain.value == 0 == self.gain.low == self.gain.high:
-            verdict = "the model is the same"
         else:
             verdict = "the difference may be chance"
         return f"{self.name}: auroc {self.auroc}; model {self.gain.value:+.3f} {bounds}, {verdict}"

@@ -33,7 +33,7 @@ def test_a_solved_head_is_its_own_baseline_and_a_constant_is_worse(transfer):
     [
         ((0.1, 0.05, 0.15), "the model is better"),
         ((0.1, -0.05, 0.2), "the difference may be chance"),
-        ((0.0, 0.0, 0.0), "the model is the same"),
+        ((-0.0001, -0.01, 0.01), "no difference"),
         ((-0.1, -0.2, 0.05), "the model is below it"),
         ((-0.1, -0.2, -0.05), "the model is worse"),
     ],
