@@ -92,6 +92,7 @@ def epochs(kind: str) -> list[list[float]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_training_that_found_no_room_for_its_model_is_not_trained_again(
     clinic, small_disk, monkeypatch
 ):

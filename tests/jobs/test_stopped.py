@@ -32,7 +32,9 @@ def heard() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_training_that_is_stopped_ends_killed_and_says_how_to_go_on(small_phantoms, sent):
     asked = [f"--{name.replace('_', '-')}={value}" for name, value in LONG.items()]
     process = subprocess.Popen(

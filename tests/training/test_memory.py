@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SEARCH = """
 import dataclasses, json, os, resource, sys
 import numpy as np
@@ -82,6 +84,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_half_the_batch_is_tried_once_and_then_a_trial_fails_alone(phantom_csv: Path):
     done = subprocess.run(
         [sys.executable, "-c", SEARCH, str(phantom_csv), "90", "90"],
