@@ -43,7 +43,13 @@ def assert_equal(scores: Tensor, whole: Tensor) -> None:
     torch.testing.assert_close(scores, whole, rtol=0, atol=1e-4 * whole.abs().max().item())
 
 
-@pytest.mark.parametrize("name", [*sorted({*architecture_names()} - HUGE), *DUALS])
+ALL = (*sorted({*architecture_names()} - HUGE), *DUALS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAMILIES else pytest.mark.slow) for name in ALL],
+)
 @torch.no_grad()
 def test_parts_between_all_blocks_joined_equal_the_whole(
     name: str, network_of: Callable[[str, int], nn.Module]
