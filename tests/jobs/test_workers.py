@@ -149,7 +149,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
         return opened[-1]
 
     monkeypatch.setattr(company, "Shared", open_shared)
-    asked = {"data": clinic, **QUICK, "epochs": 16, "patience": 16, "trials": 5}
+    asked = {"data": clinic, **QUICK, "epochs": 80, "patience": 80, "trials": 5}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
     leader = subprocess.Popen(
         [sys.executable, "-m", "entrypoints.tune", *options, f"--storage={database}",
