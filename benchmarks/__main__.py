@@ -275,7 +275,7 @@ def _print_ways(data: Path, images: int, ways: tuple, cutoff: str, epochs: int, 
 
 @contextmanager
 def _folder(data: Path, images: int, test: int = 30) -> Iterator[tuple[Path, Path]]:
-    """Yields a folder of images in splits, and one for what is kept; both are gone afterwards."""
+    """Yields a folder of images in splits and a cache folder, and removes both afterwards."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "images"
         write_subset(data, folder, train=images, valid=150, test=test)

@@ -48,7 +48,7 @@ class Likely:
         """Formats the note."""
         return (
             f"patients unknown, and paths look as if they named {self.count} "
-            f"({', '.join(self.some)}, ...), who may be in several splits; if they are patients, "
+            f"({', '.join(self.some)}, ...), each maybe in several splits; if they are patients, "
             f"pass patient_pattern='{self.pattern}'"
         )
 

@@ -25,7 +25,7 @@ from medtl.training.checkpoints import Ends
 def pretrain(settings: PretrainSettings) -> None:
     """Pretrains and registers a backbone, and says how to use it."""
     concluded, uri = pretrained(settings)
-    print(concluded.scored.summary())
+    print(concluded.summary())
     print(f"registered    {uri}; use it with weights={uri}")
 
 
