@@ -32,6 +32,7 @@ from benchmarks.served import environment_of
 from benchmarks.serving import example_files, measure
 from benchmarks.side import Outcome, Side
 from benchmarks.subset import write_subset
+from benchmarks.toolbox import toolbox
 from benchmarks.trials import LATE, TEN, Trial, many
 from medtl.data.phantoms import write_chest_phantoms
 
@@ -56,6 +57,7 @@ benchmarks.add_command(fuzz)
 benchmarks.add_command(gate)
 benchmarks.add_command(in_domain)
 benchmarks.add_command(memory)
+benchmarks.add_command(toolbox)
 
 
 @benchmarks.command()

@@ -109,6 +109,23 @@ class Attack:
         images = model.images(self.splits["train"])
         return zeta * norms_from_black(images, self.settings.norm).mean().item()
 
+    def recipe(self, model: Attacked, zeta: float) -> Recipe:
+        """Returns the parameters of a perturbation at this bound."""
+        asked = self.settings
+        limit = self.limit(model, zeta)
+        return Recipe(asked.norm, limit, asked.step_size, asked.passes, self.target)
+
+    def images(self, model: Attacked, source: str) -> Tensor:
+        """Loads the natural or training images that perturbations are made from: [N, C, S, S]."""
+        if source != NATURAL:
+            return model.images(self.splits["train"])
+        side, channels = model.bundle.image_size, model.dataset.pixels.array.shape[1]
+        asked = self.settings
+        raw = natural_images(
+            asked.images, asked.most_images, side, channels, asked.seed, asked.unreadable
+        )
+        return model.signed(raw)
+
     def perturbations(self, model: Attacked, zetas: Sequence[float]) -> dict[Made, Tensor]:
         """Makes perturbations [D, C, S, S] against the model; deterministic for a given seed.
 
@@ -117,15 +134,9 @@ class Attack:
         """
         settings, made = self.settings, {}
         for source in (NATURAL, TRAINING):
-            images = self._images(model, source)
+            images = self.images(model, source)
             for zeta in zetas:
-                recipe = Recipe(
-                    settings.norm,
-                    self.limit(model, zeta),
-                    settings.step_size,
-                    settings.passes,
-                    self.target,
-                )
+                recipe = self.recipe(model, zeta)
                 # a new generator for each, so that it does not depend on the other sources
                 generator = torch.Generator().manual_seed(settings.seed)
                 pattern = ORDERS[settings.order](model.scores, images, recipe, generator)
@@ -175,12 +186,21 @@ class Attack:
         groups = np.tile(model.dataset.groups[indices], len(after))
         return rate(hits, groups)
 
-    def _images(self, model: Attacked, source: str) -> Tensor:
-        if source != NATURAL:
-            return model.images(self.splits["train"])
-        side, channels = model.bundle.image_size, model.dataset.pixels.array.shape[1]
-        asked = self.settings
-        raw = natural_images(
-            asked.images, asked.most_images, side, channels, asked.seed, asked.unreadable
-        )
-        return model.signed(raw)
+
+def attacked_splits(settings: PerturbSettings, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Returns indices of the training images (at most `most_images`, drawn) and all test images.
+
+    Raises:
+        MedtlError: one of the splits is empty.
+    """
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    for name, indices in (("train", train), ("test", test)):
+        if len(indices) == 0:
+            raise MedtlError(
+                f"{dataset.name} has no images in its {name} split; perturbations are made from "
+                "training images and tried on test images"
+            )
+    if len(train) > settings.most_images:
+        random = np.random.default_rng(settings.seed)
+        train = np.sort(random.choice(train, settings.most_images, replace=False))
+    return {"train": train, "test": test}

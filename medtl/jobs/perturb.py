@@ -10,8 +10,16 @@ import pandas as pd
 from torch import Tensor
 
 from medtl.data.dataset import Dataset
-from medtl.errors import MedtlError, ParameterError
-from medtl.jobs.attack import NATURAL, RANDOM, TRAINING, Attack, Attacked, Made
+from medtl.errors import ParameterError
+from medtl.jobs.attack import (
+    NATURAL,
+    RANDOM,
+    TRAINING,
+    Attack,
+    Attacked,
+    Made,
+    attacked_splits,
+)
 from medtl.jobs.checks import check_asked_of_model, check_image_folder
 from medtl.jobs.subject import check_classes, check_one_label, chosen_model, images_for
 from medtl.options import comma_list
@@ -46,7 +54,7 @@ def perturb(settings: PerturbSettings) -> None:
         name_run(f"{model.dataset.name} {settings.norm}")
         log_data(model.dataset)
         attack = Attack(
-            settings, _target(settings, model.dataset), _splits(settings, model.dataset)
+            settings, _target(settings, model.dataset), attacked_splits(settings, model.dataset)
         )
         made = attack.perturbations(model, settings.zetas)
         strongest = {source: made[source, settings.zetas[-1]] for source, _ in made}
@@ -89,21 +97,6 @@ def _target(settings: PerturbSettings, dataset: Dataset) -> int | None:
         allowed = f"one of {', '.join(dataset.classes)}, or empty for any but their own"
         raise ParameterError("target", settings.target, allowed)
     return dataset.classes.index(settings.target)
-
-
-def _splits(settings: PerturbSettings, dataset: Dataset) -> dict[str, np.ndarray]:
-    """The training images that are attacked (as many as are allowed, drawn) and all test images."""
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    for name, indices in (("train", train), ("test", test)):
-        if len(indices) == 0:
-            raise MedtlError(
-                f"{dataset.name} has no images in its {name} split; perturbations are made from "
-                "training images and tried on test images"
-            )
-    if len(train) > settings.most_images:
-        random = np.random.default_rng(settings.seed)
-        train = np.sort(random.choice(train, settings.most_images, replace=False))
-    return {"train": train, "test": test}
 
 
 def _rates(attack: Attack, model: Attacked, made: dict[Made, Tensor]) -> pd.DataFrame:

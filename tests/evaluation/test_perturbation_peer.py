@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from benchmarks.toolbox import toolbox_perturbation
 from medtl.evaluation.perturbation import (
     Recipe,
     fooled,
@@ -51,8 +52,7 @@ def network(digits: tuple[Tensor, Tensor]) -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # from ART's imports
 def test_as_many_digits_are_fooled_as_by_the_toolbox(digits, network):
-    evasion = pytest.importorskip("art.attacks.evasion")
-    estimators = pytest.importorskip("art.estimators.classification")
+    pytest.importorskip("art")
     images, test = digits[0][:300], digits[0][1200:]
     limit = ZETA * norms_from_black(images, "l2").mean().item()
     own = predicted(network, test)
@@ -62,24 +62,7 @@ def test_as_many_digits_are_fooled_as_by_the_toolbox(digits, network):
 
     recipe = Recipe("l2", limit, STEP, PASSES)
     ours = sequential(network, images, recipe, torch.Generator().manual_seed(0))
-    classifier = estimators.PyTorchClassifier(
-        network, nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10, device_type="cpu"
-    )
-    epsilon = recipe.epsilon(64)
-    attack = evasion.UniversalPerturbation(
-        classifier,
-        attacker="fgsm",
-        attacker_params={"eps": epsilon, "eps_step": epsilon, "norm": np.inf, "batch_size": 1},
-        delta=1e-6,
-        max_iter=PASSES,
-        eps=limit,
-        norm=2,
-        batch_size=1,
-        verbose=False,
-    )
-    np.random.seed(0)  # ART's order of images
-    attack.generate(images.numpy())
-    theirs = torch.from_numpy(np.asarray(attack.noise)).float().reshape(1, 8, 8)
+    theirs = toolbox_perturbation(network, images, recipe, classes=10, seed=0)
     generator, length = torch.Generator().manual_seed(1), norms(ours[None], "l2").item()
     control = [rate(random_perturbation(ours, "l2", length, generator)) for _ in range(5)]
     assert rate(ours) > 2 * np.mean(control)
