@@ -17,7 +17,8 @@ COUNT = 200
 def made(**columns: object) -> tuple[Images, Looks]:
     """Images of two classes and 100 patients; `columns` replace what they have in common."""
     labels = np.arange(COUNT) // 2 % 2
-    values = {"width": 64, "height": 64, "mode": "grey", "bytes": 1000, **columns}
+    common = {"path": "a/b.png", "width": 64, "height": 64, "mode": "grey", "bytes": 1000}
+    values = {**common, **columns}
     frame = pd.DataFrame(values, index=range(COUNT))
     borders = np.zeros((COUNT, 4), np.float32)
     looks = Looks(np.zeros((COUNT, 64, 64), np.float16), borders, np.ones(COUNT, np.float32))
@@ -41,6 +42,7 @@ def test_what_is_the_same_in_all_images_is_not_asked():
         ("width and height", "width", (64, 80)),
         ("aspect ratio", "height", (64, 48)),
         ("mode", "mode", ("grey", "colour")),
+        ("format", "path", ("a/b.png", "a/b.c.JPG#3")),
         ("file size", "bytes", (1000, 1300)),
     ],
 )

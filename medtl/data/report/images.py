@@ -46,13 +46,13 @@ class Images:
             yield block[:, 0] if block.shape[1] == 1 else np.tensordot(GREY, block, (0, 1))
 
 
-def images_of(dataset: Dataset) -> Images:
-    """The images of a data set; a missing image of a case is none of them."""
+def image_rows(dataset: Dataset) -> pd.DataFrame:
+    """Builds the rows of `Images.frame`, also of missing images (`content` is '')."""
     columns = [f"{IMAGE}{name}" for name in dataset.modalities] or ["path"]
     rows = dataset.rows.ravel()
     sample = np.repeat(np.arange(len(dataset.labels)), len(columns))
     known = dataset.pixels.index.iloc[rows].reset_index(drop=True)
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "path": dataset.frame[columns].to_numpy().ravel(),
             **{name: dataset.frame[name].to_numpy()[sample] for name in ("label", "patient")},
@@ -61,6 +61,12 @@ def images_of(dataset: Dataset) -> Images:
             "bytes": dataset.pixels.file_sizes[rows],
         }
     )
+
+
+def images_of(dataset: Dataset) -> Images:
+    """The images of a data set; a missing image of a case is none of them."""
+    frame, rows = image_rows(dataset), dataset.rows.ravel()
+    sample = np.repeat(np.arange(len(dataset.labels)), max(1, len(dataset.modalities)))
     there = np.flatnonzero(frame["content"] != "")
     return Images(
         frame=frame.iloc[there].reset_index(drop=True),

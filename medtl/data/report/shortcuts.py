@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from medtl.data.findings import PRESENT, kinds
 from medtl.data.report.images import Images
 from medtl.data.report.looks import Looks
+from medtl.data.report.traces import file_traces
 from medtl.data.shares import nested_share
 
 MOST = 2000  # images that are asked about; of more, whole groups are drawn
@@ -39,7 +40,7 @@ class Shortcuts:
 
 
 def shortcuts_of(images: Images, looks: Looks, groups: np.ndarray, seed: int) -> Shortcuts | None:
-    """Scores every image by the size, shape, mode, file size and border of others.
+    """Scores every image by the size, shape, mode, format, file size and border of others.
 
     A network takes whatever tells the classes apart, and where the sick were imaged on another
     machine that is the machine (DeGrave et al. 2021, "AI for radiographic COVID-19 detection
@@ -71,7 +72,8 @@ def shortcuts_of(images: Images, looks: Looks, groups: np.ndarray, seed: int) ->
         return None
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = list(split.split(strata, strata, groups))
-    traces = {name: values[chosen] for name, values in _traces(images.frame, looks).items()}
+    of_all = file_traces(images.frame) | {"border brightness": looks.borders.astype(float)}
+    traces = {name: values[chosen] for name, values in of_all.items()}
     traces[ALL] = np.concatenate(list(traces.values()), axis=1)
     classes = labels.shape[1] if labels.ndim == 2 else int(images.labels.max()) + 1
     return Shortcuts(
@@ -81,17 +83,23 @@ def shortcuts_of(images: Images, looks: Looks, groups: np.ndarray, seed: int) ->
     )
 
 
-def _traces(frame: pd.DataFrame, looks: Looks) -> dict[str, np.ndarray]:
-    """What the making of an image leaves behind, each [N, F]."""
-    size = frame[["width", "height"]].to_numpy(float)
-    modes = pd.get_dummies(frame["mode"]).to_numpy(float)
-    return {
-        "width and height": size,
-        "aspect ratio": size[:, :1] / size[:, 1:],
-        "mode": modes,
-        "file size": frame[["bytes"]].to_numpy(float),
-        "border brightness": looks.borders.astype(float),
-    }
+def forest_scores(
+    values: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int, seed: int
+) -> np.ndarray:
+    """Predicts probabilities [M, K] of `asked` [M, F] by a small random forest.
+
+    It is fitted on `values` [N, F] and `labels` int [N], or int8 [N, K] of findings, of which an
+    unknown one counts as absent.
+    """
+    forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
+    if labels.ndim == 2:
+        there = labels == PRESENT
+        forest.fit(values, there if classes > 1 else there[:, 0])
+        return _of_findings(forest, asked)
+    probabilities = np.zeros((len(asked), classes))
+    forest.fit(values, labels)
+    probabilities[:, forest.classes_] = forest.predict_proba(asked)
+    return probabilities
 
 
 def _scored(
@@ -105,14 +113,9 @@ def _scored(
         return None
     probabilities = np.zeros((len(labels), classes))
     for others, these in parts:
-        forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
-        if labels.ndim == 2:
-            there = labels[others] == PRESENT
-            forest.fit(values[others], there if classes > 1 else there[:, 0])
-            probabilities[these] = _of_findings(forest, values[these])
-        else:
-            forest.fit(values[others], labels[others])
-            probabilities[np.ix_(these, forest.classes_)] = forest.predict_proba(values[these])
+        probabilities[these] = forest_scores(
+            values[others], labels[others], values[these], classes, seed
+        )
     return probabilities
 
 
