@@ -33,6 +33,8 @@ DEATHS = "medtl.deaths"  # trial attribute: workers that died over its parameter
 ERROR = "medtl.error"  # trial attribute: why it failed
 MOST_DEATHS = 3  # of workers over the same parameters, before those are given up
 BEGUN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+TENTHS = 10  # parts of a trial's epochs, at whose ends it is compared with others
+PRUNED_FROM = 4  # tenths, after the warm-up of the learning rate
 POLL = 1.0  # seconds between two looks whether another worker's trial has ended
 
 ALONE = Alone()
@@ -47,7 +49,6 @@ class Schedule:
     trials: int  # of the whole study
     timeout: float  # seconds for this call, 0 for none
     pruner: str  # median, hyperband, none
-    epochs: int  # most epochs of a trial
     seed: int
 
 
@@ -219,15 +220,23 @@ def wait_for_others(
 
 
 def report(trial: optuna.Trial, epoch: Epoch) -> None:
-    """Tells the pruner of an epoch.
+    """Reports an epoch to the pruner, where one of the tenths of the trial's epochs ends.
+
+    Trials of different cut-offs have different numbers of epochs: they are compared at equal
+    shares of their learning-rate schedules. A solved head has its last tenth only, and so is never
+    compared with trainings under way.
 
     Raises:
         Pruned: the trial falls behind the others.
     """
+    before = epoch.progress * (epoch.number - 1) / epoch.number if epoch.number > 1 else 0.0
+    tenth = _tenth(epoch.progress)
+    if tenth == _tenth(before):
+        return
     with warnings.catch_warnings():
         # a trial that goes on tells again of the epochs before it was cut off
         warnings.simplefilter("ignore", UserWarning)
-        trial.report(epoch.valid_auroc, epoch.number)
+        trial.report(epoch.valid_auroc, tenth)
     if trial.should_prune():
         raise Pruned(f"pruned after epoch {epoch.number}")
 
@@ -273,10 +282,15 @@ def _ask(study: optuna.Study, space: AnySpace, seed: int) -> optuna.Trial:
 
 def _pruner(schedule: Schedule) -> optuna.pruners.BasePruner:
     if schedule.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=PRUNED_FROM)
     if schedule.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=2, max_resource=schedule.epochs)
+        return optuna.pruners.HyperbandPruner(min_resource=PRUNED_FROM, max_resource=TENTHS)
     return optuna.pruners.NopPruner()
+
+
+def _tenth(progress: float) -> int:
+    # a product such as 10 x 0.3 may fall short of the whole number
+    return int(TENTHS * progress + 1e-9)
 
 
 def _open_for(store: Store, name: str, asks: str, was_cut_off: Callable[[str], bool]) -> bool:

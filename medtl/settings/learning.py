@@ -16,7 +16,7 @@ from medtl.options import (
 )
 from medtl.settings.cluster import LOCAL, ClusterSettings
 
-USUAL_EPOCHS = 12  # default epochs of gradient training
+MOST_HIDDEN = 65536  # units of a dense layer
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
@@ -94,14 +94,24 @@ class LearningSettings(DataSettings):
         "the classical classifier of transfer=hybrid",
         choices=CLASSIFIERS,
     )
+    hidden: int = option(
+        0,
+        "units of a dense ReLU layer before the output layer; 0 for none",
+        low=0,
+        high=MOST_HIDDEN,
+    )
     pca: int = option(0, "principal components given to the classifier; 0 for none", low=0)
     epochs: int = option(
         0,
         "the most epochs a model is trained; 0 solves a linear head to its optimum, and trains all "
-        "else for 12",
+        "else the longer, the cheaper its epochs are",
         low=0,
     )
-    patience: int = option(4, "epochs without a better validation AUROC before stopping", low=1)
+    patience: int = option(
+        0,
+        "epochs without a better validation AUROC before stopping; 0 for a third of the epochs",
+        low=0,
+    )
     batch_size: int = option(32, "images a step", low=2)
     weight_decay: float = option(1e-4, "weight decay of the optimizer", low=0.0)
     image_size: int = option(0, "side of the square input in pixels; 0 for that of the weights",
@@ -131,11 +141,6 @@ class LearningSettings(DataSettings):
         super().__post_init__()
         check_device(self.device)
 
-    @property
-    def most_epochs(self) -> int:
-        """Largest number of epochs of gradient training."""
-        return self.epochs or USUAL_EPOCHS
-
 
 @dataclass(frozen=True)
 class ModelSettings(LearningSettings):
@@ -152,6 +157,10 @@ class ModelSettings(LearningSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_registered_name("model_name", self.model_name)
+        if self.hidden and self.transfer == "hybrid":
+            raise ParameterError(
+                "hidden", self.hidden, "0 where transfer=hybrid: its classifier replaces the head"
+            )
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,9 @@ class PretrainSettings(TrainSettings):
     optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
     lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
     epochs: int = option(8, "the most epochs it is trained; 0 as in train", low=0)
+    train_images: int = option(
+        0, "about how many training images are learned from, drawn by patient; 0 for all", low=0
+    )
     backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from medtl.errors import MedtlError
 from medtl.keep import cache_root, checksum, is_abandoned, kept_folder, key_of, written_whole
 
 KIND = "checkpoints"
-FORMAT = 2  # of what is kept; a new number begins every training anew
+FORMAT = 3  # of what is kept; a new number begins every training anew
 LEAST = 5.0  # seconds of training between two checkpoints: what is shorter is soon done again
 SHARE = 20  # times as long as writing took is trained before the next: it costs at most 5 %
 ABANDONED = 14 * 24 * 3600  # seconds after which nobody will go on with a training

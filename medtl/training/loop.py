@@ -29,8 +29,8 @@ class Recipe:
     optimizer: str
     lr: float
     weight_decay: float
-    epochs: int
-    patience: int  # epochs without a better validation AUROC before stopping
+    epochs: int  # the most that are trained; 0 for the budget of the cut-off
+    patience: int  # epochs without a better validation AUROC before stopping; 0 for a third
     batch_size: int
     balance: str  # none, loss, sampler
     seed: int
@@ -48,6 +48,7 @@ class Epoch:
     valid_auroc: float  # macro, one against the rest; of findings those that can be told
     valid_f1: float  # macro
     seconds: float
+    progress: float  # share of the most epochs that is done, 0 to 1
 
     def metrics(self) -> dict[str, float]:
         """The epoch's curves by their MLflow names."""
@@ -189,7 +190,8 @@ def fit(
                 total, seen = total + loss.item() * len(rows), seen + len(rows)
             valid_logits = predict(suffix, valid, recipe.precision, team)
             loss = team.mean(total) / seen
-            epoch = measured_epoch(number, loss, valid_logits, valid_labels, started)
+            done = number / recipe.epochs
+            epoch = measured_epoch(number, done, loss, valid_logits, valid_labels, started)
             course.add(epoch, valid_logits)
             on_epoch(epoch)
             if checkpoint is not None and not course.is_over(recipe):
@@ -229,9 +231,14 @@ def warmed_up_cosine(step: int, steps: int) -> float:
 
 
 def measured_epoch(
-    number: int, train_loss: float, logits: np.ndarray, labels: np.ndarray, started: float
+    number: int,
+    progress: float,
+    train_loss: float,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    started: float,
 ) -> Epoch:
-    """What an epoch showed: logits [N, K] of the validation split; `started` by `perf_counter`.
+    """Measures an epoch: logits [N, K] of the validation split; `started` by `perf_counter`.
 
     Raises:
         MedtlError: a loss is not a finite number.
@@ -243,7 +250,7 @@ def measured_epoch(
             f"(train {train_loss}, valid {found['valid_loss']}); lower the learning rate"
         )
     seconds = time.perf_counter() - started
-    return Epoch(number=number, train_loss=train_loss, **found, seconds=seconds)
+    return Epoch(number, train_loss, **found, seconds=seconds, progress=progress)
 
 
 def _batches(labels: np.ndarray, recipe: Recipe, epoch: int) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from medtl.data.seen import Seen
 from medtl.errors import MedtlError, ParameterError
 from medtl.keep import digest_of, key_of
 from medtl.networks.backbone import Backbone
+from medtl.networks.compute import operations
 from medtl.networks.cut import Cut, cut
 from medtl.networks.cutpoints import resolve
 from medtl.networks.pooling import pooled
 from medtl.settings import ModelSettings
 from medtl.training.augment import AUGMENTATIONS, Augmentation
+from medtl.training.budget import Budget, usual_patience
 from medtl.training.checkpoints import Ends
 from medtl.training.feeds import PASS_BATCH, Feed, FreshFeed, KeptFeed, SomeRows
 from medtl.training.hardware import (
@@ -102,7 +105,7 @@ class Transfer:
             optimizer=optimizer,
             lr=lr,
             weight_decay=settings.weight_decay,
-            epochs=settings.most_epochs,
+            epochs=settings.epochs,
             patience=settings.patience,
             batch_size=settings.batch_size,
             balance=settings.balance,
@@ -120,7 +123,7 @@ class Transfer:
         """Trains a copy of the backbone from `cutoff` on; earlier layers stay frozen.
 
         With `epochs=0`, a suffix of one linear layer is solved to its optimum instead, whatever the
-        recipe.
+        recipe; any other is trained for the budget of its cut-off.
 
         An equal interrupted training is resumed, and `on_epoch` is called for all its epochs. The
         result of a completed one is reused if its run failed later and passed `ends`. If memory is
@@ -146,7 +149,7 @@ class Transfer:
     ) -> Trained:
         """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
 
-        Each stage has the recipe's epochs; `on_epoch` hears of the second. One that was cut off
+        Each stage has the recipe's epochs, or its own budget; `on_epoch` hears of the second. One that was cut off
         there goes on there, where `ends` holds its head. Memory and errors are as in `train`.
         """
 
@@ -186,7 +189,7 @@ class Transfer:
         train_logits = torch.from_numpy(tail.logits(train))
         loss = F.cross_entropy(train_logits, torch.from_numpy(train_labels)).item()
         valid_logits = tail.logits(valid)
-        epoch = measured_epoch(1, loss, valid_logits, valid_labels, started)
+        epoch = measured_epoch(1, 1.0, loss, valid_logits, valid_labels, started)
         return Trained(network, divided, Fit((epoch,), epoch, valid_logits), tail)
 
     def logits(self, trained: Trained, split: str) -> np.ndarray:
@@ -255,6 +258,7 @@ class Transfer:
             layer = linear_layer(divided.suffix)
             if layer is not None:
                 return self._solved(network, divided, layer, on_epoch)
+        recipe = self._with_budget(recipe, divided)
         divided.suffix.to(memory_format=torch.channels_last)
         checkpoint = self.team.checkpoint(self._training_key(divided, recipe), ends)
         try:
@@ -275,6 +279,28 @@ class Transfer:
             raise
         return Trained(network, divided, fitted)
 
+    def _with_budget(self, recipe: Recipe, divided: Cut) -> Recipe:
+        """Returns the recipe with the epochs and patience of the cut-off where it leaves them."""
+        if recipe.epochs:
+            patience = recipe.patience or usual_patience(recipe.epochs)
+            return dataclasses.replace(recipe, patience=patience)
+        steps = max(1, len(self.labels("train")) // recipe.batch_size)
+        budget = Budget.of(self.trained_share(divided), steps)
+        patience = recipe.patience or budget.patience
+        return dataclasses.replace(recipe, epochs=budget.epochs, patience=patience)
+
+    def trained_share(self, divided: Cut) -> float:
+        """Returns the operations from a cut on, as a share of those of the whole network."""
+        if divided.point.key == (0,):
+            return 1.0
+        return operations(divided.suffix, divided.shapes) / self._operations
+
+    @cached_property
+    def _operations(self) -> int:
+        channels = 3 * max(1, len(self.dataset.modalities))
+        images = (channels, self.image_size, self.image_size)
+        return operations(self.backbone.network, [images])
+
     def _solved(
         self,
         network: nn.Module,
@@ -292,7 +318,7 @@ class Transfer:
             for split in ("train", "valid")
         )
         loss = valid_scores(train, self.labels("train"))["valid_loss"]
-        epoch = measured_epoch(1, loss, valid, self.labels("valid"), started)
+        epoch = measured_epoch(1, 1.0, loss, valid, self.labels("valid"), started)
         on_epoch(epoch)
         return Trained(network, divided, Fit((epoch,), epoch, valid), solved=head)
 

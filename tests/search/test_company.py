@@ -21,7 +21,7 @@ SPACE = Space(("adam", "sgd"), 1e-4, 1e-2, ("conv1", "layer1", "layer2", "fc"))
 
 
 def schedule(trials: int) -> Schedule:
-    return Schedule(trials=trials, timeout=0, pruner="none", epochs=5, seed=3)
+    return Schedule(trials=trials, timeout=0, pruner="none", seed=3)
 
 
 def opened(database: str, trials: int, worker: str = "") -> tuple[Store, optuna.Study]:

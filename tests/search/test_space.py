@@ -17,7 +17,7 @@ JOINT = JointSpace({"shallow": SHALLOW, "deep": DEEP})
 
 
 def schedule(trials: int) -> Schedule:
-    return Schedule(trials=trials, timeout=0, pruner="none", epochs=1, seed=5)
+    return Schedule(trials=trials, timeout=0, pruner="none", seed=5)
 
 
 def test_every_candidate_is_what_its_parameters_mean():

@@ -18,7 +18,7 @@ SPACE = Space(("adam", "sgd"), 1e-4, 1e-2, ("conv1", "layer1", "layer2", "fc"))
 
 
 def schedule(trials: int) -> Schedule:
-    return Schedule(trials=trials, timeout=0, pruner="median", epochs=5, seed=3)
+    return Schedule(trials=trials, timeout=0, pruner="median", seed=3)
 
 
 def score(trial: optuna.Trial, candidate: Candidate) -> float:
@@ -40,7 +40,7 @@ def test_a_stopped_search_ends_as_an_unbroken_one(storage):
         begun.append(trial.number)
         for number in (1, 2, 3):
             value = score(trial, candidate) * number / 3
-            studies.report(trial, Epoch(number, 0.0, 0.0, 0.0, value, 0.0, 0.0))
+            studies.report(trial, Epoch(number, 0.0, 0.0, 0.0, value, 0.0, 0.0, number / 3))
             if len(begun) in kills and number == 2:
                 killed.append(trial.number)
                 raise Kill

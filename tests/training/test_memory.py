@@ -58,7 +58,7 @@ told["halved"] = halved.halved
 told["as half"] = loss(halved) == expected
 
 space = Space(("adam", "sgd"), 1e-4, 1e38, ("features.0", "classifier.1"))
-schedule = studies.Schedule(3, 0, "none", 1, 0)
+schedule = studies.Schedule(3, 0, "none", 0)
 store = open_store("sqlite://")
 study = studies.open_study(store, "study", True, "asks", schedule)
 tried = [
