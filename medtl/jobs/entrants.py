@@ -23,6 +23,7 @@ from medtl.options import comma_list
 from medtl.search.space import AnyCandidate, AnySpace, HybridSpace, JointSpace, OneSpace, Space
 from medtl.settings import OF_DATA, TuneSettings
 from medtl.settings.cluster import CLUSTER
+from medtl.training import budget
 from medtl.training.transfer import Transfer
 
 OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
@@ -128,7 +129,7 @@ class Entrants:
             # the digest says which weights, whatever they are called on this machine
             network = (each.architecture, each.backbone, each.space.cutoffs)
             parts += [asked, self.dataset.identity, network]
-        return key_of(*parts)
+        return key_of(budget.FORMAT, *parts)
 
     @property
     def notes(self) -> dict[str, str]:

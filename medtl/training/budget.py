@@ -17,6 +17,7 @@ STEPS = 400  # of the optimizer, when all layers are trained
 FEWEST, MOST_OF_ALL_LAYERS = 8, 24  # epochs, when all layers are trained
 MOST = 100  # epochs from any cut-off on
 LEAST_PATIENCE = 4  # epochs
+FORMAT = 1  # of budgets, in the keys of searches and cells: another number trains anew
 
 
 @dataclass(frozen=True)
