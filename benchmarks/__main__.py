@@ -1,8 +1,8 @@
 """The figures of the README: `python -m benchmarks COMMAND --data LABELS.csv`.
 
-The plain loop and medtl run in turn, trial by trial, each in a process of its own, on the same
-images, with ImageNet's weights where they are on this machine. `papers` needs no data, and
-measures medtl alone.
+The peers (a plain loop, and an expert's) and medtl run in turn, trial by trial, each in a process
+of its own, on the same images, with ImageNet's weights where they are on this machine. `papers`
+needs no data, and measures medtl alone.
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import mlflow
-import numpy as np
 
 from benchmarks.beside import beside
 from benchmarks.copies import copies
@@ -28,12 +25,14 @@ from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
 from benchmarks.papers import HEADING, NETWORKS, PATIENTS, Road
 from benchmarks.scores import PRECISIONS, VIEWS, compare_ways
+from benchmarks.search import search
 from benchmarks.served import environment_of
 from benchmarks.serving import example_files, measure
-from benchmarks.side import Outcome, Side
-from benchmarks.subset import write_subset
+from benchmarks.side import Side
+from benchmarks.subset import subset_of
+from benchmarks.ten import trials
 from benchmarks.toolbox import toolbox
-from benchmarks.trials import LATE, TEN, Trial, many
+from benchmarks.trials import LATE, Trial, many
 from medtl.data.phantoms import write_chest_phantoms
 
 DEEP_CUT = Trial("features.denseblock4.denselayer16.conv2", "adam", 1e-3)
@@ -57,45 +56,9 @@ benchmarks.add_command(fuzz)
 benchmarks.add_command(gate)
 benchmarks.add_command(in_domain)
 benchmarks.add_command(memory)
+benchmarks.add_command(search)
+benchmarks.add_command(trials)
 benchmarks.add_command(toolbox)
-
-
-@benchmarks.command()
-@data_option
-@click.option("--images", default=300, help="training images")
-@click.option("--epochs", default=10, help="epochs a trial")
-@click.option("--patience", default=4, help="of medtl; the plain loop trains all its epochs")
-def trials(data: Path, images: int, epochs: int, patience: int) -> None:
-    """Ten trials of MobileNetV2; and the time to the plain list's best score, by a search."""
-    settings = {"architecture": "mobilenet_v2", "weights": "imagenet"}
-    with _folder(data, images) as (folder, cache):
-        plain, ours = [], []
-        with (
-            Side("plain", cache / "none", folder=str(folder), **settings) as one,
-            Side("medtl", cache, folder=str(folder), patience=patience, **settings) as other,
-        ):
-            ready = other.prepare()
-            other.expect([trial.cutoff for trial in TEN])
-            print(
-                f"{'':<28}{'plain':>9}{'AUROC':>7}{'medtl':>9}{'AUROC':>7}{'epochs':>7}{'ratio':>9}"
-            )
-            for trial in TEN:
-                plain.append(one.run(trial, epochs))
-                ours.append(other.run(trial, epochs))
-                print(_row(str(trial), plain[-1], ours[-1]), flush=True)
-            _print_list(plain, ours, ready)
-            print(f"peak memory  plain {one.peak_gb():.2f} GB, medtl {other.peak_gb():.2f} GB")
-            print(f"disk         plain 0 GB, medtl {other.disk_gb():.2f} GB", flush=True)
-        target = max(outcome.best for outcome in plain)
-        with Side("medtl", cache / "search", folder=str(folder), **settings) as searching:
-            until = _seconds_until(plain, target)
-            found = searching.search_until(target, epochs, limit=until)
-        reached = f"{until / found['seconds']:.1f} times"
-        print(
-            f"time to the plain list's best score, AUROC {target:.3f}: plain {until:.0f} s, medtl "
-            f"{found['seconds']:.0f} s (probe, then {found['trials']} trials begun, AUROC "
-            f"{found['best']:.3f}), {reached if found['best'] >= target else 'not reached'}"
-        )
 
 
 @benchmarks.command("deep-cut")
@@ -106,7 +69,7 @@ def deep_cut(data: Path, images: int, epochs: int) -> None:
     """DenseNet-121 from its last convolution on: a trial after the first."""
     # the time does not depend on the weights, and theirs are seldom at hand
     settings = {"architecture": "densenet121", "weights": "random"}
-    with _folder(data, images) as (folder, cache):
+    with subset_of(data, images) as (folder, cache):
         with Side("plain", cache / "none", folder=str(folder), **settings) as one:
             plain = one.run(DEEP_CUT, epochs)
         with Side("medtl", cache, folder=str(folder), **settings) as other:
@@ -135,7 +98,7 @@ def growth(data: Path, epochs: int) -> None:
     print(f"{'images':>7}{'trials':>7}{'seconds':>9}{'s a trial':>11}{'memory':>9}{'disk':>9}")
     for images, count in ((300, 10), (1000, 10), (3000, 10), (300, 30), (300, 100)):
         with (
-            _folder(data, images) as (folder, cache),
+            subset_of(data, images) as (folder, cache),
             Side("medtl", cache, folder=str(folder), **settings) as side,
         ):
             seconds = side.prepare()
@@ -269,50 +232,10 @@ def _trained(root: Path, phantoms: Path) -> tuple[str, dict[str, str]]:
 
 
 def _print_ways(data: Path, images: int, ways: tuple, cutoff: str, epochs: int, seeds: int) -> None:
-    with _folder(data, images, test=300) as (folder, cache):
+    with subset_of(data, images, test=300) as (folder, cache):
         os.environ["MEDTL_CACHE"] = str(cache)
         for line in compare_ways(folder, ways, cutoff, epochs, seeds):
             print(line, flush=True)
-
-
-@contextmanager
-def _folder(data: Path, images: int, test: int = 30) -> Iterator[tuple[Path, Path]]:
-    """Yields a folder of images in splits and a cache folder, and removes both afterwards."""
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / "images"
-        write_subset(data, folder, train=images, valid=150, test=test)
-        yield folder, Path(root) / "cache"
-
-
-def _row(name: str, plain: Outcome, ours: Outcome) -> str:
-    return (
-        f"{name:<28}{plain.total:>7.1f} s{plain.best:>7.3f}{ours.total:>7.1f} s{ours.best:>7.3f}"
-        f"{len(ours.scores):>7}{plain.total / ours.total:>9.1f}"
-    )
-
-
-def _print_list(plain: list[Outcome], ours: list[Outcome], ready: float) -> None:
-    """The whole list; medtl's seconds include decoding."""
-    total, our_total = sum(o.total for o in plain), ready + sum(o.total for o in ours)
-    difference = np.mean([o.best for o in ours]) - np.mean([o.best for o in plain])
-    print(
-        f"the whole list: plain {total:.0f} s, medtl {our_total:.0f} s, "
-        f"{total / our_total:.1f} times; mean AUROC {difference:+.3f}"
-    )
-    each = sum(outcome.total / len(outcome.scores) for outcome in ours)
-    plain_each = sum(outcome.total / len(outcome.scores) for outcome in plain)
-    print(f"an epoch of each of the ten: {plain_each / each:.1f} times")
-
-
-def _seconds_until(outcomes: list[Outcome], score: float) -> float:
-    """Returns the seconds until a score is reached, one trial after the other."""
-    passed = 0.0
-    for outcome in outcomes:
-        for value, seconds in zip(outcome.scores, outcome.seconds, strict=True):
-            if value >= score:
-                return passed + seconds
-        passed += outcome.total
-    raise ValueError(f"{score} is never reached")
 
 
 if __name__ == "__main__":

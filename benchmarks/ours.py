@@ -1,9 +1,10 @@
-"""Our side: the same trials through `medtl`, on the same folder."""
+"""Our side: the same trials through `medtl`, and its search, on the same folder."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,49 +12,42 @@ from pathlib import Path
 
 import optuna
 
-from benchmarks.trials import TEN, Trial
-from medtl.data.dataset import load
-from medtl.data.reading import Reading
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
+from benchmarks.trials import Found, Trial
+from medtl.jobs.entrants import Entrants
+from medtl.jobs.prepare import Origin, training_data
+from medtl.jobs.tune import schedule_of, starts_of
+from medtl.jobs.workers import trained
 from medtl.networks.cutpoints import resolve
-from medtl.networks.weights import load_weights
+from medtl.search import study as studies
+from medtl.search.company import open_store
 from medtl.search.probe import probe
-from medtl.search.space import Candidate, Space
-from medtl.search.study import Schedule, report, run_trials
-from medtl.settings import TrainSettings
-from medtl.training.loop import Epoch
+from medtl.search.space import AnyCandidate
+from medtl.settings import TrainSettings, TuneSettings
+from medtl.training.loop import Epoch, Stopped
 from medtl.training.transfer import Transfer
 
-SIZE = 224
-BATCH = 32
+MANY = 10_000  # trials: a search ends by its score or by the clock
 
 
 @dataclass
 class OurSide:
-    """Trains on a folder with `train/` and `valid/`, without augmentation, as the plain side."""
+    """Trains on a folder with `labels.csv`; without augmentation, as the other sides."""
 
     folder: Path
     architecture: str
     weights: str  # imagenet or random
+    size: int = 224  # side of the square input, in pixels
+    seed: int = 0
     precision: str = "auto"
     patience: int = 10**6  # epochs without a better score before a trial stops
     transfer: Transfer = field(init=False)
 
     def prepare(self) -> None:
         """Decodes the images and loads the weights, once for all trials."""
-        settings = TrainSettings(
-            data=str(self.folder / "labels.csv"),
-            augment="none",
-            batch_size=BATCH,
-            patience=self.patience,
-            precision=self.precision,
-        )
-        dataset = load(settings.data, SIZE, settings.seed, reading=Reading(duplicates="allow"))
-        network = build(self.architecture, len(dataset.classes), SIZE, settings.seed)
-        expected = load_weights(network, self.architecture, self.weights)
-        backbone = Backbone(self.architecture, self.weights, network, expected)
-        self.transfer = Transfer(backbone, dataset, settings)
+        settings = TrainSettings(**self._shared(), augment="none", patience=self.patience)
+        origin = Origin.of(settings)
+        dataset = training_data(settings, origin.image_size)
+        self.transfer = origin.transfer(dataset, settings)
 
     def expect(self, cutoffs: list[str]) -> None:
         """Tells which cut-offs will come, as a search does."""
@@ -68,47 +62,64 @@ class OurSide:
         def on_epoch(epoch: Epoch) -> None:
             seen.append((epoch.valid_auroc, time.perf_counter() - began))
 
+        # epochs that are asked for train a head by gradient too, as the other sides do
+        self.transfer.settings = dataclasses.replace(self.transfer.settings, epochs=epochs)
         recipe = self.transfer.recipe(trial.optimizer, trial.lr)
-        recipe = dataclasses.replace(recipe, epochs=epochs)
         self.transfer.train(trial.cutoff, recipe, on_epoch)
         yield from seen
 
-    def search_until(self, score: float, epochs: int, limit: float) -> tuple[float, float, int]:
-        """Probe and pruned search until a validation AUROC is reached.
+    def search_until(self, score: float, epochs: int, limit: float, pruner: str) -> Found:
+        """Searches as `tune` does, until a validation AUROC is reached.
 
-        Returns the seconds it took from the first file read, the best score, and the trials begun;
-        no trial is begun after `limit` seconds.
+        No trial is begun after `limit` seconds from the first file read. `epochs=0` is the default
+        of `tune`. Trials are not recorded as MLflow runs, and no data set is known from before.
         """
         began = time.perf_counter()
-        self.prepare()
-        cutoffs = tuple(dict.fromkeys(trial.cutoff for trial in reversed(TEN)))
-        self.expect(list(cutoffs))
-        space = Space(("adam", "sgd", "rmsprop"), 1e-4, 1e-2, cutoffs)
-        best, reached = 0.0, None
+        settings = TuneSettings(**self._shared(), epochs=epochs, pruner=pruner, trials=MANY)
+        entrants = Entrants(settings, lambda settings, size, _: training_data(settings, size))
+        (entrant,) = entrants.all
+        probed = {entrant.architecture: probe(entrants.transfer(entrant), "blocks")}
+        starts = starts_of(settings, entrants, probed, known=[])
+        best, way = 0.0, ""
 
-        def objective(trial: optuna.Trial, candidate: Candidate) -> float:
+        def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
             def on_epoch(epoch: Epoch) -> None:
-                nonlocal best, reached
-                best = max(best, epoch.valid_auroc)
+                nonlocal best, way
+                if epoch.valid_auroc > best:
+                    best = epoch.valid_auroc
+                    way = f"trial {trial.number}, epoch {epoch.number}: {candidate}"
                 if best >= score:
-                    reached = time.perf_counter() - began
                     raise _Reached
-                report(trial, epoch)
+                studies.report(trial, epoch)
 
-            recipe = self.transfer.recipe(candidate.optimizer, candidate.lr)
-            recipe = dataclasses.replace(recipe, epochs=epochs, patience=4)
-            return self.transfer.train(candidate.cutoff, recipe, on_epoch).fit.best.valid_auroc
+            return trained(entrants.transfer(entrant), candidate, on_epoch).fit.best.valid_auroc
 
-        study = optuna.create_study(
-            direction="maximize", pruner=optuna.pruners.MedianPruner(4, n_warmup_steps=2)
-        )
-        ranked = [name for name in probe(self.transfer, "blocks").best(100) if name in cutoffs]
-        for name in ranked[:2]:
-            study.enqueue_trial(space.params(Candidate("adam", 1e-3, name)))
-        with contextlib.suppress(_Reached):
-            run_trials(study, space, Schedule(1000, limit, "median", epochs, 0), objective)
-        return reached or time.perf_counter() - began, best, len(study.trials)
+        with tempfile.TemporaryDirectory() as root:
+            schedule = schedule_of(settings, entrants)
+            store = open_store(f"sqlite:///{root}/optuna.db")
+            study = studies.open_study(store, "search", True, entrants.asks, schedule)
+            params = [(entrants.space.params(start.candidate), start.why) for start in starts]
+            studies.prepare(study, params, run_id="")
+            left = max(1.0, limit - (time.perf_counter() - began))
+            schedule = dataclasses.replace(schedule, timeout=left)
+            with contextlib.suppress(_Reached):
+                studies.run_trials(study, entrants.space, schedule, objective)
+            trials = len(studies.begun(study))
+            failed = len(studies.failed(study))
+        return Found(time.perf_counter() - began, best, trials, failed, way)
+
+    def _shared(self) -> dict[str, object]:
+        """Returns the settings that a trial and a search have in common."""
+        return {
+            "data": str(self.folder / "labels.csv"),
+            "architecture": self.architecture,
+            "weights": self.weights,
+            "image_size": self.size,
+            "duplicates": "allow",
+            "seed": self.seed,
+            "precision": self.precision,
+        }
 
 
-class _Reached(Exception):
-    pass
+class _Reached(Stopped):
+    """Ends the search within a trial, whose checkpoint is dropped."""

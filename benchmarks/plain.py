@@ -24,7 +24,6 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.trials import Trial
 
-SIZE = 224
 BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
@@ -37,6 +36,8 @@ class PlainSide:
     folder: Path
     architecture: str
     weights: str  # imagenet or random
+    size: int = 224  # side of the square input, in pixels
+    seed: int = 0  # of the new head and of the order of the images
 
     def prepare(self) -> None:
         """Nothing: a plain loop begins with its first trial."""
@@ -44,11 +45,11 @@ class PlainSide:
     def run(self, trial: Trial, epochs: int) -> Iterator[tuple[float, float]]:
         """Yields the validation AUROC and the seconds since the trial began after each epoch."""
         began = time.perf_counter()
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         train, valid = (self._loader(split) for split in ("train", "valid"))
-        network = self._network(len(train.dataset.classes))
+        network = network_for(len(train.dataset.classes), self.architecture, self.weights)
         norms = freeze_before(network, trial.cutoff)
-        optimizer = _optimizer(trial, network)
+        optimizer = optimizer_of(trial, network)
         for _ in range(epochs):
             network.train()
             for norm in norms:
@@ -57,23 +58,25 @@ class PlainSide:
                 optimizer.zero_grad()
                 F.cross_entropy(network(images), labels).backward()
                 optimizer.step()
-            yield _auroc(network, valid), time.perf_counter() - began
+            yield _valid_auroc(network, valid), time.perf_counter() - began
 
     def _loader(self, split: str) -> DataLoader:
-        steps = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor()]
+        steps = [transforms.Resize((self.size, self.size)), transforms.ToTensor()]
         steps.append(transforms.Normalize(MEAN, STD))
         images = ImageFolder(str(self.folder / split), transforms.Compose(steps))
         return DataLoader(images, BATCH, shuffle=split == "train")
 
-    def _network(self, classes: int) -> nn.Module:
-        weights = "DEFAULT" if self.weights == "imagenet" else None
-        if self.architecture == "mobilenet_v2" and weights:
-            weights = "IMAGENET1K_V1"
-        network = torchvision.models.get_model(self.architecture, weights=weights)
-        name, head = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
-        parent = network.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, classes))
-        return network
+
+def network_for(classes: int, architecture: str, weights: str) -> nn.Module:
+    """Builds a torchvision network whose last linear layer is a new one for these classes."""
+    chosen = None
+    if weights == "imagenet":
+        chosen = "IMAGENET1K_V1" if architecture == "mobilenet_v2" else "DEFAULT"
+    network = torchvision.models.get_model(architecture, weights=chosen)
+    name, head = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+    parent = network.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, classes))
+    return network
 
 
 def freeze_before(network: nn.Module, cutoff: str) -> list[nn.Module]:
@@ -90,16 +93,23 @@ def freeze_before(network: nn.Module, cutoff: str) -> list[nn.Module]:
     return norms
 
 
-def _optimizer(trial: Trial, network: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(trial: Trial, network: nn.Module) -> torch.optim.Optimizer:
+    """Builds the trial's optimizer of the parameters that are not frozen."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if trial.optimizer == "sgd":
         return torch.optim.SGD(trained, trial.lr, momentum=0.9)
     return OPTIMIZERS[trial.optimizer](trained, trial.lr)
 
 
+def auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Computes the AUROC of probabilities [N, K]; of more than two classes the macro average."""
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    return float(roc_auc_score(labels, probabilities, multi_class="ovr"))
+
+
 @torch.no_grad()
-def _auroc(network: nn.Module, valid: DataLoader) -> float:
+def _valid_auroc(network: nn.Module, valid: DataLoader) -> float:
     network.eval()
     scores, labels = zip(*((network(images).softmax(1), y) for images, y in valid), strict=True)
-    truth, probabilities = np.concatenate(labels), torch.cat(scores).numpy()
-    return float(roc_auc_score(truth, probabilities, multi_class="ovr"))
+    return auroc(np.concatenate(labels), torch.cat(scores).numpy())

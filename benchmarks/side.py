@@ -1,4 +1,4 @@
-"""A side in a process of its own, so that neither sees the other's threads, memory or cache."""
+"""A side in a process of its own, so that none sees another's threads, memory or cache."""
 
 from __future__ import annotations
 
@@ -7,35 +7,24 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.trials import Trial
+from benchmarks.trials import Found, Outcome, Trial
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a trial showed: the validation AUROC after each epoch, and the seconds until then."""
-
-    scores: list[float]
-    seconds: list[float]
-
-    @property
-    def best(self) -> float:
-        """The best epoch's score."""
-        return max(self.scores)
-
-    @property
-    def total(self) -> float:
-        """Seconds of the whole trial."""
-        return self.seconds[-1]
+SIDES = {
+    "plain": "benchmarks.plain:PlainSide",
+    "expert": "benchmarks.expert:ExpertSide",
+    "medtl": "benchmarks.ours:OurSide",
+}
 
 
 class Side:
-    """A worker (`plain` or `medtl`) that runs what it is told, one thing after the other."""
+    """A worker of a kind of `SIDES` that runs what it is told, one thing after the other."""
 
-    def __init__(self, kind: str, cache: Path, **settings: str) -> None:
+    def __init__(self, kind: str, cache: Path, **settings: object) -> None:
         command = [sys.executable, "-m", "benchmarks.side", kind, json.dumps(settings)]
         environment = {**os.environ, "MEDTL_CACHE": str(cache)}
         self._cache = cache
@@ -64,9 +53,10 @@ class Side:
         """One trial."""
         return Outcome(**self._ask({"do": "run", "trial": asdict(trial), "epochs": epochs}))
 
-    def search_until(self, score: float, epochs: int, limit: float) -> dict[str, float]:
-        """`seconds`, `best`, `trials` of a search that ends when it reaches the score."""
-        return self._ask({"do": "search", "score": score, "epochs": epochs, "limit": limit})
+    def search_until(self, score: float, epochs: int, limit: float, pruner: str) -> Found:
+        """A search that ends when it reaches the score."""
+        asked = {"score": score, "epochs": epochs, "limit": limit, "pruner": pruner}
+        return Found(**self._ask({"do": "search", **asked}))
 
     def peak_gb(self) -> float:
         """The most memory that the process has held, in GB."""
@@ -98,8 +88,7 @@ def _answer(side: object, question: dict) -> dict:
             pairs = list(side.run(Trial(**question["trial"]), question["epochs"]))
             return {"scores": [score for score, _ in pairs], "seconds": [at for _, at in pairs]}
         case "search":
-            seconds, best, trials = side.search_until(**question)
-            return {"seconds": seconds, "best": best, "trials": trials}
+            return asdict(side.search_until(**question))
         case _:
             return {"gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
@@ -107,11 +96,8 @@ def _answer(side: object, question: dict) -> dict:
 def _work() -> None:
     kind, settings = sys.argv[1], json.loads(sys.argv[2])
     folder = Path(settings.pop("folder"))
-    if kind == "plain":
-        from benchmarks.plain import PlainSide as Chosen
-    else:
-        from benchmarks.ours import OurSide as Chosen
-    side = Chosen(folder, **settings)
+    module, _, name = SIDES[kind].partition(":")
+    side = getattr(import_module(module), name)(folder, **settings)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever is printed meanwhile does not mix with the answers
     for line in sys.stdin:

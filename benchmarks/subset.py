@@ -1,29 +1,46 @@
-"""The folder on which both sides train: some patients of a CSV, in folders of splits."""
+"""The folder on which all sides train: some patients of a data set, in folders of splits."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+SHIFTED = "shifted-"  # begins the names of copies
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")  # as ImageFolder reads them too
 
-def write_subset(table: Path, folder: Path, train: int, valid: int, test: int = 30) -> None:
-    """Copies images of a CSV (`path,label,patient` and perhaps `split`) into folders of splits.
 
-    `labels.csv` in the folder says the same, with the patients.
+@contextmanager
+def subset_of(
+    data: Path, train: int, valid: int = 150, test: int = 30, seed: int = 0
+) -> Iterator[tuple[Path, Path]]:
+    """Yields a folder of images in splits and a cache folder, and removes both afterwards."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "images"
+        write_subset(data, folder, train, valid, test, seed)
+        yield folder, Path(root) / "cache"
+
+
+def write_subset(
+    data: Path, folder: Path, train: int, valid: int, test: int = 30, seed: int = 0
+) -> None:
+    """Copies images of a data set into folders of splits.
+
+    `data` is a CSV (`path,label,patient` and perhaps `split`), or a folder `CLASS/...`, in which
+    each image counts as a patient. `labels.csv` in the new folder says the same, with the patients.
 
     Classes are equally frequent, patients are in one split only, and images of a published test
-    split are left alone. Where `train` asks for more images than there are, the rest are copies
-    shifted by some pixels: good for a measurement of cost, not of scores.
+    split are left alone. The seed draws the patients. Where `train` asks for more images than there
+    are, the rest are copies shifted by some pixels: good for a measurement of cost, not of scores.
     """
-    rows = pd.read_csv(table, dtype=str)
-    if "split" in rows:
-        rows = rows[rows["split"] == "train"]
-    generator = np.random.default_rng(0)
+    rows = _images_of(data)
+    generator = np.random.default_rng(seed)
     patients = generator.permutation(rows["patient"].unique())
     rows = rows.set_index("patient").loc[patients].reset_index()
     labels = sorted(rows["label"].unique())
@@ -36,7 +53,7 @@ def write_subset(table: Path, folder: Path, train: int, valid: int, test: int = 
         for row in taken.itertuples():
             place = folder / split / row.label
             place.mkdir(parents=True, exist_ok=True)
-            copied = Path(shutil.copy(table.parent / row.path, place))
+            copied = Path(shutil.copy(row.path, place))
             written.append((copied, row.label, row.patient, split))
         rows = rows.drop(taken.index)
     for label in labels:
@@ -47,6 +64,18 @@ def write_subset(table: Path, folder: Path, train: int, valid: int, test: int = 
     names.to_csv(folder / "labels.csv", index=False)
 
 
+def _images_of(data: Path) -> pd.DataFrame:
+    """Reads which images may be taken: columns `path`, `label`, `patient`."""
+    if data.is_dir():
+        files = sorted(each for each in data.rglob("*") if each.suffix.casefold() in SUFFIXES)
+        named = [(each, each.relative_to(data).parts[0], str(each)) for each in files]
+        return pd.DataFrame(named, columns=["path", "label", "patient"])
+    rows = pd.read_csv(data, dtype=str)
+    if "split" in rows:
+        rows = rows[rows["split"] == "train"]
+    return rows.assign(path=[data.parent / path for path in rows["path"]])
+
+
 def _write_shifted(
     originals: list[tuple[Path, str, str, str]], count: int
 ) -> Iterator[tuple[Path, str, str, str]]:
@@ -55,6 +84,6 @@ def _write_shifted(
         turn, index = divmod(number, len(originals))
         path, *others = originals[index]
         pixels = np.roll(np.asarray(Image.open(path)), 3 * (turn + 1), axis=1)
-        copied = path.with_name(f"shifted-{turn}-{path.stem}.png")
+        copied = path.with_name(f"{SHIFTED}{turn}-{path.stem}.png")
         Image.fromarray(pixels).save(copied)
         yield (copied, *others)

@@ -1,4 +1,4 @@
-"""The trials that both sides run, in this order."""
+"""The trials that all sides run, in this order, and what comes back from them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,37 @@ class Trial:
     def __str__(self) -> str:
         return f"{self.cutoff:<14}{self.optimizer:<9}{self.lr:g}"
 
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial showed: the validation AUROC after each epoch, and the seconds until then."""
+
+    scores: list[float]
+    seconds: list[float]
+
+    @property
+    def best(self) -> float:
+        """The best epoch's score."""
+        return max(self.scores)
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole trial."""
+        return self.seconds[-1]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search showed that ends when it reaches a score."""
+
+    seconds: float  # from the first file read
+    best: float  # validation AUROC
+    trials: int  # begun
+    failed: int
+    way: str  # the trial and epoch of the best score
+
+
+NETWORK = {"architecture": "mobilenet_v2", "weights": "imagenet"}
 
 TEN = (
     Trial("classifier", "adam", 1e-3),

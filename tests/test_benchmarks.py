@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import io
+import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -19,11 +23,14 @@ from torch import nn
 from benchmarks.__main__ import benchmarks
 from benchmarks.killed import NAME, Command
 from benchmarks.memory import draw
-from benchmarks.plain import freeze_before
+from benchmarks.ours import OurSide
+from benchmarks.plain import auroc, freeze_before
+from benchmarks.search import Race, list_key, plain_list, search_line, seconds_until, spread_line
 from benchmarks.served import check_answer
 from benchmarks.side import Side
 from benchmarks.subset import write_subset
-from benchmarks.trials import LATE, TEN, Trial, many
+from benchmarks.ten import summary
+from benchmarks.trials import LATE, TEN, Found, Outcome, Trial, many
 from medtl.data.phantoms import write_chest_phantoms
 from medtl.errors import MedtlError
 from medtl.networks.architectures import build
@@ -57,6 +64,18 @@ def test_images_that_are_missing_are_shifted_copies(tmp_path: Path):
     assert (rows["split"] == "train").sum() == 120
     assert rows["path"].str.contains("shifted").any()
     assert (rows.groupby("patient")["split"].nunique() == 1).all()
+
+
+def test_folders_of_classes_are_divided_too_by_the_seed(subset: Path, tmp_path: Path):
+    drawn = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(drawn))
+        write_subset(subset / "train", folder, train=15, valid=9, test=3, seed=seed)
+        rows = pd.read_csv(folder / "labels.csv")
+        assert rows.groupby("split").size().to_dict() == {"test": 3, "train": 15, "valid": 9}
+        assert rows["path"].nunique() == 27
+        drawn.append(set(rows.loc[rows["split"] == "valid", "path"]))
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_as_many_phantoms_are_drawn_as_are_asked_for(tmp_path: Path):
@@ -98,10 +117,69 @@ def test_many_trials_begin_with_the_given_and_differ():
     assert len(set(many(LATE, 30))) == 30
 
 
+def test_scores_are_of_the_second_of_two_classes_and_the_mean_of_more():
+    labels, second = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.5, 0.9])
+    assert auroc(labels, np.stack([1 - second, second], axis=1)) == 0.75
+    three = np.eye(3)[[0, 1, 2, 0]]
+    assert auroc(np.array([0, 1, 2, 0]), three) == 1
+
+
+def test_medtl_is_compared_with_each_peer_over_the_whole_list():
+    ours = [Outcome([0.8, 0.9], [1.0, 2.0]), Outcome([0.6, 0.7], [1.0, 2.0])]
+    plain = [Outcome([0.7, 0.8], [10.0, 20.0]), Outcome([0.6, 0.6], [10.0, 20.0])]
+    lines = summary({"plain": plain, "medtl": ours}, ready=4.0)
+    assert lines[0].startswith("the whole list: medtl 8 s, 4.0 s of them decoding; AUROC mean 0.8")
+    assert lines[1].startswith("plain 40 s, 5.0 times medtl's, an epoch of each of the ten 10.0")
+    assert lines[1].endswith("medtl's mean +0.100")
+    assert len(lines) == 2
+
+
+def test_a_plain_list_is_kept_for_equal_images_settings_and_epochs(subset: Path, tmp_path: Path):
+    kept, settings = tmp_path / "lists.json", {"seed": 0, "size": 32}
+    key = list_key(subset, TEN, 3, settings)
+    kept.write_text(json.dumps({key: [{"scores": [0.5, 0.75], "seconds": [1.0, 2.5]}]}))
+    (outcome,) = plain_list(subset, TEN, 3, kept, **settings)
+    assert (outcome.best, outcome.total) == (0.75, 2.5)
+    others = [
+        list_key(subset, TEN, 4, settings),
+        list_key(subset, TEN[:9], 3, settings),
+        list_key(subset, TEN, 3, {**settings, "seed": 1}),
+        list_key(subset / "valid", TEN, 3, settings),
+    ]
+    assert key not in others
+
+
+def test_a_race_that_is_lost_counts_as_infinite():
+    listed = [Outcome([0.7, 0.8], [1.0, 2.0]), Outcome([0.9, 0.8], [3.0, 6.0])]
+    assert seconds_until(listed, 0.9) == 5
+    won, lost = Found(2.5, 0.9, 2, 0, "trial 1"), Found(9.0, 0.85, 7, 1, "trial 5")
+    assert "by the search 2 s, 2.0 times, 2 trials begun (trial 1)" in search_line(0.9, 5.0, won)
+    assert "not reached in 9 s, at best 0.850, 7 trials begun, 1 failed" in search_line(
+        0.9, 5.0, lost
+    )
+    races = [Race(0.9, 5.0, 8.0, found) for found in (won, lost, lost)]
+    assert math.isinf(races[1].seconds)
+    line = spread_line(races)
+    assert line.startswith(
+        "reached 1 of 3, at most 0.050 short; plain list 5 (5 to 5) s to its best"
+    )
+    assert "search never (2 to never) s, 0.0 (0.0 to 2.0) times" in line
+
+
+def test_a_search_that_ends_at_a_score_is_that_of_tune(subset: Path):
+    side = OurSide(subset, "small_resnet", "random", size=32, precision="float32")
+    found = side.search_until(0.01, epochs=0, limit=60, pruner="median")
+    assert (found.trials, found.failed) == (1, 0)
+    assert found.way.startswith("trial 0, epoch 1: adam, learning rate 0.001, trained from ")
+    assert found.best >= 0.01
+
+
 @pytest.mark.slow
-def test_both_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path: Path):
+def test_all_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path: Path):
     settings = {"folder": str(subset), "architecture": "mobilenet_v2", "weights": "random"}
-    for kind in ("plain", "medtl"):
+    settings["size"] = 64
+    installed = importlib.util.find_spec("lightning") is not None
+    for kind in ("plain", "medtl", *(["expert"] if installed else [])):
         with Side(kind, tmp_path / kind, **settings) as side:
             assert side.prepare() >= 0
             outcome = side.run(Trial("classifier", "sgd", 1e-2), epochs=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import mlflow
@@ -70,7 +70,7 @@ def tune(settings: TuneSettings) -> None:
         store = open_store(settings.storage or embedded_storage())
         entrants = Entrants(settings)
         entrants.note()
-        schedule = _schedule(settings, entrants)
+        schedule = schedule_of(settings, entrants)
         name = settings.study or entrants.study_name
         study = studies.open_study(
             store, name, bool(settings.study), entrants.asks, schedule, was_cut_off
@@ -152,7 +152,7 @@ def _prepared(search: _Search) -> dict[str, Probe]:
     starts = (
         []
         if study.user_attrs.get(studies.PREPARED)
-        else _starts(search.settings, search.entrants, probed)
+        else starts_of(search.settings, search.entrants, probed, known_entries())
     )
     for start in starts:
         print(f"tried early   {_place(start.candidate)}: {start.why}")
@@ -239,7 +239,8 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
     ]
 
 
-def _schedule(settings: TuneSettings, entrants: Entrants) -> Schedule:
+def schedule_of(settings: TuneSettings, entrants: Entrants) -> Schedule:
+    """Returns how long the search of the settings goes on, and how it prunes."""
     trials = settings.trials
     if settings.transfer == "hybrid":
         # its cut-offs are all there is to try
@@ -257,8 +258,17 @@ def _probed(search: _Search) -> dict[str, Probe]:
     return probed
 
 
-def _starts(settings: TuneSettings, entrants: Entrants, probed: dict[str, Probe]) -> list[Start]:
-    known = known_entries()
+def starts_of(
+    settings: TuneSettings,
+    entrants: Entrants,
+    probed: Mapping[str, Probe],
+    known: Sequence[Entry],
+) -> list[Start]:
+    """Returns the first trials of a search, in order.
+
+    Plain recipes come first where all cut-offs are searched, then the best of `known` similar data
+    and of the layer probes (by architecture).
+    """
     count = EARLY_OF_EACH if entrants.several else EARLY
     starts = {}
     for each in entrants.all:
