@@ -245,7 +245,7 @@ def schedule_of(settings: TuneSettings, entrants: Entrants) -> Schedule:
     if settings.transfer == "hybrid":
         # its cut-offs are all there is to try
         trials = min(trials, sum(len(each.space.cutoffs) for each in entrants.all))
-    return Schedule(trials, settings.timeout, settings.pruner, settings.most_epochs, settings.seed)
+    return Schedule(trials, settings.timeout, settings.pruner, settings.seed)
 
 
 def _probed(search: _Search) -> dict[str, Probe]:
