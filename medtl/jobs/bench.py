@@ -37,7 +37,7 @@ from medtl.training.transfer import Trained, Transfer
 
 # Settings of which no number depends, or that the cell, the data and the backbone stand for.
 NOT_IN_KEY = OF_DATA | frozenset(
-    ("architecture", "weights", "transfer", "classifier", "augment", "keep", "device")
+    ("architecture", "weights", "transfer", "classifier", "augment", "hidden", "keep", "device")
 )
 
 
@@ -54,7 +54,7 @@ class Bench:
         self._settings, self._plan, self._read = settings, plan, read
         self._datasets: dict[tuple[int, str], Dataset] = {}
         self._origins: dict[tuple[str, str], Origin | MedtlError] = {}
-        self._operations: dict[tuple[str, int, tuple[str, ...]], int] = {}
+        self._operations: dict[tuple[str, int, tuple[str, ...], int], int] = {}
         self._backbone: tuple[object, Backbone] | None = None
         self._keeper: tuple[object, Keeper] | None = None
 
@@ -176,6 +176,7 @@ class Bench:
             "seed": cell.seed,
             "cutoff": cell.cutoff,
             "schedule": cell.schedule,
+            "hidden": cell.hidden,
             "image_size": self._settings.image_size or self._plan.image_size,
         }
         if cell.transfer == "hybrid":
@@ -229,9 +230,9 @@ class Bench:
         return self._datasets[key]
 
     def _made(self, cell: Cell, origin: Origin, dataset: Dataset) -> Backbone:
-        key = (cell.architecture, cell.weights, cell.modality, cell.seed)
+        key = (cell.architecture, cell.weights, cell.modality, cell.seed, cell.hidden)
         if self._backbone is None or self._backbone[0] != key:
-            self._backbone = (key, origin.backbone(dataset, cell.seed))
+            self._backbone = (key, origin.backbone(dataset, cell.seed, cell.hidden))
         return self._backbone[1]
 
     def _points(self, cell: Cell, backbone: Backbone):
@@ -249,7 +250,7 @@ class Bench:
             return {"trained_parameters": 0, "trained_flops": 0, "trained_share": 0.0}
         backbone = transfer.backbone
         size = transfer.image_size
-        key = (backbone.architecture, size, transfer.dataset.modalities)
+        key = (backbone.architecture, size, transfer.dataset.modalities, transfer.settings.hidden)
         if key not in self._operations:
             images = (3 * max(1, len(transfer.dataset.modalities)), size, size)
             self._operations[key] = operations(backbone.network, [images])

@@ -321,6 +321,7 @@ def _bundle(transfer: Transfer, trained: Trained) -> Bundle:
         preprocessing=backbone.preprocessing,
         weights=backbone.weights,
         cutoff=trained.cut.point.name,
+        hidden=transfer.settings.hidden,
         data=dataset.name,
         fingerprint=dataset.fingerprint,
         multi_label=dataset.multi_label,

@@ -103,7 +103,7 @@ def _randomised(
     stages = [(names, names_from(network, point, size)) for names, point in stages]
     images = max(1, len(bundle.modalities))
     for draw in range(seed, seed + DRAWS):
-        fresh = build(bundle.architecture, len(bundle.classes), size, draw, images)
+        fresh = build(bundle.architecture, len(bundle.classes), size, draw, images, bundle.hidden)
         for names, lost in stages:
             yield names, of(randomised(network, fresh, lost, draw))
 

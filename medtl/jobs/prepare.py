@@ -55,10 +55,13 @@ class Origin:
             weights = "random" if settings.data in EMBEDDED else "imagenet"
         return cls(architecture, weights, size, source)
 
-    def backbone(self, dataset: Dataset, seed: int) -> Backbone:
-        """The backbone for the data; the seed draws the weights that are loaded from nowhere."""
+    def backbone(self, dataset: Dataset, seed: int, hidden: int = 0) -> Backbone:
+        """The backbone for the data; the seed draws the weights that are loaded from nowhere.
+
+        Its head has a dense ReLU layer of `hidden` units, none of 0.
+        """
         classes, images = len(dataset.classes), max(1, len(dataset.modalities))
-        network = build(self.architecture, classes, self.image_size, seed, images)
+        network = build(self.architecture, classes, self.image_size, seed, images, hidden)
         if self.source is not None:
             load_state(network, self.architecture, self.source.network.state_dict(), self.weights)
             expected = self.source.preprocessing
@@ -70,7 +73,7 @@ class Origin:
     def transfer(self, dataset: Dataset, settings: ModelSettings) -> Transfer:
         """Returns the backbone on the data."""
         seen_before = () if self.source is None else self.source.seen
-        backbone = self.backbone(dataset, settings.seed)
+        backbone = self.backbone(dataset, settings.seed, settings.hidden)
         return Transfer(backbone, dataset, settings, seen_before=seen_before)
 
 

@@ -300,6 +300,8 @@ def _entry(entrants: Entrants, probed: dict[str, Probe], best: AnyCandidate, sco
     entrant = entrants.of(best)
     own = probed[entrant.architecture]
     recipe = best.params()
+    if entrant.settings.hidden:
+        recipe["hidden"] = entrant.settings.hidden
     return Entry(
         architecture=entrant.architecture,
         weights=entrant.weights,

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from medtl.errors import ParameterError
+from medtl.networks.dense_head import put_dense_layer
 from medtl.networks.dual import PREFIX, Dual, halves_of
 from medtl.networks.graph import evaluating
 from medtl.networks.late_fusion import LateFusion
@@ -67,13 +68,16 @@ def torchvision_within(name: str) -> dict[str, str]:
     return {"cnn": resnet or USUAL_RESNET} if of_cases in OF_CASES else {"": name}
 
 
-def build(name: str, classes: int, image_size: int, seed: int, modalities: int = 1) -> nn.Module:
+def build(
+    name: str, classes: int, image_size: int, seed: int, modalities: int = 1, hidden: int = 0
+) -> nn.Module:
     """A randomly initialised network from images [B, 3, S, S] to scores [B, `classes`].
 
     The same seed gives the same weights; torch's global generator is left as it was. Inception
     and GoogLeNet come without their auxiliary heads. Transformers whose shape depends on the
     image size (ViT, MaxViT) are built for `image_size`. `modalities` is the number M of images of
-    a case: architectures of cases take [B, M x 3, S, S], all others have one.
+    a case: architectures of cases take [B, M x 3, S, S], all others have one. `hidden` units, if
+    any, are a dense ReLU layer before the output layer; it does not change the other weights.
 
     Raises:
         ParameterError: there is no such architecture, or it cannot take images of this size or
@@ -90,6 +94,8 @@ def build(name: str, classes: int, image_size: int, seed: int, modalities: int =
     torch.default_generator.manual_seed(seed)
     try:
         network = _built(name, classes, image_size, modalities)
+        if hidden:
+            put_dense_layer(network, hidden)
         with evaluating(network), torch.no_grad():
             network(torch.zeros(1, 3 * modalities, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:

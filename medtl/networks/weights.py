@@ -83,7 +83,8 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
 
     `weights` is `imagenet`, `random` (the network stays as it was built), or a file:
     `.safetensors`, or `.pth` / `.pt` holding tensors only. The head is loaded when it has the
-    network's number of classes, and else left as it was built. A vision transformer's position
+    network's number of classes, and else left as it was built (of a head of several layers, each
+    that fits is loaded). A vision transformer's position
     embedding is interpolated to the network's image size. For a file, the images are expected as
     by the architecture's published weights. ImageNet weights are loaded into those layers of the
     project's own architectures that are torchvision's; the others stay as they were built.

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from medtl.errors import ParameterError
 from medtl.options import check_number, comma_list, option
 from medtl.settings.cluster import LOCAL, ClusterSettings
-from medtl.settings.learning import CLASSIFIERS, OPTIMIZERS, TRANSFERS, LearningSettings
+from medtl.settings.learning import (
+    CLASSIFIERS,
+    MOST_HIDDEN,
+    OPTIMIZERS,
+    TRANSFERS,
+    LearningSettings,
+)
 
 STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2019", "trinh2021",
            "dai2021")  # fmt: skip
@@ -24,6 +30,11 @@ class CompareSettings(ClusterSettings, LearningSettings):
     weights: str = option("auto", "comma list of weights, as in train; auto for the study's own")
     transfer: str = option("finetune", "comma list of finetune, hybrid; for study=grid")
     classifier: str = option("", "comma list of logistic, svm, forest, knn; empty for the study's")
+    hidden: str = option(
+        "",
+        "comma list of units of a dense ReLU layer before the output layer, 0 for none; empty for "
+        "the study's",
+    )
     seed: int = option(0, "seed of splits, kept views, bootstrap", low=0)
     study: str = option("grid", "a study by its name, or a grid of one's own", choices=STUDIES)
     cutoffs: str = option(
@@ -57,6 +68,12 @@ class CompareSettings(ClusterSettings, LearningSettings):
                     raise ParameterError(name, entry, f"a comma list of {', '.join(known)}")
         for entry in self.listed("fractions"):
             check_number("fractions", entry, float, 1e-6, 1.0)
+        for entry in self.listed("hidden"):
+            check_number("hidden", entry, int, 0, MOST_HIDDEN)
+            if int(entry) and self.listed("transfer") == ("hybrid",):
+                raise ParameterError(
+                    "hidden", entry, "0 where transfer=hybrid: its classifier replaces the head"
+                )
         for entry in self.listed("seeds"):
             check_number("seeds", entry, int, 0, 2**31)
 

@@ -70,6 +70,7 @@ class Bundle:
     thresholds: tuple[float, ...]  # one a class, as `medtl.evaluation.calibration.decide` has them
     network: nn.Module = field(repr=False)
     sensitivity: float = 0.0  # asked of the thresholds; 0 where they are Youden's
+    hidden: int = 0  # units of the dense ReLU layer before the output layer; 0 for none
     multi_label: bool = False  # classes are findings, of which an image has any number
     modalities: tuple[str, ...] = ()  # of cases; none where a sample is one image
     missing: str = "refuse"  # or mask: cases without the image of a modality are answered
@@ -125,7 +126,7 @@ class Bundle:
         return self.classes[int(decision)]
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What the network's last layer, or a hybrid's tail, reads of such pixels: float32 [B, F].
+        """What the network's head, or a hybrid's tail, reads of such pixels: float32 [B, F].
 
         Where that is a map, it is averaged over its places.
         """
@@ -207,7 +208,14 @@ class Bundle:
             preprocessing = Preprocessing(**_tuples(settings.pop("preprocessing")))
             classes, side = len(settings["classes"]), preprocessing.image_size
             images = max(1, len(settings.get("modalities", ())))
-            network = build(settings["architecture"], classes, side, seed=0, modalities=images)
+            network = build(
+                settings["architecture"],
+                classes,
+                side,
+                seed=0,
+                modalities=images,
+                hidden=settings.get("hidden", 0),
+            )
             network.load_state_dict(load_file(folder / WEIGHTS_FILE))
             domain, tail, seen, labels = (
                 folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE, LABELS_FILE)

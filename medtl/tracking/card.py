@@ -102,6 +102,8 @@ def version_tags(facts: CardFacts) -> dict[str, str]:
         "medtl.digest": digest_of(value.cpu().numpy() for value in weights),
         "medtl.classes": json.dumps(bundle.classes)[:1000],
     }
+    if bundle.hidden:
+        tags["medtl.hidden"] = str(bundle.hidden)
     if len(bundle.classes) == 2 and not bundle.multi_label:
         tags["medtl.positive"] = bundle.classes[1]
     for metric, interval in facts.scores.items():
@@ -232,10 +234,13 @@ def _calibration(facts: CardFacts) -> str:
 
 
 def _making(bundle: Bundle) -> str:
+    dense = ""
+    if bundle.hidden:
+        dense = f" A dense ReLU layer of {bundle.hidden} units is before the output layer."
     return (
         f"## How it was made\n\n{code(bundle.architecture)}, started from the weights "
         f"{code(bundle.weights)} and trained from the layer {code(bundle.cutoff)} on; all layers "
-        f"before it stayed as they were. Images are brought to {bundle.image_size} x "
+        f"before it stayed as they were.{dense} Images are brought to {bundle.image_size} x "
         f"{bundle.image_size} pixels."
     )
 

@@ -45,6 +45,30 @@ def test_imagenet_from_the_cache_keeps_the_new_head() -> None:
     assert torch.equal(network.classifier[1].weight, head)
 
 
+def test_published_weights_are_loaded_beside_a_new_dense_layer() -> None:
+    state = state_of("mobilenet_v2")
+    torch.save(state, checkpoints() / "mobilenet_v2-7ebf99e0.pth")
+    network = build("mobilenet_v2", classes=1000, image_size=32, seed=0, hidden=16)
+    drawn = {name: value.clone() for name, value in network.classifier[1].state_dict().items()}
+    load_weights(network, "mobilenet_v2", "imagenet")
+    assert_loaded(network, state, "classifier.1.")
+    assert all(
+        torch.equal(value, drawn[name])
+        for name, value in network.classifier[1].state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(("hidden", "other"), [(16, 0), (0, 16), (16, 16)])
+def test_a_file_fits_a_network_with_and_without_a_dense_layer(
+    tmp_path: Path, hidden: int, other: int
+) -> None:
+    saved = build("squeezenet1_1", 3, 32, seed=1, hidden=hidden)
+    save_file(saved.state_dict(), tmp_path / "saved.safetensors")
+    network = build("squeezenet1_1", 3, 32, seed=2, hidden=other)
+    load_weights(network, "squeezenet1_1", str(tmp_path / "saved.safetensors"))
+    assert_loaded(network, saved.state_dict(), "classifier.1." if hidden != other else "none")
+
+
 def test_published_weights_in_the_cache_come_before_the_default_ones() -> None:
     state = state_of("mobilenet_v2")
     torch.save(state, checkpoints() / "mobilenet_v2-b0353104.pth")  # the first; there are second

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from medtl.errors import ParameterError
 from medtl.search.studies import cell_names, plan_of
+from medtl.search.studies.kinds import HIDDEN
 from medtl.settings import CompareSettings
 
 SMALL = "shufflenet_v2_x0_5"
@@ -29,8 +32,10 @@ def named_pairs(made) -> list[tuple[str, str]]:
         ("kandel2020", {"architecture": "small_resnet"}, 6, 5),
         ("boit2019", {}, 6, 3),
         ("boit2019", {"data": "/own", "optimizers": "adam"}, 2, 1),
+        ("boit2019", {"optimizers": "adam", "hidden": "0,64"}, 4, 4),
+        ("kandel2020", {"architecture": "small_resnet", "hidden": "0,64"}, 12, 10),
         ("alzubaidi2020", {}, 18, 12),
-        ("alzubaidi2020", {"data": "/own", "same": "/source"}, 36, 24),
+        ("alzubaidi2020", {"data": "/own", "same": "/source"}, 60, 40),
         ("trinh2021", {}, 3, 2),
     ],
 )
@@ -62,6 +67,25 @@ def test_strategies_of_boit_are_as_published():
     }
     assert {(c.cutoff, c.augment) for c in second} == {("conv5_block16_2_conv", "light")}
     assert {cell.optimizer for cell in second} == {"adam", "sgd", "rmsprop"}
+    assert {cell.hidden for cell in made.cells} == {HIDDEN}
+    assert f"dense layer ({HIDDEN})" in " ".join(made.notes)
+
+
+def test_a_dense_layer_is_compared_with_none_all_else_being_equal():
+    made = plan("grid", weights="random", cutoffs="all", hidden="0,64")
+    ((without, with_it),) = made.pairs
+    assert dataclasses.replace(with_it, hidden=0) == without
+    assert {cell.hidden for cell in plan("grid").cells} == {0}
+    other = [pair for pair in plan("boit2019", hidden="0,64").pairs if pair[0].hidden]
+    assert all(a.hidden == b.hidden for a, b in other)
+
+
+def test_hybrids_have_no_dense_layer():
+    made = plan("grid", weights="random", cutoffs="head", transfer="finetune,hybrid", hidden="64")
+    assert {(cell.transfer, cell.hidden) for cell in made.cells} == {
+        ("finetune", 64),
+        ("hybrid", 0),
+    }
 
 
 def test_two_networks_are_trained_from_the_same_layers_joined_and_alone():
@@ -108,6 +132,8 @@ def test_seeds_are_repeats_and_learning_rates_stay_out_of_names():
         ("grid", {"fractions": "0.5,2"}, "fractions"),
         ("grid", {"seeds": "0,a"}, "seeds"),
         ("grid", {"optimizers": "adem"}, "optimizers"),
+        ("grid", {"hidden": "0,few"}, "hidden"),
+        ("grid", {"transfer": "hybrid", "hidden": "64"}, "hidden"),
     ],
 )
 def test_a_wrong_parameter_is_named(study, settings, named):

@@ -94,6 +94,26 @@ def test_a_model_from_before_the_middle_was_compared_is_still_read(
     assert not old.answer(np.full((4, 1, 64, 64), 255, np.uint8)).in_domain.any()
 
 
+def test_a_dense_layer_is_rebuilt_and_a_model_from_before_it_is_still_read(
+    bundle: Bundle, tmp_path: Path, pixels
+):
+    network = build("squeezenet1_1", 3, 64, seed=1, hidden=8).eval()
+    saved = dataclasses.replace(bundle, network=network, hidden=8)
+    saved.save(tmp_path / "new")
+    loaded = Bundle.load(tmp_path / "new")
+    assert loaded.hidden == 8
+    np.testing.assert_array_equal(loaded.scores(pixels(2, 5)), saved.scores(pixels(2, 5)))
+
+    bundle.save(tmp_path / "old")
+    file = tmp_path / "old" / SETTINGS_FILE
+    settings = json.loads(file.read_text())
+    assert settings.pop("hidden") == 0
+    file.write_text(json.dumps(settings))
+    old = Bundle.load(tmp_path / "old")
+    assert old.hidden == 0
+    np.testing.assert_array_equal(old.scores(pixels(2, 5)), bundle.scores(pixels(2, 5)))
+
+
 def test_grey_and_deep_images_mean_the_same_as_colour_and_bytes(bundle: Bundle, pixels):
     images = pixels(2, 10)
     expected = bundle.scores(images)

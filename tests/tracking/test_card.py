@@ -10,7 +10,7 @@ import pytest
 from medtl.evaluation.intervals import Interval
 from medtl.evaluation.metrics import OVERALL
 from medtl.tracking.bundle import Bundle
-from medtl.tracking.card import MEASURES, CardFacts, SplitFacts, model_card, version_tags
+from medtl.tracking.card import BELOW_TAG, MEASURES, CardFacts, SplitFacts, model_card, version_tags
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_the_card_has_its_parts(facts: CardFacts):
     assert "temperature 1.500" in card
     assert "from the layer `head` on" in card
     assert "- 3 images \\| unreadable" in card
+
+
+def test_a_dense_layer_stands_in_card_and_tags(facts: CardFacts):
+    assert "dense" not in model_card(facts, "medtl-phantoms")
+    assert "medtl.hidden" not in version_tags(facts)
+    facts = dataclasses.replace(facts, bundle=dataclasses.replace(facts.bundle, hidden=64))
+    assert "A dense ReLU layer of 64 units" in model_card(facts, "medtl-phantoms")
+    assert version_tags(facts)["medtl.hidden"] == "64"
 
 
 def test_the_card_says_whether_patients_are_known(facts: CardFacts):
@@ -144,6 +152,14 @@ def test_the_card_says_how_the_operating_point_was_chosen(facts: CardFacts):
     two = dataclasses.replace(demanded, classes=("normal", "bacteria"), thresholds=(0.9, 0.1))
     card = model_card(dataclasses.replace(facts, bundle=two), "m")
     assert "finds at least 95 % of the images of `bacteria` in the validation split" in card
+
+
+def test_what_a_baseline_beats_says_so_among_the_limits_and_in_a_tag(facts: CardFacts):
+    assert BELOW_TAG not in version_tags(facts)
+    facts = dataclasses.replace(facts, below=("the model is below it", "the model is worse"))
+    limits = model_card(facts, "m").partition("## Limits")[2]
+    assert "\n- The model is below it.\n- The model is worse.\n" in limits
+    assert version_tags(facts)[BELOW_TAG] == "the model is below it; the model is worse"
 
 
 def test_tags_hold_the_numbers(facts: CardFacts):

@@ -51,7 +51,7 @@ def dai2021(settings: CompareSettings) -> Plan:
         fractions(settings),
         seeds(settings),
     )
-    same = ("fraction", "weights", "cutoff", "optimizer")
+    same = ("fraction", "weights", "cutoff", "optimizer", "hidden")
     alone = paired(cells, lambda cell: not cell.modality, "architecture", *same)
     first = cells[0].architecture
     joined = [cell for cell in cells if not cell.modality]

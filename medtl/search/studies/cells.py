@@ -30,6 +30,7 @@ class Cell:
     fraction: float = 1.0  # of the training split
     seed: int = 0  # of initial weights, order and the share drawn
     modality: str = ""  # the one that is shown of a case of several; empty for all
+    hidden: int = 0  # units of the dense ReLU layer before the output layer; 0 for none
 
     @classmethod
     def hybrid(cls, series: str, architecture: str, classifier: str, **others: object) -> Cell:
@@ -139,6 +140,7 @@ _WORDS = {
     "transfer": "{}",
     "classifier": "{}",
     "cutoff": "from {} on",
+    "hidden": "dense layer of {}",
     "schedule": "{}",
     "optimizer": "{}",
     "lr": "lr {:g}",

@@ -62,6 +62,11 @@ def seeds(settings: CompareSettings, *own: int) -> tuple[int, ...]:
     return tuple(map(int, settings.listed("seeds"))) or own or (settings.seed,)
 
 
+def hidden_units(settings: CompareSettings, own: int = 0) -> tuple[int, ...]:
+    """Returns the units of a dense layer before the output layer: the user's, else the study's."""
+    return tuple(map(int, settings.listed("hidden"))) or (own,)
+
+
 def learning_rate(settings: CompareSettings, optimizer: str, cutoff: str) -> float:
     """The user's; else ours: smaller where large pretrained layers are trained, larger for SGD."""
     if settings.lr:
@@ -77,8 +82,12 @@ def finetuned(
     start: str,
     cutoff: str,
     *own: str,
+    own_hidden: int = 0,
 ) -> list[Cell]:
-    """What is trained by gradient from a cut-off on, by each of the user's or `own` optimizers."""
+    """What is trained by gradient from a cut-off on, by each of the user's or `own` optimizers.
+
+    The same with each number of units of a dense layer, the user's or `own_hidden`.
+    """
     return [
         Cell(
             series,
@@ -88,7 +97,9 @@ def finetuned(
             optimizer=optimizer,
             lr=learning_rate(settings, optimizer, cutoff),
             augment=settings.augment,
+            hidden=hidden,
         )
+        for hidden in hidden_units(settings, own_hidden)
         for optimizer in optimizers(settings, *own)
     ]
 

@@ -18,7 +18,8 @@ from medtl.search.studies.choices import (
 )
 from medtl.settings import CompareSettings
 
-COMPARED = ("architecture", "weights", "transfer", "classifier", "cutoff", "optimizer", "fraction")
+COMPARED = ("architecture", "weights", "transfer", "classifier", "cutoff", "optimizer", "fraction",
+            "hidden")  # fmt: skip
 
 
 def grid(settings: CompareSettings) -> Plan:

@@ -25,6 +25,7 @@ from medtl.search.studies.choices import (
 from medtl.settings import CLASSIFIERS, CompareSettings
 
 SOURCES = ("different", "same")  # parameters of alzubaidi2020 alone
+HIDDEN = 256  # units of boit2019's dense layer
 THREE = ("adam", "sgd", "rmsprop")
 
 
@@ -98,6 +99,7 @@ def kandel2020(settings: CompareSettings) -> Plan:
             "architecture",
             "weights",
             "optimizer",
+            "hidden",
         ),
         ("depth",),
         notes=(
@@ -118,32 +120,35 @@ def boit2019(settings: CompareSettings) -> Plan:
         if architecture != "densenet121" and not settings.cutoffs:
             own = blocks(settings, architecture)[-2]
         for start in weights(settings, "auto"):
-            first = finetuned(settings, "strategy 1", architecture, start, "head", *THREE)
-            cells += [dataclasses.replace(cell, augment="none") for cell in first]
-            for cutoff in spelled_out(settings, architecture) or (own,):
-                second = finetuned(settings, "strategy 2", architecture, start, cutoff, *THREE)
-                cells += [dataclasses.replace(cell, augment=changed) for cell in second]
+            cutoffs = spelled_out(settings, architecture) or (own,)
+            for series, cutoff, augment in (
+                ("strategy 1", "head", "none"),
+                *(("strategy 2", cutoff, changed) for cutoff in cutoffs),
+            ):
+                trained = finetuned(
+                    settings, series, architecture, start, cutoff, *THREE, own_hidden=HIDDEN
+                )
+                cells += [dataclasses.replace(cell, augment=augment) for cell in trained]
     repeats = repeated(cells, fractions(settings), seeds(settings))
+    same = ("fraction", "architecture", "weights", "optimizer")
     return Plan(
         "boit2019",
         "Feature extraction without, and fine-tuning with augmentation, by three optimizers",
         "Boit & Zeng 2019, Dakota State Annual Research Symposium 16",
         "accuracy",
         repeats,
-        paired(
-            repeats,
-            lambda cell: cell.series == "strategy 1",
-            "fraction",
-            "architecture",
-            "weights",
-            "optimizer",
+        (
+            *paired(repeats, lambda cell: cell.series == "strategy 1", *same, "hidden"),
+            *paired(repeats, lambda cell: cell.hidden == 0, *same, "series", "cutoff"),
         ),
         ("convergence",),
         notes=(
-            "Known: DenseNet-121 from ImageNet; strategy 1 is feature extraction without "
-            "augmentation; strategy 2 fine-tunes with augmentation from the Keras layer "
-            "conv5_block16_2_conv on; Adam, SGD, RMSprop.",
-            "Ours: the learning rates (ten times larger for SGD), the augmentation; another "
+            "Known: DenseNet-121 from ImageNet, a dense ReLU layer, then a sigmoid; strategy 1 is "
+            "feature extraction without augmentation; strategy 2 fine-tunes with augmentation from "
+            "the Keras layer conv5_block16_2_conv on; Adam, SGD, RMSprop.",
+            f"Ours: the units of the dense layer ({HIDDEN}), which is trained by gradient in both "
+            "strategies; a score for each class and a softmax (for two classes a sigmoid of their "
+            "difference); the learning rates (ten times larger for SGD), the augmentation; another "
             "architecture is fine-tuned from its last block before the head.",
         ),
     )
@@ -166,7 +171,7 @@ def trinh2021(settings: CompareSettings) -> Plan:
         fractions(settings),
         seeds(settings),
     )
-    same = ("fraction", "weights", "optimizer")
+    same = ("fraction", "weights", "optimizer", "hidden")
     pairs = [
         pair
         for half in halves

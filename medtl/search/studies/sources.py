@@ -56,6 +56,7 @@ def zhang2023(settings: CompareSettings) -> Plan:
             "architecture",
             "cutoff",
             "optimizer",
+            "hidden",
         ),
         ("convergence",),
         notes=(
@@ -93,7 +94,12 @@ def alzubaidi2020(settings: CompareSettings) -> Plan:
         "f1",
         cells,
         paired(
-            cells, lambda cell: cell.series == "scratch", "fraction", "architecture", "optimizer"
+            cells,
+            lambda cell: cell.series == "scratch",
+            "fraction",
+            "architecture",
+            "optimizer",
+            "hidden",
         ),
         ("size",),
         image_size=SMALLER_SIZE if small else 0,

@@ -1,0 +1,43 @@
+"""A dense ReLU layer before the output layer of a network.
+
+Boit & Zeng 2019 (Dakota State Annual Research Symposium 16) train one on the features of
+DenseNet-121. The number of its units and its initial weights (PyTorch's default) are ours.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from medtl.networks.graph import trace
+
+
+class DenseHead(nn.Module):
+    """Features [B, F] to scores [B, K]: a linear layer to `units`, ReLU, a linear layer.
+
+    Where the output layer in whose place it stands is a 1 x 1 convolution (SqueezeNet), so are its
+    layers, from maps [B, F, H, W] to [B, K, H, W].
+    """
+
+    def __init__(self, output: nn.Linear | nn.Conv2d, units: int) -> None:
+        super().__init__()
+        if isinstance(output, nn.Conv2d):
+            self.hidden: nn.Module = nn.Conv2d(output.in_channels, units, kernel_size=1)
+            self.output: nn.Module = nn.Conv2d(units, output.out_channels, kernel_size=1)
+        else:
+            self.hidden = nn.Linear(output.in_features, units)
+            self.output = nn.Linear(units, output.out_features)
+        self.relu = nn.ReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.output(self.relu(self.hidden(features)))
+
+
+def put_dense_layer(network: nn.Module, units: int) -> None:
+    """Puts a dense ReLU layer of `units` before a network's output layer, in place.
+
+    The output layer is the last with parameters. The module that takes its place has its name: the
+    cut `head` is before the dense layer, and all before it keeps its names.
+    """
+    *_, name = trace(network).layers
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, DenseHead(network.get_submodule(name), units))
