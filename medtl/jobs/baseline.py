@@ -1,37 +1,50 @@
-"""Baselines beside a model's test scores: logistic regression without any fine-tuning.
+"""Baselines beside a model's test scores: what is to be had without any fine-tuning.
 
 A fine-tuned network that does not beat logistic regression on the features of the frozen backbone,
-or on a coarse layout of light and dark, has not earned its cost.
+or on a coarse layout of light and dark, has not earned its cost. Where file properties alone come
+near its score, the data gives the labels away (`medtl.data.report.shortcuts`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from medtl.data.dataset import Dataset
+from medtl.data.report.shortcuts import forest_scores
+from medtl.data.report.traces import sample_traces
+from medtl.data.table import EMBEDDED
 from medtl.evaluation.calibration import calibrated, fit_temperature
 from medtl.evaluation.domain import layout
 from medtl.evaluation.intervals import Difference, Interval, mean_score, paired_difference
 from medtl.evaluation.presence import fit_presence_temperature, presence
 from medtl.networks.cut import cut
 from medtl.networks.cutpoints import resolve
+from medtl.tracking.origin import test_baselines
 from medtl.training.feeds import PASS_BATCH
 from medtl.training.linear_head import LinearHead, solve
+from medtl.training.parallel import ALONE
 from medtl.training.transfer import Transfer
 
 SAME = 0.0005  # of AUROC: below that the line shows no difference
 FEATURES, BRIGHTNESS = "frozen features", "brightness of 8 x 8 fields"
+FILES = "file properties"
+METRICS = {  # the prefix of each baseline's metrics
+    FEATURES: "baseline",
+    BRIGHTNESS: "baseline_brightness",
+    FILES: "baseline_files",
+}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Logistic regression on the same splits as a model, and the model's gain over it.
+    """A classifier on the same splits as a model, and the model's gain over it.
 
     Attributes:
-        name: features that it reads.
+        name: what it reads, a key of `METRICS`.
         auroc: on the test split.
         gain: test AUROC of the model less that of the baseline, paired.
     """
@@ -40,9 +53,13 @@ class Baseline:
     auroc: Interval
     gain: Difference
 
+    @property
+    def beats(self) -> bool:
+        """Whether the model's point estimate is below the baseline's."""
+        return self.gain.value <= -SAME
+
     def line(self) -> str:
         """Formats a line on whether the model is better."""
-        bounds = f"({self.gain.low:+.3f} to {self.gain.high:+.3f})"
         if abs(self.gain.value) < SAME:
             verdict = "no difference"
         elif self.gain.high < 0:
@@ -53,28 +70,88 @@ class Baseline:
             verdict = "the model is better"
         else:
             verdict = "the difference may be chance"
-        return f"{self.name}: auroc {self.auroc}; model {self.gain.value:+.3f} {bounds}, {verdict}"
+        return f"{self.name}: auroc {self.auroc}; model {self._gain()}, {verdict}"
+
+    def warning(self) -> str:
+        """Formats the line for a model that the baseline beats."""
+        sure = self.gain.high < 0
+        verdict = "is worse than" if sure else "is below"
+        chance = "" if sure else ", which may be chance"
+        return (
+            f"the model {verdict} the baseline on {self.name}: AUROC {self._gain()}{chance}; "
+            f"{_REMEDIES[self.name]}"
+        )
+
+    def _gain(self) -> str:
+        return f"{self.gain.value:+.3f} ({self.gain.low:+.3f} to {self.gain.high:+.3f})"
+
+
+_REMEDIES = {
+    FEATURES: "cutoff=head epochs=0 trains that baseline",
+    BRIGHTNESS: "an earlier cutoff, other weights or more images may help",
+    FILES: "what the files give away is more than what the model sees: look at data/report.html",
+}
 
 
 def baselines(transfer: Transfer, probabilities: np.ndarray) -> tuple[Baseline, ...]:
     """Fits the baselines of a model with `probabilities` [N, K] on the test split.
 
-    Each is fitted on the training split, its penalty chosen on the validation split: one on the
-    features before the head of the backbone as it was, one on the images' coarse brightness.
+    Each is fitted on the training split, on the features before the head of the backbone as it was,
+    on the images' coarse brightness, and on the properties of their files where there are any. Of
+    several processes that train together this one does all of it.
     """
+    transfer = dataclasses.replace(transfer, shared=transfer.keeper, team=ALONE)
+    dataset, seed = transfer.dataset, transfer.settings.seed
+    indices = dataset.splits["test"]
+    labels, groups = dataset.labels[indices], dataset.groups[indices]
+    found = {FEATURES: by_features(transfer), BRIGHTNESS: by_brightness(transfer)}
+    if not without_files(transfer):
+        found[FILES] = by_files(transfer)
+    return tuple(
+        Baseline(
+            name,
+            mean_score(labels, [own], groups, "auroc", seed),
+            paired_difference(labels, own, probabilities, groups, "auroc", seed),
+        )
+        for name, own in found.items()
+    )
+
+
+def by_features(transfer: Transfer) -> np.ndarray:
+    """Predicts the test split [N, K] by logistic regression on the frozen backbone's features."""
     network = transfer.backbone.copy().to(transfer.device)
     point = resolve(network, transfer.backbone.architecture, "head")
     divided = cut(network, point, transfer.image_size)
-    frozen = transfer.linear_head(divided)
-    rows = {split: _brightness(transfer.dataset, split) for split in ("train", "valid", "test")}
-    train = rows["train"] if transfer.rows is None else rows["train"][transfer.rows]
+    head = transfer.linear_head(divided)
+    return _predicted(transfer, head, *(transfer.features(divided, s) for s in ("valid", "test")))
+
+
+def by_brightness(transfer: Transfer) -> np.ndarray:
+    """Predicts the test split [N, K] by logistic regression on the brightness of 8 x 8 fields."""
+    train, valid, test = (_brightness(transfer.dataset, s) for s in ("train", "valid", "test"))
+    if transfer.rows is not None:
+        train = train[transfer.rows]
     labels = transfer.labels("train"), transfer.labels("valid")
-    bright = solve(train, labels[0], rows["valid"], labels[1], transfer.settings.balance)
-    return (
-        _measured(FEATURES, transfer, frozen, transfer.features(divided, "valid"),
-                  transfer.features(divided, "test"), probabilities),
-        _measured(BRIGHTNESS, transfer, bright, rows["valid"], rows["test"], probabilities),
-    )  # fmt: skip
+    head = solve(train, labels[0], valid, labels[1], transfer.settings.balance)
+    return _predicted(transfer, head, valid, test)
+
+
+def by_files(transfer: Transfer) -> np.ndarray:
+    """Predicts the test split [N, K] from file properties by the data report's random forest."""
+    dataset, traces = transfer.dataset, sample_traces(transfer.dataset)
+    train, test = (traces[dataset.splits[split]] for split in ("train", "test"))
+    if transfer.rows is not None:
+        train = train[transfer.rows]
+    labels, classes = transfer.labels("train"), len(dataset.classes)
+    return forest_scores(train, labels, test, classes, transfer.settings.seed)
+
+
+def without_files(transfer: Transfer) -> str:
+    """Returns why there is no baseline on file properties; '' where there is one."""
+    if transfer.settings.data in EMBEDDED:
+        return f"no files, {transfer.settings.data} is drawn"
+    traces = sample_traces(transfer.dataset)
+    return "the same for all images" if (traces == traces[:1]).all() else ""
 
 
 def table(found: tuple[Baseline, ...]) -> pd.DataFrame:
@@ -95,29 +172,44 @@ def table(found: tuple[Baseline, ...]) -> pd.DataFrame:
     )
 
 
-def _measured(
-    name: str,
-    transfer: Transfer,
-    head: LinearHead,
-    valid: np.ndarray,
-    test: np.ndarray,
-    probabilities: np.ndarray,
-) -> Baseline:
-    dataset, seed = transfer.dataset, transfer.settings.seed
-    indices = dataset.splits["test"]
-    labels, groups = dataset.labels[indices], dataset.groups[indices]
-    valid_logits, logits = head.logits(valid), head.logits(test)
-    if dataset.multi_label:
-        temperature = fit_presence_temperature(valid_logits, transfer.labels("valid"))
-        own = presence(logits, temperature)
-    else:
-        temperature = fit_temperature(valid_logits, transfer.labels("valid"))
-        own = calibrated(logits, temperature)
-    return Baseline(
-        name,
-        mean_score(labels, [own], groups, "auroc", seed),
-        paired_difference(labels, own, probabilities, groups, "auroc", seed),
+def read_table(rows: pd.DataFrame) -> tuple[Baseline, ...]:
+    """Reads what `table` has written; the cells may be text."""
+    numbers = rows.drop(columns="baseline").astype(float)
+    return tuple(
+        Baseline(
+            name,
+            Interval(each.auroc, each.auroc_low, each.auroc_high),
+            Difference(each.gain, each.gain_low, each.gain_high, float("nan")),
+        )
+        for name, each in zip(rows["baseline"], numbers.itertuples(), strict=True)
     )
+
+
+def lines_of_training(uri: str, own_test: bool) -> list[str]:
+    """Returns lines on the baselines of a logged model.
+
+    They were fitted where it was trained: `own_test` says that its test split is asked about.
+    """
+    rows = test_baselines(uri)
+    if rows is None:
+        return ["none: the run of this model has none, and its training images are not read here"]
+    lines = [each.line() for each in read_table(rows)]
+    if own_test:
+        return [f"{line} (as it was trained)" for line in lines]
+    return [
+        "none on these images: it would be fitted on the model's training images",
+        *(f"on the model's own test split, {line}" for line in lines),
+    ]
+
+
+def _predicted(
+    transfer: Transfer, head: LinearHead, valid: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """Calibrates a head on the validation split, and predicts the test split: [N, K]."""
+    valid_logits, logits, labels = head.logits(valid), head.logits(test), transfer.labels("valid")
+    if transfer.dataset.multi_label:
+        return presence(logits, fit_presence_temperature(valid_logits, labels))
+    return calibrated(logits, fit_temperature(valid_logits, labels))
 
 
 def _brightness(dataset: Dataset, split: str) -> np.ndarray:

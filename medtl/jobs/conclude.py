@@ -26,13 +26,20 @@ from medtl.evaluation.intervals import Measures, measure
 from medtl.evaluation.mapping import ClassMapping
 from medtl.evaluation.presence import fit_presence_temperature, presence
 from medtl.evaluation.recalibration import calibration_gain
-from medtl.jobs.baseline import Baseline, baselines
+from medtl.jobs.baseline import (
+    FEATURES,
+    FILES,
+    METRICS,
+    Baseline,
+    baselines,
+    without_files,
+)
 from medtl.jobs.baseline import table as baseline_table
 from medtl.jobs.explanation import Said, explain
 from medtl.jobs.twins import without_twins
 from medtl.settings import DataSettings, ModelSettings
 from medtl.tracking.bundle import Bundle
-from medtl.tracking.card import CardFacts, SplitFacts, model_card
+from medtl.tracking.card import BELOW_TAG, CardFacts, SplitFacts, model_card
 from medtl.tracking.example import example_images
 from medtl.tracking.gate import GateCases, Scores, Verdict
 from medtl.tracking.journal import (
@@ -44,6 +51,7 @@ from medtl.tracking.journal import (
     log_table,
 )
 from medtl.tracking.models import log_model
+from medtl.tracking.origin import BASELINES
 from medtl.tracking.promotion import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
 from medtl.training.feeds import PASS_BATCH
@@ -91,13 +99,14 @@ class Concluded:
     bundle: Bundle
     facts: CardFacts
     scored: Scored
-    baselines: tuple[Baseline, ...]  # none where several processes trained the model
+    baselines: tuple[Baseline, ...]
     unfinished: str  # a line where the training was not at its end, else ''
     model: ModelInfo
 
     def summary(self) -> str:
         """Test scores, baselines and warnings as lines for the console."""
-        lines = [f"baseline      {each.line()}" for each in self.baselines]
+        lines = [f"baseline      {line}" for line in self.facts.baselines]
+        lines += [f"warning       {line}" for line in self.facts.below]
         if self.unfinished:
             lines.append(f"best epoch    {self.unfinished}")
         return "\n".join([self.scored.summary(), *lines])
@@ -119,11 +128,16 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     unfinished = _unfinished(trained)
     notes = (*dataset.notes, *([f"best epoch {unfinished}"] if unfinished else []))
     notes += (scored.twins,) if scored.twins else ()
-    found = ()
-    if transfer.team.size == 1:
-        found = baselines(transfer, scored.probabilities)
-        log_table(baseline_table(found), "evaluation/test/baselines.csv")
-        log_intervals({"baseline_auroc": found[0].auroc, "baseline_gain": found[0].gain})
+    found = _beside(transfer, scored.probabilities)
+    without = without_files(transfer)
+    below = tuple(
+        each.warning()
+        for each in found
+        # a solved head is the baseline on features itself, but for the rounding of a forward pass
+        if each.beats and not (each.name == FEATURES and trained.solved is not None)
+    )
+    if below:
+        mlflow.set_tag(BELOW_TAG, "; ".join(below))
     facts = CardFacts(
         bundle,
         dataset.unit,
@@ -131,13 +145,24 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
         summary,
         notes,
         scored.maps,
-        tuple(each.line() for each in found),
+        (*(each.line() for each in found), *([f"{FILES}: none, {without}"] if without else [])),
+        below,
     )
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
     *_, channels, side, _ = dataset.pixels.array.shape
     example = example_images(side, channels, max(1, len(dataset.modalities)))
     model = log_model(bundle, example)
     return Concluded(settings, dataset, bundle, facts, scored, found, unfinished, model)
+
+
+def _beside(transfer: Transfer, probabilities: np.ndarray) -> tuple[Baseline, ...]:
+    """Returns the baselines of a model with `probabilities` on the test split, logged."""
+    found = baselines(transfer, probabilities)
+    log_table(baseline_table(found), BASELINES)
+    for each in found:
+        prefix = METRICS[each.name]
+        log_intervals({f"{prefix}_auroc": each.auroc, f"{prefix}_gain": each.gain})
+    return found
 
 
 def _unfinished(trained: Trained) -> str:
@@ -217,6 +242,9 @@ def registered(concluded: Concluded, model_name: str, confidence: float) -> Verd
     version = register(concluded.model, concluded.facts, model_name)
     with promotion_run(model_name, confidence, seed):
         verdict = gate(model_name, version, cases, score_champion, confidence, seed)
+        if concluded.facts.below:
+            reason = f"{verdict.reason}; {'; '.join(concluded.facts.below)}"
+            verdict = dataclasses.replace(verdict, reason=reason)
         log_verdict(model_name, verdict)
     return verdict
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlflow
 
 from medtl.data.left_out import without
+from medtl.jobs.baseline import lines_of_training
 from medtl.jobs.checks import check_asked_of_model
 from medtl.jobs.conclude import indices_of, score
 from medtl.jobs.domain import check_sources, measure_domain
@@ -48,7 +49,13 @@ def evaluate(settings: EvaluateSettings) -> None:
         log_data(dataset)
         scored = score(bundle, dataset, settings.split, settings.seed, mapping, maps=maps)
         checked = scored.maps.replace("\n", "\n" + " " * 14)
-        lines = [f"{uri} on {dataset.name}", scored.summary(), f"heat maps     {checked}"]
+        own_test = not external and settings.split == "test"
+        lines = [
+            f"{uri} on {dataset.name}",
+            scored.summary(),
+            *(f"baseline      {line}" for line in lines_of_training(uri, own_test)),
+            f"heat maps     {checked}",
+        ]
         if grouped:
             lines += compare_subgroups(dataset, indices, grouped, scored, settings.seed)
         lines += measure_domain(bundle, dataset, indices, settings)

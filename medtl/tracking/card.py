@@ -30,6 +30,7 @@ MEASURES = {
             "right; 0 is best"),
     "brier": ("Brier score", "mean squared error of the probabilities; 0 is best"),
 }  # fmt: skip
+BELOW_TAG = "medtl.below_baseline"  # on a run and a version whose model a baseline beats
 FEW_PATIENTS = 100  # in the test split; fewer give wide intervals
 NOT_FOR_DIAGNOSIS = (
     "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
@@ -74,6 +75,7 @@ class CardFacts:
     notes: tuple[str, ...] = ()  # notes on reading the data
     maps: str = ""  # result of the heat map check, or the reason for its absence
     baselines: tuple[str, ...] = ()  # one line per baseline, with the gain over it
+    below: tuple[str, ...] = ()  # one line per baseline that beats the model
 
 
 def model_card(facts: CardFacts, model_name: str) -> str:
@@ -106,6 +108,8 @@ def version_tags(facts: CardFacts) -> dict[str, str]:
         tags["medtl.hidden"] = str(bundle.hidden)
     if len(bundle.classes) == 2 and not bundle.multi_label:
         tags["medtl.positive"] = bundle.classes[1]
+    if facts.below:
+        tags[BELOW_TAG] = "; ".join(facts.below)
     for metric, interval in facts.scores.items():
         tags[f"test_{metric}"] = f"{interval.value:.4f}"
         tags[f"test_{metric}_low"] = f"{interval.low:.4f}"
@@ -170,7 +174,7 @@ def _scores(facts: CardFacts) -> str:
     else:
         averaged = f" The class looked for is {code(facts.bundle.classes[-1])}."
     beside = "".join(f"\n- {plain(line)}" for line in facts.baselines)
-    against = f"\n\nBaselines, by logistic regression:\n{beside}" if beside else ""
+    against = f"\n\nBaselines on the same splits, without fine-tuning:\n{beside}" if beside else ""
     table = _table(["measure", "value", "95 % interval", "what it says"], rows)
     return (
         "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
@@ -247,6 +251,7 @@ def _making(bundle: Bundle) -> str:
 
 def _limits(facts: CardFacts) -> str:
     lines = [
+        *(f"{plain(line[:1].upper() + line[1:])}." for line in facts.below),
         "The scores hold for images like those of the test split: other devices, sites, ages and "
         "protocols were not tested.",
         f"{_familiar(facts.bundle)}; true does not mean right, and "

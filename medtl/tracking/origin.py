@@ -15,6 +15,7 @@ from medtl.tracking.tables import make_tables
 
 SETTINGS_FILE = "settings.json"
 PREDICTIONS = "evaluation/test/predictions.csv"
+BASELINES = "evaluation/test/baselines.csv"  # artifact of a training
 
 
 def architecture_of(uri: str) -> str:
@@ -60,11 +61,26 @@ def test_predictions(uri: str) -> pd.DataFrame:
         MedtlError: the model's run is gone, or was not made by this project.
     """
     try:
-        run_id = mlflow.models.get_model_info(uri).run_id
-        file = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{PREDICTIONS}")
-        return as_written(pd.read_csv(file, dtype=str, keep_default_na=False))
+        return _logged_table(uri, PREDICTIONS)
     except (MlflowException, OSError, ValueError) as error:
         raise MedtlError(
             f"the predictions of {uri} on its own test split cannot be read "
             f"({' '.join(str(error).split())[:200]})"
         ) from error
+
+
+def test_baselines(uri: str) -> pd.DataFrame | None:
+    """The baselines beside the model at this MLflow URI: a row each, all as text.
+
+    None where its run is gone, or has none.
+    """
+    try:
+        return _logged_table(uri, BASELINES)
+    except (MlflowException, OSError, ValueError):
+        return None
+
+
+def _logged_table(uri: str, place: str) -> pd.DataFrame:
+    run_id = mlflow.models.get_model_info(uri).run_id
+    file = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/{place}")
+    return as_written(pd.read_csv(file, dtype=str, keep_default_na=False))

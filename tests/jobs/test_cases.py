@@ -55,7 +55,7 @@ def runs(kind: str) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "architecture", [pytest.param("transmed", marks=pytest.mark.slow), "late_fusion"]
 )
-def test_a_model_of_cases_is_trained_evaluated_and_answers(heads: Path, architecture: str):
+def test_a_model_of_cases_is_trained_evaluated_and_answers(heads: Path, architecture: str, capsys):
     train(
         TrainSettings(
             data=str(heads),
@@ -83,7 +83,15 @@ def test_a_model_of_cases_is_trained_evaluated_and_answers(heads: Path, architec
     without = model.predict(rows[["image_t1"]][:2])
     assert without["probability"][0] == pytest.approx(answers["probability"][1], abs=1e-6)
 
+    capsys.readouterr()
     evaluate(EvaluateSettings(model="models:/heads@champion", split="test"))
+    beside = [
+        line for line in capsys.readouterr().out.splitlines() if "(as it was trained)" in line
+    ]
+    assert [line.split(":")[0] for line in beside] == [
+        f"baseline      {name}"
+        for name in ("frozen features", "brightness of 8 x 8 fields", "file properties")
+    ]
     (run,) = runs("evaluate").itertuples()
     path = mlflow.artifacts.download_artifacts(
         f"runs:/{run.run_id}/evaluation/test/predictions.csv"

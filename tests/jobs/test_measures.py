@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from medtl.errors import ParameterError
 from medtl.jobs.evaluate import evaluate
@@ -56,9 +58,24 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
             epochs=1,
             views=1,
             sensitivity=0.9,
+            lr=1e-8,
+            model_name="untrained",
         )
     )
     trained = last_run("train")
+    # what has not learned is below a baseline, and that is said wherever the model is met
+    warning = trained["tags.medtl.below_baseline"]
+    assert "the baseline on " in warning
+    version = MlflowClient().get_model_version("untrained", "1")
+    assert version.tags["medtl.below_baseline"] == warning
+    limits = version.description.partition("## Limits")[2]
+    assert re.search(r"- The model is (below|worse than) the baseline on .* AUROC -0", limits)
+    printed = capsys.readouterr().out
+    assert f"warning       {warning.partition('; the model ')[0]}" in printed
+    assert f"version 1 is the first champion; {warning}" in printed
+    gains = table(trained["run_id"], "test/baselines.csv").set_index("baseline")["gain"]
+    assert gains["frozen features"] == trained["metrics.baseline_gain"]
+    assert gains["file properties"] == trained["metrics.baseline_files_gain"]
     assert "at least 90 % of the images of" in trained["tags.mlflow.note.content"]
     averages = table(trained["run_id"], "test/averages.csv").set_index("metric")
     assert averages.loc["auroc", "macro"] == pytest.approx(trained["metrics.test_auroc"])
@@ -70,6 +87,9 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
     assert load_bundle(uri).sensitivity == 0.9
     evaluate(EvaluateSettings(model=uri, split="valid"))
     assert last_run("evaluate")["metrics.valid_sensitivity"] >= 0.9
+    printed = capsys.readouterr().out
+    assert "baseline      none on these images: it would be fitted on the model's" in printed
+    assert "baseline      on the model's own test split, frozen features: auroc " in printed
 
     capsys.readouterr()
     evaluate(EvaluateSettings(model=uri, split="all", subgroups="sex,age"))
