@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from medtl.evaluation.beside import Beside
 from medtl.evaluation.intervals import Interval, mean_difference, mean_score, measure
 from medtl.evaluation.metrics import OVERALL
 
@@ -96,6 +97,7 @@ class Comparison:
             `trained_flops`, `trained_share`.
         differences: a row a pair of arms: `a`, `b`, `difference` (b less a), `low`, `high`,
             `confidence` (that b is better), `seeds`.
+        beside: baselines, which are no contenders.
     """
 
     cases: Cases
@@ -105,6 +107,7 @@ class Comparison:
     scores: dict[str, dict[str, Interval]]
     arms: pd.DataFrame
     differences: pd.DataFrame
+    beside: Beside = field(default_factory=Beside)
 
     @property
     def finished(self) -> list[Contender]:
@@ -117,8 +120,13 @@ class Comparison:
         return [each for each in self.contenders if each.outcome is None]
 
     def table(self) -> pd.DataFrame:
-        """A row a contender: settings, every metric with its bounds, validation, cost, run."""
-        return pd.DataFrame([self._row(each) for each in self.contenders])
+        """A row a contender: settings, every metric with its bounds, validation, cost, run.
+
+        `baseline_gain` is that of its arm over the frozen features of its backbone. The last rows
+        are the baselines, whose `state` is `baseline`.
+        """
+        rows = [self._row(each) for each in self.contenders]
+        return pd.DataFrame([*rows, *self.beside.rows()])
 
     def _row(self, contender: Contender) -> dict[str, object]:
         outcome = contender.outcome
@@ -133,6 +141,7 @@ class Comparison:
         for metric, interval in self.scores[contender.name].items():
             row[f"test_{metric}"] = interval.value
             row[f"test_{metric}_low"], row[f"test_{metric}_high"] = interval.low, interval.high
+        row |= self.beside.gain_of(contender.arm)
         return row | {
             "valid_auroc": outcome.valid_auroc,
             "valid_auroc_error": outcome.valid_error,

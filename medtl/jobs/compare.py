@@ -18,6 +18,7 @@ from medtl.jobs.checks import check_plan
 from medtl.jobs.conclude import split_facts
 from medtl.jobs.executors import executor
 from medtl.jobs.nearness import source_distances
+from medtl.jobs.references import baselines_beside
 from medtl.jobs.subject import check_one_label
 from medtl.progress import progress
 from medtl.search.studies import Plan, plan_of
@@ -63,6 +64,10 @@ def compare(settings: CompareSettings) -> None:
             plan.metric,
             settings.seed,
         )
+        beside = baselines_beside(
+            bench, cells.ordered(), contenders, cells.cases, plan.metric, settings.seed
+        )
+        comparison = dataclasses.replace(comparison, beside=beside)
         sources = source_distances(bench, plan.cells)
         written = report(_subject(settings, plan, dataset, sources), comparison)
         _log(written, comparison.table(), sources)

@@ -29,9 +29,14 @@ def artifact(run_id: str, place: str) -> str:
     return mlflow.artifacts.load_text(f"runs:/{run_id}/{place}")
 
 
-def cells_of(run_id: str) -> pd.DataFrame:
+def table_of(run_id: str) -> pd.DataFrame:
     path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report/cells.csv")
     return pd.read_csv(path)
+
+
+def cells_of(run_id: str) -> pd.DataFrame:
+    table = table_of(run_id)
+    return table[table["state"] != "baseline"]
 
 
 def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(
@@ -53,8 +58,15 @@ def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(
     for name in cells["tags.mlflow.runName"]:
         assert name in page
     assert "1 of them failed" in first["tags.mlflow.note.content"]
-    table = cells_of(first["run_id"])
-    assert list(table["state"]) == ["complete", "complete", "complete", "failed"]
+    table = table_of(first["run_id"])
+    assert list(table["state"]) == ["complete"] * 3 + ["failed"] + ["baseline"] * 3
+    assert list(table["cell"][4:]) == [
+        "baseline: frozen features, shufflenet_v2_x0_5",
+        "baseline: brightness of 8 x 8 fields",
+        "baseline: file properties",
+    ]
+    assert table["baseline_gain"].notna().tolist() == [True] * 3 + [False] * 4
+    assert "above logistic regression on the frozen features" in page
     assert (cells["metrics.test_auroc"].dropna().between(0, 1)).all()
 
     # as a kill leaves it: the study and a cell still running, another cell done
@@ -72,7 +84,7 @@ def test_a_study_leaves_a_report_and_goes_on_where_it_was_stopped(
     assert client.get_run(cut_off).data.tags["medtl.successor"] == second["run_id"]
     assert client.get_run(done).data.tags["mlflow.parentRunId"] == second["run_id"]
     same = [name for name in table if name not in ("seconds", "run_id")]
-    pd.testing.assert_frame_equal(cells_of(second["run_id"])[same], table[same])
+    pd.testing.assert_frame_equal(table_of(second["run_id"])[same], table[same])
 
     before = len(runs("cell"))
     monkeypatch.chdir(small_phantoms.parent)

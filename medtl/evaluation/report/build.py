@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from medtl.evaluation import pictures
 from medtl.evaluation.comparison import Comparison, Contender
 from medtl.evaluation.report import html
+from medtl.evaluation.report.beside import against_baselines, baseline_tables
 from medtl.evaluation.report.words import METRICS, nearest_source, summary
 from medtl.markdown import plain
 
@@ -67,6 +68,8 @@ def report(subject: Subject, comparison: Comparison) -> Report:
     paragraphs = summary(comparison, subject.embedded)
     if nearer := nearest_source(subject.sources, subject.data):
         paragraphs.insert(-1, nearer)
+    if against := against_baselines(comparison):
+        paragraphs.insert(-1, against)
     return Report(
         html=html.page(f"{subject.study}: {subject.title}", _body(subject, comparison, paragraphs)),
         description=_description(subject, comparison, paragraphs),
@@ -86,6 +89,9 @@ def _body(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> It
     yield from _drawn(subject, comparison)
     yield html.element("h2", "Paired differences")
     yield from _differences(comparison)
+    if comparison.beside.references or comparison.beside.notes:
+        yield html.element("h2", "Baselines")
+        yield from baseline_tables(comparison, _metrics(comparison))
     yield html.element("h2", "Cost")
     yield from _costs(comparison)
     yield html.element("h2", "The data")
@@ -103,7 +109,7 @@ def _body(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> It
 
 
 def _scores(comparison: Comparison) -> str:
-    metrics = tuple(dict.fromkeys((comparison.metric, *SHOWN)))
+    metrics = _metrics(comparison)
     head = ["cell", *(f"test {METRICS[name]}" for name in metrics), "validation AUROC", "epochs"]
     rows = []
     for each in comparison.contenders:
@@ -119,6 +125,11 @@ def _scores(comparison: Comparison) -> str:
         "decision is the most probable class. The validation split chose the epoch."
     )
     return html.table(caption, head, rows)
+
+
+def _metrics(comparison: Comparison) -> tuple[str, ...]:
+    """Returns the metrics that the tables of scores show."""
+    return tuple(dict.fromkeys((comparison.metric, *SHOWN)))
 
 
 def _drawn(subject: Subject, comparison: Comparison) -> Iterator[str]:
