@@ -11,7 +11,7 @@ from torch import nn
 from medtl.data.image_files import images_below
 from medtl.data.table import EMBEDDED, data_name
 from medtl.errors import ParameterError
-from medtl.jobs.prepare import MLFLOW_SCHEMES, Origin
+from medtl.jobs.prepare import MLFLOW_SCHEMES, Origin, started_from
 from medtl.networks.architectures import outline
 from medtl.networks.cutpoints import resolve
 from medtl.networks.weights import check_weights, preprocessing
@@ -65,13 +65,8 @@ def outlined(settings: ModelSettings) -> tuple[str, nn.Module]:
         MedtlError: the weights are a model that does not exist.
     """
     if settings.weights.startswith(MLFLOW_SCHEMES):
-        architecture = architecture_of(settings.weights)
-        if settings.architecture not in ("auto", architecture):
-            raise ParameterError(
-                "architecture",
-                settings.architecture,
-                f"the weights {settings.weights} are of {architecture}",
-            )
+        theirs = architecture_of(settings.weights)
+        architecture = started_from(settings.architecture, settings.weights, theirs)
         size = settings.image_size or preprocessing(architecture).image_size
     else:
         origin = Origin.of(settings)

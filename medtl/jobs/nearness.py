@@ -54,6 +54,13 @@ def source_distances(bench: Bench, cells: Iterable[Cell]) -> pd.DataFrame:
                 except MedtlError as error:
                     print(f"note: no distance from {series}: {error}", file=sys.stderr)
                     continue
+                if dataset.modalities != target.modalities:
+                    print(
+                        f"note: no distance from {series}: {dataset.name} has other images a "
+                        f"case than {target.name}",
+                        file=sys.stderr,
+                    )
+                    continue
                 apart = distance(seen, _description(bench, cell, backbone, dataset))
                 rows.append((architecture, cell.series, series, dataset.name, apart))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -11,7 +11,7 @@ from medtl.data.dataset import Dataset, load
 from medtl.data.phantoms import CASES
 from medtl.data.table import EMBEDDED, read_table
 from medtl.errors import MedtlError, ParameterError
-from medtl.networks.architectures import build, check_architecture
+from medtl.networks.architectures import build, check_architecture, image_network
 from medtl.networks.backbone import Backbone
 from medtl.networks.weights import load_state, load_weights, preprocessing
 from medtl.settings import LearningSettings, ModelSettings
@@ -137,20 +137,31 @@ def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
         raise ParameterError("balance", settings.balance, f"none or loss, {remedy}")
 
 
+def started_from(architecture: str, weights: str, theirs: str) -> str:
+    """The architecture of a network that starts from a model, `weights`, of architecture `theirs`.
+
+    `auto` is the model's own; an architecture of cases also starts from a model of the network
+    that reads its images.
+
+    Raises:
+        ParameterError: there is no such architecture, or the weights are of another one.
+    """
+    if architecture == "auto":
+        return theirs
+    check_architecture(architecture)
+    if theirs not in (architecture, image_network(architecture)):
+        raise ParameterError("architecture", architecture, f"the weights {weights} are of {theirs}")
+    return architecture
+
+
 def _architecture(settings: ModelSettings, source: Bundle | None) -> str:
+    if source is not None:
+        return started_from(settings.architecture, settings.weights, source.architecture)
     if settings.architecture == "auto":
-        if source is not None:
-            return source.architecture
         if settings.data in EMBEDDED:
             return PHANTOM_CASE_ARCHITECTURE if settings.data == CASES else PHANTOM_ARCHITECTURE
         table = read_table(settings.data, settings.positive, settings.outside)
         return CASE_ARCHITECTURE if table.modalities else USER_ARCHITECTURE
-    if source is not None and source.architecture != settings.architecture:
-        raise ParameterError(
-            "architecture",
-            settings.architecture,
-            f"the weights {settings.weights} are of {source.architecture}",
-        )
     check_architecture(settings.architecture)
     return settings.architecture
 

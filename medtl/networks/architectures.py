@@ -19,7 +19,8 @@ from medtl.networks.small_resnet import SmallResNet
 from medtl.networks.transmed import HEADS, TransMed
 
 # Architectures of this project, beside torchvision's: those of one image, whose layers are all its
-# own, and those of cases with one or more, around a ResNet of torchvision's (`NAME:RESNET`).
+# own, and those of cases with one or more, around a ResNet of torchvision's or `small_resnet`
+# (`NAME:RESNET`).
 OWN = {"small_resnet": SmallResNet, "parallel_cnn": ParallelCNN}
 OF_CASES = ("late_fusion", *HEADS)
 USUAL_RESNET = "resnet18"
@@ -64,8 +65,16 @@ def torchvision_within(name: str) -> dict[str, str]:
         return {}
     if halves := halves_of(name):
         return {path: half for path, half in halves.items() if half not in OWN}
+    resnet = image_network(name)
+    if not resnet:
+        return {"": name}
+    return {} if resnet in OWN else {"cnn": resnet}
+
+
+def image_network(name: str) -> str:
+    """The network within an architecture of cases that reads each image; empty for all others."""
     of_cases, _, resnet = name.partition(":")
-    return {"cnn": resnet or USUAL_RESNET} if of_cases in OF_CASES else {"": name}
+    return (resnet or USUAL_RESNET) if of_cases in OF_CASES else ""
 
 
 def build(
@@ -127,15 +136,14 @@ def outline(name: str, image_size: int) -> nn.Module:
 def _built(name: str, classes: int, image_size: int, modalities: int) -> nn.Module:
     if name in OWN:
         return OWN[name](classes)
-    within = torchvision_within(name)
     if halves := halves_of(name):
         first, second = (_half(half, image_size) for half in halves.values())
         return Dual((first, second), classes, image_size)
     of_cases = name.partition(":")[0]
     if of_cases == "late_fusion":
-        return LateFusion(within["cnn"], modalities, classes)
+        return LateFusion(image_network(name), modalities, classes)
     if of_cases in HEADS:
-        return TransMed(within["cnn"], HEADS[of_cases], modalities, classes)
+        return TransMed(image_network(name), HEADS[of_cases], modalities, classes)
     options = _own_options(name, image_size)
     return torchvision.models.get_model(name, num_classes=classes, **options)
 
@@ -168,7 +176,8 @@ def _torchvision_names() -> list[str]:
 
 def _resnet_names() -> list[str]:
     families = ("resnet", "resnext", "wide_resnet")
-    return [name for name in _torchvision_names() if name.startswith(families)]
+    published = [name for name in _torchvision_names() if name.startswith(families)]
+    return [*published, "small_resnet"]
 
 
 def _mapping_names() -> list[str]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from medtl.networks.small_resnet import SmallResNet
+
 
 class LateFusion(nn.Module):
     """Cases [B, M x 3, S, S], the M images along the channels, to scores [B, classes].
 
-    `cnn` is one of torchvision's ResNets. Of several images, one that is all 0 is missing.
+    `cnn` is as in `headless`. Of several images, one that is all 0 is missing.
     """
 
     def __init__(self, cnn: str, modalities: int, classes: int) -> None:
@@ -55,8 +57,11 @@ def shown(images: Tensor, modalities: int) -> Tensor:
 
 
 def headless(resnet: str) -> tuple[nn.Module, int]:
-    """A ResNet from images [B, 3, S, S] to pooled features [B, F], and F."""
-    network = get_model(resnet)
+    """A ResNet from images [B, 3, S, S] to pooled features [B, F], and F.
+
+    `resnet` is one of torchvision's, or `small_resnet`.
+    """
+    network = SmallResNet(1) if resnet == "small_resnet" else get_model(resnet)
     width = network.fc.in_features
     network.fc = nn.Identity()
     return network, width

@@ -26,7 +26,7 @@ HEAD_WIDTH = 64
 class TransMed(nn.Module):
     """Cases [B, M x 3, S, S], the M images along the channels, to scores [B, classes].
 
-    `cnn` is one of torchvision's ResNets; S must be a multiple of 4. Of several images, one that
+    `cnn` is as in `headless`; S must be a multiple of 4. Of several images, one that
     is all 0 is missing.
     """
 

@@ -15,7 +15,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.networks.architectures import torchvision_within
+from medtl.networks.architectures import image_network, torchvision_within
 from medtl.networks.cutpoints import resolve
 from medtl.networks.dual import halves_of
 from medtl.networks.graph import has_parameters
@@ -53,7 +53,8 @@ def preprocessing(architecture: str) -> Preprocessing:
     if "" in within:
         return _published(architecture, get_model_weights(architecture).DEFAULT)
     if not within:
-        names = list(halves_of(architecture).values()) or [architecture]
+        names = list(halves_of(architecture).values())
+        names = names or [image_network(architecture) or architecture]
         size = min(_OWN_SIZES[name] for name in names)
         return Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), size)
     expected = [_transformed(get_model_weights(name).DEFAULT) for name in within.values()]
@@ -87,7 +88,8 @@ def load_weights(network: nn.Module, architecture: str, weights: str) -> Preproc
     that fits is loaded). A vision transformer's position
     embedding is interpolated to the network's image size. For a file, the images are expected as
     by the architecture's published weights. ImageNet weights are loaded into those layers of the
-    project's own architectures that are torchvision's; the others stay as they were built.
+    project's own architectures that are torchvision's; the others stay as they were built. So do
+    those around the network that reads each image of a case, where a file is of that network.
 
     Raises:
         ParameterError: `weights` is none of these.
@@ -196,13 +198,19 @@ def _read(path: Path) -> dict[str, Tensor]:
 def load_state(
     network: nn.Module, architecture: str, state: dict[str, Tensor], source: str
 ) -> None:
-    """Loads a state dict in which only the head may be of another shape, or missing."""
+    """Loads a state dict in which only the head may be of another shape, or missing.
+
+    Into an architecture of cases goes also that of the network that reads each image.
+    """
     own = network.state_dict()
     shapes = {name: value.shape for name, value in own.items()}
     head = resolve(network, architecture, "head").name + "."
+    present = _present_names(network, state, source)
+    if image_network(architecture) and not any(name.startswith("cnn.") for name in present):
+        present = _placed(present, network, "cnn")
     fitting = OrderedDict(
         (name, value)
-        for name, value in _present_names(network, state, source).items()
+        for name, value in present.items()
         if not name.startswith(_AUXILIARY_HEADS)
         and not (name.startswith(head) and value.shape != shapes.get(name))
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medtl.errors import ParameterError
+from medtl.errors import MedtlError, ParameterError
 from medtl.networks.architectures import build
 from medtl.networks.compute import cut_costs
 from medtl.networks.cut import cut, stages
@@ -117,6 +118,36 @@ def test_a_token_is_of_one_patch_in_reading_order() -> None:
     assert patches[place].all()
 
 
+@torch.no_grad()
+def test_places_and_modalities_are_told_apart_by_learned_vectors_alone() -> None:
+    network = build("transmed_ti", classes=3, image_size=SIZE, seed=0, modalities=2).eval()
+    moved = torch.roll(cases(2), SIZE // 4, dims=3)  # every patch one place further to the right
+    swapped = torch.cat([*reversed(cases(2).split(3, dim=1))], dim=1)
+    for changed, vectors in ((moved, network.positions), (swapped, network.modality)):
+        assert (network(changed) - network(cases(2))).abs().max() > 1e-4
+        vectors.zero_()
+        torch.testing.assert_close(network(changed), network(cases(2)), rtol=0, atol=1e-4)
+
+
+def test_transmed_learns_a_relation_between_two_images() -> None:
+    generator = torch.Generator().manual_seed(2)
+    count = 8
+    first = torch.arange(count) % 2
+    labels = (torch.arange(count) // 2) % 2  # are the two images equally bright?
+    signs = 2.0 * torch.stack([first, first ^ labels], dim=1) - 1
+    images = 0.3 * torch.randn(count, 6, 16, 16, generator=generator)
+    images += signs.repeat_interleave(3, dim=1)[:, :, None, None]
+    network = build("transmed_ti:small_resnet", 2, 16, seed=0, modalities=2).train()
+    network.encoder = network.encoder[:2]  # of twelve layers, for time
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for _ in range(20):
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+
+
 @pytest.mark.parametrize(
     ("architecture", "width", "heads"),
     [("transmed", 192, 3), ("transmed_s:resnet34", 384, 6), ("transmed_b", 768, 12)],
@@ -147,6 +178,27 @@ def test_imagenet_weights_go_into_the_cnn(architecture: str) -> None:
     assert all(torch.equal(value, after[name]) for name, value in others.items())
 
 
+@pytest.mark.parametrize("architecture", ["transmed_ti:small_resnet", "late_fusion:small_resnet"])
+def test_weights_of_the_network_that_reads_images_go_into_it(
+    architecture: str, tmp_path: Path
+) -> None:
+    state = build("small_resnet", classes=7, image_size=SIZE, seed=5).state_dict()
+    save_file(state, tmp_path / "encoder.safetensors")
+    network = build(architecture, classes=3, image_size=SIZE, seed=0, modalities=2)
+    others = {k: v.clone() for k, v in network.state_dict().items() if not k.startswith("cnn.")}
+    expected = load_weights(network, architecture, str(tmp_path / "encoder.safetensors"))
+    assert expected == preprocessing("small_resnet")
+    loaded = network.cnn.state_dict()
+    assert loaded.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())
+    after = network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in others.items())
+    other = build("squeezenet1_1", classes=7, image_size=SIZE, seed=5).state_dict()
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(MedtlError, match=r"does not fit .*it is without cnn\."):
+        load_weights(network, architecture, str(tmp_path / "other.safetensors"))
+
+
 @pytest.mark.parametrize("architecture", ["parallel_cnn", "dual:small_resnet+parallel_cnn"])
 def test_nothing_is_published_for_networks_all_of_the_project(architecture: str) -> None:
     network = build(architecture, classes=2, image_size=SIZE, seed=0)
@@ -173,7 +225,8 @@ def test_all_others_take_one_image(architecture: str) -> None:
         ("transmed_ti:resnet_50", "transmed_ti:resnet50"),
         ("late_fusion:vgg16", "late_fusion:.*res"),
         ("transmed_t", "transmed_ti"),
-        ("transmed_ti:", "transmed_ti:res"),
+        ("transmed:small_resnett", "transmed:small_resnet"),
+        ("transmed_ti:", "transmed_ti:.*res"),
         ("resnet18:resnet18", "resnet18"),
         ("parallelcnn", "parallel_cnn"),
     ],
