@@ -24,7 +24,7 @@ from benchmarks.in_domain import in_domain
 from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
 from benchmarks.papers import HEADING, NETWORKS, PATIENTS, Road
-from benchmarks.scores import PRECISIONS, VIEWS, compare_ways
+from benchmarks.scores import PRECISIONS, RECIPES, VIEWS, Way, compare_ways
 from benchmarks.search import search
 from benchmarks.served import environment_of
 from benchmarks.serving import example_files, measure
@@ -132,6 +132,18 @@ def precision(data: Path, images: int, epochs: int, seeds: int) -> None:
 
 
 @benchmarks.command()
+@data_option
+@click.option("--images", default=300, help="training images")
+@click.option("--epochs", default=0, help="epochs a training; 0 for the budget of the cut-off")
+@click.option("--seeds", default=3, help="trainings a row")
+@click.option("--size", default=112, help="side of the images in pixels")
+@click.option("--cutoff", default="all", help="the first layer that is trained")
+def recipes(data: Path, images: int, epochs: int, seeds: int, size: int, cutoff: str) -> None:
+    """The default recipe of fine-tuning against changes of it, one by one: MobileNetV2."""
+    _print_ways(data, images, RECIPES, cutoff, epochs, seeds, size)
+
+
+@benchmarks.command()
 @click.option("--only", multiple=True, help="this architecture, not all; may be given repeatedly")
 @click.option("--data", default="", help="as of train; by default a few phantoms")
 @click.option("--image-size", default=128, help="pixels; with fewer a dual has no heat map")
@@ -231,10 +243,18 @@ def _trained(root: Path, phantoms: Path) -> tuple[str, dict[str, str]]:
     return "models:/served@champion", road.environment
 
 
-def _print_ways(data: Path, images: int, ways: tuple, cutoff: str, epochs: int, seeds: int) -> None:
+def _print_ways(
+    data: Path,
+    images: int,
+    ways: tuple[Way, ...],
+    cutoff: str,
+    epochs: int,
+    seeds: int,
+    size: int = 224,
+) -> None:
     with subset_of(data, images, test=300) as (folder, cache):
         os.environ["MEDTL_CACHE"] = str(cache)
-        for line in compare_ways(folder, ways, cutoff, epochs, seeds):
+        for line in compare_ways(folder, ways, cutoff, epochs, seeds, size):
             print(line, flush=True)
 
 

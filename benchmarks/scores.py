@@ -1,4 +1,4 @@
-"""Scores of the fast modes: kept views against fresh augmentation, bf16 against float32."""
+"""Scores of ways to train: kept views against fresh augmentation, precisions, recipes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from medtl.evaluation.intervals import mean_difference
 from medtl.networks.architectures import build
 from medtl.networks.backbone import Backbone
 from medtl.networks.weights import load_weights
+from medtl.search.starts import PLAIN_LR
 from medtl.settings import TrainSettings
 from medtl.training.loop import predict
 from medtl.training.transfer import Transfer
 
-SIZE = 224
 ARCHITECTURE = "mobilenet_v2"
 
 
@@ -43,34 +43,49 @@ PRECISIONS = (
     Way("float32", {"precision": "float32"}),
     Way("bf16", {"precision": "bf16"}),
 )
+RECIPES = tuple(
+    Way(name, {"lr": PLAIN_LR, **settings})
+    for name, settings in {
+        "plain fine-tuning": {},
+        "AdamW, decay 0.01": {"optimizer": "adamw", "weight_decay": 0.01},
+        "mirrored": {"augment": "flip"},
+        "not augmented": {"augment": "none"},
+        "rate 1e-3": {"lr": 1e-3},
+        "rate 1e-4": {"lr": 1e-4},
+        "16 images a step": {"batch_size": 16},
+    }.items()
+)
+"""The second trial of a search, and changes of it one by one."""
 
 
 def compare_ways(
-    folder: Path, ways: tuple[Way, ...], cutoff: str, epochs: int, seeds: int
+    folder: Path, ways: tuple[Way, ...], cutoff: str, epochs: int, seeds: int, size: int
 ) -> Iterator[str]:
     """A line a way: AUROC on the test split, the paired difference from the first way, seconds.
 
     Scores are averaged over seeds (of initial weights, order and augmentation; the images and
-    splits are the same); the interval of the difference is over patients.
+    splits are the same); the interval of the difference is over patients. With `epochs=0` each has
+    the budget of its cut-off.
     """
-    dataset = load(str(folder / "labels.csv"), SIZE, seed=0, reading=Reading(duplicates="allow"))
+    dataset = load(str(folder / "labels.csv"), size, seed=0, reading=Reading(duplicates="allow"))
     reference: list[np.ndarray] = []
     for way in ways:
         began = time.perf_counter()
-        each = [_probabilities(dataset, way, cutoff, epochs, seed) for seed in range(seeds)]
+        each = [_probabilities(dataset, way, cutoff, epochs, seed, size) for seed in range(seeds)]
         seconds = (time.perf_counter() - began) / seeds
         yield _line(dataset, way, each, reference, seconds)
         reference = reference or each
 
 
-def _probabilities(dataset: Dataset, way: Way, cutoff: str, epochs: int, seed: int) -> np.ndarray:
+def _probabilities(
+    dataset: Dataset, way: Way, cutoff: str, epochs: int, seed: int, size: int
+) -> np.ndarray:
     """Of the test split, [N, K]."""
     settings = TrainSettings(epochs=epochs, patience=epochs, seed=seed, **way.settings)
-    network = build(ARCHITECTURE, len(dataset.classes), SIZE, seed)
-    expected = load_weights(network, ARCHITECTURE, "imagenet")
+    network = build(ARCHITECTURE, len(dataset.classes), size, seed)
+    expected = dataclasses.replace(load_weights(network, ARCHITECTURE, "imagenet"), image_size=size)
     transfer = Transfer(Backbone(ARCHITECTURE, "imagenet", network, expected), dataset, settings)
-    recipe = dataclasses.replace(transfer.recipe("adam", 1e-3), epochs=epochs)
-    trained = transfer.train(cutoff, recipe)
+    trained = transfer.train(cutoff, transfer.recipe(settings.optimizer, settings.lr))
     test = transfer.feed(trained.cut, "test", None)
     return calibrated(predict(trained.cut.suffix, test, transfer.precision), 1.0)
 
