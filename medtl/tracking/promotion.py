@@ -12,8 +12,10 @@ from mlflow.tracking import MlflowClient
 
 from medtl.evaluation import pictures
 from medtl.markdown import plain
+from medtl.tracking.card import BELOW_TAG
 from medtl.tracking.gate import Contest, Verdict
 from medtl.tracking.journal import log_picture, log_table
+from medtl.tracking.registry import DATA_TAG
 from medtl.tracking.runs import nested_run
 
 KIND = "promote"
@@ -38,8 +40,7 @@ def log_verdict(model_name: str, verdict: Verdict) -> None:
         "medtl.promoted": str(verdict.promoted).lower(),
         "mlflow.note.content": plain(f"{model_name}: {verdict.reason}"),
     }
-    if "medtl.data" in version.tags:
-        tags["medtl.data"] = version.tags["medtl.data"]
+    tags |= {name: version.tags[name] for name in (DATA_TAG, BELOW_TAG) if name in version.tags}
     mlflow.set_tags(tags)
     mlflow.log_dict(verdict.record(model_name), "verdict.json")
     if verdict.contest is not None:

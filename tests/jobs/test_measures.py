@@ -68,6 +68,7 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
     assert "the baseline on " in warning
     version = MlflowClient().get_model_version("untrained", "1")
     assert version.tags["medtl.below_baseline"] == warning
+    assert last_run("promote")["tags.medtl.below_baseline"] == warning
     limits = version.description.partition("## Limits")[2]
     assert re.search(r"- The model is (below|worse than) the baseline on .* AUROC -0", limits)
     printed = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,10 @@ def test_two_processes_come_to_what_one_does_in_one_run(small_phantoms):
         ]
         assert len(curves[0]) == 2
         assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+    gains = [name for name in alone.data.metrics if re.fullmatch(r"baseline.*_gain", name)]
+    assert len(gains) == 3
+    for name in gains:
+        assert together.data.metrics[name] == pytest.approx(alone.data.metrics[name], abs=1e-3)
     scores = [name for name in alone.data.metrics if name.startswith("test_")]
     assert len(scores) >= 30
     for name in scores:
