@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def baselines_beside(
         if place in asked:
             asked.remove(place)
             found.add(cell, bench.transfer(cell))
-    arms: dict[str, list[tuple[object, np.ndarray]]] = {}
+    arms: dict[str, list[tuple[Mapping[str, object], np.ndarray]]] = {}
     for each in finished:
         arms.setdefault(each.arm, []).append((each.settings, each.outcome.probabilities))
     return beside(
@@ -114,15 +114,15 @@ class _Found:
         )
 
 
-def _place(settings) -> tuple[object, ...]:
+def _place(settings: Mapping[str, object]) -> tuple[object, ...]:
     """What a baseline depends on of a cell's settings."""
     names = ("architecture", "weights", "modality", "fraction", "seed")
     return tuple(settings[name] for name in names)
 
 
-def _name(one: Reference, all_of_them: Sequence[Reference]) -> str:
+def _name(one: Reference, references: Sequence[Reference]) -> str:
     """Returns a name that tells a baseline from the others of its kind."""
-    alike = [each for each in all_of_them if each.kind == one.kind]
+    alike = [each for each in references if each.kind == one.kind]
 
     def differ(*names: str) -> bool:
         return len({tuple(getattr(each, name) for name in names) for each in alike}) > 1
