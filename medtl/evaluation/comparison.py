@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,25 @@ class Cases:
 
 
 @dataclass(frozen=True)
+class TriedRate:
+    """A candidate for a learning rate, and its scores on the validation split.
+
+    Attributes:
+        lr: learning rate.
+        valid_auroc: of its best epoch; NaN where the training failed.
+        valid_loss: of the same epoch.
+        best_epoch: from 1; 0 where the training failed.
+        seconds: of its training.
+    """
+
+    lr: float
+    valid_auroc: float
+    valid_loss: float
+    best_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Result of a training.
 
@@ -46,6 +66,8 @@ class Outcome:
         trained_flops: operations for one image, in the forward pass, that came after the cut.
         trained_share: their share, 0 to 1, of all the network's.
         run_id: where it is logged.
+        lr: learning rate; 0 where there is none, as in a hybrid or a head that was solved.
+        rates: candidates among which `lr` was chosen in this training; none where it was given.
     """
 
     probabilities: np.ndarray
@@ -59,6 +81,8 @@ class Outcome:
     trained_flops: int
     trained_share: float
     run_id: str
+    lr: float = 0.0
+    rates: tuple[TriedRate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +152,25 @@ class Comparison:
         rows = [self._row(each) for each in self.contenders]
         return pd.DataFrame([*rows, *self.beside.rows()])
 
+    def rates(self) -> pd.DataFrame:
+        """A row a candidate for a learning rate.
+
+        `cell`, `arm`, the fields of `TriedRate`, and `chosen`.
+        """
+        rows = [
+            {
+                "cell": each.name,
+                "arm": each.arm,
+                **dataclasses.asdict(tried),
+                "chosen": tried.lr == each.outcome.lr,
+            }
+            for each in self.finished
+            for tried in each.outcome.rates
+        ]
+        tried = [field.name for field in dataclasses.fields(TriedRate)]
+        columns = ["cell", "arm", *tried, "chosen"]
+        return pd.DataFrame(rows, columns=columns)
+
     def _row(self, contender: Contender) -> dict[str, object]:
         outcome = contender.outcome
         row = {
@@ -143,6 +186,8 @@ class Comparison:
             row[f"test_{metric}_low"], row[f"test_{metric}_high"] = interval.low, interval.high
         row |= self.beside.gain_of(contender.arm)
         return row | {
+            "lr": outcome.lr,
+            "rates_valid_auroc": ", ".join(f"{each.valid_auroc:.4f}" for each in outcome.rates),
             "valid_auroc": outcome.valid_auroc,
             "valid_auroc_error": outcome.valid_error,
             "epochs": len(outcome.history),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
@@ -16,9 +17,11 @@ from medtl.evaluation.calibration import calibrated, fit_temperature
 from medtl.evaluation.comparison import Cases, Outcome
 from medtl.evaluation.intervals import mean_score
 from medtl.jobs.prepare import Origin, training_data
-from medtl.jobs.pretrain import backbone_of, with_phantom_backbone
+from medtl.jobs.pretrain import backbone_of, drawn_down, with_phantom_backbone
+from medtl.jobs.rates import chosen_rate, trained_at_best_rate
 from medtl.jobs.trained import trained
 from medtl.keep import key_of
+from medtl.networks.architectures import image_network
 from medtl.networks.backbone import Backbone
 from medtl.networks.compute import operations
 from medtl.networks.cutpoints import resolve
@@ -31,6 +34,7 @@ from medtl.settings import (
     TrainSettings,
 )
 from medtl.tracking.journal import history, log_halved
+from medtl.training import budget
 from medtl.training.checkpoints import Ends
 from medtl.training.keeper import Keeper
 from medtl.training.transfer import Trained, Transfer
@@ -57,6 +61,7 @@ class Bench:
         self._operations: dict[tuple[str, int, tuple[str, ...], int], int] = {}
         self._backbone: tuple[object, Backbone] | None = None
         self._keeper: tuple[object, Keeper] | None = None
+        self.notes: list[str] = []  # on the sources that were pretrained on
 
     def dataset(self, cells: Iterable[Cell]) -> Dataset:
         """The data set as the first of the cells that has a backbone sees it.
@@ -118,6 +123,10 @@ class Bench:
 
     def key(self, cell: Cell, transfer: Transfer) -> str:
         """Returns a key of all that the cell's numbers depend on."""
+        # the digest identifies the weights, wherever their file is
+        own = dataclasses.asdict(dataclasses.replace(cell, series="", weights=""))
+        if not cell.rates:
+            del own["rates"]
         asked = {
             field.name: getattr(self._settings, field.name)
             for field in dataclasses.fields(LearningSettings)
@@ -126,8 +135,8 @@ class Bench:
         backbone = transfer.backbone
         return key_of(
             self._plan.study,
-            # the digest identifies the weights, wherever their file is
-            dataclasses.asdict(dataclasses.replace(cell, series="", weights="")),
+            budget.FORMAT,
+            own,
             {**asked, "precision": transfer.precision},
             transfer.dataset.identity,
             (backbone.digest(), dataclasses.astuple(backbone.preprocessing)),
@@ -138,10 +147,17 @@ class Bench:
 
         `ends` holds the training until that run has ended.
         """
-        started = time.perf_counter()
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, cell.cutoff)
-        model = trained(self.train_settings(cell), transfer, point.name, ends=ends)
+        asked, tried = self.train_settings(cell), ()
+        started = time.perf_counter()
+        if cell.rates:
+            model, tried = trained_at_best_rate(asked, cell.rates, transfer, point.name, ends)
+        else:
+            model = trained(asked, transfer, point.name, ends=ends)
+        lr = chosen_rate(tried).lr if tried else cell.lr
+        # without the trainings at other rates, so that repeats cost alike
+        started += sum(each.seconds for each in tried if each.lr != lr)
         log_halved(model.halved)
         labels = transfer.labels("valid")
         temperature = fit_temperature(model.fit.valid_logits, labels)
@@ -159,11 +175,16 @@ class Bench:
             seconds=seconds,
             place=point.position,
             run_id=run_id,
+            lr=0.0 if model.solved is not None else lr,
+            rates=tried,
             **self._cost(transfer, model),
         )
 
     def train_settings(self, cell: Cell) -> TrainSettings:
-        """Returns the settings with which `train` would train the cell on all images."""
+        """Returns the settings with which `train` would train the cell on all images.
+
+        Of several learning rates the first.
+        """
         shared = {
             field.name: getattr(self._settings, field.name)
             for field in dataclasses.fields(LearningSettings)
@@ -182,7 +203,8 @@ class Bench:
         if cell.transfer == "hybrid":
             own["classifier"] = cell.classifier
         else:
-            own |= {"classifier": "logistic", "optimizer": cell.optimizer, "lr": cell.lr}
+            lr = cell.rates[0] if cell.rates else cell.lr
+            own |= {"classifier": "logistic", "optimizer": cell.optimizer, "lr": lr}
         return TrainSettings(**shared | own)
 
     def _with_weights(self, settings: TrainSettings) -> TrainSettings:
@@ -191,13 +213,53 @@ class Bench:
             return with_phantom_backbone(settings)
         source = PretrainSettings(
             data=settings.weights.removeprefix(PRETRAINED_ON),
-            architecture=settings.architecture,
+            architecture=image_network(settings.architecture) or settings.architecture,
             image_size=settings.image_size,
             precision=settings.precision,
             device=settings.device,
         )
         self._check_source(source)
+        if self._plan.equal_sources:
+            source = dataclasses.replace(source, train_images=self._source_images(source))
         return dataclasses.replace(settings, weights=backbone_of(source))
+
+    def _source_images(self, source: PretrainSettings) -> int:
+        """Returns how many training images of the source are learned from; 0 for all.
+
+        As many as the smallest source of the study has, so that a larger one is no advantage.
+        `notes` says what is drawn.
+        """
+        counts = {}
+        starts = dict.fromkeys(cell.weights for cell in self._plan.cells)
+        for start in starts:
+            if start.startswith(PRETRAINED_ON):
+                each = dataclasses.replace(source, data=start.removeprefix(PRETRAINED_ON))
+                with contextlib.suppress(MedtlError):  # its own cells say why
+                    counts[each.data] = each, self._source(each)
+        own = counts[source.data][1]
+        fewest = min(len(dataset.splits["train"]) for _, dataset in counts.values())
+        given = [start for start in starts if not start.startswith((PRETRAINED_ON, "random"))]
+        if given:
+            self._note(
+                f"the number of images behind the weights {', '.join(given)} is as it is: only "
+                "sources that are data are drawn to equal sizes"
+            )
+        count = len(own.splits["train"])
+        if count == fewest:
+            return 0
+        drawn = len(drawn_down(own, fewest, source.seed))
+        self._note(
+            f"{drawn:,} of the {count:,} training images of {own.name} are pretrained on, drawn by "
+            f"patient and of each class alike: the smallest source has {fewest:,}"
+        )
+        return fewest
+
+    def _source(self, source: PretrainSettings) -> Dataset:
+        return training_data(source, Origin.of(source).image_size)
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
 
     def _check_source(self, source: PretrainSettings) -> None:
         """Raises `MedtlError` where a source shows images that the target is judged by."""

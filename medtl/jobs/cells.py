@@ -9,6 +9,7 @@ from medtl.errors import MedtlError
 from medtl.evaluation.comparison import Cases, Contender, Outcome
 from medtl.evaluation.intervals import measure
 from medtl.jobs.bench import Bench, test_cases
+from medtl.jobs.rates import ChosenRates
 from medtl.search.studies import Cell, Plan, arm, cell_names
 from medtl.tracking.cells import KEY_TAG, finished_cell, log_outcome
 from medtl.tracking.runs import nested_run
@@ -38,10 +39,14 @@ class Cells:
             key=lambda cell: (origins.index((cell.architecture, cell.weights)), cell.seed),
         )
 
-    def contender(self, cell: Cell) -> Contender:
-        """Returns the cell with what it came to, or why it failed."""
+    def contender(self, cell: Cell, rates: ChosenRates) -> Contender:
+        """Returns the cell with what it came to, or why it failed.
+
+        `rates` are those of its repeats; a cell that is the first of its arm chooses its own.
+        """
         try:
-            return dataclasses.replace(self._described(cell), outcome=self._outcome(cell))
+            outcome = self._outcome(rates.settled(cell), self.names[cell])
+            return dataclasses.replace(self._described(cell), outcome=outcome)
         except MedtlError as error:
             return self.failed(cell, str(error))
 
@@ -58,11 +63,12 @@ class Cells:
             cutoff=cell.cutoff,
             fraction=cell.fraction,
             seed=cell.seed,
-            settings=dataclasses.asdict(cell),
+            settings=dataclasses.asdict(cell)
+            | {"rates": ",".join(f"{rate:g}" for rate in cell.rates)},
         )
 
-    def _outcome(self, cell: Cell) -> Outcome:
-        """Returns the result of the cell, from this or an earlier run.
+    def _outcome(self, cell: Cell, name: str) -> Outcome:
+        """Returns the result of the cell of this name, from this or an earlier run.
 
         Raises:
             MedtlError: it failed; the line also stands in its run.
@@ -89,7 +95,7 @@ class Cells:
             }
         with (
             Ends() as ends,
-            nested_run(self.names[cell], tags, cell.params(), self._parent) as run,
+            nested_run(name, tags, cell.params(), self._parent) as run,
         ):
             if transfer is None:
                 raise reason

@@ -30,6 +30,7 @@ from medtl.jobs.cluster import (
     shipped,
 )
 from medtl.jobs.prepare import training_data
+from medtl.jobs.rates import ChosenRates
 from medtl.search.studies import Cell, Plan
 from medtl.settings import CompareSettings, LearningSettings
 from medtl.tracking.cells import cut_off_cell
@@ -71,10 +72,10 @@ class CellWorker:
             return named_here(error)
         return ""
 
-    def run(self, cell: Cell) -> tuple[Contender, bool]:
+    def run(self, cell: Cell, rates: ChosenRates) -> tuple[Contender, bool]:
         """What the cell came to, or why it failed; and whether that was known from before."""
         known = self._cells.reused
-        contender = self._cells.contender(cell)
+        contender = self._cells.contender(cell, rates)
         return contender, self._cells.reused > known
 
     def _fetched(self, settings: LearningSettings, image_size: int) -> Dataset:
@@ -91,7 +92,8 @@ def run_on_cluster(
     Raises:
         MedtlError: no worker is left.
     """
-    waiting, done, deaths = _Waiting(cells.ordered()), {}, Counter()
+    rates = ChosenRates()
+    waiting, done, deaths = _Waiting(cells.ordered(), rates), {}, Counter()
     known: list[Cell] = []
     order, stopping = _order(settings, plan, bench, run_id), threading.Event()
 
@@ -99,11 +101,12 @@ def run_on_cluster(
         cell = None
         while (cell := waiting.next_after(cell)) is not None:
             try:
-                contender, was_known = ray.get(worker.run.remote(cell))
+                contender, was_known = ray.get(worker.run.remote(cell, rates))
             except RayError:
                 bury(cell)
                 raise
             done[cell] = contender
+            rates.add(cell, contender)
             known.extend([cell] if was_known else [])
             waiting.end(cell)
 
@@ -129,29 +132,33 @@ def run_on_cluster(
 
 
 class _Waiting:
-    """Cells that wait for a worker; each worker stays with the backbone that it has open."""
+    """Cells that wait for a worker; each worker stays with the backbone that it has open.
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self._cells = list(cells)
+    While the first cell of an arm chooses its learning rate, the repeats wait.
+    """
+
+    def __init__(self, cells: Sequence[Cell], rates: ChosenRates) -> None:
+        self._cells, self._rates = list(cells), rates
         self._running: list[Cell] = []
         self._changed = threading.Condition()
 
     def next_after(self, last: Cell | None) -> Cell | None:
         """The cell to run after `last`; waits while all run elsewhere, None when all have ended."""
         with self._changed:
-            while not self._cells:
+            while not (ready := self._ready()):
                 if not self._running:
                     return None
                 self._changed.wait()
             busy = {_backbone(cell) for cell in self._running}
             own = None if last is None else _backbone(last)
             # its own backbone, else one that nobody has open, else any
-            cell = min(
-                self._cells, key=lambda each: (_backbone(each) != own, _backbone(each) in busy)
-            )
+            cell = min(ready, key=lambda each: (_backbone(each) != own, _backbone(each) in busy))
             self._cells.remove(cell)
             self._running.append(cell)
             return cell
+
+    def _ready(self) -> list[Cell]:
+        return [cell for cell in self._cells if not self._rates.waits(cell, self._running)]
 
     def put_back(self, cell: Cell) -> None:
         """The cell waits again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import mlflow
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from medtl.data.dataset import Dataset
 from medtl.data.table import EMBEDDED
 from medtl.errors import MedtlError
-from medtl.evaluation.comparison import Contender, compared
+from medtl.evaluation.comparison import Comparison, Contender, compared
 from medtl.evaluation.report import Report, Subject, report
 from medtl.jobs.bench import Bench
 from medtl.jobs.cells import Cells
@@ -18,6 +19,7 @@ from medtl.jobs.checks import check_plan
 from medtl.jobs.conclude import split_facts
 from medtl.jobs.executors import executor
 from medtl.jobs.nearness import source_distances
+from medtl.jobs.rates import ChosenRates
 from medtl.jobs.references import baselines_beside
 from medtl.jobs.subject import check_one_label
 from medtl.progress import progress
@@ -32,8 +34,8 @@ from medtl.tracking.server import found_at
 def compare(settings: CompareSettings) -> None:
     """Runs a study, or goes on with it, and writes its report and its table.
 
-    A cell that fails is shown as such. The validation split chooses each cell's epoch; the test
-    split is scored once a cell.
+    A cell that fails is shown as such. The validation split chooses each cell's epoch, and of
+    several learning rates each arm's; the test split is scored once a cell.
 
     Raises:
         ParameterError: a parameter is wrong.
@@ -69,8 +71,11 @@ def compare(settings: CompareSettings) -> None:
         )
         comparison = dataclasses.replace(comparison, beside=beside)
         sources = source_distances(bench, plan.cells)
+        for note in bench.notes:
+            print(f"sources       {note}", file=sys.stderr)
+        plan = dataclasses.replace(plan, notes=(*plan.notes, *bench.notes))
         written = report(_subject(settings, plan, dataset, sources), comparison)
-        _log(written, comparison.table(), sources)
+        _log(written, comparison, sources)
         place = found_at("report/report.html")
     print(f"study         {plan.study}: {finished} of {len(contenders)} cells")
     if reused:
@@ -90,7 +95,10 @@ def _contenders(
     else:
         ordered = cells.ordered()
         bar = progress(ordered, len(ordered), plan.study, unit="cell")
-        done = {cell: cells.contender(cell) for cell in bar}
+        done, rates = {}, ChosenRates()
+        for cell in bar:
+            done[cell] = cells.contender(cell, rates)
+            rates.add(cell, done[cell])
         reused = cells.reused
     return [done[cell] for cell in plan.cells], reused
 
@@ -123,9 +131,11 @@ def _subject(
     )
 
 
-def _log(written: Report, cells: pd.DataFrame, sources: pd.DataFrame) -> None:
+def _log(written: Report, comparison: Comparison, sources: pd.DataFrame) -> None:
     mlflow.log_text(written.html, "report/report.html")
-    log_table(cells, "report/cells.csv")
+    log_table(comparison.table(), "report/cells.csv")
+    if len(rates := comparison.rates()):
+        log_table(rates, "report/rates.csv")
     if len(sources):
         log_table(sources, "report/sources.csv")
     mlflow.set_tag("mlflow.note.content", written.description[:TEXT_LIMIT])

@@ -41,7 +41,12 @@ class CompareSettings(ClusterSettings, LearningSettings):
         "", "comma list of cut-offs (all, head, layers), or blocks; empty for the study's"
     )
     optimizers: str = option("", "comma list of optimizers; empty for the study's")
-    lr: float = option(0.0, "learning rate of every cell; 0 for the study's", low=0.0, high=10.0)
+    lr: float = option(0.0, "learning rate of every cell; 0 for rates", low=0.0, high=10.0)
+    rates: str = option(
+        "",
+        "comma list of learning rates, among which the validation split chooses one for each arm "
+        "(all cells but for their seeds); empty for the study's",
+    )
     fractions: str = option(
         "", "comma list of shares of the training split, drawn by patient; empty for the study's"
     )
@@ -66,6 +71,10 @@ class CompareSettings(ClusterSettings, LearningSettings):
             for entry in self.listed(name):
                 if entry not in known:
                     raise ParameterError(name, entry, f"a comma list of {', '.join(known)}")
+        for entry in self.listed("rates"):
+            check_number("rates", entry, float, 1e-8, 10.0)
+        if self.rates and self.lr:
+            raise ParameterError("rates", self.rates, f"empty where lr={self.lr:g} is given")
         for entry in self.listed("fractions"):
             check_number("fractions", entry, float, 1e-6, 1.0)
         for entry in self.listed("hidden"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import mlflow
@@ -10,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from medtl.evaluation.comparison import Cases, Outcome
+from medtl.evaluation.comparison import Cases, Outcome, TriedRate
 from medtl.evaluation.intervals import Interval
 from medtl.spreadsheet import as_written
 from medtl.tracking.journal import log_intervals, log_table
@@ -20,6 +21,7 @@ from medtl.tracking.permissions import is_refused
 KEY_TAG = "medtl.cell"  # on a cell's run: key of all that its numbers depend on
 PROBABILITIES = "cell/probabilities.csv"
 HISTORY = "cell/history.csv"
+RATES = "cell/rates.csv"  # candidates for the learning rate, where it was chosen
 NUMBERS = ("valid_error", "best_epoch", "seconds", "place", "trained_parameters", "trained_flops",
            "trained_share")  # fmt: skip
 PROBABILITY = "probability_"  # begins the columns of the classes
@@ -35,6 +37,7 @@ def log_outcome(
     mlflow.log_metrics(
         {
             "best_valid_auroc": outcome.valid_auroc,
+            "lr": outcome.lr,
             **{name: getattr(outcome, name) for name in NUMBERS},
         }
     )
@@ -44,6 +47,10 @@ def log_outcome(
         table[f"{PROBABILITY}{name}"] = outcome.probabilities[:, index]
     log_table(table, PROBABILITIES)
     log_table(outcome.history, HISTORY)
+    if outcome.rates:
+        candidates = ",".join(f"{each.lr:g}" for each in outcome.rates)
+        mlflow.log_params({"lr": outcome.lr, "rates": candidates})
+        log_table(pd.DataFrame([dataclasses.asdict(each) for each in outcome.rates]), RATES)
 
 
 def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> Outcome | None:
@@ -77,15 +84,29 @@ def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:
         probabilities = table[columns].to_numpy().astype(float)
         same = list(table["case"]) == list(names)
         valid_auroc = metrics["best_valid_auroc"]
+        rates = _rates(f"{place}/{RATES}") if "rates" in run.data.params else ()
     except (MlflowException, OSError, ValueError, KeyError):
         return None
     if not same:
         return None
     whole = ("best_epoch", "place", "trained_parameters", "trained_flops")
     numbers |= {name: int(numbers[name]) for name in whole}
+    # cells of earlier releases have their rate as a parameter only
+    lr = float(metrics.get("lr", run.data.params.get("lr", 0.0)))
     return Outcome(
-        probabilities, history, valid_auroc=valid_auroc, run_id=run.info.run_id, **numbers
+        probabilities,
+        history,
+        valid_auroc=valid_auroc,
+        run_id=run.info.run_id,
+        lr=lr,
+        rates=rates,
+        **numbers,
     )
+
+
+def _rates(uri: str) -> tuple[TriedRate, ...]:
+    values = _table(uri).replace("", "nan").astype(float).astype({"best_epoch": int})
+    return tuple(TriedRate(**row) for row in values.to_dict("records"))
 
 
 def _table(uri: str) -> pd.DataFrame:

@@ -68,7 +68,7 @@ OF_MODEL = OF_DATA | {
 }
 WRONG = {
     "train": OF_TRAINING,
-    "pretrain": OF_TRAINING | {"backbone_name": "a:b"},
+    "pretrain": OF_TRAINING | {"backbone_name": "a:b", "train_images": "-1"},
     "tune": OF_LEARNING
     | OF_CLUSTER
     | {
@@ -91,6 +91,7 @@ WRONG = {
         "cutoffs": "head,layer9",
         "optimizers": "adaam",
         "lr": "-1",
+        "rates": "0.1,fast",
         "fractions": "2",
         "seeds": "one",
         "different": "no/such/folder",

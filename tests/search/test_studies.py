@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from medtl.errors import ParameterError
+from medtl.networks.architectures import image_network
 from medtl.search.studies import cell_names, plan_of
 from medtl.search.studies.kinds import HIDDEN
 from medtl.settings import CompareSettings
@@ -37,6 +38,7 @@ def named_pairs(made) -> list[tuple[str, str]]:
         ("alzubaidi2020", {}, 18, 12),
         ("alzubaidi2020", {"data": "/own", "same": "/source"}, 60, 40),
         ("trinh2021", {}, 3, 2),
+        ("dai2021", {}, 6, 5),
     ],
 )
 def test_a_study_has_its_cells_and_pairs_and_no_two_names_are_equal(study, settings, cells, pairs):
@@ -55,6 +57,13 @@ def test_a_pair_differs_in_what_is_compared_and_in_nothing_else():
             b.lr,
             b.cutoff,
         )
+
+
+def test_networks_of_embedded_cases_begin_from_images_of_another_set():
+    made = plan("dai2021")
+    assert {cell.weights for cell in made.cells} == {"pretrained on phantoms-source"}
+    assert {image_network(cell.architecture) for cell in made.cells} == {"small_resnet"}
+    assert {cell.weights for cell in plan("dai2021", weights="random").cells} == {"random"}
 
 
 def test_strategies_of_boit_are_as_published():
@@ -140,3 +149,18 @@ def test_a_wrong_parameter_is_named(study, settings, named):
     with pytest.raises(ParameterError) as error:
         plan(study, **settings)
     assert error.value.name == named
+
+
+def test_learning_rates_to_choose_among_are_the_same_at_every_depth_and_from_every_source():
+    for study in ("kandel2020", "kim2022", "zhang2023"):
+        made = plan(study, data="/own", architecture="small_resnet")
+        trained = [cell for cell in made.cells if cell.transfer == "finetune"]
+        assert {(cell.lr, cell.rates) for cell in trained} == {(0.0, (1e-4, 3e-4, 1e-3))}
+        assert len({cell.seed for cell in trained}) == 5
+        assert "chosen among 0.0001, 0.0003, 0.001 (adam) by the validation AUROC" in made.notes[-1]
+    for asked in ({"lr": 0.01}, {"rates": "0.01"}):
+        assert {(cell.lr, cell.rates) for cell in plan("grid", **asked).cells} == {(0.01, ())}
+    published = plan("trinh2021", data="/own", architecture="resnet18,resnet34")
+    assert {cell.lr for cell in published.cells} == {1e-4}
+    with pytest.raises(ParameterError, match="empty where lr"):
+        plan("grid", lr=0.01, rates="0.1,0.2")

@@ -86,6 +86,7 @@ def _body(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> It
     yield f'<div class="summary">{"".join(html.element("p", each) for each in paragraphs)}</div>'
     yield html.element("h2", "Scores")
     yield _scores(comparison)
+    yield from _rates(comparison)
     yield from _drawn(subject, comparison)
     yield html.element("h2", "Paired differences")
     yield from _differences(comparison)
@@ -110,7 +111,8 @@ def _body(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> It
 
 def _scores(comparison: Comparison) -> str:
     metrics = _metrics(comparison)
-    head = ["cell", *(f"test {METRICS[name]}" for name in metrics), "validation AUROC", "epochs"]
+    tests = [f"test {METRICS[name]}" for name in metrics]
+    head = ["cell", *tests, "validation AUROC", "learning rate", "epochs"]
     rows = []
     for each in comparison.contenders:
         if each.outcome is None:
@@ -119,12 +121,37 @@ def _scores(comparison: Comparison) -> str:
         scores = comparison.scores[each.name]
         values = [str(scores[name]) for name in metrics]
         epochs = f"{len(each.outcome.history)} (best {each.outcome.best_epoch})"
-        rows.append(html.row(each.name, [*values, f"{each.outcome.valid_auroc:.3f}", epochs]))
+        rate = f"{each.outcome.lr:g}" if each.outcome.lr else "none"
+        values += [f"{each.outcome.valid_auroc:.3f}", rate, epochs]
+        rows.append(html.row(each.name, values))
     caption = (
         "Each cell once. Test scores with their 95 % intervals; the "
         "decision is the most probable class. The validation split chose the epoch."
     )
     return html.table(caption, head, rows)
+
+
+def _rates(comparison: Comparison) -> Iterator[str]:
+    """The candidates for learning rates and their validation scores, where any were tried."""
+    table = comparison.rates()
+    if table.empty:
+        return
+    yield html.element("h2", "Learning rates")
+    rows = []
+    for (cell, arm), tried in table.groupby(["cell", "arm"], sort=False):
+        scores = [
+            f"{each.lr:g}: {each.valid_auroc:.3f}" if each.best_epoch else f"{each.lr:g}: failed"
+            for each in tried.itertuples()
+        ]
+        chosen = tried.loc[tried["chosen"], "lr"].iloc[0]
+        rows.append(html.row(arm, [cell, "; ".join(scores), f"{chosen:g}"]))
+    caption = (
+        "The learning rate of each arm was chosen by the validation AUROC of its first seed, of "
+        "equal ones by the validation loss. The test split was scored at the chosen rate alone. "
+        "Arms that are not here have no learning rate (a head that was solved, a classical "
+        "classifier), or have one that was given."
+    )
+    yield html.table(caption, ["arm", "chosen by", "validation AUROC at each rate", "rate"], rows)
 
 
 def _metrics(comparison: Comparison) -> tuple[str, ...]:
@@ -231,7 +258,8 @@ def _costs(comparison: Comparison) -> Iterator[str]:
     rows = [html.row(each.name, _cost(each)) for each in comparison.finished]
     caption = (
         "Seconds on this machine; what comes before a cut is computed by the first cell that needs "
-        "it and read by the others. Compute is of one image in the forward pass."
+        "it and read by the others. Trainings at learning rates that were not chosen are left "
+        "out. Compute is of one image in the forward pass."
     )
     yield html.table(caption, head, rows)
     arms = comparison.arms

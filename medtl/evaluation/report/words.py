@@ -29,6 +29,7 @@ def summary(comparison: Comparison, embedded: bool) -> list[str]:
     paragraphs = [
         " ".join([_counts(comparison), *_differences(comparison)]),
         " ".join(_convergence(comparison)),
+        _rates(comparison),
         _pick(comparison),
         " ".join(_limits(comparison, embedded)),
     ]
@@ -153,6 +154,30 @@ def _has_epochs(contender: Contender) -> bool:
     return len(contender.outcome.history) > 1
 
 
+def _rates(comparison: Comparison) -> str:
+    """Formats how learning rates were chosen, and where the choice fell on the end of its range."""
+    table = comparison.rates()
+    if table.empty:
+        return ""
+    taken = table[table["chosen"]].drop_duplicates("arm")
+    ends = table.groupby("arm")["lr"].agg(["min", "max"]).loc[taken["arm"]]
+    lowest = int((taken["lr"].to_numpy() == ends["min"].to_numpy()).sum())
+    highest = int((taken["lr"].to_numpy() == ends["max"].to_numpy()).sum())
+    counts = taken["lr"].value_counts().sort_index()
+    named = ", ".join(f"{rate:g} in {count}" for rate, count in counts.items())
+    sentence = (
+        f"The validation split chose the learning rate of {_many(len(taken), 'arm', 'arms')}, by "
+        f"the first seed of each: {named}."
+    )
+    tried = table.groupby("arm").size().max()
+    if tried > 2 and (lowest or highest):
+        sentence += (
+            f" In {lowest} it is the lowest and in {highest} the highest that was tried: rates "
+            "names others."
+        )
+    return sentence
+
+
 def _pick(comparison: Comparison) -> str:
     best, cheapest = chosen(comparison.arms)
     score = METRICS[comparison.metric]
@@ -192,6 +217,11 @@ def _limits(comparison: Comparison, embedded: bool) -> list[str]:
         sentences.append(
             "Each cell was trained once, with one seed: how much another seed would change it was "
             "not measured."
+        )
+    if not comparison.rates().empty:
+        sentences.append(
+            "The validation AUROC of an arm whose learning rate was chosen is the highest of "
+            "several, and so a little flattered beside that of one that has none."
         )
     if embedded:
         sentences.append(

@@ -30,9 +30,32 @@ def plan_of(settings: CompareSettings) -> Plan:
         ParameterError: a parameter is wrong, or is one that the study itself decides.
     """
     plan = _PLANS[settings.study](settings)
+    if note := _rates_note(plan):
+        plan = dataclasses.replace(plan, notes=(*plan.notes, note))
     if len({cell.fraction for cell in plan.cells}) > 1 and "size" not in plan.pictures:
         plan = dataclasses.replace(plan, pictures=(*plan.pictures, "size"))
     return plan
+
+
+def _rates_note(plan: Plan) -> str:
+    """Returns a line on the choice of learning rates; '' where each cell's is given."""
+    tried = {cell.optimizer: cell.rates for cell in plan.cells if cell.rates}
+    if not tried:
+        return ""
+    listed = {name: ", ".join(f"{rate:g}" for rate in rates) for name, rates in tried.items()}
+    among = " or ".join(
+        f"{rates} ({', '.join(name for name in listed if listed[name] == rates)})"
+        for rates in dict.fromkeys(listed.values())
+    )
+    seeds = len({cell.seed for cell in plan.cells})
+    most = seeds + max(map(len, tried.values())) - 1
+    return (
+        f"Ours: the learning rate of each arm is chosen among {among} by the validation AUROC, of "
+        "equal ones by the validation loss. An arm is the cells that differ in their seeds "
+        f"alone: the first seed chooses for all, {most} trainings for {seeds} "
+        f"seed{'s' * (seeds > 1)} (rates, lr and seeds make it fewer). A solved head and a "
+        "classical classifier have no learning rate."
+    )
 
 
 __all__ = ["PRETRAINED_ON", "Cell", "Plan", "arm", "cell_names", "plan_of"]

@@ -14,7 +14,8 @@ class Cell:
     """One training of a study. What a hybrid does not have is empty.
 
     `series` is what the study calls it: its curve, and its side of a comparison. `weights` are as
-    in `train`, or begin with `PRETRAINED_ON`.
+    in `train`, or begin with `PRETRAINED_ON`. The learning rate is `lr`, or chosen on the
+    validation split among `rates`; `lr` is then 0.
     """
 
     series: str
@@ -31,6 +32,7 @@ class Cell:
     seed: int = 0  # of initial weights, order and the share drawn
     modality: str = ""  # the one that is shown of a case of several; empty for all
     hidden: int = 0  # units of the dense ReLU layer before the output layer; 0 for none
+    rates: tuple[float, ...] = ()  # candidates for the learning rate; empty where lr is it
 
     @classmethod
     def hybrid(cls, series: str, architecture: str, classifier: str, **others: object) -> Cell:
@@ -43,9 +45,17 @@ class Cell:
             **{"cutoff": "head", **others, "optimizer": "", "lr": 0.0, "augment": "none"},
         )
 
+    def at_rate(self, lr: float) -> Cell:
+        """Returns the cell with a learning rate that is no longer to be chosen."""
+        return dataclasses.replace(self, lr=lr, rates=())
+
     def params(self) -> dict[str, object]:
-        """The cell as MLflow parameters, without what it does not have."""
+        """The cell as MLflow parameters, without what it does not have.
+
+        Candidates for the learning rate are left to the code that tries them.
+        """
         values = dataclasses.asdict(self)
+        del values["rates"]
         return {name: value for name, value in values.items() if value not in ("", 0.0)} | {
             "seed": self.seed
         }
@@ -65,6 +75,7 @@ class Plan:
         pictures: of `convergence`, `depth`, `size`.
         image_size: side of the images where the user names none; 0 for that of the weights.
         data: the embedded set that stands in for `phantoms`; empty where the study takes that.
+        equal_sources: whether backbones are pretrained on equally many images of each source.
         notes: what is known of the paper, and what is a choice of this project.
     """
 
@@ -78,6 +89,7 @@ class Plan:
     image_size: int = 0
     data: str = ""
     notes: tuple[str, ...] = ()
+    equal_sources: bool = False
 
 
 def repeated(

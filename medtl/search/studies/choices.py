@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from medtl.data.table import EMBEDDED
 from medtl.errors import ParameterError
@@ -20,7 +21,14 @@ SMALLER_SIZE = 48  # pixels, for networks that take longer
 SERIES = {"auto": "pretrained", "imagenet": "pretrained", "random": "random"}
 """What weights are called; others by themselves."""
 
-GENTLE, USUAL, SGD_FACTOR = 1e-4, 1e-3, 10.0
+RATES, SGD_RATES = (1e-4, 3e-4, 1e-3), (1e-3, 3e-3, 1e-2)
+"""Learning rates to choose among."""
+
+SMALL_RATES, SMALL_SGD_RATES = (3e-4, 1e-3), (3e-3, 1e-2)
+"""The same on embedded images."""
+
+REPEATS = (0, 1, 2, 3, 4)
+"""Seeds of studies whose arms are told apart by small differences."""
 
 
 def is_embedded(settings: CompareSettings) -> bool:
@@ -62,17 +70,36 @@ def seeds(settings: CompareSettings, *own: int) -> tuple[int, ...]:
     return tuple(map(int, settings.listed("seeds"))) or own or (settings.seed,)
 
 
+def several_seeds(settings: CompareSettings, *small: int) -> tuple[int, ...]:
+    """Returns the user's seeds, else five; on embedded images those of `small`, else one."""
+    return seeds(settings, *(small if is_embedded(settings) else REPEATS))
+
+
 def hidden_units(settings: CompareSettings, own: int = 0) -> tuple[int, ...]:
     """Returns the units of a dense layer before the output layer: the user's, else the study's."""
     return tuple(map(int, settings.listed("hidden"))) or (own,)
 
 
-def learning_rate(settings: CompareSettings, optimizer: str, cutoff: str) -> float:
-    """The user's; else ours: smaller where large pretrained layers are trained, larger for SGD."""
+def learning_rates(settings: CompareSettings, optimizer: str) -> tuple[float, ...]:
+    """Returns the candidates for the learning rate of an arm: the user's, else ours.
+
+    They are the same from whatever cut-off and weights on, so that depth or source and learning
+    rate do not vary together.
+    """
     if settings.lr:
-        return settings.lr
-    rate = USUAL if cutoff == "head" or is_embedded(settings) else GENTLE
-    return rate * SGD_FACTOR if optimizer == "sgd" else rate
+        return (settings.lr,)
+    if listed := settings.listed("rates"):
+        return tuple(dict.fromkeys(map(float, listed)))
+    if is_embedded(settings):
+        return SMALL_SGD_RATES if optimizer == "sgd" else SMALL_RATES
+    return SGD_RATES if optimizer == "sgd" else RATES
+
+
+def at_rate(settings: CompareSettings, lr: float, cells: Iterable[Cell]) -> list[Cell]:
+    """Returns the cells at the learning rate of a study, unless the user named any."""
+    if settings.lr or settings.rates:
+        return list(cells)
+    return [cell.at_rate(lr) for cell in cells]
 
 
 def finetuned(
@@ -95,13 +122,20 @@ def finetuned(
             start,
             cutoff=cutoff,
             optimizer=optimizer,
-            lr=learning_rate(settings, optimizer, cutoff),
             augment=settings.augment,
             hidden=hidden,
+            **_rate(learning_rates(settings, optimizer)),
         )
         for hidden in hidden_units(settings, own_hidden)
         for optimizer in optimizers(settings, *own)
     ]
+
+
+def _rate(candidates: tuple[float, ...]) -> dict[str, object]:
+    """Returns the fields of a cell: one learning rate, or several to choose among."""
+    if len(candidates) == 1:
+        return {"lr": candidates[0]}
+    return {"lr": 0.0, "rates": candidates}
 
 
 def blocks(settings: CompareSettings, architecture: str) -> tuple[str, ...]:

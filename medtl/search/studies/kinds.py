@@ -13,12 +13,14 @@ from medtl.search.studies.choices import (
     SERIES,
     SMALLER_SIZE,
     architectures,
+    at_rate,
     blocks,
     finetuned,
     fractions,
     is_embedded,
     refuse_chosen,
     seeds,
+    several_seeds,
     spelled_out,
     weights,
 )
@@ -27,6 +29,8 @@ from medtl.settings import CLASSIFIERS, CompareSettings
 SOURCES = ("different", "same")  # parameters of alzubaidi2020 alone
 HIDDEN = 256  # units of boit2019's dense layer
 THREE = ("adam", "sgd", "rmsprop")
+PUBLISHED_RATE = 1e-4  # of trinh2021
+SMALL_RATE = 1e-3  # of small networks on embedded images, where none is chosen
 
 
 def kim2022(settings: CompareSettings) -> Plan:
@@ -37,7 +41,7 @@ def kim2022(settings: CompareSettings) -> Plan:
         for start in weights(settings, "auto"):
             cells += _kinds(settings, architecture, start)
         cells += finetuned(settings, "random initialisation", architecture, "random", "all")
-    repeats = repeated(dict.fromkeys(cells), fractions(settings), seeds(settings))
+    repeats = repeated(dict.fromkeys(cells), fractions(settings), several_seeds(settings))
     return Plan(
         "kim2022",
         "The kinds of transfer learning against each other",
@@ -52,7 +56,7 @@ def kim2022(settings: CompareSettings) -> Plan:
             "Known: the four kinds and their names; the advice to take a ResNet or an Inception "
             "as feature extractor, which saves cost without losing predictive power.",
             "Ours: fine-tuning begins after two thirds of the blocks unless cutoffs says where; "
-            "optimizers and learning rates.",
+            "optimizers; five seeds on the user's images.",
         ),
     )
 
@@ -81,10 +85,10 @@ def kandel2020(settings: CompareSettings) -> Plan:
             for architecture in architectures(settings, ("vgg16", "vgg19", "inception_v3"))
             for start in weights(settings, "auto")
             for cutoff in spelled_out(settings, architecture) or blocks(settings, architecture)
-            for cell in finetuned(settings, SERIES.get(start, start), architecture, start, cutoff)
+            for cell in _block_wise(settings, architecture, start, cutoff)
         ),
         fractions(settings),
-        seeds(settings),
+        several_seeds(settings),
     )
     return Plan(
         "kandel2020",
@@ -105,9 +109,18 @@ def kandel2020(settings: CompareSettings) -> Plan:
         notes=(
             "Known: block-wise fine-tuning of three architectures; fine-tuning everything is not "
             "always best.",
-            "Ours: which architectures, where a block begins, optimizers and learning rates.",
+            "Ours: which architectures, where a block begins, optimizers; five seeds on the user's "
+            "images.",
         ),
     )
+
+
+def _block_wise(
+    settings: CompareSettings, architecture: str, start: str, cutoff: str
+) -> list[Cell]:
+    """The cells of a block; on embedded images at one learning rate, as there are many."""
+    cells = finetuned(settings, SERIES.get(start, start), architecture, start, cutoff)
+    return at_rate(settings, SMALL_RATE, cells) if is_embedded(settings) else cells
 
 
 def boit2019(settings: CompareSettings) -> Plan:
@@ -203,4 +216,5 @@ def _second_stage(settings: CompareSettings, architecture: str, start: str) -> l
     """Trained from the first third of the blocks on; of two joined, from that of each."""
     names = [blocks(settings, half) for half in architecture.removeprefix("dual:").split("+")]
     cutoff = "+".join(each[len(each) // 3] for each in names)
-    return finetuned(settings, SERIES.get(start, start), architecture, start, cutoff, "rmsprop")
+    cells = finetuned(settings, SERIES.get(start, start), architecture, start, cutoff, "rmsprop")
+    return at_rate(settings, SMALL_RATE if is_embedded(settings) else PUBLISHED_RATE, cells)

@@ -18,7 +18,7 @@ from medtl.search.studies.choices import (
     fractions,
     is_embedded,
     refuse_chosen,
-    seeds,
+    several_seeds,
     spelled_out,
     weights,
 )
@@ -40,7 +40,7 @@ def zhang2023(settings: CompareSettings) -> Plan:
             for cell in finetuned(settings, SERIES.get(start, start), architecture, start, cutoff)
         ),
         fractions(settings),
-        seeds(settings),
+        several_seeds(settings),
     )
     baseline = "random" if "random" in starts else starts[0]
     return Plan(
@@ -62,7 +62,7 @@ def zhang2023(settings: CompareSettings) -> Plan:
         notes=(
             "Known: ResNet18, VGG11, AlexNet and MobileNet, each trained twice on the same three "
             "classes of chest X-rays, from ImageNet weights and from random ones.",
-            "Ours: the optimizer, the learning rate (one for both sides), the epochs.",
+            "Ours: the optimizer, the epochs, five seeds on the user's images.",
         ),
     )
 
@@ -85,7 +85,7 @@ def alzubaidi2020(settings: CompareSettings) -> Plan:
             for cell in finetuned(settings, series, architecture, start, "all")
         ),
         fractions(settings, *((0.1, 0.25, 1.0) if small else (0.1, 0.25, 0.5, 1.0))),
-        seeds(settings, *((0, 1) if small else (0, 1, 2))),
+        several_seeds(settings, 0, 1),
     )
     return Plan(
         "alzubaidi2020",
@@ -106,9 +106,10 @@ def alzubaidi2020(settings: CompareSettings) -> Plan:
         notes=(
             "Known: F1 on foot ulcers of 86.6 % from scratch, 89.4 % after pretraining on another "
             "domain, 97.6 % on the same domain, with few target images.",
-            "Ours: the layer table of the network, the sizes and seeds, optimizer and learning "
-            "rate.",
+            "Ours: the layer table of the network, the sizes, five seeds on the user's images, the "
+            "optimizer; of the larger source as many training images are drawn as the smaller has.",
         ),
+        equal_sources=True,
     )
 
 
