@@ -161,8 +161,8 @@ def boit2019(settings: CompareSettings) -> Plan:
             "the Keras layer conv5_block16_2_conv on; Adam, SGD, RMSprop.",
             f"Ours: the units of the dense layer ({HIDDEN}), which is trained by gradient in both "
             "strategies; a score for each class and a softmax (for two classes a sigmoid of their "
-            "difference); the learning rates (ten times larger for SGD), the augmentation; another "
-            "architecture is fine-tuned from its last block before the head.",
+            "difference); the augmentation; another architecture is fine-tuned from its last block "
+            "before the head.",
         ),
     )
 
