@@ -152,18 +152,25 @@ def test_a_study_runs_its_cells_on_two_nodes_and_shows_the_one_that_fails(
         **{**QUICK, "architecture": "small_resnet,squeezenet1_1"},
         epochs=1,
         cutoffs="layer3,head",  # the second network has no layer3
+        rates="0.0001,0.01",
+        seeds="0,1",
         executor="ray",
         workers=2,
         ray_address=head.address,
     )
     compare(settings)
-    assert "3 of 4 cells" in capsys.readouterr().out
+    assert "6 of 8 cells" in capsys.readouterr().out
     cells = runs("cell")
-    assert sorted(cells["status"]) == ["FAILED"] + ["FINISHED"] * 3
+    assert sorted(cells["status"]) == ["FAILED"] * 2 + ["FINISHED"] * 6
     assert set(cells["tags.mlflow.parentRunId"]) == set(runs("compare")["run_id"])
     assert len(set(cells["tags.medtl.process"])) == 2
+    done = cells[cells["status"] == "FINISHED"]
+    arms = done.groupby(["params.architecture", "params.cutoff"])
+    assert (arms["params.lr"].nunique() == 1).all()
+    assert (arms["params.rates"].count() == 1).all(), "one seed chooses, the other has its rate"
+    assert set(done.dropna(subset="params.rates")["params.seed"]) == {"0"}
     compare(dataclasses.replace(settings, executor="local", workers=1, ray_address=""))
-    assert "3 of them were known" in capsys.readouterr().out
+    assert "6 of them were known" in capsys.readouterr().out
 
 
 def test_what_the_cluster_does_not_have_is_refused_in_one_line(clinic, head):
