@@ -12,7 +12,9 @@ from medtl.data.phantoms import write_head_phantoms
 from medtl.errors import ParameterError
 from medtl.jobs.compare import compare
 from medtl.jobs.evaluate import evaluate
+from medtl.jobs.prepare import started_from
 from medtl.jobs.train import train
+from medtl.search.studies import PRETRAINED_ON
 from medtl.settings import CompareSettings, EvaluateSettings, TrainSettings
 from medtl.tracking.models import load_bundle
 
@@ -150,6 +152,32 @@ def test_the_study_shows_all_modalities_and_each_alone(heads: Path):
     cells = runs("cell")
     assert sorted(cells["params.series"]) == ["all modalities", "t1 alone", "t2 alone"]
     assert set(cells["status"]) == {"FINISHED"}
+
+
+def test_a_network_of_cases_starts_from_its_own_kind_or_from_the_network_of_its_images():
+    assert started_from("auto", "models:/a/1", "small_resnet") == "small_resnet"
+    for architecture in ("transmed", "transmed_s:resnet18", "resnet18"):
+        assert started_from(architecture, "models:/a/1", "resnet18") == architecture
+    with pytest.raises(ParameterError, match=r"the weights models:/a/1 are of resnet18"):
+        started_from("transmed:small_resnet", "models:/a/1", "resnet18")
+
+
+@pytest.mark.slow
+def test_cells_start_from_a_pretrained_network_of_single_images(heads: Path, small_phantoms: Path):
+    compare(
+        CompareSettings(
+            study="dai2021",
+            data=str(heads),
+            missing="mask",
+            architecture="transmed:small_resnet",
+            cutoffs="head",
+            **QUICK | {"weights": f"{PRETRAINED_ON}{small_phantoms}", "epochs": 0},
+        )
+    )
+    cells = runs("cell")
+    assert set(cells["status"]) == {"FINISHED"}
+    (start,) = set(cells["tags.medtl.weights"])
+    assert load_bundle(start).architecture == "small_resnet"
 
 
 def test_one_image_a_case_is_asked_for_several(small_phantoms: Path):
