@@ -31,8 +31,8 @@ SMALL_CASE_SIZE = 64  # pixels, of embedded cases: TransMed's patches are a quar
 SMALL_CASE_NETWORKS = ("late_fusion:small_resnet", "transmed:small_resnet")
 
 SMALL_NOTE = (
-    f"Embedded cases: unless others are named, small_resnet pretrained on {SOURCE} reads the images "
-    "of both networks; what comes after it begins with random weights."
+    f"Embedded cases: unless others are named, small_resnet pretrained on {SOURCE} reads the "
+    "images of both networks; what comes after it begins with random weights."
 )
 
 
