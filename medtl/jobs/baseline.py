@@ -72,15 +72,16 @@ class Baseline:
             verdict = "the difference may be chance"
         return f"{self.name}: auroc {self.auroc}; model {self._gain()}, {verdict}"
 
-    def warning(self) -> str:
+    def shortfall(self) -> str:
         """Formats the line for a model that the baseline beats."""
         sure = self.gain.high < 0
         verdict = "is worse than" if sure else "is below"
         chance = "" if sure else ", which may be chance"
-        return (
-            f"the model {verdict} the baseline on {self.name}: AUROC {self._gain()}{chance}; "
-            f"{_REMEDIES[self.name]}"
-        )
+        return f"the model {verdict} the baseline on {self.name}: AUROC {self._gain()}{chance}"
+
+    def warning(self) -> str:
+        """Formats the same line with what to do."""
+        return f"{self.shortfall()}; {_REMEDIES[self.name]}"
 
     def _gain(self) -> str:
         return f"{self.gain.value:+.3f} ({self.gain.low:+.3f} to {self.gain.high:+.3f})"

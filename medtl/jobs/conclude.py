@@ -99,14 +99,14 @@ class Concluded:
     bundle: Bundle
     facts: CardFacts
     scored: Scored
-    baselines: tuple[Baseline, ...]
+    below: tuple[Baseline, ...]  # that beat the model
     unfinished: str  # a line where the training was not at its end, else ''
     model: ModelInfo
 
     def summary(self) -> str:
         """Test scores, baselines and warnings as lines for the console."""
         lines = [f"baseline      {line}" for line in self.facts.baselines]
-        lines += [f"warning       {line}" for line in self.facts.below]
+        lines += [f"warning       {each.warning()}" for each in self.below]
         if self.unfinished:
             lines.append(f"best epoch    {self.unfinished}")
         return "\n".join([self.scored.summary(), *lines])
@@ -131,13 +131,13 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
     found = _beside(transfer, scored.probabilities)
     without = without_files(transfer)
     below = tuple(
-        each.warning()
+        each
         for each in found
         # a solved head is the baseline on features itself, but for the rounding of a forward pass
         if each.beats and not (each.name == FEATURES and trained.solved is not None)
     )
     if below:
-        mlflow.set_tag(BELOW_TAG, "; ".join(below))
+        mlflow.set_tag(BELOW_TAG, "; ".join(each.shortfall() for each in below))
     facts = CardFacts(
         bundle,
         dataset.unit,
@@ -146,13 +146,13 @@ def conclude(transfer: Transfer, trained: Trained) -> Concluded:
         notes,
         scored.maps,
         (*(each.line() for each in found), *([f"{FILES}: none, {without}"] if without else [])),
-        below,
+        tuple(each.shortfall() for each in below),
     )
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
     *_, channels, side, _ = dataset.pixels.array.shape
     example = example_images(side, channels, max(1, len(dataset.modalities)))
     model = log_model(bundle, example)
-    return Concluded(settings, dataset, bundle, facts, scored, found, unfinished, model)
+    return Concluded(settings, dataset, bundle, facts, scored, below, unfinished, model)
 
 
 def _beside(transfer: Transfer, probabilities: np.ndarray) -> tuple[Baseline, ...]:

@@ -66,9 +66,10 @@ def test_baselines_stand_in_table_and_page_and_are_no_cells(comparison: Comparis
     said = against_baselines(comparison)
     assert said.startswith(
         "1 of 2 arms is above logistic regression on the frozen features of the same backbone in "
-        "test accuracy, with a 95 % interval off zero. Below it: “random” by "
+        "test accuracy, with a 95 % interval off zero. 1 is below it, 1 with an interval off zero: "
     )
-    assert said.endswith("of which 1 with an interval off zero. No files.")
+    assert "off zero: “random” by 0." in said
+    assert said.endswith("). No files.")
 
 
 def test_a_study_without_baselines_says_nothing_of_them(comparison: Comparison):

@@ -72,7 +72,7 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
     limits = version.description.partition("## Limits")[2]
     assert re.search(r"- The model is (below|worse than) the baseline on .* AUROC -0", limits)
     printed = capsys.readouterr().out
-    assert f"warning       {warning.partition('; the model ')[0]}" in printed
+    assert f"warning       {warning.partition('; ')[0]}; " in printed
     assert f"version 1 is the first champion; {warning}" in printed
     gains = table(trained["run_id"], "test/baselines.csv").set_index("baseline")["gain"]
     assert gains["frozen features"] == trained["metrics.baseline_gain"]

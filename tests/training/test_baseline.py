@@ -115,3 +115,4 @@ def test_the_line_says_whether_the_model_is_better(bounds, verdict, warning):
     assert line.endswith(verdict)
     assert found.beats == bool(warning)
     assert not warning or found.warning() == warning
+    assert not warning or found.shortfall() == warning.partition(";")[0]

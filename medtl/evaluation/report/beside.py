@@ -82,10 +82,11 @@ def _below(gains: pd.DataFrame) -> list[str]:
         f"“{each.arm}” by {-each.difference:.3f} ({-each.high:.3f} to {-each.low:.3f})"
         for each in below.head(NAMED).itertuples()
     ]
-    more = f" and {len(below) - NAMED} more in the table" if len(below) > NAMED else ""
-    sure = int((below["high"] < 0).sum())
-    chance = f"of which {sure} with an interval off zero" if sure else "which may be chance"
-    return [f"Below it: {', '.join(named)}{more}, {chance}."]
+    more = f"; {len(below) - NAMED} more in the table" if len(below) > NAMED else ""
+    verb, sure = "is" if len(below) == 1 else "are", int((below["high"] < 0).sum())
+    return [
+        f"{len(below)} {verb} below it, {sure} with an interval off zero: {'; '.join(named)}{more}."
+    ]
 
 
 def _many(count: int) -> str:
