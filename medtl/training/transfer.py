@@ -149,8 +149,9 @@ class Transfer:
     ) -> Trained:
         """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
 
-        Each stage has the recipe's epochs, or its own budget; `on_epoch` hears of the second. One that was cut off
-        there goes on there, where `ends` holds its head. Memory and errors are as in `train`.
+        Each stage has the recipe's epochs, or its own budget; `on_epoch` is called for the second.
+        A training that was interrupted there is resumed there, where `ends` holds its head. Memory
+        and errors are as in `train`.
         """
 
         def trained(recipe: Recipe) -> Trained:
