@@ -16,6 +16,7 @@ from medtl.errors import MedtlError
 from medtl.networks.borders import borders
 from medtl.networks.cutpoints import CutPoint
 from medtl.networks.graph import trace
+from medtl.networks.inplace import without_copies
 from medtl.networks.parts import part
 
 _IMAGES = CutPoint("images", 0)
@@ -87,7 +88,7 @@ def cut_by_way_of(
     way = [Frozen(part(graph, start, stop)) for start, stop in pairwise(known)]
     images, *_, border = known
     prefix = Frozen(part(graph, images, border)) if stops else way[0]
-    suffix = part(graph, border, None).requires_grad_(True)
+    suffix = without_copies(part(graph, border, None)).requires_grad_(True)
     frozen = set(prefix.parameters())
     for name, parameter in suffix.named_parameters():
         if parameter in frozen:
