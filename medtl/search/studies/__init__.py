@@ -38,10 +38,12 @@ def plan_of(settings: CompareSettings) -> Plan:
 
 
 def _rates_note(plan: Plan) -> str:
-    """Returns a line on the choice of learning rates; '' where each cell's is given."""
+    """Returns a line on the learning rates, chosen or given; '' where no cell has one."""
     tried = {cell.optimizer: cell.rates for cell in plan.cells if cell.rates}
+    given = sorted({cell.lr for cell in plan.cells if cell.lr})
     if not tried:
-        return ""
+        listed = ", ".join(f"{lr:g}" for lr in given)
+        return f"The learning rate is given, {listed}; rates chooses it." if given else ""
     listed = {name: ", ".join(f"{rate:g}" for rate in rates) for name, rates in tried.items()}
     among = " or ".join(
         f"{rates} ({', '.join(name for name in listed if listed[name] == rates)})"
