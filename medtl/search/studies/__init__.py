@@ -42,8 +42,13 @@ def _rates_note(plan: Plan) -> str:
     tried = {cell.optimizer: cell.rates for cell in plan.cells if cell.rates}
     given = sorted({cell.lr for cell in plan.cells if cell.lr})
     if not tried:
+        if not given:
+            return ""
         listed = ", ".join(f"{lr:g}" for lr in given)
-        return f"The learning rate is given, {listed}; rates chooses it." if given else ""
+        return (
+            f"The learning rate is given ({listed}): with several rates the validation split "
+            "chooses it."
+        )
     listed = {name: ", ".join(f"{rate:g}" for rate in rates) for name, rates in tried.items()}
     among = " or ".join(
         f"{rates} ({', '.join(name for name in listed if listed[name] == rates)})"
