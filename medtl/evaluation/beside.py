@@ -88,16 +88,16 @@ class Beside:
             "baseline_gain_high": first["high"],
         }
 
-    def rows(self) -> list[dict[str, object]]:
-        """Returns a row a reference, with the columns of a cell's."""
+    def table(self) -> pd.DataFrame:
+        """A row a reference: its name, the settings that it shares with cells, its scores."""
         rows = []
         for each in self.references:
-            row = {"cell": each.name, "state": "baseline", "error": "", **each.settings()}
+            row = {"baseline": each.name, **each.settings()}
             for metric, interval in self.scores[each.name].items():
                 row[f"test_{metric}"] = interval.value
                 row[f"test_{metric}_low"], row[f"test_{metric}_high"] = interval.low, interval.high
             rows.append(row)
-        return rows
+        return pd.DataFrame(rows)
 
 
 def beside(

@@ -146,11 +146,9 @@ class Comparison:
     def table(self) -> pd.DataFrame:
         """A row a contender: settings, every metric with its bounds, validation, cost, run.
 
-        `baseline_gain` is that of its arm over the frozen features of its backbone. The last rows
-        are the baselines, whose `state` is `baseline`.
+        `baseline_gain` is that of its arm over the frozen features of its backbone.
         """
-        rows = [self._row(each) for each in self.contenders]
-        return pd.DataFrame([*rows, *self.beside.rows()])
+        return pd.DataFrame([self._row(each) for each in self.contenders])
 
     def rates(self) -> pd.DataFrame:
         """A row a candidate for a learning rate.

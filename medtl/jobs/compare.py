@@ -134,6 +134,8 @@ def _subject(
 def _log(written: Report, comparison: Comparison, sources: pd.DataFrame) -> None:
     mlflow.log_text(written.html, "report/report.html")
     log_table(comparison.table(), "report/cells.csv")
+    if comparison.beside.references:
+        log_table(comparison.beside.table(), "report/baselines.csv")
     if len(rates := comparison.rates()):
         log_table(rates, "report/rates.csv")
     if len(sources):
