@@ -238,7 +238,9 @@ class Bench:
                     counts[each.data] = each, self._source(each)
         own = counts[source.data][1]
         fewest = min(len(dataset.splits["train"]) for _, dataset in counts.values())
-        given = [start for start in starts if not start.startswith((PRETRAINED_ON, "random"))]
+        given = [
+            start for start in starts if start != "random" and not start.startswith(PRETRAINED_ON)
+        ]
         if given:
             self._note(
                 f"the number of images behind the weights {', '.join(given)} is as it is: only "
