@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-STEPS = 400  # of the optimizer, when all layers are trained
-FEWEST, MOST_OF_ALL_LAYERS = 8, 24  # epochs, when all layers are trained
+STEPS = 300  # of the optimizer, when all layers are trained
+FEWEST, MOST_OF_ALL_LAYERS = 8, 40  # epochs, when all layers are trained
 MOST = 100  # epochs from any cut-off on
 LEAST_PATIENCE = 4  # epochs
 FORMAT = 1  # of budgets, in the keys of searches and cells: another number trains anew
