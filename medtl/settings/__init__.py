@@ -1,7 +1,7 @@
 """Settings of the entry points: frozen, typed, each with its meaning, checked once at the door.
 
 A field's metadata is the only place where a parameter is described: the command line, the
-checks and the README's tables are made from it.
+checks, MLproject and docs/reference/ are made from it (tools/generate_reference.py).
 """
 
 from medtl.settings.learning import (

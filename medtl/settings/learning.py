@@ -79,7 +79,7 @@ class LearningSettings(DataSettings):
     """Settings common to training one model, searching many and comparing many."""
 
     architecture: str = option(
-        "auto", "an architecture by its name (README, Architectures); auto chooses for the data"
+        "auto", "an architecture by its name (docs/architectures.md); auto chooses for the data"
     )
     weights: str = option(
         "auto", "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI"
