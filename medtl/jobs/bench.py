@@ -229,15 +229,15 @@ class Bench:
         As many as the smallest source of the study has, so that a larger one is no advantage.
         `notes` says what is drawn.
         """
-        counts = {}
+        sources: dict[str, Dataset] = {}
         starts = dict.fromkeys(cell.weights for cell in self._plan.cells)
         for start in starts:
             if start.startswith(PRETRAINED_ON):
                 each = dataclasses.replace(source, data=start.removeprefix(PRETRAINED_ON))
                 with contextlib.suppress(MedtlError):  # its own cells say why
-                    counts[each.data] = each, self._source(each)
-        own = counts[source.data][1]
-        fewest = min(len(dataset.splits["train"]) for _, dataset in counts.values())
+                    sources[each.data] = training_data(each, Origin.of(each).image_size)
+        own = sources[source.data]
+        fewest = min(len(dataset.splits["train"]) for dataset in sources.values())
         given = [
             start for start in starts if start != "random" and not start.startswith(PRETRAINED_ON)
         ]
@@ -255,9 +255,6 @@ class Bench:
             f"patient and of each class alike: the smallest source has {fewest:,}"
         )
         return fewest
-
-    def _source(self, source: PretrainSettings) -> Dataset:
-        return training_data(source, Origin.of(source).image_size)
 
     def _note(self, line: str) -> None:
         if line not in self.notes:
