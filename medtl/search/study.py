@@ -34,7 +34,7 @@ ERROR = "medtl.error"  # trial attribute: why it failed
 MOST_DEATHS = 3  # of workers over the same parameters, before those are given up
 BEGUN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 TENTHS = 10  # parts of a trial's epochs, at whose ends it is compared with others
-PRUNED_FROM = 4  # tenths, after the warm-up of the learning rate
+PRUNED_FROM = 3  # tenths, after the warm-up of the learning rate
 POLL = 1.0  # seconds between two looks whether another worker's trial has ended
 
 ALONE = Alone()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-STEPS = 300  # of the optimizer, when all layers are trained
+STEPS = 240  # of the optimizer, when all layers are trained
 FEWEST, MOST_OF_ALL_LAYERS = 8, 40  # epochs, when all layers are trained
 MOST = 100  # epochs from any cut-off on
 LEAST_PATIENCE = 4  # epochs

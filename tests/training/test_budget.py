@@ -20,8 +20,8 @@ def test_cheaper_epochs_are_more_and_cost_no_more(steps):
 
 
 def test_all_layers_are_trained_for_a_number_of_steps():
-    assert Budget.of(1.0, 30).epochs * 30 == 300
-    assert Budget.of(0.25, 30).epochs * 30 == 600
+    assert Budget.of(1.0, 24).epochs * 24 == 240
+    assert Budget.of(0.25, 24).epochs * 24 == 480
 
 
 def test_the_number_of_images_bounds_the_epochs():
