@@ -1,4 +1,4 @@
-"""The figures of the README: `python -m benchmarks COMMAND --data LABELS.csv`.
+"""The figures of the documentation: `python -m benchmarks COMMAND --data LABELS.csv`.
 
 The peers (a plain loop, and an expert's) and medtl run in turn, trial by trial, each in a process
 of its own, on the same images, with ImageNet's weights where they are on this machine. `papers`

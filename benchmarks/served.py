@@ -169,7 +169,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 def check_answer(status: int, answer: dict, classes: Sequence[str], explained: bool) -> None:
-    """Checks that a request of one readable row was answered as the README has it.
+    """Checks that a request of one readable row was answered as docs/serving.md has it.
 
     Raises:
         MedtlError: it was not; the message says what is wrong.

@@ -73,15 +73,9 @@ def test_every_pin_of_conda_lies_in_the_range_of_pyproject():
     assert Requirement(f"python{pyproject['requires-python']}").specifier.contains(f"{python}.0")
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRY_POINTS if name != "main"])
-def test_the_readme_describes_every_parameter(name):
-    text = (ROOT / "README.md").read_text()
-    for field in dataclasses.fields(ENTRY_POINTS[name]):
-        assert f"`{field.name}`" in text, field.name
-
-
-def test_every_fault_of_the_readme_is_shown_by_a_test_that_exists():
-    table = (ROOT / "README.md").read_text().split("<!-- faults -->")[1].split("<!-- end -->")[0]
+def test_every_fault_of_the_page_on_operations_is_shown_by_a_test_that_exists():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page.split("<!-- faults -->")[1].split("<!-- end -->")[0]
     _, _, *rows = table.strip().splitlines()
     for row in rows:
         named = re.findall(r"`(tests/\S+\.py)::(\w+)`", row.rsplit("|", 2)[1])
