@@ -51,7 +51,9 @@ def test_an_arm_is_compared_with_the_baseline_of_its_own_backbone_and_seed(found
     assert gains["seeds"].tolist() == [2, 2]
 
 
-def test_baselines_stand_in_a_table_of_their_own_and_in_the_page(comparison: Comparison, found: Beside):
+def test_baselines_stand_in_a_table_of_their_own_and_in_the_page(
+    comparison: Comparison, found: Beside
+):
     comparison = dataclasses.replace(comparison, beside=found)
     table = comparison.table()
     assert list(table["state"]) == ["complete"] * 4 + ["failed"]
