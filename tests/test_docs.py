@@ -79,6 +79,8 @@ python tools/generate_reference.py
 
 OWN_DATA = "another parameter of a command that is run, on the reader's images"
 LONG = "takes minutes to hours; the entry point is run with small settings, or by its own tests"
+MEASURES = "takes minutes to hours; the tests of benchmarks/ run parts of it"
+CHESTXRAY14 = "needs ChestX-ray14: tests/jobs/test_chestxray14.py draws a table like it"
 DOWNLOADS = "downloads weights or packages"
 SERVER = "needs a PostgreSQL or tracking server: run by tests/tracking/test_server.py and others"
 MACHINES = "needs several machines or GPUs: tests/jobs/test_cluster.py and test_torchrun.py"
@@ -96,7 +98,7 @@ NOT_RUN = {
     r"mkdocs serve": STAYS,
     r"mlflow run .* executor=ray": MACHINES,
     r"(torchrun|ray) ": MACHINES,
-    r"mlflow run .* (data=\S*Data_Entry|positive=any)": "needs ChestX-ray14, 45 GB",
+    r"mlflow run .* (data=\S*Data_Entry|positive=any)": CHESTXRAY14,
     r"mlflow run .* study=(?!grid)": LONG,
     r"mlflow run .* architecture=(mobilenet|dual)": DOWNLOADS,
     r"mlflow run .* weights=(imagenet|/path)": DOWNLOADS,
@@ -104,7 +106,7 @@ NOT_RUN = {
     r"mlflow run .* data=/path/to/": OWN_DATA,
     r"mlflow run .* data=phantoms-cases": LONG,
     r"mlflow run \. -e (train|promote|pretrain|evaluate|compare|perturb) --env-manager local$": LONG,  # noqa: E501
-    r"python -m benchmarks": "measures for minutes; its parts are run by tests/test_benchmarks.py",
+    r"python -m benchmarks": MEASURES,
     r"python -m medtl\.tracking\.moved": "run by tests/tracking/test_moved.py",
     r"(python3 -m venv|source|pytest|ruff|mkdocs build|\.ci/run)": "is how tests and CI are run",
     r"(sudo|for|cat|do|done|curl -u)": FOREIGN,
