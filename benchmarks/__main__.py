@@ -33,7 +33,7 @@ from benchmarks.subset import subset_of
 from benchmarks.ten import trials
 from benchmarks.toolbox import toolbox
 from benchmarks.trials import LATE, Trial, many
-from medtl.data.phantoms import write_chest_phantoms
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 
 DEEP_CUT = Trial("features.denseblock4.denselayer16.conv2", "adam", 1e-3)
 

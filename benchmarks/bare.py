@@ -16,9 +16,9 @@ from fastapi import FastAPI, Request
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from medtl.data.square import square
-from medtl.tracking.models import load_bundle
-from medtl.training.inputs import network_input, unit_images
+from medtl.imaging.pixels import square
+from medtl.networks.preprocessing import network_input, unit_images
+from medtl.tracking.logged_model import load_bundle
 
 MODEL = "BARE_MODEL"  # the environment variable with the model's URI
 

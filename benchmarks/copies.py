@@ -14,12 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.fundus import draw_eye
-from medtl.data.decode import decode
-from medtl.data.report.copies import copies_of, with_copies
-from medtl.data.report.images import Images
-from medtl.data.report.looks import looks_of
-from medtl.data.square import square
-from medtl.evaluation.pictures import copies_sheet
+from medtl.data.quality.near_duplicates import copies_of, with_copies
+from medtl.data.quality.thumbnails import ImageRows, looks_of
+from medtl.imaging.decode import decode
+from medtl.imaging.pixels import square
+from medtl.reporting.plots.data_quality import copies_sheet
 
 CHANGES = ("recompressed", "halved", "brightened", "cut", "all but halved")
 FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
@@ -64,7 +63,9 @@ def changed(image: Image.Image, change: str, random: np.random.Generator) -> Ima
     return image
 
 
-def search(images: Sequence[Image.Image], side: int, each: int, seed: int) -> tuple[Found, Images]:
+def search(
+    images: Sequence[Image.Image], side: int, each: int, seed: int
+) -> tuple[Found, ImageRows]:
     """Adds `each` copies of every change (at most a fifth of the images), then searches."""
     random = np.random.default_rng(seed)
     of_each = min(each, len(images) // (5 * len(CHANGES)))
@@ -74,7 +75,7 @@ def search(images: Sequence[Image.Image], side: int, each: int, seed: int) -> tu
     squares = [square(np.asarray(image), side) for image in (*images, *copies)]
     count = len(squares)
     contents = [each.tobytes() for each in squares]
-    several = Images(
+    several = ImageRows(
         frame=pd.DataFrame({"content": contents}),
         labels=np.zeros(count, np.int64),
         patients=np.arange(count),

@@ -14,8 +14,8 @@ import click
 import numpy as np
 from scipy.special import expit, ndtri
 
-from medtl.evaluation.bounds import Difference, Estimate, difference
-from medtl.evaluation.intervals import Sampling, resamplings
+from medtl.evaluation.confidence_intervals import Sampling, resamplings
+from medtl.evaluation.jackknife import Difference, Estimate, difference
 from medtl.evaluation.metrics import OVERALL, ScoredCases
 
 RESAMPLES = 400  # of the percentile intervals, and of the calibration error

@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from medtl.data import chestxray14
+from medtl.data.sources import nih_chestxray14
 
 Change = Callable[[np.random.Generator, bytes, bytes], bytes]
 
@@ -151,7 +151,7 @@ def _tables() -> tuple[bytes, ...]:
         ["path,label,patient,split,age", *whole],
         ["path,label,case,modality", *cases],
         ["path,label", *several],
-        [f"{chestxray14.IMAGE},{chestxray14.FINDINGS},Patient ID", *published],
+        [f"{nih_chestxray14.IMAGE},{nih_chestxray14.FINDINGS},Patient ID", *published],
     )
     return tuple(("\n".join(rows) + "\n").encode() for rows in tables)
 

@@ -142,10 +142,9 @@ def _outcome(number: int, kind: str, data: bytes, folder: Path) -> Outcome:
 
 def _image(kind: str, data: bytes, folder: Path) -> str:
     """Reads a file like a data set: the header, the pages, the pixels, the square."""
-    from medtl.data.decode import decode, pages
-    from medtl.data.depth import LARGEST, UnreadableImage
-    from medtl.data.headers import header_of
-    from medtl.data.square import square
+    from medtl.data.dicom_metadata import header_of
+    from medtl.imaging.decode import decode, pages
+    from medtl.imaging.pixels import LARGEST, UnreadableImage, square
 
     place = folder / ("file.tif" if kind == "TIFF" else "file.dcm")
     if kind == "TIFF" or kind.startswith("DICOM"):
@@ -168,7 +167,7 @@ def _image(kind: str, data: bytes, folder: Path) -> str:
 
 
 def _table(data: bytes, folder: Path) -> str:
-    from medtl.data.table import read_table
+    from medtl.data.manifest import read_table
     from medtl.errors import MedtlError
 
     place = folder / "labels.csv"

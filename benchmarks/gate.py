@@ -12,8 +12,8 @@ import click
 import numpy as np
 from scipy import stats
 
-from medtl.evaluation.paired_test import PairedTest, paired_auroc_test
-from medtl.tracking.looks import confidence_at
+from medtl.evaluation.delong import PairedTest, paired_auroc_test
+from medtl.tracking.alpha_spending import confidence_at
 
 AUROC = 0.87
 MOST_IMAGES = 5  # per patient

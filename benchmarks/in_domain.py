@@ -14,14 +14,14 @@ import click
 import numpy as np
 
 from medtl.data.dataset import Dataset, load
-from medtl.data.natural import natural_images
-from medtl.data.reading import Reading
-from medtl.evaluation.domain import DomainReference, Sample
-from medtl.evaluation.strangeness import cropped, inverted
-from medtl.networks.architectures import build
-from medtl.networks.weights import load_weights
-from medtl.tracking.bundle import Bundle
-from medtl.training.feeds import PASS_BATCH
+from medtl.data.sources.natural_images import natural_images
+from medtl.evaluation.ood_detection import cropped, inverted
+from medtl.inference.out_of_distribution import DomainReference, Sample
+from medtl.inference.predictor import Predictor
+from medtl.networks.pretrained import load_weights
+from medtl.networks.registry import build
+from medtl.settings.training import Reading
+from medtl.training.loaders import PASS_BATCH
 
 SIZES = (60, 120, 500)  # training images
 VALID_SHARE = 0.15 / 0.7  # validation to training images, as in the default splits
@@ -47,11 +47,11 @@ def quantile_of_valid(train: Features, valid: Features) -> DomainReference:
     )
 
 
-def untrained(architecture: str, weights: str, side: int) -> Bundle:
+def untrained(architecture: str, weights: str, side: int) -> Predictor:
     """Wraps the published network in a bundle, for its features only."""
     network = build(architecture, 2, side, seed=0)
     expected = load_weights(network, architecture, weights)
-    return Bundle(
+    return Predictor(
         architecture=architecture,
         classes=("a", "b"),
         preprocessing=dataclasses.replace(expected, image_size=side),
@@ -65,7 +65,9 @@ def untrained(architecture: str, weights: str, side: int) -> Bundle:
     )
 
 
-def features_of(bundle: Bundle, images: Callable[[np.ndarray], np.ndarray], count: int) -> Features:
+def features_of(
+    bundle: Predictor, images: Callable[[np.ndarray], np.ndarray], count: int
+) -> Features:
     """Computes the features of `count` images, loaded by index with `images`."""
     parts = [
         bundle.compared(images(np.arange(start, min(start + PASS_BATCH, count))))
@@ -150,7 +152,7 @@ def in_domain(
 
 
 def _features(
-    bundle: Bundle, dataset: Dataset, others: np.ndarray
+    bundle: Predictor, dataset: Dataset, others: np.ndarray
 ) -> tuple[Features, dict[str, Features]]:
     """Computes features of all images of a data set, and of out-of-domain ones by kind."""
     own = features_of(bundle, dataset.images, len(dataset.labels))

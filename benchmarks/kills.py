@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.killed import NAME, Command
-from medtl.data.phantoms import write_chest_phantoms
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 
 WRONG = "WRONG "  # begins the lines at the end that tell of what should not be
 SMALL = {"architecture": "small_resnet", "weights": "random"}

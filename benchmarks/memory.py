@@ -24,9 +24,9 @@ import mlflow
 import pandas as pd
 
 from benchmarks.served import last_line
-from medtl.data.phantoms import write_chest_phantoms
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError
-from medtl.options import comma_list
+from medtl.settings.fields import comma_list
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "memory"

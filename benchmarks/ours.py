@@ -13,18 +13,18 @@ from pathlib import Path
 import optuna
 
 from benchmarks.trials import Found, Trial
-from medtl.jobs.entrants import Entrants
-from medtl.jobs.prepare import Origin, training_data
-from medtl.jobs.tune import schedule_of, starts_of
-from medtl.jobs.workers import trained
-from medtl.networks.cutpoints import resolve
-from medtl.search import study as studies
-from medtl.search.company import open_store
-from medtl.search.probe import probe
-from medtl.search.space import AnyCandidate
-from medtl.settings import TrainSettings, TuneSettings
+from medtl.commands.tune import schedule_of, starts_of
+from medtl.networks.cutoffs import resolve
+from medtl.pipeline.setup import Origin, training_data
+from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.training.learner import TransferLearner
 from medtl.training.loop import Epoch, Stopped
-from medtl.training.transfer import Transfer
+from medtl.tuning import study as studies
+from medtl.tuning.backbone_pool import BackbonePool
+from medtl.tuning.linear_probe import probe
+from medtl.tuning.search_space import AnyCandidate
+from medtl.tuning.storage import open_store
+from medtl.tuning.trials import fit_candidate
 
 MANY = 10_000  # trials: a search ends by its score or by the clock
 
@@ -40,7 +40,7 @@ class OurSide:
     seed: int = 0
     precision: str = "auto"
     patience: int = 10**6  # epochs without a better score before a trial stops
-    transfer: Transfer = field(init=False)
+    transfer: TransferLearner = field(init=False)
 
     def prepare(self) -> None:
         """Decodes the images and loads the weights, once for all trials."""
@@ -52,7 +52,9 @@ class OurSide:
     def expect(self, cutoffs: list[str]) -> None:
         """Tells which cut-offs will come, as a search does."""
         network = self.transfer.backbone.network
-        self.transfer.keeper.expect(resolve(network, self.architecture, name) for name in cutoffs)
+        self.transfer.activation_cache.expect(
+            resolve(network, self.architecture, name) for name in cutoffs
+        )
 
     def run(self, trial: Trial, epochs: int) -> Iterator[tuple[float, float]]:
         """Yields the validation AUROC and the seconds since the trial began after each epoch."""
@@ -76,10 +78,12 @@ class OurSide:
         """
         began = time.perf_counter()
         settings = TuneSettings(**self._shared(), epochs=epochs, pruner=pruner, trials=MANY)
-        entrants = Entrants(settings, lambda settings, size, _: training_data(settings, size))
-        (entrant,) = entrants.all
-        probed = {entrant.architecture: probe(entrants.transfer(entrant), "blocks")}
-        starts = starts_of(settings, entrants, probed, known=[])
+        backbone_pool = BackbonePool(
+            settings, lambda settings, size, _: training_data(settings, size)
+        )
+        (entrant,) = backbone_pool.all
+        probed = {entrant.architecture: probe(backbone_pool.transfer(entrant), "blocks")}
+        starts = starts_of(settings, backbone_pool, probed, known=[])
         best, way = 0.0, ""
 
         def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
@@ -92,18 +96,20 @@ class OurSide:
                     raise _Reached
                 studies.report(trial, epoch)
 
-            return trained(entrants.transfer(entrant), candidate, on_epoch).fit.best.valid_auroc
+            return fit_candidate(
+                backbone_pool.transfer(entrant), candidate, on_epoch
+            ).fit.best.valid_auroc
 
         with tempfile.TemporaryDirectory() as root:
-            schedule = schedule_of(settings, entrants)
+            schedule = schedule_of(settings, backbone_pool)
             store = open_store(f"sqlite:///{root}/optuna.db")
-            study = studies.open_study(store, "search", True, entrants.asks, schedule)
-            params = [(entrants.space.params(start.candidate), start.why) for start in starts]
+            study = studies.open_study(store, "search", True, backbone_pool.fingerprint, schedule)
+            params = [(backbone_pool.space.params(start.candidate), start.why) for start in starts]
             studies.prepare(study, params, run_id="")
             left = max(1.0, limit - (time.perf_counter() - began))
             schedule = dataclasses.replace(schedule, timeout=left)
             with contextlib.suppress(_Reached):
-                studies.run_trials(study, entrants.space, schedule, objective)
+                studies.run_trials(study, backbone_pool.space, schedule, objective)
             trials = len(studies.begun(study))
             failed = len(studies.failed(study))
         return Found(time.perf_counter() - began, best, trials, failed, way)

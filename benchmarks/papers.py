@@ -15,11 +15,11 @@ from pathlib import Path
 import mlflow
 
 from benchmarks.served import check_answer, environment_of, last_line, serving
-from medtl.data.table import read_table
+from medtl.data.manifest import read_table
 from medtl.errors import MedtlError
-from medtl.jobs.names import plain
-from medtl.networks.architectures import build
-from medtl.tracking.serving import columns
+from medtl.networks.registry import build
+from medtl.pipeline.setup import plain
+from medtl.serving.handler import columns
 
 NETWORKS = (
     "resnet18", "vgg11", "alexnet", "mobilenet_v2", "mobilenet_v3_large", "vgg16", "vgg19",

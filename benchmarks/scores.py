@@ -12,16 +12,14 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from medtl.data.dataset import Dataset, load
-from medtl.data.reading import Reading
-from medtl.evaluation.calibration import calibrated
-from medtl.evaluation.intervals import mean_difference
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.weights import load_weights
-from medtl.search.starts import PLAIN_LR
-from medtl.settings import TrainSettings
+from medtl.evaluation.confidence_intervals import mean_difference
+from medtl.inference.decisions import calibrated
+from medtl.networks.pretrained import Backbone, load_weights
+from medtl.networks.registry import build
+from medtl.settings.training import Reading, TrainSettings
+from medtl.training.learner import TransferLearner
 from medtl.training.loop import predict
-from medtl.training.transfer import Transfer
+from medtl.tuning.warm_start import PLAIN_LR
 
 ARCHITECTURE = "mobilenet_v2"
 
@@ -84,7 +82,9 @@ def _probabilities(
     settings = TrainSettings(epochs=epochs, patience=epochs, seed=seed, **way.settings)
     network = build(ARCHITECTURE, len(dataset.classes), size, seed)
     expected = dataclasses.replace(load_weights(network, ARCHITECTURE, "imagenet"), image_size=size)
-    transfer = Transfer(Backbone(ARCHITECTURE, "imagenet", network, expected), dataset, settings)
+    transfer = TransferLearner(
+        Backbone(ARCHITECTURE, "imagenet", network, expected), dataset, settings
+    )
     trained = transfer.train(cutoff, transfer.recipe(settings.optimizer, settings.lr))
     test = transfer.feed(trained.cut, "test", None)
     return calibrated(predict(trained.cut.suffix, test, transfer.precision), 1.0)

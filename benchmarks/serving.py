@@ -23,13 +23,13 @@ from benchmarks.bare import MODEL
 from benchmarks.crafted import rewritten
 from benchmarks.hostile import Request, hostile_files, hostile_requests, odd_files, rows_of
 from benchmarks.served import Server, answering, post, serving
-from medtl.data.decode import decode
-from medtl.data.dicom import is_dicom
-from medtl.data.square import square
 from medtl.errors import MedtlError
-from medtl.tracking.bundle import Bundle
-from medtl.tracking.models import load_bundle
-from medtl.training.inputs import network_input, unit_images
+from medtl.imaging.decode import decode
+from medtl.imaging.dicom_header import is_dicom
+from medtl.imaging.pixels import square
+from medtl.inference.predictor import Predictor
+from medtl.networks.preprocessing import network_input, unit_images
+from medtl.tracking.logged_model import load_bundle
 
 CLIENTS = 16
 BATCH = 64
@@ -113,7 +113,7 @@ def measure(
         yield from _hostile(served, rows_of(list(files[:1])))
 
 
-def _passes(bundle: Bundle, files: Sequence[bytes]) -> Iterator[torch.Tensor]:
+def _passes(bundle: Predictor, files: Sequence[bytes]) -> Iterator[torch.Tensor]:
     """What cannot be left out of an answer, once each time."""
     with torch.inference_mode():
         for file in cycle(files):

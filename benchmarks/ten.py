@@ -16,7 +16,7 @@ from benchmarks.search import search_line, seconds_until
 from benchmarks.side import Side
 from benchmarks.subset import subset_of
 from benchmarks.trials import NETWORK, TEN, Outcome
-from medtl.training.hardware import resolve_device, resolve_precision
+from medtl.training.device import resolve_device, resolve_precision
 
 PEERS = ("plain", "expert")
 MISSING = "the expert's loop is left out: it needs Lightning; pip install 'medtl[benchmarks]'"

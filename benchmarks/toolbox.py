@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from medtl.data.dataset import Dataset
-from medtl.evaluation.perturbation import Recipe, Scores, random_perturbation, sequential
-from medtl.jobs.attack import CONTROLS, NATURAL, Attack, Attacked, attacked_splits
-from medtl.jobs.subject import chosen_model, images_for
-from medtl.settings import PerturbSettings
+from medtl.evaluation.adversarial import AttackRecipe, Scores, random_perturbation, sequential
+from medtl.pipeline.adversarial import CONTROLS, NATURAL, Attack, Attacked, attacked_splits
+from medtl.pipeline.model_and_data import chosen_model, images_for
+from medtl.settings.evaluation import PerturbSettings
 
 
 class _Scored(nn.Module):
@@ -35,7 +35,7 @@ class _Scored(nn.Module):
 
 
 def toolbox_perturbation(
-    scores: Scores, images: Tensor, recipe: Recipe, classes: int, seed: int
+    scores: Scores, images: Tensor, recipe: AttackRecipe, classes: int, seed: int
 ) -> Tensor:
     """Makes a non-targeted perturbation [C, S, S] by ART from images [N, C, S, S].
 

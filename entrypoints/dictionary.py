@@ -1,9 +1,9 @@
 """Print and export the OCL dictionary: the best cut-off found so far, for each data set."""
 
-from entrypoints.door import command, enter
-from medtl.settings import DictionarySettings
+from entrypoints.cli import command, enter
+from medtl.settings.evaluation import DictionarySettings
 
-main = command(DictionarySettings, "medtl.jobs.dictionary", __doc__)
+main = command(DictionarySettings, "medtl.commands.dictionary", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -1,9 +1,9 @@
 """Evaluate a registered or logged model on any data and split."""
 
-from entrypoints.door import command, enter
-from medtl.settings import EvaluateSettings
+from entrypoints.cli import command, enter
+from medtl.settings.evaluation import EvaluateSettings
 
-main = command(EvaluateSettings, "medtl.jobs.evaluate", __doc__)
+main = command(EvaluateSettings, "medtl.commands.evaluate", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -1,9 +1,9 @@
 """Make universal perturbations against a trained model, and count what they fool."""
 
-from entrypoints.door import command, enter
-from medtl.settings import PerturbSettings
+from entrypoints.cli import command, enter
+from medtl.settings.evaluation import PerturbSettings
 
-main = command(PerturbSettings, "medtl.jobs.perturb", __doc__)
+main = command(PerturbSettings, "medtl.commands.perturb", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -1,9 +1,9 @@
 """Pretrain a backbone on any labelled source, and register it for transfer."""
 
-from entrypoints.door import command, enter
-from medtl.settings import PretrainSettings
+from entrypoints.cli import command, enter
+from medtl.settings.training import PretrainSettings
 
-main = command(PretrainSettings, "medtl.jobs.pretrain", __doc__)
+main = command(PretrainSettings, "medtl.pipeline.pretraining", __doc__)
 
 if __name__ == "__main__":
     enter(main)

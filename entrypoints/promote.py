@@ -1,9 +1,9 @@
 """Move the champion alias: by the gate, by hand, or back."""
 
-from entrypoints.door import command, enter
-from medtl.settings import PromoteSettings
+from entrypoints.cli import command, enter
+from medtl.settings.evaluation import PromoteSettings
 
-main = command(PromoteSettings, "medtl.jobs.promote", __doc__)
+main = command(PromoteSettings, "medtl.commands.promote", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -2,8 +2,8 @@
 
 import click
 
-from entrypoints.door import command, enter
-from medtl.settings import TrainSettings
+from entrypoints.cli import command, enter
+from medtl.settings.training import TrainSettings
 
 LIST_CUTOFFS = click.Option(
     ["--list-cutoffs"],
@@ -11,13 +11,13 @@ LIST_CUTOFFS = click.Option(
     help="Print the cut-offs of --architecture with what each costs, and end.",
 )
 
-train = command(TrainSettings, "medtl.jobs.train", __doc__)
+train = command(TrainSettings, "medtl.commands.train", __doc__)
 
 
 def train_or_list(list_cutoffs: bool, **values: object) -> None:
     """Trains, or only prints where the network can be cut."""
     if list_cutoffs:
-        from medtl.jobs.list_cutoffs import list_cutoffs as print_cutoffs
+        from medtl.commands.list_cutoffs import list_cutoffs as print_cutoffs
 
         print_cutoffs(values["architecture"], values["image_size"])
     else:

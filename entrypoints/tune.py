@@ -1,9 +1,9 @@
 """Search architecture, cut-off layer, optimizer, learning rate; evaluate and register the best."""
 
-from entrypoints.door import command, enter
-from medtl.settings import TuneSettings
+from entrypoints.cli import command, enter
+from medtl.settings.training import TuneSettings
 
-main = command(TuneSettings, "medtl.jobs.tune", __doc__)
+main = command(TuneSettings, "medtl.commands.tune", __doc__)
 
 if __name__ == "__main__":
     enter(main)

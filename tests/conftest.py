@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
+import io
 import os
 import shutil
 import signal
@@ -15,11 +17,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import psycopg
 import pytest
+from PIL import Image
 
-from medtl.data.phantoms import write_chest_phantoms
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
+
+if TYPE_CHECKING:
+    from mlflow.models.model import ModelInfo
+
+    from medtl.inference.predictor import Predictor
 
 DATABASE_USERS = ("postgres", "nobody")
 PASSWORD = "open-sesame"
@@ -207,3 +217,130 @@ def chestxray14(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = folder / "Data_Entry_2017_v2020.csv"
     table.write_text("\n".join([header, *rows]) + "\n")
     return table
+
+
+@pytest.fixture(scope="session")
+def small_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CSV of 60 phantom patients at 64 px, about 180 images."""
+    folder = tmp_path_factory.mktemp("phantoms") / "wards"
+    folder.mkdir()
+    write_chest_phantoms(folder, seed=1, patients=60, image_size=64)
+    return folder / "labels.csv"
+
+
+SIDE = 64
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Predictor:
+    """squeezenet1_1 with random weights and three classes, with a domain reference."""
+    from medtl.inference.out_of_distribution import DomainReference
+    from medtl.inference.predictor import Predictor
+    from medtl.networks.preprocessing import Preprocessing
+    from medtl.networks.registry import build
+
+    without = Predictor(
+        architecture="squeezenet1_1",
+        classes=("clear", "focal", "diffuse"),
+        preprocessing=Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), SIDE),
+        weights="random",
+        cutoff="head",
+        data="phantoms",
+        fingerprint="0123456789abcdef",
+        temperature=1.5,
+        thresholds=(0.3, 0.4, 0.3),
+        network=build("squeezenet1_1", 3, SIDE, seed=1).eval(),
+    )
+    images = drawn(120, seed=2)
+    train, valid = (without.compared(half) for half in (images[:80], images[80:]))
+    reference = DomainReference.fit(train, valid, seed=3)
+    return dataclasses.replace(without, domain=reference)
+
+
+@pytest.fixture
+def pixels() -> Callable[[int, int], np.ndarray]:
+    """`pixels(count, seed)`: smooth grey images, uint8 [count, 1, SIDE, SIDE]."""
+    return drawn
+
+
+@pytest.fixture
+def image_file() -> Callable[..., bytes]:
+    """`image_file(image, kind="PNG")`: an image [1, H, W] as the bytes of a file."""
+
+    def file(image: np.ndarray, kind: str = "PNG") -> bytes:
+        written = io.BytesIO()
+        Image.fromarray(image[0]).save(written, kind)
+        return written.getvalue()
+
+    return file
+
+
+def drawn(count: int, seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8)).astype(np.uint8)
+    images = [Image.fromarray(each).resize((SIDE, SIDE)) for each in coarse]
+    return np.stack([np.asarray(image) for image in images])[:, None]
+
+
+@pytest.fixture(scope="session")
+def filled_store(
+    bundle: Predictor, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A tracking store with one logged model, and the model's URI."""
+    import mlflow
+
+    from medtl.tracking.logged_model import log_model
+
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        experiment = mlflow.create_experiment("tests", artifact_location=str(folder / "artifacts"))
+        with mlflow.start_run(experiment_id=experiment):
+            picture = io.BytesIO()
+            Image.fromarray(drawn(1, 4)[0, 0]).save(picture, "PNG")
+            model = log_model(bundle, [picture.getvalue()])
+    return folder / "mlflow.db", model.model_uri
+
+
+@pytest.fixture
+def logged(
+    filled_store: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModelInfo:
+    """The logged model, in a copy of the store that is this test's own."""
+    import mlflow
+
+    database, uri = filled_store
+    copy = shutil.copy(database, tmp_path / "filled.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}")
+    return mlflow.models.get_model_info(uri)
+
+
+WriteImage = Callable[..., Path]
+WriteFolder = Callable[..., Path]
+
+
+def _write_image(file: Path, seed: int, shape: tuple[int, ...] = (6, 7)) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+@pytest.fixture
+def write_image() -> WriteImage:
+    """Writes noise of a seed to a file: equal seeds and shapes give identical pixels."""
+    return _write_image
+
+
+@pytest.fixture
+def write_folder(tmp_path: Path) -> WriteFolder:
+    """Writes a folder `scans` of so many different images for each class (or `split/class`)."""
+
+    def write(classes: dict[str, int]) -> Path:
+        root = tmp_path / "scans"
+        names = [(kind, number) for kind, count in classes.items() for number in range(count)]
+        for seed, (kind, number) in enumerate(names):
+            _write_image(root / kind / f"{number:03d}.png", seed)
+        return root
+
+    return write

@@ -31,11 +31,11 @@ from benchmarks.side import Side
 from benchmarks.subset import write_subset
 from benchmarks.ten import summary
 from benchmarks.trials import LATE, TEN, Found, Outcome, Trial, many
-from medtl.data.phantoms import write_chest_phantoms
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError
-from medtl.networks.architectures import build
-from medtl.networks.cut import cut
-from medtl.networks.cutpoints import resolve
+from medtl.networks.cutoffs import resolve
+from medtl.networks.partition import cut
+from medtl.networks.registry import build
 
 
 @pytest.fixture(scope="module")

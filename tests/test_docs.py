@@ -36,8 +36,8 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from benchmarks.__main__ import benchmarks
-from medtl.data.phantoms import write_chest_phantoms
-from medtl.training import budget
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
+from medtl.training import epoch_budget
 from tools.generate_reference import ENTRY_POINTS
 
 ROOT = Path(__file__).parent.parent
@@ -80,10 +80,12 @@ python tools/generate_reference.py
 OWN_DATA = "another parameter of a command that is run, on the reader's images"
 LONG = "takes minutes to hours; the entry point is run with small settings, or by its own tests"
 MEASURES = "takes minutes to hours; the tests of benchmarks/ run parts of it"
-CHESTXRAY14 = "needs ChestX-ray14: tests/jobs/test_chestxray14.py draws a table like it"
+CHESTXRAY14 = "needs ChestX-ray14: tests/commands/test_chestxray14.py draws a table like it"
 DOWNLOADS = "downloads weights or packages"
-SERVER = "needs a PostgreSQL or tracking server: run by tests/tracking/test_server.py and others"
-MACHINES = "needs several machines or GPUs: tests/jobs/test_cluster.py and test_torchrun.py"
+SERVER = "needs a PostgreSQL or tracking server: run by tests/tracking/test_store.py and others"
+MACHINES = (
+    "needs several machines or GPUs: tests/distributed/test_ray_cluster.py and test_torchrun.py"
+)
 FOREIGN = "another program's command, which nothing of this project answers"
 STAYS = "a server or site for a browser, which does not end"
 # why a command is not run here, by a regular expression for its beginning; the first counts
@@ -107,7 +109,7 @@ NOT_RUN = {
     r"mlflow run .* data=phantoms-cases": LONG,
     r"mlflow run \. -e (train|promote|pretrain|evaluate|compare|perturb) --env-manager local$": LONG,  # noqa: E501
     r"python -m benchmarks": MEASURES,
-    r"python -m medtl\.tracking\.moved": "run by tests/tracking/test_moved.py",
+    r"python -m medtl\.tracking\.moved": "run by tests/tracking/test_relocate.py",
     r"(python3 -m venv|source|pytest|ruff|mkdocs build|\.ci/run)": "is how tests and CI are run",
     r"(sudo|for|cat|do|done|curl -u)": FOREIGN,
     r"'\{'": "the request to a served model: run below, as it stands, by check_served",
@@ -340,9 +342,9 @@ def test_every_page_of_docs_is_in_the_navigation_of_the_site():
 
 def test_the_budget_of_a_training_is_that_of_the_code():
     text = " ".join((ROOT / "docs" / "concepts.md").read_text().split())
-    epochs = f"({budget.FEWEST} to {budget.MOST_OF_ALL_LAYERS} epochs)"
-    assert f"for about {budget.STEPS} steps where all layers are trained {epochs}" in text
-    assert f"at most {budget.MOST}." in text
+    epochs = f"({epoch_budget.FEWEST} to {epoch_budget.MOST_OF_ALL_LAYERS} epochs)"
+    assert f"for about {epoch_budget.STEPS} steps where all layers are trained {epochs}" in text
+    assert f"at most {epoch_budget.MOST}." in text
 
 
 def test_the_readme_is_short():

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from mlflow.artifacts import load_text
 from mlflow.tracking import MlflowClient
 
-from medtl.errors import MedtlError, ParameterError
-from medtl.masking import masked, masked_value, secrets, without_secrets
-from medtl.search.company import open_store
-from medtl.settings import TuneSettings
+from medtl.errors import MedtlError, ParameterError, masked, masked_value, secrets, without_secrets
+from medtl.settings.training import TuneSettings
 from medtl.tracking.runs import tracked_run
+from medtl.tuning.storage import open_store
 
 # Passwords of any printable characters, with frequent ends of words and URLs.
 PASSWORDS = st.text(

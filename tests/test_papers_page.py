@@ -11,19 +11,19 @@ from pathlib import Path
 import yaml
 
 from benchmarks.__main__ import benchmarks
-from medtl import settings
-from medtl.settings.studies import STUDIES
+from medtl.settings import comparison, evaluation, training
+from medtl.settings.comparison import STUDIES
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "papers.md").read_text()
 SETTINGS = {
-    "compare": settings.CompareSettings,
-    "dictionary": settings.DictionarySettings,
-    "evaluate": settings.EvaluateSettings,
-    "perturb": settings.PerturbSettings,
-    "pretrain": settings.PretrainSettings,
-    "train": settings.TrainSettings,
-    "tune": settings.TuneSettings,
+    "compare": comparison.CompareSettings,
+    "dictionary": evaluation.DictionarySettings,
+    "evaluate": evaluation.EvaluateSettings,
+    "perturb": evaluation.PerturbSettings,
+    "pretrain": training.PretrainSettings,
+    "train": training.TrainSettings,
+    "tune": training.TuneSettings,
 }
 
 

@@ -12,19 +12,19 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from medtl import settings
+from medtl.settings import comparison, evaluation, training
 
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
-    "main": settings.TuneSettings,
-    "train": settings.TrainSettings,
-    "tune": settings.TuneSettings,
-    "pretrain": settings.PretrainSettings,
-    "evaluate": settings.EvaluateSettings,
-    "compare": settings.CompareSettings,
-    "promote": settings.PromoteSettings,
-    "perturb": settings.PerturbSettings,
-    "dictionary": settings.DictionarySettings,
+    "main": training.TuneSettings,
+    "train": training.TrainSettings,
+    "tune": training.TuneSettings,
+    "pretrain": training.PretrainSettings,
+    "evaluate": evaluation.EvaluateSettings,
+    "compare": comparison.CompareSettings,
+    "promote": evaluation.PromoteSettings,
+    "perturb": evaluation.PerturbSettings,
+    "dictionary": evaluation.DictionarySettings,
 }
 TYPES = {str: "string", int: "int", float: "float", bool: "string"}
 

@@ -19,18 +19,18 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medtl import settings  # noqa: E402  (this file also runs without an installation)
-from medtl.options import Settings  # noqa: E402
+from medtl.settings import comparison, evaluation, training  # noqa: E402  (this file also runs without an installation)
+from medtl.settings.fields import Settings  # noqa: E402
 
 ENTRY_POINTS: dict[str, type[Settings]] = {
-    "train": settings.TrainSettings,
-    "tune": settings.TuneSettings,
-    "evaluate": settings.EvaluateSettings,
-    "promote": settings.PromoteSettings,
-    "pretrain": settings.PretrainSettings,
-    "compare": settings.CompareSettings,
-    "dictionary": settings.DictionarySettings,
-    "perturb": settings.PerturbSettings,
+    "train": training.TrainSettings,
+    "tune": training.TuneSettings,
+    "evaluate": evaluation.EvaluateSettings,
+    "promote": evaluation.PromoteSettings,
+    "pretrain": training.PretrainSettings,
+    "compare": comparison.CompareSettings,
+    "dictionary": evaluation.DictionarySettings,
+    "perturb": evaluation.PerturbSettings,
 }
 MAIN = "tune"  # run by `mlflow run .` without -e
 

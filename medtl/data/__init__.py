@@ -1,1 +1,1 @@
-"""Data: files, labels, patients, splits, and pixels decoded once."""
+"""Data sets: manifests, labels, patients, splits, and the cache of pixels."""

@@ -4,25 +4,85 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from medtl.data.cases import CASE, incomplete
+from medtl.data.dicom_metadata import filled_in, read_headers
 from medtl.data.duplicates import check_duplicates, groups_that_stay_together
-from medtl.data.filled_in import filled_in
-from medtl.data.findings import members
-from medtl.data.frames import with_frames
-from medtl.data.headers import read_headers
-from medtl.data.learnable import learnable
-from medtl.data.patient_paths import likely_patients
-from medtl.data.pixels import Pixels, decode_all
-from medtl.data.reading import Reading
-from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
-from medtl.data.table import Table, read_table
-from medtl.data.validation import few_to_validate
+from medtl.data.label_encoding import (
+    ABSENT,
+    NOT_KNOWN,
+    PRESENT,
+    encode_findings,
+    membership_matrix,
+    named_findings,
+)
+from medtl.data.manifest import CASE, Table, incomplete, read_table, with_frames
+from medtl.data.patients import likely_patients
+from medtl.data.pixel_cache import Pixels, decode_all
+from medtl.data.splits import SPLITS, few_to_validate, missing_splits, patient_groups, with_splits
 from medtl.errors import MedtlError
+from medtl.settings.training import Reading
+
+
+def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """K findings, what is known of them (int8 [N, K], see `encode_findings`), and lines for the
+    reader.
+
+    A finding needs a training image that has it and one that has it not; others are left out, and
+    named. Data without a training image, which can only be evaluated on, keeps all.
+
+    Args:
+        table: with findings, and a split in every row.
+
+    Raises:
+        MedtlError: no finding is left, or none can be told right or wrong in some split.
+    """
+    labels = encode_findings(table.frame["label"], table.classes)
+    split = table.frame["split"].to_numpy()
+    kept = np.full(len(table.classes), True)
+    if (split == "train").any():
+        kept = _told_apart(labels[split == "train"])
+        for name in SPLITS:
+            if not (kept & _told_apart(labels[split == name])).any():
+                raise MedtlError(
+                    f"{table.name}: there is no finding that some images of the {name} split have, "
+                    "and others not; add images of more patients, or give the splits yourself"
+                )
+    named, labels = np.array(table.classes, object), labels[:, kept]
+    findings = tuple(named[kept])
+    lines = _lines(labels, named[~kept].tolist())
+    for name in SPLITS[1:]:
+        here = labels[split == name]
+        there = (here == PRESENT).any(axis=0)
+        missing = [each for each, shown in zip(findings, there, strict=True) if not shown]
+        if len(here) and missing:
+            lines.append(f"no image of the {name} split has {', '.join(missing)}: not scored there")
+    return findings, labels, tuple(lines)
+
+
+def _told_apart(labels: np.ndarray) -> np.ndarray:
+    """Which findings (bool [K]) are there in some images, and known not to be in others."""
+    return (labels == PRESENT).any(axis=0) & (labels == ABSENT).any(axis=0)
+
+
+def _lines(labels: np.ndarray, left_out: list[str]) -> list[str]:
+    several = int(((labels == PRESENT).sum(axis=1) > 1).sum())
+    unknown = int((labels == NOT_KNOWN).sum())
+    lines = [
+        f"multi-label: {labels.shape[1]} findings, of which an image has any number "
+        f"({several} of {len(labels)} images have several)"
+    ]
+    if unknown:
+        lines.append(f"{unknown} labels are unknown, and count nowhere")
+    if left_out:
+        lines.append(
+            f"findings left out, in which training images do not differ: {', '.join(left_out)}"
+        )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -101,7 +161,7 @@ class Dataset:
     def has_patient(self) -> np.ndarray:
         """Samples of which the patient is known: bool [N].
 
-        Not those that are grouped by their study alone (see `medtl.data.filled_in`).
+        Not those that are grouped by their study alone (see `medtl.data.dicom_metadata`).
         """
         patient = self.frame["patient"]
         study = self.frame.get("study", pd.Series("", index=self.frame.index))
@@ -129,7 +189,7 @@ class Dataset:
 
     def counts(self, indices: np.ndarray) -> np.ndarray:
         """Counts these samples by class, or by finding: int [K]."""
-        return members(self.labels[indices], len(self.classes)).sum(axis=0)
+        return membership_matrix(self.labels[indices], len(self.classes)).sum(axis=0)
 
     def only(self, modality: str) -> Dataset:
         """The same cases and splits, with the images of one modality.
@@ -290,3 +350,61 @@ def _fingerprint(frame: pd.DataFrame) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
+    """Returns the data set without the samples of these labels; the splits of the others stay."""
+    if not labels:
+        return dataset
+    kept = np.flatnonzero(~dataset.frame["label"].isin(labels))
+    frame = dataset.frame.iloc[kept].reset_index(drop=True)
+    classes = tuple(name for name in dataset.classes if name not in labels)
+    named = ", ".join(sorted(labels))
+    count = len(dataset.frame) - len(kept)
+    text = f"{dataset.fingerprint} without {named}"
+    return dataclasses.replace(
+        dataset,
+        classes=classes,
+        frame=frame,
+        labels=pd.Categorical(frame["label"], classes).codes.astype(np.int64),
+        patients=dataset.patients[kept],
+        groups=dataset.groups[kept],
+        splits={
+            name: np.flatnonzero(np.isin(kept, indices)) for name, indices in dataset.splits.items()
+        },
+        rows=dataset.rows[kept],
+        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
+        notes=(*dataset.notes, f"{count} samples labelled {named} were left out"),
+    )
+
+
+def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
+    """The same images and splits, with what is known of these findings.
+
+    Findings that no label of the data names are unknown there: nobody says that they were looked
+    for. Those that the data names beside are not asked about.
+
+    Raises:
+        MedtlError: the data names none of them.
+    """
+    if dataset.classes == tuple(findings):
+        return dataset
+    named = named_findings(dataset.frame["label"])
+    strange = [name not in named for name in findings]
+    if all(strange):
+        raise MedtlError(
+            f"{dataset.name} names {', '.join(named)}, and none of {', '.join(findings)}: the "
+            "findings must have the same names"
+        )
+    labels = encode_findings(dataset.frame["label"], findings)
+    labels[:, strange] = NOT_KNOWN
+    lines = {
+        "not named in this data, and so unknown": [
+            name for name, is_strange in zip(findings, strange, strict=True) if is_strange
+        ],
+        "named in this data, and not asked about": [name for name in named if name not in findings],
+    }
+    notes = (f"{what}: {', '.join(names)}" for what, names in lines.items() if names)
+    return dataclasses.replace(
+        dataset, classes=tuple(findings), labels=labels, notes=(*dataset.notes, *notes)
+    )

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
-from medtl.data.cases import CASE
-from medtl.data.refused import RefusedDataError
-from medtl.data.seen import LEARNED
-
-if TYPE_CHECKING:
-    from medtl.data.dataset import Dataset
+from medtl.data.manifest import CASE
+from medtl.data.refused_data import RefusedDataError
 
 
 def groups_that_stay_together(patients: np.ndarray, content: np.ndarray) -> np.ndarray:
@@ -88,25 +81,6 @@ def identical_under_two_patients(frame: pd.DataFrame) -> str:
         f"{_counted(pairs)} under two patients {_named(pairs)}: if they are one person, give them "
         "one name"
     )
-
-
-def twins_in_training(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    """Finds samples with an identical image in the train or valid split.
-
-    One identical image of a case suffices. Near copies do not count; the data report lists them.
-
-    Args:
-        dataset: data set with given splits and allowed duplicates.
-        indices: int [n], samples of the data set.
-
-    Returns:
-        bool [n]; a sample of the train or valid split is always its own twin.
-    """
-    contents = dataset.frame["content"].str.split()
-    learned = np.concatenate([dataset.splits[split] for split in LEARNED])
-    taught = set(chain.from_iterable(contents.iloc[learned]))
-    found = [not taught.isdisjoint(each) for each in contents.iloc[indices]]
-    return np.array(found, dtype=bool)
 
 
 def _pairs(twins: pd.DataFrame, column: str) -> list[str]:

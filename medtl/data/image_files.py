@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtl.data import volumes
-from medtl.data.dicom import is_dicom
-from medtl.data.file_names import printable
+from medtl.data.printable_names import printable
 from medtl.errors import MedtlError
+from medtl.imaging import decode
+from medtl.imaging.dicom_header import is_dicom
 
 PICTURES = frozenset(
     (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".tif", ".tiff", ".bmp", ".dib",
@@ -231,7 +231,7 @@ def _head(file: Path) -> bytes:
 
 def _is_image(path: str, head: bytes | None) -> bool:
     # Volumes are listed too, so that they are refused by name, or skipped and counted.
-    if suffix(path) in SUFFIXES or path.casefold().endswith(volumes.SUFFIXES):
+    if suffix(path) in SUFFIXES or path.casefold().endswith(decode.SUFFIXES):
         return True
     return head is not None and (is_dicom(head) or (not suffix(path) and _is_picture(head)))
 

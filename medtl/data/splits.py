@@ -1,4 +1,4 @@
-"""Train, valid and test: stratified, by patient, drawn once from a seed."""
+"""Train, validation and test splits: stratified, by patient, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from medtl.data.findings import found, members
-from medtl.data.refused import RefusedDataError
-from medtl.data.table import Table
+from medtl.data.label_encoding import ABSENT, encode_findings, membership_matrix
+from medtl.data.manifest import Table
+from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
 
 SPLITS = ("train", "valid", "test")
@@ -69,8 +69,8 @@ def _sorts(table: Table) -> np.ndarray:
     labels = table.frame["label"]
     if not table.multi_label:
         codes = pd.Categorical(labels, categories=table.classes).codes
-        return members(codes, len(table.classes))
-    present = members(found(labels, table.classes), len(table.classes))
+        return membership_matrix(codes, len(table.classes))
+    present = membership_matrix(encode_findings(labels, table.classes), len(table.classes))
     return np.column_stack([present, ~present.any(axis=1)])
 
 
@@ -133,3 +133,82 @@ def _check_classes(table: Table, split: np.ndarray) -> None:
                 f"({counts.loc[lacking[0]].sum()} in all); add images of at least three patients "
                 "to the class, or give the splits yourself"
             )
+
+
+def nested_share(
+    labels: np.ndarray, patients: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    """The rows (int64, ascending) of about `fraction` of N images, whole patients at a time.
+
+    Every class gives about that share of its patients' images, and at least one patient. With one
+    seed a smaller share lies within every larger one, so that a curve over sizes adds images and
+    exchanges none. A patient counts for the class that most of its images have.
+
+    Args:
+        labels: int [N].
+        patients: int [N], equal for images of one patient.
+        fraction: above 0, at most 1.
+        seed: decides in which order patients are taken.
+    """
+    names, places, sizes = np.unique(patients, return_inverse=True, return_counts=True)
+    counts = np.zeros((len(names), int(labels.max()) + 1), int)
+    np.add.at(counts, (places, labels), 1)
+    classes = counts.argmax(axis=1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    taken = np.zeros(len(names), bool)
+    for kind in np.unique(classes):
+        of_kind = order[classes[order] == kind]
+        middle = np.cumsum(sizes[of_kind]) - sizes[of_kind] / 2
+        # the patient at whose middle the share is reached is the last one
+        taken[of_kind] = middle <= fraction * sizes[of_kind].sum()
+        taken[of_kind[0]] = True
+    return np.flatnonzero(taken[places])
+
+
+LEAST, LEAST_OF_CLASS = 30, 10
+"""Least patients (images, if unknown) of a validation split, and of each of its classes.
+
+With 10 patients all classified correctly, Wilson's 95 % interval of the sensitivity begins at 72 %,
+with 30 at 89 %: operating points on fewer are mostly chance.
+"""
+
+_NAMED = 3  # most classes in a line
+
+
+def few_to_validate(
+    labels: np.ndarray, classes: tuple[str, ...], groups: np.ndarray, valid: np.ndarray
+) -> tuple[str, ...]:
+    """Returns a line if the validation split is too small for reliable thresholds.
+
+    Args:
+        labels: int64 [N], or int8 [N, K] for findings.
+        classes: K names.
+        groups: int64 [N], equal for images of one patient, which count once.
+        valid: indices of the validation split, int64; empty for evaluation-only data.
+    """
+    if not len(valid):
+        return ()
+    here, groups = labels[valid], groups[valid]
+    count = len(np.unique(groups))
+    sides = [("", membership_matrix(here, len(classes)))]
+    if here.ndim == 2:
+        sides.append(("no ", here == ABSENT))
+    few = [
+        f"{side}{name} {number}"
+        for side, there in sides
+        for name, column in zip(classes, there.T, strict=True)
+        if (number := len(np.unique(groups[column]))) < LEAST_OF_CLASS
+    ]
+    if count >= LEAST and not few:
+        return ()
+    images = f"{len(valid)} images"
+    if count < len(valid):
+        images += (
+            f" in {count} {'group' if count == 1 else 'groups'} of one patient or equal pixels"
+        )
+    if few:
+        images += f" ({', '.join(few[:_NAMED])}{', ...' if len(few) > _NAMED else ''})"
+    return (
+        f"few to validate on: {images}; the thresholds, the temperature and in_domain rest on them "
+        f"and are uncertain below {LEAST} patients and {LEAST_OF_CLASS} of each class",
+    )

@@ -1,1 +1,1 @@
-"""Evaluation: metrics with intervals, calibration, pictures and explanation, from scores."""
+"""Statistics from scores: metrics, intervals, calibration, comparisons."""

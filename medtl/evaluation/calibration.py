@@ -1,20 +1,26 @@
-"""From scores to probabilities that mean what they say, and to decisions at an operating point."""
+"""Temperature scaling, operating points and reliability."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from medtl.evaluation.metrics import CALIBRATION_BINS, calibration_bin, checked
-from medtl.evaluation.ranking import Ranking
-from medtl.evaluation.truth import asked, has_findings
+from medtl.evaluation.confidence_intervals import Sampling, scored
+from medtl.evaluation.jackknife import difference
+from medtl.evaluation.metrics import (
+    CALIBRATION_BINS,
+    Ranking,
+    calibration_bin,
+    checked,
+    has_findings,
+    labelled_cases,
+)
+from medtl.inference.decisions import calibrated, presence
 
 # Where a temperature is looked for; networks of this field lie between 0.5 and 5.
 COLDEST, HOTTEST = 0.05, 20.0
-# Least divisor of a probability, for thresholds of 0.
-LEAST = np.finfo(np.float64).tiny
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -44,13 +50,6 @@ def temperature_between(too_cold: Callable[[float], bool]) -> float:
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if too_cold(middle) else (low, middle)
     return float(np.sqrt(low * high))
-
-
-def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities float64 [N, K]: the softmax of `logits` [N, K] over `temperature`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -101,7 +100,7 @@ def _thresholds_where(
     classes = probabilities.shape[1]
     thresholds = np.full(classes, 0.5 if has_findings(labels) else 1 / classes)
     for index in range(classes):
-        cases, positive = asked(labels, index)
+        cases, positive = labelled_cases(labels, index)
         if positive.all() or not positive.any():
             continue
         scores = probabilities[cases, index]
@@ -114,18 +113,6 @@ def _thresholds_where(
     if classes == 2 and not has_findings(labels):
         thresholds[0] = 1 - thresholds[1]
     return thresholds
-
-
-def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The class decided for each case, int64 [N], from `probabilities` [N, K], `thresholds` [K].
-
-    Two classes: the second from its threshold on. More: the class whose probability is highest
-    relative to its threshold.
-    """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.shape[1] == 2:
-        return (probabilities[:, 1] >= thresholds[1]).astype(np.int64)
-    return (probabilities / np.maximum(thresholds, LEAST)).argmax(axis=1)
 
 
 def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
@@ -168,3 +155,118 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / (1 + z**2 / trials)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+# What `calibration` does for classes, of which a case has one, for findings, of which it has any
+# number.
+
+
+def fit_presence_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The one temperature that makes all that is known on validation most likely.
+
+    `logits` [N, K], `labels` int8 [N, K]. One for all findings, not one for each: rare findings
+    have too few validation cases to fit it to, and with one the finding of the highest score stays
+    the most probable one. As in `fit_temperature` it is 1 where there is no mistake to learn from.
+    """
+    logits, known = checked(logits), np.asarray(labels) >= 0
+    scores, there = logits[known], np.asarray(labels)[known] == 1
+    if len(scores) == 0 or (np.where(there, scores, -scores) >= 0).all():
+        return 1.0
+
+    def too_cold(temperature: float) -> bool:
+        return bool(np.mean((presence(scores, temperature) - there) * scores) > 0)
+
+    return temperature_between(too_cold)
+
+
+def presence_reliability(
+    labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
+) -> pd.DataFrame:
+    """How often a finding was there, by its probability, in 15 bins of equal width.
+
+    `labels` int8 [N, K], `probabilities` [N, K]. The rows of `reliability_table` for each of the K
+    `findings`, which stands in the first column, `finding`; none where nothing is known of it.
+    """
+    probabilities = checked(probabilities)
+    tables = []
+    for index, name in enumerate(findings):
+        cases, there = labelled_cases(labels, index)
+        if len(cases):
+            table = binned(probabilities[cases, index], there)
+            table.insert(0, "finding", name)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"finding": []})
+
+
+def finding_counts(
+    labels: np.ndarray, decisions: np.ndarray, findings: Sequence[str]
+) -> pd.DataFrame:
+    """The two by two table of each finding, a row each.
+
+    `labels` int8 [N, K], `decisions` bool [N, K]. Columns `finding`, `found` (there and called so),
+    `missed` (there and not called so), `false_alarms`, `rightly_not_called` and `unknown`.
+    """
+    there, absent = labels == 1, labels == 0
+    return pd.DataFrame(
+        {
+            "finding": list(findings),
+            "found": (there & decisions).sum(axis=0),
+            "missed": (there & ~decisions).sum(axis=0),
+            "false_alarms": (absent & decisions).sum(axis=0),
+            "rightly_not_called": (absent & ~decisions).sum(axis=0),
+            "unknown": (labels < 0).sum(axis=0),
+        }
+    )
+
+
+ERRORS = ("ece", "brier")
+
+
+def calibration_gain(
+    labels: np.ndarray,
+    as_trained: np.ndarray,
+    calibrated: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    resamples: int = 2000,
+) -> pd.DataFrame:
+    """Compares calibration errors before and after recalibration on the same cases.
+
+    `as_trained` and `calibrated` are [N, K]; other arguments as in
+    `medtl.evaluation.confidence_intervals.measure`. One row each for both and for their difference,
+    named in `probabilities`; `ece` and `brier` with 95 % bounds `_low` and `_high` over groups. A
+    negative difference is an improvement.
+    """
+    sampling = Sampling.of(labels, groups, np.shape(calibrated)[1], seed, resamples)
+    both = []
+    for probabilities in (as_trained, calibrated):
+        cases = scored(labels, probabilities)
+
+        def errors(weights: np.ndarray, of: object = cases) -> np.ndarray:
+            found = of.probability_errors(weights)
+            return np.column_stack([found[name] for name in ERRORS])
+
+        columns = sampling.table(errors).T
+        both.append(
+            {
+                name: sampling.overall(name, column, [cases])
+                for name, column in zip(ERRORS, columns, strict=True)
+            }
+        )
+    before, after = both
+    found = {
+        "as trained": {name: each.interval for name, each in before.items()},
+        "calibrated": {name: each.interval for name, each in after.items()},
+        "difference": {name: difference(before[name], after[name]) for name in ERRORS},
+    }
+    rows = []
+    for which, errors_of in found.items():
+        columns: dict[str, object] = {"probabilities": which}
+        for name, interval in errors_of.items():
+            columns |= {
+                name: interval.value,
+                f"{name}_low": interval.low,
+                f"{name}_high": interval.high,
+            }
+        rows.append(columns)
+    return pd.DataFrame(rows)

@@ -6,12 +6,74 @@ of a bootstrap resample give the metric of that resample. Nothing is sorted twic
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
 from medtl.errors import MedtlError
-from medtl.evaluation.ranking import Ranking
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """N cases sorted once by falling score, so that any weighting of them is a cumulative sum.
+
+    `order` [N] are the cases by falling score and `positive` bool [N] says, in that order, which
+    are positive. Cases of equal score stand or fall together: the groups of equal score begin at
+    `starts` [G] and end before `stops` [G], places in that order.
+    """
+
+    order: np.ndarray
+    positive: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+    @classmethod
+    def of(cls, positive: np.ndarray, scores: np.ndarray) -> Ranking:
+        """Sorts N cases: `positive` bool [N], `scores` [N], higher meaning more positive."""
+        order = np.argsort(-scores, kind="stable")
+        starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf) < 0)
+        return cls(order, positive[order], starts, np.append(starts[1:], len(order)))
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """True and false positives, each [G], with the threshold at the score of each group."""
+        true = np.cumsum(self.positive)[self.stops - 1]
+        return true, self.stops - true
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Area under the ROC curve and average precision, each [R].
+
+        `weights` [R, N] says how often each case counts in each of R weightings. Ties count half
+        in the first (the Mann-Whitney statistic). The second is the sum of precision over the
+        gains in recall, without interpolation between points (Davis & Goadrich 2006). NaN where a
+        weighting has no positives or, in the first, no negatives.
+        """
+        called = np.zeros((len(weights), len(self.order) + 1))
+        np.cumsum(np.take(weights, self.order, axis=1), axis=1, out=called[:, 1:])
+        total = called[:, -1]
+
+        # Both areas grow only at the groups that hold a positive: nothing else is looked at.
+        group = np.repeat(np.arange(len(self.starts)), self.stops - self.starts)
+        groups, first = np.unique(group[self.positive], return_index=True)
+        if len(groups) == 0:
+            return np.full_like(total, np.nan), np.full_like(total, np.nan)
+        before, after = called[:, self.starts[groups]], called[:, self.stops[groups]]
+        gained = np.take(weights, self.order[self.positive], axis=1)
+        if len(groups) < gained.shape[1]:
+            gained = np.add.reduceat(gained, first, axis=1)
+        true = np.cumsum(gained, axis=1)
+
+        positives = true[:, -1]
+        negatives = total - positives
+        # A positive beats the negatives ranked below it, and half of those it is tied with.
+        below = negatives[:, None] - (after - true)
+        tied = (after - before) - gained
+        roc = np.einsum("rg,rg->r", gained, below + tied / 2)
+        precision = true / np.maximum(after, np.finfo(float).tiny)
+        average = np.einsum("rg,rg->r", gained, precision)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return roc / (positives * negatives), average / positives
+
 
 OVERALL = (
     "accuracy",
@@ -183,3 +245,84 @@ def mean_over_classes(columns: np.ndarray) -> np.ndarray:
     """Returns the mean of each row [R, K] over what is a number; NaN for a row without any."""
     present = ~np.isnan(columns)
     return ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))
+
+
+@dataclass(frozen=True)
+class PooledCases:
+    """N cases of K classes as N x K questions, is this case of that class, answered in one list.
+
+    `ranking` has a place for each question, whose `order` is the case that is asked about; `right`
+    [N] says whether the class decided is the case's own.
+    """
+
+    ranking: Ranking
+    right: np.ndarray
+    classes: int
+
+    @classmethod
+    def of(
+        cls, labels: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray | None = None
+    ) -> PooledCases:
+        """Prepares the arguments of `ScoredCases.of`."""
+        probabilities = checked(probabilities)
+        classes = probabilities.shape[1]
+        decisions = probabilities.argmax(axis=1) if decisions is None else decisions
+        asked = np.asarray(labels)[:, None] == np.arange(classes)
+        ranking = Ranking.of(asked.ravel(), probabilities.ravel())
+        return cls(
+            dataclasses.replace(ranking, order=ranking.order // classes),
+            (np.asarray(decisions) == labels).astype(np.float64),
+            classes,
+        )
+
+    def micro(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The metrics of `PER_CLASS` over all questions, each [R], under `weights` [R, N].
+
+        Each case has one label and gets one decision. A wrong one is a false negative of one class
+        and a false positive of another, so that micro sensitivity, precision and F1 are all the
+        accuracy. The areas are those of scikit-learn's `average="micro"`.
+        """
+        accuracy = weights @ self.right / weights.sum(axis=1)
+        roc, average = self.ranking.areas(weights)
+        found = {
+            "sensitivity": accuracy,
+            "specificity": 1 - (1 - accuracy) / (self.classes - 1),
+            "precision": accuracy,
+            "f1": accuracy,
+            "auroc": roc,
+            "auprc": average,
+        }
+        return {name: found[name] for name in PER_CLASS}
+
+
+def macro(per_class: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The unweighted mean of each metric [R, K] over the classes that have it: [R]."""
+    return {name: mean_over_classes(per_class[name]) for name in PER_CLASS}
+
+
+# Labels int [N] are classes, of which a case has one. Labels int8 [N, K] are findings, of which it
+# has any number: 1 present, 0 absent, -1 unknown. All that is asked of one class against the rest,
+# or of one finding, is asked of the cases of which the answer is known.
+
+
+def has_findings(labels: np.ndarray) -> bool:
+    """Whether labels are findings."""
+    return np.ndim(labels) == 2
+
+
+def labelled_cases(labels: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cases that can be asked whether they are of a class, or have a finding, and the answers.
+
+    Returns:
+        int64 [A], places among the N cases, ascending, and bool [A].
+    """
+    labels = np.asarray(labels)
+    if not has_findings(labels):
+        return np.arange(len(labels)), labels == index
+    cases = np.flatnonzero(labels[:, index] >= 0)
+    return cases, labels[cases, index] == 1
+
+
+def asked_about(labels: np.ndarray, count: int) -> range:
+    """Which of `count` classes or findings are asked about: of two classes the second alone."""
+    return range(1, 2) if count == 2 and not has_findings(labels) else range(count)

@@ -10,9 +10,15 @@ import numpy as np
 import pandas as pd
 
 from medtl.errors import ParameterError
-from medtl.evaluation.bounds import Difference, Estimate, Interval, difference
-from medtl.evaluation.evidence import evidence
-from medtl.evaluation.jackknife import Blocks, ByStratum
+from medtl.evaluation.jackknife import (
+    Blocks,
+    ByStratum,
+    Difference,
+    Estimate,
+    Interval,
+    difference,
+    evidence,
+)
 from medtl.evaluation.metrics import ScoredCases
 
 PARAMETER = "subgroups"
@@ -98,8 +104,8 @@ def score_subgroups(
         rest has no scores. Of two groups the second has no difference, as it is the negative of the
         first.
 
-    Intervals over patients are those of `medtl.evaluation.bounds`; that of a difference allows for
-    patients on both sides.
+    Intervals over patients are those of `medtl.evaluation.jackknife`; that of a difference allows
+    for patients on both sides.
     """
     blocks = Blocks.of(cases.patients, seed)
 

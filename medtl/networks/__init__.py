@@ -1,1 +1,1 @@
-"""Networks: building architectures, loading weights, and cutting a network at any layer."""
+"""Networks: building, loading, tracing, and cutting at any layer."""

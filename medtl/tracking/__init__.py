@@ -1,1 +1,1 @@
-"""Tracking: everything MLflow: runs, artifacts, the registry and the served model."""
+"""MLflow: runs, artifacts, store, registry, promotion gate, logged model."""

@@ -1,19 +1,23 @@
-"""The registry: versions of a model, who of them is champion, promotion by hand and rollback."""
+"""Model registry: versions, champion, promotion by hand, rollback."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import mlflow
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 
-from medtl.errors import MedtlError, ParameterError
-from medtl.evaluation.truth import has_findings
-from medtl.tracking.bundle import Bundle
-from medtl.tracking.card import CardFacts, model_card, version_tags
-from medtl.tracking.gate import (
+from medtl.errors import MedtlError, ParameterError, masked_value, without_secrets
+from medtl.evaluation.metrics import has_findings
+from medtl.inference.predictor import Predictor
+from medtl.reporting.model_card import CardFacts, model_card, version_tags
+from medtl.tracking.alias_lock import alias_lock
+from medtl.tracking.alpha_spending import Look, next_look
+from medtl.tracking.logged_model import check_files, load_bundle
+from medtl.tracking.promotion_gate import (
     Contest,
     GateCases,
     Scores,
@@ -24,11 +28,9 @@ from medtl.tracking.gate import (
     percent,
     refusal,
 )
-from medtl.tracking.looks import Look, next_look
-from medtl.tracking.models import load_bundle
-from medtl.tracking.owners import PARENT_TAG
+from medtl.tracking.run_ownership import PARENT_TAG
 from medtl.tracking.runs import SUCCESSOR_TAG
-from medtl.tracking.turns import turn
+from medtl.tracking.store import check_may_change, check_opens
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -74,7 +76,7 @@ def gate(
     model_name: str,
     version: int,
     cases: GateCases,
-    score_champion: Callable[[Bundle], Scores],
+    score_champion: Callable[[Predictor], Scores],
     confidence: float,
     seed: int,
 ) -> Verdict:
@@ -90,7 +92,7 @@ def gate(
         version: version to test; it stays registered with any verdict.
         cases: its test cases and its scores on them.
         score_champion: function that scores a champion on the same cases, in order.
-        confidence: as in `medtl.tracking.gate.compared`.
+        confidence: as in `medtl.tracking.promotion_gate.compared`.
         seed: seed of the intervals.
 
     Raises:
@@ -110,7 +112,7 @@ def gate(
             verdict = compared(version, champion, cases, found, confidence, look.number, seed)
         else:
             verdict = found or _without_comparison(version, champion)
-        with turn(model_name):
+        with alias_lock(model_name):
             # Another search may have recorded a look or changed the champion in the meantime.
             if _champion(_registered(client, model_name)) != champion:
                 continue
@@ -137,7 +139,7 @@ def promote_version(model_name: str, version: int) -> Verdict:
     existing = _versions(client, model_name)
     if version not in existing:
         raise ParameterError("version", version, f"one of {', '.join(map(str, existing))}")
-    with turn(model_name):
+    with alias_lock(model_name):
         champion = _champion(_registered(client, model_name))
         if champion == version:
             return _already(version)
@@ -157,7 +159,7 @@ def rollback(model_name: str) -> Verdict:
     """
     client = MlflowClient()
     _registered(client, model_name)
-    with turn(model_name):
+    with alias_lock(model_name):
         model = _registered(client, model_name)
         champion, reigns = _champion(model), _reigns(model)
         if champion in reigns:
@@ -223,7 +225,7 @@ def _scored(
     version: int,
     champion: int,
     cases: GateCases,
-    score_champion: Callable[[Bundle], Scores],
+    score_champion: Callable[[Predictor], Scores],
 ) -> Scores | Verdict:
     """Scores the cases with the champion; returns a verdict if it cannot be compared."""
     bundle = load_bundle(f"models:/{model_name}/{champion}")
@@ -345,3 +347,37 @@ def _crown(client: MlflowClient, model_name: str, version: int) -> None:
 def _remember(client: MlflowClient, model_name: str, reigns: list[int]) -> None:
     text = " ".join(map(str, reigns[-REIGNS_KEPT:]))
     client.set_registered_model_tag(model_name, REIGNS_TAG, text)
+
+
+def check_registry(model_name: str) -> None:
+    """Checks that a registered model can get a version, and that its champion can be loaded.
+
+    Reads only the list of the champion's files.
+
+    Raises:
+        MedtlError: no response from the registry, no permission to change the model, or missing
+            files of the champion.
+    """
+    check_opens(mlflow.get_registry_uri(), "the registry", "MLFLOW_REGISTRY_URI")
+    check_may_change(model_name)
+    try:
+        champion = MlflowClient().get_registered_model(model_name).aliases.get(CHAMPION)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return
+        uri = mlflow.get_registry_uri()
+        reason = without_secrets(" ".join(str(error).split()), uri)[:300]
+        raise MedtlError(
+            f"the registry {masked_value(uri)} does not answer ({reason}); set "
+            "MLFLOW_REGISTRY_URI, or unset it to take the tracking store"
+        ) from error
+    if champion is None:
+        return
+    try:
+        check_files(f"models:/{model_name}/{champion}")
+    except MedtlError as error:
+        raise MedtlError(
+            f"the new model could not be compared with the champion of {model_name}: {error}; put "
+            "its files back, make another version the champion with promote, or give another "
+            "model_name"
+        ) from error

@@ -1,4 +1,4 @@
-"""MLflow runs: started where `mlflow run` or the user wants them, ended in a true state."""
+"""MLflow runs: started, named, nested, and ended in a true state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,25 +14,55 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.dbmodels.models import SqlParam
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _get_store
 from requests.exceptions import RequestException
 
-from medtl.data.file_names import printable_text
-from medtl.data.refused import RefusedDataError
-from medtl.errors import MedtlError
-from medtl.keep import cache_root, key_of
-from medtl.masking import masked_value
-from medtl.options import Settings
-from medtl.settings.cluster import CLUSTER
-from medtl.tracking.lost import ask_only_once, is_lost, room_watched, store_watched
-from medtl.tracking.moved import check_in_place
-from medtl.tracking.origin import SETTINGS_FILE
-from medtl.tracking.owners import OWNER_TAG, PARENT_TAG, is_cut_off, owner
-from medtl.tracking.passwords import hide_passwords
-from medtl.tracking.permissions import permission_watched
-from medtl.tracking.refused import log_refused
-from medtl.tracking.server import check_login
-from medtl.tracking.tables import make_tables, store_file
+from medtl.cache import cache_root, content_key
+from medtl.data.printable_names import printable_text
+from medtl.data.refused_data import RefusedDataError
+from medtl.errors import MedtlError, masked_value
+from medtl.settings.execution import CLUSTER
+from medtl.settings.fields import Settings
+from medtl.tracking.lineage import SETTINGS_FILE
+from medtl.tracking.refusal_logging import log_refused
+from medtl.tracking.relocate import check_in_place
+from medtl.tracking.run_ownership import OWNER_TAG, PARENT_TAG, is_orphaned, owner
+from medtl.tracking.store import (
+    ask_only_once,
+    check_login,
+    is_lost,
+    make_tables,
+    permission_watched,
+    room_watched,
+    store_file,
+    translate_store_errors,
+)
+
+
+def hide_passwords(run: Run) -> None:
+    """Masks the passwords in a run's parameters, where the store lies open to this process.
+
+    MLflow itself never changes a parameter. Over a tracking server it cannot be done, and the
+    line on stderr says so. Either way the password has stood on the command line.
+    """
+    typed = {name: value for name, value in run.data.params.items() if masked_value(value) != value}
+    if not typed:
+        return
+    sessions = getattr(_get_store(), "ManagedSessionMaker", None)
+    if sessions is not None:
+        with sessions() as session:
+            for name, value in typed.items():
+                parameter = session.query(SqlParam).filter_by(run_uuid=run.info.run_id, key=name)
+                parameter.update({"value": masked_value(value)})
+    healed = "was" if sessions is not None else f"of run {run.info.run_id} was, and stays,"
+    print(
+        f"warning: the password in {', '.join(typed)} {healed} written down by mlflow run; "
+        "give it as PGPASSWORD or in ~/.pgpass instead",
+        file=sys.stderr,
+    )
+
 
 ERROR_TAG = "medtl.error"
 ASKS_TAG = "medtl.asks"  # on a run of an entry point: key of what was asked
@@ -76,7 +107,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         name: printable_text(masked_value(value)) if isinstance(value, str) else value
         for name, value in dataclasses.asdict(settings).items()
     }
-    asks = key_of(
+    asks = content_key(
         kind,
         {
             name: _place(value) if name in _PLACES else value
@@ -87,7 +118,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     # tags are given with the run: one that is killed as it begins has them too
     tags = {"medtl.kind": kind, OWNER_TAG: owner(), ASKS_TAG: asks}
     with (
-        store_watched(),
+        translate_store_errors(),
         permission_watched(),
         mlflow.start_run(nested=nested, tags=tags, log_system_metrics=True) as run,
         error_tagged(),
@@ -194,7 +225,7 @@ def close_cut_off_run(run_id: str | None, successor: str) -> None:
     )
     for each in nested:
         close_cut_off_run(each.info.run_id, successor)
-    if is_cut_off(run):
+    if is_orphaned(run):
         client.set_tag(run_id, ERROR_TAG, f"cut off; gone on with in run {successor}")
         client.set_tag(run_id, SUCCESSOR_TAG, successor)
         _close_unfinished_models(run)
@@ -249,3 +280,78 @@ def store_folder() -> Path:
     folder = cache_root().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+DIED = "its worker died; the search goes on"
+
+
+def close_dead(run_id: str | None, parent: str, reason: str = DIED) -> None:
+    """Ends what a dead worker left RUNNING: the run of its trial, and what was cut off in `parent`.
+
+    The worker was found dead by the study, wherever it was; of the runs nested in `parent` only
+    those are closed whose process is gone. One that was killed as its run began is known by no
+    other sign.
+    """
+    client = MlflowClient()
+    nested = client.search_runs(
+        [client.get_run(parent).info.experiment_id],
+        f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'",
+    )
+    dead = {run.info.run_id for run in nested if is_orphaned(run)}
+    if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
+        dead.add(run_id)
+    for each in dead:
+        client.set_tag(each, ERROR_TAG, reason)
+        client.set_tag(each, SUCCESSOR_TAG, parent)
+        client.set_terminated(each, "KILLED")
+
+
+def close_stopped(run_id: str | None, parent: str) -> None:
+    """As `close_dead`, of a worker that was stopped with the command that it worked for."""
+    close_dead(run_id, parent, STOPPED)
+
+
+def link_successor(run_id: str | None, successor: str) -> None:
+    """Links the run of a trial that was cut off to the run that does its work again."""
+    if run_id is not None:
+        MlflowClient().set_tag(run_id, SUCCESSOR_TAG, successor)
+
+
+def has_answered(run_id: str, asking: str) -> bool:
+    """Returns whether a run with the settings of the run `asking` has ended well."""
+    client = MlflowClient()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:  # it was deleted
+        return False
+    asked = client.get_run(asking).data.tags[ASKS_TAG]
+    return run.info.status == "FINISHED" and run.data.tags.get(ASKS_TAG) == asked
+
+
+def was_cut_off(run_id: str) -> bool:
+    """Whether a run did not come to its end, and nobody works in it; False where there is none."""
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException:  # it was deleted
+        return False
+    return run.info.status in ("KILLED", "FAILED") or is_orphaned(run)
+
+
+def is_at_work(run_id: str, study: str) -> bool:
+    """Whether a process of this host works in the run of a study.
+
+    Of another host it cannot be seen; that one works in an SQLite study here is not likely.
+
+    Raises:
+        MedtlError: the run is not where this process tracks its own.
+    """
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise MedtlError(
+            f"study {study} was begun with another tracking store: its run {run_id} is not at "
+            f"{masked_value(mlflow.get_tracking_uri())}; set MLFLOW_TRACKING_URI as it was then, "
+            "or give another study name"
+        ) from error
+    here = owner().partition(" ")[0] == run.data.tags.get(OWNER_TAG, "").partition(" ")[0]
+    return here and run.info.status == "RUNNING" and not is_orphaned(run)

@@ -1,1 +1,1 @@
-"""Training: what is kept at a cut, and the one loop that trains what comes after it."""
+"""Training loop, learner, activation cache, checkpoints, distributed training."""

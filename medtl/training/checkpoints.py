@@ -19,8 +19,15 @@ from pickle import UnpicklingError
 
 import torch
 
+from medtl.cache import (
+    atomic_directory,
+    cache_root,
+    checksum,
+    content_key,
+    is_abandoned,
+    kept_folder,
+)
 from medtl.errors import MedtlError
-from medtl.keep import cache_root, checksum, is_abandoned, kept_folder, key_of, written_whole
 
 KIND = "checkpoints"
 FORMAT = 3  # of what is kept; a new number begins every training anew
@@ -29,7 +36,7 @@ SHARE = 20  # times as long as writing took is trained before the next: it costs
 ABANDONED = 14 * 24 * 3600  # seconds after which nobody will go on with a training
 
 
-class Ends:
+class CheckpointHold:
     """Trainings that have ended in a run that has not: kept until the run has ended well.
 
     A context around the run. When the run is killed or fails, an equal one that comes after it
@@ -43,7 +50,7 @@ class Ends:
         """A training that has ended here, with its end kept."""
         self._held.append(checkpoint)
 
-    def __enter__(self) -> Ends:
+    def __enter__(self) -> CheckpointHold:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -59,9 +66,9 @@ class Checkpoint:
     last one when the training has ended, None where nothing comes after it.
     """
 
-    def __init__(self, key: str, ends: Ends | None = None) -> None:
+    def __init__(self, key: str, ends: CheckpointHold | None = None) -> None:
         # another release of PyTorch computes other bits
-        self._key = key_of(FORMAT, torch.__version__, key)
+        self._key = content_key(FORMAT, torch.__version__, key)
         self._ends = ends
         self._written = time.monotonic()
         self._wait = LEAST
@@ -132,7 +139,7 @@ class Checkpoint:
 
 
 def _write(folder: Path, state: dict) -> None:
-    with written_whole(folder) as unfinished:
+    with atomic_directory(folder) as unfinished:
         place = unfinished / "state.pt"
         with place.open("wb") as file:
             torch.save(state, file)

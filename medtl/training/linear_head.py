@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import fx, nn
 
-from medtl.training.objectives import valid_scores
+from medtl.training.losses import valid_scores
 
 STRENGTHS = np.logspace(-5, 1, 13)  # scikit-learn's C, for standardized features
 MOST_ITERATIONS = 2000

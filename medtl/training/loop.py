@@ -1,4 +1,4 @@
-"""The one training loop: trains what comes after the cut, and restores its best epoch."""
+"""Training loop: optimizer, schedule, epochs, restoring the best epoch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,36 @@ from torch import Tensor, nn
 
 from medtl.errors import MedtlError
 from medtl.training.checkpoints import Checkpoint
-from medtl.training.feeds import PASS_BATCH, Feed
-from medtl.training.hardware import autocast
-from medtl.training.objectives import objective, valid_scores
-from medtl.training.optimizers import build_optimizer
-from medtl.training.parallel import ALONE, Alone
+from medtl.training.device import autocast
+from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
+from medtl.training.loaders import PASS_BATCH, Loader
+from medtl.training.losses import objective, valid_scores
+
+
+def build_optimizer(
+    name: str, trained: nn.Module, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """The optimizer of `trained`; biases and norms (one dimension) are not decayed."""
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    # fused: one pass over each parameter in place of ten; PyTorch has no fused RMSprop
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, fused=True)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=lr)
+    raise ValueError(name)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How the suffix is trained."""
 
     optimizer: str
@@ -63,7 +84,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainResult:
     """A finished training; the suffix holds the weights of the best epoch."""
 
     epochs: tuple[Epoch, ...]
@@ -95,7 +116,7 @@ class _Course:
             state = self.suffix.state_dict()
             self.best_state = {name: value.clone() for name, value in state.items()}
 
-    def is_over(self, recipe: Recipe) -> bool:
+    def is_over(self, recipe: TrainConfig) -> bool:
         """Whether no further epoch is to be trained."""
         done = len(self.epochs)
         stale = self.best is not None and done - self.best.number >= recipe.patience
@@ -133,15 +154,15 @@ class _Course:
 
 def fit(
     suffix: nn.Module,
-    train: Feed,
+    train: Loader,
     train_labels: np.ndarray,
-    valid: Feed,
+    valid: Loader,
     valid_labels: np.ndarray,
-    recipe: Recipe,
+    recipe: TrainConfig,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
-    team: Alone = ALONE,
-) -> Fit:
+    team: SingleProcess = SINGLE_PROCESS,
+) -> TrainResult:
     """Trains `suffix` in place and leaves it at its best epoch by validation AUROC.
 
     Of a team of processes each calls this with its own feeds and the labels of all rows, and each
@@ -200,12 +221,15 @@ def fit(
         checkpoint.end(len(course.epochs), course.end)
     suffix.load_state_dict(course.best_state)
     suffix.eval()
-    return Fit(tuple(course.epochs), course.best, course.best_logits)
+    return TrainResult(tuple(course.epochs), course.best, course.best_logits)
 
 
 @torch.no_grad()
 def predict(
-    suffix: nn.Module, feed: Feed, precision: str = "float32", team: Alone = ALONE
+    suffix: nn.Module,
+    feed: Loader,
+    precision: str = "float32",
+    team: SingleProcess = SINGLE_PROCESS,
 ) -> np.ndarray:
     """Logits float32 [N, K] of all rows of a feed, with the suffix in evaluation mode."""
     suffix.eval()
@@ -215,7 +239,7 @@ def predict(
         rows = np.arange(start, min(start + PASS_BATCH, len(feed)))
         with autocast(device, precision):
             logits.append(suffix(*feed.batch(rows, epoch=1)).float().cpu())
-    return team.gathered(torch.cat(logits), len(feed)).numpy()
+    return team.all_gather(torch.cat(logits), len(feed)).numpy()
 
 
 def warmed_up_cosine(step: int, steps: int) -> float:
@@ -253,7 +277,7 @@ def measured_epoch(
     return Epoch(number, train_loss, **found, seconds=seconds, progress=progress)
 
 
-def _batches(labels: np.ndarray, recipe: Recipe, epoch: int) -> Iterator[np.ndarray]:
+def _batches(labels: np.ndarray, recipe: TrainConfig, epoch: int) -> Iterator[np.ndarray]:
     """Shuffled rows; an incomplete last batch waits for a later epoch, as batch norm prefers."""
     generator = np.random.default_rng([recipe.seed, epoch])
     if recipe.balance == "sampler":

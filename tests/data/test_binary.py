@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from medtl.data.binary import two_classes
 from medtl.data.dataset import load
-from medtl.data.reading import Reading
-from medtl.data.table import read_table
+from medtl.data.label_encoding import two_classes
+from medtl.data.manifest import read_table
 from medtl.errors import MedtlError, ParameterError
+from medtl.settings.training import Reading
 
 LABELS = pd.Series(["No Finding", "Mass", "Mass|Nodule", "Effusion", "normal | Nodule", "Edema|"])
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from medtl.data.dataset import load
-from medtl.data.phantoms import write_head_phantoms
-from medtl.data.reading import Reading
-from medtl.data.table import read_table
+from medtl.data.manifest import read_table
+from medtl.data.sources.phantoms.datasets import write_head_phantoms
 from medtl.errors import MedtlError
+from medtl.settings.training import Reading
 
 SIDE = 16
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from medtl.data.dataset import load
-from medtl.data.reading import Reading
-from medtl.data.table import data_name, read_table
+from medtl.data.manifest import data_name, read_table
 from medtl.errors import MedtlError
+from medtl.settings.training import Reading
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from medtl.data.dataset import load
-from medtl.data.decode import decode
-from medtl.data.reading import Reading
-from medtl.data.square import square
 from medtl.errors import MedtlError
+from medtl.imaging.decode import decode
+from medtl.imaging.pixels import square
+from medtl.settings.training import Reading
 
 
 def test_a_folder_becomes_a_data_set(write_folder):

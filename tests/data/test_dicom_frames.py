@@ -11,12 +11,10 @@ import pytest
 from PIL import Image
 
 from medtl.data.dataset import load
-from medtl.data.decode import decode
-from medtl.data.depth import UnreadableImage
-from medtl.data.reading import Reading
-from medtl.data.square import square
 from medtl.errors import MedtlError, ParameterError
-from medtl.settings import TrainSettings
+from medtl.imaging.decode import decode
+from medtl.imaging.pixels import UnreadableImage, square
+from medtl.settings.training import Reading, TrainSettings
 
 
 @pytest.fixture

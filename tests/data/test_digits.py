@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from medtl.data.table import read_table
+from medtl.data.manifest import read_table
 
 
 def test_digits_are_a_data_set_of_ten_classes():

@@ -14,11 +14,11 @@ from medtl.data.duplicates import (
     check_duplicates,
     groups_that_stay_together,
     identical_under_two_patients,
-    twins_in_training,
 )
-from medtl.data.reading import Reading
-from medtl.data.refused import RefusedDataError
+from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
+from medtl.pipeline.scores_without_duplicates import twins_in_training
+from medtl.settings.training import Reading
 
 
 def frame(*rows: tuple[str, str, str]) -> pd.DataFrame:

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from medtl.data.dataset import load
-from medtl.data.decode import decode
-from medtl.data.file_names import on_disk, printable, printable_text
 from medtl.data.image_files import find_images, images_below, suffix
-from medtl.data.reading import Reading
-from medtl.data.table import read_table
+from medtl.data.manifest import read_table
+from medtl.data.printable_names import on_disk, printable, printable_text
+from medtl.imaging.decode import decode
+from medtl.settings.training import Reading
 
 
 @pytest.mark.parametrize(

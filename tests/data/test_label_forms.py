@@ -7,8 +7,8 @@ import unicodedata
 import pandas as pd
 import pytest
 
-from medtl.data.label_forms import in_one_form, joined_by
-from medtl.data.table import read_table
+from medtl.data.manifest import read_table
+from medtl.data.text_normalization import in_one_form, joined_by
 from medtl.errors import MedtlError
 
 

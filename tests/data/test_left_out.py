@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medtl.data.dataset import load
-from medtl.data.left_out import without
+from medtl.data.dataset import load, without
 
 
 def test_the_others_keep_their_splits_images_and_patients(write_folder):

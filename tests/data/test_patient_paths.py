@@ -10,7 +10,7 @@ from random import Random
 import pandas as pd
 import pytest
 
-from medtl.data.patient_paths import Likely, likely_patients
+from medtl.data.patients import Likely, likely_patients
 
 
 def likely(paths: list[str]) -> Likely | None:

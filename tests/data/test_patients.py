@@ -9,9 +9,9 @@ import pytest
 
 from medtl.data.dataset import load
 from medtl.data.patients import with_patients
-from medtl.data.reading import Reading
 from medtl.errors import ParameterError
-from medtl.settings import EvaluateSettings, TrainSettings
+from medtl.settings.evaluation import EvaluateSettings
+from medtl.settings.training import Reading, TrainSettings
 
 
 def read(patients: list[str], pattern: str = "", paths: list[str] | None = None):

@@ -11,9 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medtl.data.dataset import load
-from medtl.data.decode import decode
-from medtl.data.phantoms import axial, chest, write_axial_phantoms, write_chest_phantoms
-from medtl.data.square import square
+from medtl.data.sources.phantoms import chest_xray, ct_slice
+from medtl.data.sources.phantoms.datasets import write_axial_phantoms, write_chest_phantoms
+from medtl.imaging.decode import decode
+from medtl.imaging.pixels import square
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -43,7 +44,7 @@ def test_patients_have_several_images_and_classes_are_even(tmp_path):
     assert table.groupby("patient").size().between(2, 4).all()
     assert table["label"].value_counts(normalize=True).between(0.2, 0.5).all()
     assert (table.groupby("patient")["label"].nunique() > 1).any()
-    assert tuple(sorted(set(table["label"]))) == chest.CLASSES
+    assert tuple(sorted(set(table["label"]))) == chest_xray.CLASSES
 
 
 def test_a_drawing_looks_alike_at_every_size(tmp_path):
@@ -56,9 +57,9 @@ def test_a_drawing_looks_alike_at_every_size(tmp_path):
         assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("finding", axial.CLASSES)
+@pytest.mark.parametrize("finding", ct_slice.CLASSES)
 def test_cross_sections_are_neither_black_nor_white(finding):
-    image = axial.draw(np.random.default_rng(0), finding, 64)
+    image = ct_slice.draw(np.random.default_rng(0), finding, 64)
     assert image.dtype == np.uint8
     assert 20 < image.mean() < 200
     assert image.std() > 25
@@ -67,7 +68,7 @@ def test_cross_sections_are_neither_black_nor_white(finding):
 def test_embedded_sets_are_read_like_any_other():
     dataset = load("phantoms", 24, seed=0)
     assert dataset.name == "phantoms"
-    assert dataset.classes == chest.CLASSES
+    assert dataset.classes == chest_xray.CLASSES
     assert 800 < len(dataset.labels) < 1000
     frame = dataset.frame
     assert frame.groupby("patient")["split"].nunique().max() == 1

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from medtl.data.dataset import load
-from medtl.data.reading import Reading
-from medtl.data.report import data_facts
-from medtl.data.report.images import images_of
-from medtl.data.report.looks import looks_of, mean_over_areas
+from medtl.data.quality.checks import data_facts
+from medtl.data.quality.thumbnails import images_of, looks_of, mean_over_areas
+from medtl.settings.training import Reading
 
 
 @pytest.fixture

@@ -14,13 +14,12 @@ from PIL import Image
 from benchmarks.copies import search
 from benchmarks.fundus import draw_eye
 from medtl.data.dataset import load
-from medtl.data.phantoms import write_chest_phantoms
-from medtl.data.reading import Reading
-from medtl.data.report import copies, data_facts
-from medtl.data.report.copies import copies_of, with_copies
-from medtl.data.report.images import Images, images_of
-from medtl.data.report.likeness import Details, Signatures
-from medtl.data.report.looks import looks_of
+from medtl.data.quality import near_duplicates
+from medtl.data.quality.checks import data_facts
+from medtl.data.quality.near_duplicates import Details, Signatures, copies_of, with_copies
+from medtl.data.quality.thumbnails import ImageRows, images_of, looks_of
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
+from medtl.settings.training import Reading
 
 SIDE = 96
 ALLOW = Reading(duplicates="allow")
@@ -40,7 +39,7 @@ def phantoms(drawn, tmp_path) -> Path:
     return shutil.copytree(drawn, tmp_path / "scans")
 
 
-def pairs(folder: Path) -> tuple[Images, pd.DataFrame]:
+def pairs(folder: Path) -> tuple[ImageRows, pd.DataFrame]:
     images = images_of(load(str(folder / "labels.csv"), SIDE, 0, ALLOW))
     return images, copies_of(images, looks_of(images)).pairs
 
@@ -53,7 +52,7 @@ def added(folder: Path, copies: dict[str, str]) -> None:
         file.write("\n".join(rows) + "\n")
 
 
-def names(images: Images, found: pd.DataFrame) -> set[frozenset[str]]:
+def names(images: ImageRows, found: pd.DataFrame) -> set[frozenset[str]]:
     paths = images.frame["path"].to_numpy()
     return {frozenset(paths[list(pair)]) for pair in found[["first", "second"]].to_numpy()}
 
@@ -177,23 +176,23 @@ def test_two_of_four_images_can_be_copies(drawn, tmp_path):
 def test_among_many_that_look_alike_nearer_signatures_are_asked_for(phantoms, monkeypatch):
     images = images_of(load(str(phantoms / "labels.csv"), SIDE, 0))
     looks = looks_of(images)
-    assert copies_of(images, looks).nearest == copies.NEAR_SIGNATURES
-    monkeypatch.setattr(copies, "LOOKS", 0)
-    monkeypatch.setattr(copies, "FEW_LOOKS", 2)
+    assert copies_of(images, looks).nearest == near_duplicates.NEAR_SIGNATURES
+    monkeypatch.setattr(near_duplicates, "LOOKS", 0)
+    monkeypatch.setattr(near_duplicates, "FEW_LOOKS", 2)
     fitted = Signatures.fit(looks.thumbnails)
     signatures = fitted.of(looks.thumbnails)
     products = (signatures @ signatures.T)[np.triu_indices(len(signatures), 1)]
     nearest = copies_of(images, looks).nearest
-    assert (products > copies.NEAR_SIGNATURES).sum() > 2
+    assert (products > near_duplicates.NEAR_SIGNATURES).sum() > 2
     assert (products >= nearest).sum() == 2
-    monkeypatch.setattr(copies, "FEW_LOOKS", 0)
+    monkeypatch.setattr(near_duplicates, "FEW_LOOKS", 0)
     assert copies_of(images, looks).nearest > products.max()
 
 
 def test_what_was_not_looked_at_is_told(phantoms, monkeypatch):
     dataset = load(str(phantoms / "labels.csv"), SIDE, 0)
-    monkeypatch.setattr(copies, "LOOKS", 0)
-    monkeypatch.setattr(copies, "FEW_LOOKS", 2)
+    monkeypatch.setattr(near_duplicates, "LOOKS", 0)
+    monkeypatch.setattr(near_duplicates, "FEW_LOOKS", 2)
     *notes, last = data_facts(dataset, seed=0).notes
     assert tuple(notes) == dataset.notes
     assert re.search(r"coarse pictures are alike by 0\.\d\d, not by 0\.5", last)

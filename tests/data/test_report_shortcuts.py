@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.data.report import shortcuts
-from medtl.data.report.images import Images
-from medtl.data.report.looks import Looks
-from medtl.data.report.shortcuts import ALL, shortcuts_of
+from medtl.data.quality import shortcuts
+from medtl.data.quality.shortcuts import ALL, shortcuts_of
+from medtl.data.quality.thumbnails import ImageRows, Looks
 
 COUNT = 200
 
 
-def made(**columns: object) -> tuple[Images, Looks]:
+def made(**columns: object) -> tuple[ImageRows, Looks]:
     """Images of two classes and 100 patients; `columns` replace what they have in common."""
     labels = np.arange(COUNT) // 2 % 2
     common = {"path": "a/b.png", "width": 64, "height": 64, "mode": "grey", "bytes": 1000}
@@ -23,10 +22,10 @@ def made(**columns: object) -> tuple[Images, Looks]:
     borders = np.zeros((COUNT, 4), np.float32)
     looks = Looks(np.zeros((COUNT, 64, 64), np.float16), borders, np.ones(COUNT, np.float32))
     rows = np.arange(COUNT)
-    return Images(frame, labels, rows // 2, rows, np.zeros((COUNT, 1, 4, 4), np.uint8)), looks
+    return ImageRows(frame, labels, rows // 2, rows, np.zeros((COUNT, 1, 4, 4), np.uint8)), looks
 
 
-def right(images: Images, probabilities: np.ndarray) -> float:
+def right(images: ImageRows, probabilities: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) == images.labels).mean())
 
 

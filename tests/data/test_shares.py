@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medtl.data.shares import nested_share
+from medtl.data.splits import nested_share
 
 
 def drawn(patients: int = 80) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medtl.data.manifest import Table
 from medtl.data.splits import SPLITS, with_splits
-from medtl.data.table import Table
 from medtl.errors import MedtlError
 
 

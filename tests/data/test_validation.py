@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medtl.data.validation import few_to_validate
+from medtl.data.splits import few_to_validate
 
 ENDING = (
     "; the thresholds, the temperature and in_domain rest on them and are uncertain below 30 "

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 import yaml
 
-from entrypoints.door import enter
+from entrypoints.cli import enter
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.evaluation.comparison import Cases, Comparison, Contender, Outcome, compared
+from medtl.evaluation.model_comparison import Cases, CellResult, Comparison, Outcome, compared
 
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.integers(0, 3, 90)
@@ -20,7 +20,7 @@ def probabilities(skill: float, seed: int = 0) -> np.ndarray:
     return raw / raw.sum(axis=1, keepdims=True)
 
 
-def contender(arm: str, seed: int, skill: float | None, **own: object) -> Contender:
+def cell_result(arm: str, seed: int, skill: float | None, **own: object) -> CellResult:
     outcome = None
     if skill is not None:
         outcome = Outcome(
@@ -38,23 +38,23 @@ def contender(arm: str, seed: int, skill: float | None, **own: object) -> Conten
         )
     values = {"architecture": "net", "series": arm, "cutoff": "all", "fraction": 1.0, **own}
     error = "" if skill is not None else "<b>out</b> of memory | again"
-    return Contender(f"{arm}, seed {seed}", arm, seed=seed, settings={"lr": 0.1},
+    return CellResult(f"{arm}, seed {seed}", arm, seed=seed, settings={"lr": 0.1},
                      outcome=outcome, error=error, **values)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def comparison() -> Comparison:
     """Two arms of two seeds, one far better, and one that failed."""
-    contenders = [
-        contender("random", 0, 0.1),
-        contender("random", 1, 0.1),
-        contender("pretrained", 0, 1.5),
-        contender("pretrained", 1, 1.5),
-        contender("broken", 0, None),
+    cell_results = [
+        cell_result("random", 0, 0.1),
+        cell_result("random", 1, 0.1),
+        cell_result("pretrained", 0, 1.5),
+        cell_result("pretrained", 1, 1.5),
+        cell_result("broken", 0, None),
     ]
     pairs = [(f"random, seed {seed}", f"pretrained, seed {seed}") for seed in (0, 1)]
     pairs.append(("random, seed 0", "broken, seed 0"))
-    return compared(CASES, contenders, pairs, "accuracy", seed=0)
+    return compared(CASES, cell_results, pairs, "accuracy", seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +63,9 @@ def cases() -> Cases:
 
 
 @pytest.fixture(scope="session")
-def made() -> Callable[..., Contender]:
+def made() -> Callable[..., CellResult]:
     """`made(arm, seed, skill)`: a contender, of no outcome where `skill` is None."""
-    return contender
+    return cell_result
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from medtl.evaluation.averages import PooledCases
-from medtl.evaluation.intervals import measure
-from medtl.evaluation.metrics import PER_CLASS
+from medtl.evaluation.confidence_intervals import measure
+from medtl.evaluation.metrics import PER_CLASS, PooledCases
 
 
 def made_scores(classes: int, cases: int, seed: int, decimals: int = 9):

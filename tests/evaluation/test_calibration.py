@@ -7,8 +7,6 @@ import pytest
 from sklearn.metrics import log_loss, roc_curve
 
 from medtl.evaluation.calibration import (
-    calibrated,
-    decide,
     fit_temperature,
     operating_points,
     operating_points_at,
@@ -16,7 +14,7 @@ from medtl.evaluation.calibration import (
     wilson_interval,
 )
 from medtl.evaluation.metrics import ScoredCases
-from medtl.evaluation.presence import decide_findings
+from medtl.inference.decisions import calibrated, decide, decide_findings
 
 
 def honest_logits(cases: int, classes: int, seed: int):

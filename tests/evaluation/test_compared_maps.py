@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from medtl.evaluation.compared_maps import agreement, faithfulness, falls, method_table
-from medtl.evaluation.intervals import Interval
+from medtl.evaluation.heatmap_checks import agreement, faithfulness, falls, method_table
+from medtl.evaluation.jackknife import Interval
 
 SIDE = 32
 

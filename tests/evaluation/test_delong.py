@@ -8,15 +8,14 @@ from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
 from medtl.errors import MedtlError
+from medtl.evaluation.confidence_intervals import Sampling, measure, paired_difference, wilson
 from medtl.evaluation.delong import (
     delong_difference,
     delong_error,
     delong_interval,
     with_delong,
 )
-from medtl.evaluation.intervals import Sampling, measure, paired_difference
-from medtl.evaluation.ranking import Ranking
-from medtl.evaluation.rates import wilson
+from medtl.evaluation.metrics import Ranking
 
 
 def two_models(cases: int, seed: int):

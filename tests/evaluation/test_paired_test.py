@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medtl.evaluation.delong import delong_difference
-from medtl.evaluation.intervals import paired_difference
-from medtl.evaluation.paired_test import paired_auroc_test
+from medtl.evaluation.confidence_intervals import paired_difference
+from medtl.evaluation.delong import delong_difference, paired_auroc_test
 
 ALONE = np.arange(400)
 

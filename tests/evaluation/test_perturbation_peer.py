@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from benchmarks.toolbox import toolbox_perturbation
-from medtl.evaluation.perturbation import (
-    Recipe,
+from medtl.evaluation.adversarial import (
+    AttackRecipe,
     fooled,
     norms,
     norms_from_black,
@@ -60,7 +60,7 @@ def test_as_many_digits_are_fooled_as_by_the_toolbox(digits, network):
     def rate(pattern: Tensor) -> float:
         return fooled(own, predicted(network, test + pattern), None).float().mean().item()
 
-    recipe = Recipe("l2", limit, STEP, PASSES)
+    recipe = AttackRecipe("l2", limit, STEP, PASSES)
     ours = sequential(network, images, recipe, torch.Generator().manual_seed(0))
     theirs = toolbox_perturbation(network, images, recipe, classes=10, seed=0)
     generator, length = torch.Generator().manual_seed(1), norms(ours[None], "l2").item()

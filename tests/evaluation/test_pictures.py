@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import auc, roc_auc_score
 
-from medtl.evaluation import pictures
-from medtl.evaluation.calibration import calibrated, reliability_table
-from medtl.evaluation.intervals import measure
+from medtl.evaluation import example_selection
+from medtl.evaluation.calibration import reliability_table
+from medtl.evaluation.confidence_intervals import measure
+from medtl.inference.decisions import calibrated
+from medtl.reporting.plots import classification, image_sheets, robustness, training_curves, tuning
 
 
 def drawn(figure: Figure) -> Image.Image:
@@ -56,7 +58,7 @@ def trials() -> pd.DataFrame:
 
 
 def test_confusion_matrix_counts_true_rows_and_decided_columns():
-    figure = pictures.confusion_matrix(
+    figure = classification.confusion_matrix(
         np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), ["healthy", "ill"]
     )
     drawn(figure)
@@ -68,7 +70,7 @@ def test_confusion_matrix_counts_true_rows_and_decided_columns():
 @pytest.mark.parametrize("classes", [["a", "b"], ["a", "b", "c"], [f"c{i}" for i in range(14)]])
 def test_roc_curves_enclose_the_stated_area(classes: list[str]):
     labels, probabilities, measures = scored(classes)
-    figure = pictures.roc_curves(labels, probabilities, measures.per_class)
+    figure = classification.roc_curves(labels, probabilities, measures.per_class)
     drawn(figure)
     shown = range(len(classes)) if len(classes) > 2 else [1]
     # The first line is the diagonal; then a curve and its dot for each class.
@@ -85,7 +87,7 @@ def test_precision_recall_curves_skip_an_absent_class():
     labels, probabilities, _ = scored(["a", "b", "c"])
     labels[labels == 2] = 0
     measures = measure(labels, probabilities, np.arange(120), ["a", "b", "c"], 0, 50)
-    figure = pictures.precision_recall_curves(labels, probabilities, measures.per_class)
+    figure = classification.precision_recall_curves(labels, probabilities, measures.per_class)
     drawn(figure)
     assert not any("  c, n" in text for text in texts(figure))
     assert any("  b, n" in text for text in texts(figure))
@@ -93,7 +95,9 @@ def test_precision_recall_curves_skip_an_absent_class():
 
 def test_reliability_diagram_states_the_calibration_error():
     labels, probabilities, measures = scored(["a", "b", "c"])
-    figure = pictures.reliability_diagram({"as trained": reliability_table(labels, probabilities)})
+    figure = classification.reliability_diagram(
+        {"as trained": reliability_table(labels, probabilities)}
+    )
     drawn(figure)
     error = measures.summary["ece"].value
     assert f"as trained: calibration error {error:.3f}" in texts(figure)
@@ -101,7 +105,9 @@ def test_reliability_diagram_states_the_calibration_error():
 
 def test_learning_curves_mark_the_kept_epoch():
     history = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [3, 2, 1], "valid_loss": [3, 2, 4]})
-    figure = pictures.learning_curves(history.assign(valid_auroc=[0.5, 0.9, 0.8]), best_epoch=2)
+    figure = training_curves.learning_curves(
+        history.assign(valid_auroc=[0.5, 0.9, 0.8]), best_epoch=2
+    )
     drawn(figure)
     dots = [line.get_data() for axes in figure.axes for line in axes.lines if len(line._x) == 1]
     assert {(int(x[0]), float(y[0])) for x, y in dots} == {(2, 2.0), (2, 0.9)}
@@ -109,13 +115,15 @@ def test_learning_curves_mark_the_kept_epoch():
 
 def test_learning_curves_of_one_epoch():
     history = pd.DataFrame({"epoch": [1], "train_loss": [1.0], "valid_accuracy": [0.5]})
-    drawn(pictures.learning_curves(history, best_epoch=1))
+    drawn(training_curves.learning_curves(history, best_epoch=1))
 
 
 def test_worst_mistakes_are_the_most_confident():
     probabilities = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.9, 0.1], [0.3, 0.7]])
     decisions = probabilities.argmax(axis=1)
-    found = pictures.worst_mistakes(np.array([1, 0, 1, 1, 0]), decisions, probabilities, count=3)
+    found = example_selection.worst_mistakes(
+        np.array([1, 0, 1, 1, 0]), decisions, probabilities, count=3
+    )
     np.testing.assert_array_equal(found, [1, 3, 4])
 
 
@@ -124,7 +132,7 @@ def test_mistakes_sheet_shows_images_at_their_own_depth(channels: int, depth: ty
     white = np.iinfo(depth).max
     images = np.full((5, channels, 8, 8), white // 2, dtype=depth)
     probabilities = np.tile([0.2, 0.8], (5, 1))
-    figure = pictures.mistakes_sheet(
+    figure = image_sheets.mistakes_sheet(
         images, np.zeros(5, int), np.ones(5, int), probabilities, ["healthy", "ill"]
     )
     drawn(figure)
@@ -136,20 +144,20 @@ def test_mistakes_sheet_shows_images_at_their_own_depth(channels: int, depth: ty
 
 def test_no_mistakes_is_said():
     empty = np.zeros((0, 1, 8, 8), np.uint8), np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2))
-    figure = pictures.mistakes_sheet(*empty, ["healthy", "ill"])
+    figure = image_sheets.mistakes_sheet(*empty, ["healthy", "ill"])
     drawn(figure)
     assert "none: every case was decided right" in texts(figure)
 
 
 def test_contact_sheet():
     images = np.zeros((6, 1, 8, 8), np.uint8)
-    figure = pictures.contact_sheet(images, list("abcdef"), "Training images", "6 of 6")
+    figure = image_sheets.contact_sheet(images, list("abcdef"), "Training images", "6 of 6")
     drawn(figure)
     assert len([axes for axes in figure.axes if axes.images]) == 6
 
 
 def test_search_history_keeps_the_best_so_far():
-    figure = pictures.search_history(trials(), "validation AUROC")
+    figure = tuning.search_history(trials(), "validation AUROC")
     drawn(figure)
     (best,) = [line for line in figure.axes[0].lines if line.get_label() == "best so far"]
     np.testing.assert_allclose(best.get_ydata(), [0.8, 0.9, 0.9, 0.9])
@@ -159,19 +167,19 @@ def test_search_history_keeps_the_best_so_far():
 
 def test_search_pictures_without_a_complete_trial():
     none = trials().query("state != 'complete'")
-    drawn(pictures.search_history(none, "validation AUROC"))
-    drawn(pictures.parallel_coordinates(none, ["lr"], "validation AUROC"))
-    drawn(pictures.hyperparameter_importances({}, "validation AUROC"))
+    drawn(tuning.search_history(none, "validation AUROC"))
+    drawn(tuning.parallel_coordinates(none, ["lr"], "validation AUROC"))
+    drawn(tuning.hyperparameter_importances({}, "validation AUROC"))
 
 
 def test_importances_are_ranked():
-    figure = pictures.hyperparameter_importances({"lr": 0.2, "cutoff": 0.7}, "validation AUROC")
+    figure = tuning.hyperparameter_importances({"lr": 0.2, "cutoff": 0.7}, "validation AUROC")
     drawn(figure)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.2, 0.7]
 
 
 def test_parallel_coordinates_order_cutoffs_by_depth_and_lr_by_magnitude():
-    figure = pictures.parallel_coordinates(trials(), ["cutoff", "lr", "optimizer"], "AUROC")
+    figure = tuning.parallel_coordinates(trials(), ["cutoff", "lr", "optimizer"], "AUROC")
     drawn(figure)
     others, best = (lines.get_segments() for lines in figure.axes[0].collections)
     assert len(others) == 2
@@ -184,7 +192,7 @@ def test_score_against_cutoff_rings_the_best():
     probe = pd.DataFrame({"cutoff": ["a", "b", "c"], "score": [0.6, 0.8, 0.7]})
     probe = probe.assign(low=probe["score"] - 0.1, high=probe["score"] + 0.1)
     tried = pd.DataFrame({"cutoff": ["c", "b", "c"], "score": [0.9, 0.5, 0.7]})
-    figure = pictures.score_against_cutoff({"probe": probe, "trials": tried}, "abc", "AUROC")
+    figure = tuning.score_against_cutoff({"probe": probe, "trials": tried}, "abc", "AUROC")
     drawn(figure)
     rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert [(float(r.get_xdata()[0]), float(r.get_ydata()[0])) for r in rings] == [
@@ -198,7 +206,7 @@ def test_score_against_cutoff_rings_the_best():
 def test_many_cutoffs_are_thinned_and_the_head_stays():
     order = [f"features.denseblock4.denselayer{i}.conv2" for i in range(120)] + ["classifier"]
     probe = pd.DataFrame({"cutoff": order, "score": np.linspace(0.5, 0.9, 121)})
-    figure = pictures.score_against_cutoff({"probe": probe}, order, "AUROC")
+    figure = tuning.score_against_cutoff({"probe": probe}, order, "AUROC")
     drawn(figure)
     names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert len(names) <= 32
@@ -218,7 +226,7 @@ def perturbed_rates() -> pd.DataFrame:
 
 
 def test_rate_against_zeta_has_a_curve_a_source_with_its_intervals():
-    figure = pictures.rate_against_zeta(perturbed_rates(), "Success rate", "L2")
+    figure = robustness.rate_against_zeta(perturbed_rates(), "Success rate", "L2")
     drawn(figure)
     for axes in figure.axes:
         curves = {each.get_label(): each for each in axes.containers}
@@ -232,7 +240,7 @@ def test_rate_against_zeta_has_a_curve_a_source_with_its_intervals():
 def test_perturbations_are_amplified_and_say_how_much():
     pattern = np.zeros((1, 4, 4), np.float32)
     pattern[0, 0] = [0.02, -0.02, 0.01, 0]
-    figure = pictures.perturbations_sheet({"natural": pattern, "still": 0 * pattern}, "at most")
+    figure = robustness.perturbations_sheet({"natural": pattern, "still": 0 * pattern}, "at most")
     drawn(figure)
     said = texts(figure)
     assert "natural: 50 times" in said
@@ -246,7 +254,7 @@ def test_perturbed_images_stand_beside_their_originals_with_what_is_said_of_both
     images = np.stack([np.full((1, 4, 4), value, np.float32) for value in (-1, 0.9)])
     pattern = np.full((1, 4, 4), 0.2, np.float32)
     own, after = np.array([0, 1]), np.array([1, 1])
-    figure = pictures.perturbed_sheet(images, pattern, own, after, ["well", "ill"], "at most")
+    figure = robustness.perturbed_sheet(images, pattern, own, after, ["well", "ill"], "at most")
     drawn(figure)
     captions = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert captions == ["says: well", "perturbed: ill", "says: ill", "perturbed: ill"]
@@ -257,5 +265,5 @@ def test_perturbed_images_stand_beside_their_originals_with_what_is_said_of_both
 def test_class_names_are_taken_literally():
     classes = ["$x_1", r"\frac{1}", "a" * 60]
     labels, probabilities, measures = scored(classes)
-    drawn(pictures.confusion_matrix(labels, labels, classes))
-    drawn(pictures.roc_curves(labels, probabilities, measures.per_class))
+    drawn(classification.confusion_matrix(labels, labels, classes))
+    drawn(classification.roc_curves(labels, probabilities, measures.per_class))

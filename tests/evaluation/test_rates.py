@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 
-from medtl.evaluation.bounds import score_bounds
-from medtl.evaluation.rates import rate, wilson
+from medtl.evaluation.confidence_intervals import rate, wilson
+from medtl.evaluation.jackknife import score_bounds
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (5, 10), (83, 100), (1, 1)])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from medtl.evaluation.calibration import calibrated, fit_temperature
-from medtl.evaluation.intervals import measure
-from medtl.evaluation.recalibration import calibration_gain
+from medtl.evaluation.calibration import calibration_gain, fit_temperature
+from medtl.evaluation.confidence_intervals import measure
+from medtl.inference.decisions import calibrated
 
 
 @pytest.fixture

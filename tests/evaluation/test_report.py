@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from medtl.evaluation.comparison import compared
-from medtl.evaluation.report import Subject, report
-from medtl.evaluation.report.words import chosen, nearest_source, summary
+from medtl.evaluation.model_comparison import compared
+from medtl.reporting.comparison_report import Subject, report
+from medtl.reporting.comparison_summary import chosen, nearest_source, summary
 
 SEEN = [("a", "near", 0.5), ("a", "far", 1.25), ("b", "near", 0.75), ("b", "far", 1.0)]
 
@@ -47,7 +47,7 @@ def test_the_page_needs_nothing_but_itself_and_escapes_what_users_wrote(subject,
 
 def test_every_cell_stands_in_the_page_and_in_the_description(subject, comparison):
     written = report(subject, comparison)
-    for each in comparison.contenders:
+    for each in comparison.cell_results:
         assert each.name in written.html
         assert each.name in written.description
     rows = [line for line in written.description.splitlines() if line.startswith("| broken")]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from medtl.evaluation import pictures
-from medtl.evaluation.intervals import Interval, Measures, measure
+from medtl.evaluation.confidence_intervals import Measures, measure
+from medtl.evaluation.external_validation import beside, independent_difference
+from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.metrics import OVERALL
-from medtl.evaluation.sites import beside, independent_difference
+from medtl.reporting.plots import robustness
 
 
 def measured(skill: float, cases: int, seed: int) -> Measures:
@@ -48,7 +49,7 @@ def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says():
 
 def test_the_picture_has_two_dots_a_metric():
     table = beside(measured(2.0, 100, 1), measured(1.0, 100, 2))
-    figure = pictures.internal_and_external(table, "$clinic_1")
+    figure = robustness.internal_and_external(table, "$clinic_1")
     assert isinstance(figure, Figure)
     internal, external = (each.lines[0].get_xdata() for each in figure.axes[0].containers)
     np.testing.assert_array_equal(internal, table["internal"])

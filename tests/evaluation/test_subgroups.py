@@ -10,10 +10,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medtl.errors import ParameterError
-from medtl.evaluation import pictures
-from medtl.evaluation.intervals import measure
-from medtl.evaluation.rates import wilson
+from medtl.evaluation.confidence_intervals import measure, wilson
 from medtl.evaluation.subgroups import METRICS, DecidedCases, differing, groups, score_subgroups
+from medtl.reporting.plots import robustness
 
 
 def made_cases(skill: np.ndarray, seed: int, classes: int = 2, images: int = 1) -> DecidedCases:
@@ -179,7 +178,7 @@ def test_the_picture_has_a_dot_a_group_and_a_line_for_all():
     summary = measure(
         cases.labels, cases.probabilities, cases.patients, cases.classes, 0, 50
     ).summary
-    figure = pictures.subgroup_scores(table, {name: summary[name] for name in METRICS})
+    figure = robustness.subgroup_scores(table, {name: summary[name] for name in METRICS})
     figure.savefig(io.BytesIO())
     names = [each.get_text() for each in figure.axes[0].get_yticklabels()]
     assert names == ["age: old (100)", "age: young (200)", "ward: $1 (290)", "ward: 2 (10)"]

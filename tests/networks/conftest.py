@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from medtl.networks.architectures import build
-from medtl.training.hardware import give_back_freed_memory
+from medtl.networks.registry import build
+from medtl.training.device import give_back_freed_memory
 
 LARGE = 100_000_000  # parameters: some of torchvision's networks take gigabytes
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import MedtlError
-from medtl.networks.borders import Border, borders
-from medtl.networks.cut import cut
-from medtl.networks.cutpoints import CutPoint, cut_points
+from medtl.networks.cutoffs import CutPoint, cut_points
 from medtl.networks.graph import trace
+from medtl.networks.partition import Border, borders, cut
 
 SIZE = 8
 

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.networks.architectures import build
-from medtl.networks.compute import cut_costs
-from medtl.networks.cut import cut, stages
-from medtl.networks.cutpoints import cut_points, resolve
+from medtl.networks.cutoffs import cut_points, resolve
+from medtl.networks.flops import cut_costs
+from medtl.networks.partition import cut, stages
 from medtl.networks.pooling import pooled
-from medtl.networks.weights import load_weights, preprocessing
+from medtl.networks.pretrained import load_weights, preprocessing
+from medtl.networks.registry import build
 
 SIZE = 32
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from medtl.errors import ParameterError
-from medtl.networks.architectures import build, outline
-from medtl.networks.cut import cut
-from medtl.networks.cutpoints import cut_points, resolve
+from medtl.networks.cutoffs import cut_points, resolve
 from medtl.networks.dense_head import DenseHead, put_dense_layer
 from medtl.networks.graph import has_parameters
+from medtl.networks.partition import cut
+from medtl.networks.registry import build, outline
 from medtl.training.linear_head import linear_layer
 
 CLASSES, UNITS = 3, 5

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medtl.networks.architectures import architecture_names
-from medtl.networks.borders import borders
-from medtl.networks.cutpoints import cut_points
+from medtl.networks.cutoffs import cut_points
 from medtl.networks.graph import trace
-from medtl.networks.parts import part
+from medtl.networks.partition import borders, part
+from medtl.networks.registry import architecture_names
 
 # Where 32 pixels a side are not possible.
 SIZES = {"alexnet": 64, "inception_v3": 75, "maxvit_t": 224}

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.compressed import compressed_files
-from medtl.data.decode import decode
-from medtl.tracking.carried import carry
-from medtl.tracking.models import SCRIPT
+from medtl.imaging.decode import decode
+from medtl.tracking.logged_model import SCRIPT, carry
 
 ASK = """
 import json, pathlib, sys
 import medtl
-from medtl.data.decode import decode
+from medtl.imaging.decode import decode
 assert medtl.__file__.startswith(sys.argv[1]), medtl.__file__
 for file in sys.argv[2:]:
     pixels = decode(pathlib.Path(file).read_bytes())

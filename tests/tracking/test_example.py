@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medtl.data.decode import decode
-from medtl.tracking.example import example_images
+from medtl.imaging.decode import decode
+from medtl.tracking.logged_model import example_images
 
 
 @pytest.mark.parametrize("side", [8, 64, 300])

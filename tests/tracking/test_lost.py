@@ -20,11 +20,12 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from medtl.data.phantoms import write_chest_phantoms
+from medtl.commands.train import train
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError
-from medtl.jobs.train import train
-from medtl.settings import PromoteSettings, TrainSettings
-from medtl.tracking.journal import log_table
+from medtl.settings.evaluation import PromoteSettings
+from medtl.settings.training import TrainSettings
+from medtl.tracking.artifacts import log_table
 from medtl.tracking.runs import tracked_run
 
 EPOCHS = 60

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from medtl.errors import MedtlError
-from medtl.networks.architectures import build
-from medtl.networks.weights import Preprocessing
-from medtl.tracking.bundle import Bundle
+from medtl.inference.predictor import Predictor
+from medtl.networks.preprocessing import Preprocessing
+from medtl.networks.registry import build
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from medtl.tracking.bundle import Bundle
     ],
 )
 def test_a_loaded_bundle_answers_to_the_bit_as_the_saved_one(
-    bundle: Bundle, architecture: str, side: int, tmp_path: Path
+    bundle: Predictor, architecture: str, side: int, tmp_path: Path
 ) -> None:
     saved = dataclasses.replace(
         bundle,
@@ -34,7 +34,7 @@ def test_a_loaded_bundle_answers_to_the_bit_as_the_saved_one(
         domain=None,
     )
     saved.save(tmp_path)
-    loaded = Bundle.load(tmp_path)
+    loaded = Predictor.load(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (2, 1, side, side)).astype(np.uint8)
     np.testing.assert_array_equal(loaded.scores(images), saved.scores(images))
     classes = np.array([0, 1])

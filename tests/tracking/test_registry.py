@@ -10,12 +10,12 @@ import pytest
 from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 
-from medtl.data.agreement import Agreement
 from medtl.errors import MedtlError, ParameterError
-from medtl.evaluation.intervals import Interval
-from medtl.tracking.bundle import Bundle
-from medtl.tracking.card import CardFacts
-from medtl.tracking.gate import GateCases, Scores, Verdict
+from medtl.evaluation.jackknife import Interval
+from medtl.inference.label_record import Agreement
+from medtl.inference.predictor import Predictor
+from medtl.reporting.model_card import CardFacts
+from medtl.tracking.promotion_gate import GateCases, Scores, Verdict
 from medtl.tracking.registry import (
     champion_version,
     gate,
@@ -32,7 +32,7 @@ CODES = np.arange(90)
 
 
 @pytest.fixture
-def facts(bundle: Bundle) -> CardFacts:
+def facts(bundle: Predictor) -> CardFacts:
     return CardFacts(bundle, "patients", (), {"auroc": Interval(0.9, 0.8, 0.95)})
 
 
@@ -47,7 +47,7 @@ def challenge(
 ) -> Verdict:
     """Registers a version with these scores; the champion, when it is asked, has the others."""
 
-    def score_champion(champion: Bundle) -> Scores:
+    def score_champion(champion: Predictor) -> Scores:
         assert of_champion is not None, "the champion must not be scored"
         assert champion.classes == facts.bundle.classes
         return of_champion
@@ -143,7 +143,7 @@ def test_a_challenger_that_another_search_overtook_is_compared_anew(
     late = register(logged, facts, NAME)
     asked = []
 
-    def score_champion(_: Bundle) -> Scores:
+    def score_champion(_: Predictor) -> Scores:
         asked.append(champion_version(NAME))
         if len(asked) == 1:  # meanwhile another search ends, with a better model
             promote_version(NAME, overtaking)

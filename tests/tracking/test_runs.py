@@ -7,17 +7,20 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
-from medtl.settings import TrainSettings
-from medtl.tracking.owners import OWNER_TAG, owner
+from medtl.settings.training import TrainSettings
+from medtl.tracking.run_ownership import OWNER_TAG, owner
 from medtl.tracking.runs import (
+    DIED,
     ERROR_TAG,
     STOPPED,
     SUCCESSOR_TAG,
     close_cut_off_run,
+    close_dead,
+    close_stopped,
     nested_run,
     tracked_run,
+    was_cut_off,
 )
-from medtl.tracking.trials import DIED, close_dead, close_stopped, was_cut_off
 
 # of this host, but of no process that lives
 DEAD = f"{owner().partition(' ')[0]} {2**22 + 1} 1000.00"

@@ -11,9 +11,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
-from medtl.settings import TrainSettings
+from medtl.settings.training import TrainSettings
 from medtl.tracking.runs import tracked_run
-from medtl.tracking.tables import make_tables
+from medtl.tracking.store import make_tables
 
 
 def tables(file) -> int:

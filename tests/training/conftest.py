@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from medtl.data.dataset import Dataset, load
-from medtl.data.phantoms import write_chest_phantoms
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.weights import Preprocessing
-from medtl.settings import TrainSettings
-from medtl.training.transfer import Transfer
+from medtl.data.sources.phantoms.datasets import write_chest_phantoms
+from medtl.networks.preprocessing import Preprocessing
+from medtl.networks.pretrained import Backbone
+from medtl.networks.registry import build
+from medtl.settings.training import TrainSettings
+from medtl.training.learner import TransferLearner
 
 SIZE = 48
 
@@ -31,13 +31,15 @@ def dataset(phantom_csv: Path) -> Dataset:
 
 
 @pytest.fixture
-def transfer(dataset: Dataset) -> Callable[..., Transfer]:
+def transfer(dataset: Dataset) -> Callable[..., TransferLearner]:
     """`transfer(**settings)`: small_resnet from random weights on the small phantoms."""
 
-    def made(**settings: object) -> Transfer:
+    def made(**settings: object) -> TransferLearner:
         network = build("small_resnet", len(dataset.classes), SIZE, seed=0)
         preprocessing = Preprocessing((0.5,) * 3, (0.25,) * 3, SIZE)
         backbone = Backbone("small_resnet", "random", network, preprocessing)
-        return Transfer(backbone, dataset, TrainSettings(**{"epochs": 2, "views": 2, **settings}))
+        return TransferLearner(
+            backbone, dataset, TrainSettings(**{"epochs": 2, "views": 2, **settings})
+        )
 
     return made

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from medtl.data.dataset import Dataset
-from medtl.evaluation.calibration import calibrated, fit_temperature
-from medtl.evaluation.intervals import Difference, Interval
-from medtl.jobs.baseline import (
+from medtl.evaluation.calibration import fit_temperature
+from medtl.evaluation.jackknife import Difference, Interval
+from medtl.inference.decisions import calibrated
+from medtl.pipeline.baselines import (
     BRIGHTNESS,
     FEATURES,
     FILES,
@@ -21,7 +22,7 @@ from medtl.jobs.baseline import (
     table,
     without_files,
 )
-from medtl.training.transfer import Transfer
+from medtl.training.learner import TransferLearner
 
 
 def with_file_sizes(dataset: Dataset, sizes: np.ndarray) -> Dataset:
@@ -29,7 +30,7 @@ def with_file_sizes(dataset: Dataset, sizes: np.ndarray) -> Dataset:
     return dataclasses.replace(dataset, pixels=pixels)
 
 
-def on(made: Transfer, dataset: Dataset, **settings: object) -> Transfer:
+def on(made: TransferLearner, dataset: Dataset, **settings: object) -> TransferLearner:
     settings = dataclasses.replace(made.settings, **settings)
     return dataclasses.replace(made, dataset=dataset, settings=settings)
 

@@ -16,29 +16,29 @@ import numpy as np
 import pytest
 import torch
 
+from medtl.cache import cache_root, checksum
 from medtl.errors import MedtlError
-from medtl.keep import cache_root, checksum
-from medtl.networks.architectures import build
+from medtl.networks.registry import build
 from medtl.training import checkpoints
-from medtl.training.checkpoints import ABANDONED, KIND, Checkpoint, Ends
+from medtl.training.checkpoints import ABANDONED, KIND, Checkpoint, CheckpointHold
+from medtl.training.learner import Trained, TransferLearner
 from medtl.training.loop import Epoch, Stopped
-from medtl.training.transfer import Trained, Transfer
 
 TRAINING = """
 import sys
 from medtl.data.dataset import load
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.weights import Preprocessing
-from medtl.settings import TrainSettings
+from medtl.networks.registry import build
+from medtl.networks.pretrained import Backbone
+from medtl.networks.preprocessing import Preprocessing
+from medtl.settings.training import TrainSettings
 from medtl.training import checkpoints
-from medtl.training.transfer import Transfer
+from medtl.training.learner import TransferLearner
 
 checkpoints.LEAST = checkpoints.SHARE = 0
 dataset = load(sys.argv[1], 48, seed=0)
 network = build("small_resnet", len(dataset.classes), 48, seed=0)
 backbone = Backbone("small_resnet", "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, 48))
-transfer = Transfer(backbone, dataset, TrainSettings(epochs=30, patience=30, views=2))
+transfer = TransferLearner(backbone, dataset, TrainSettings(epochs=30, patience=30, views=2))
 transfer.train(
     "layer4", transfer.recipe("adam", 1e-2), lambda epoch: print(epoch.seconds, flush=True)
 )
@@ -57,12 +57,12 @@ def often(monkeypatch):
 
 
 @pytest.fixture
-def made(transfer) -> Transfer:
+def made(transfer) -> TransferLearner:
     """A network with dropout after the cut, for five epochs."""
     plain = transfer(epochs=5, patience=5)
     network = build("mobilenet_v2", 3, plain.image_size, seed=0)
     backbone = dataclasses.replace(plain.backbone, architecture="mobilenet_v2", network=network)
-    return Transfer(backbone, plain.dataset, plain.settings)
+    return TransferLearner(backbone, plain.dataset, plain.settings)
 
 
 def kept() -> list[Path]:
@@ -110,12 +110,12 @@ def test_a_training_cut_off_twice_ends_as_an_undisturbed_one(made, often, optimi
 def test_no_epoch_is_trained_again_until_the_run_has_ended_well(made, capsys):
     recipe = made.recipe("adam", 1e-2)
     undisturbed = made.train_in_two_stages("features.18", recipe)
-    with pytest.raises(Killed), Ends() as ends:
+    with pytest.raises(Killed), CheckpointHold() as ends:
         made.train_in_two_stages("features.18", recipe, raised_after(2, Killed()), ends)
     (head,) = kept()
 
     def killed_after_the_training() -> None:
-        with Ends() as ends:
+        with CheckpointHold() as ends:
             made.train_in_two_stages("features.18", recipe, ends=ends)
             raise Killed
 
@@ -124,7 +124,7 @@ def test_no_epoch_is_trained_again_until_the_run_has_ended_well(made, capsys):
     assert head in kept()
     assert len(kept()) == 2
     capsys.readouterr()
-    with Ends() as ends:
+    with CheckpointHold() as ends:
         resumed = made.train_in_two_stages("features.18", recipe, ends=ends)
     assert capsys.readouterr().err.count("note: goes on after epoch") == 2
     assert_equal(undisturbed, resumed)

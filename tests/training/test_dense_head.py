@@ -6,21 +6,21 @@ import copy
 
 import torch
 
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.weights import Preprocessing
-from medtl.settings import TrainSettings
-from medtl.training.transfer import Transfer
+from medtl.networks.preprocessing import Preprocessing
+from medtl.networks.pretrained import Backbone
+from medtl.networks.registry import build
+from medtl.settings.training import TrainSettings
+from medtl.training.learner import TransferLearner
 
 SIZE = 48
 
 
-def transfer_of(dataset, hidden: int, **settings: object) -> Transfer:
+def transfer_of(dataset, hidden: int, **settings: object) -> TransferLearner:
     network = build("small_resnet", len(dataset.classes), SIZE, seed=0, hidden=hidden)
     backbone = Backbone(
         "small_resnet", "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, SIZE)
     )
-    return Transfer(backbone, dataset, TrainSettings(hidden=hidden, **settings))
+    return TransferLearner(backbone, dataset, TrainSettings(hidden=hidden, **settings))
 
 
 def test_the_dense_layer_is_trained_by_gradient_and_the_backbone_is_frozen(dataset):
@@ -38,4 +38,4 @@ def test_the_dense_layer_is_trained_by_gradient_and_the_backbone_is_frozen(datas
 def test_what_is_kept_at_a_cut_is_shared_with_networks_without_it(dataset):
     without, with_it = (transfer_of(dataset, units) for units in (0, 8))
     assert with_it.backbone.digest() == without.backbone.digest()
-    assert with_it.keeper.key == without.keeper.key
+    assert with_it.activation_cache.key == without.activation_cache.key

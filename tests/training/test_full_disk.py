@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from medtl.keep import cache_root
+from medtl.cache import cache_root
 from medtl.training import checkpoints
 
 
@@ -20,7 +20,7 @@ def test_a_training_goes_on_without_what_finds_no_room(transfer, small_disk, mon
     capsys.readouterr()
     made, state = trained("always")
     assert all(torch.equal(value, expected[name]) for name, value in state.items())
-    (note,) = made.keeper.notes.values()
+    (note,) = made.activation_cache.notes.values()
     assert note.startswith("computed anew each epoch: cannot write to ")
     assert "No space left on device); free some disk" in note
     assert capsys.readouterr().err.count("note: no checkpoint of this training is kept") == 1

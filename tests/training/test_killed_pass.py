@@ -11,28 +11,29 @@ from pathlib import Path
 
 import torch
 
-from medtl.keep import cache_root
-from medtl.training import activations
+from medtl import cache
+from medtl.cache import cache_root
+from medtl.training import activation_store
 
 TRAINING = """
 import sys
 from medtl.data.dataset import load
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.weights import Preprocessing
-from medtl.settings import TrainSettings
-from medtl.training.transfer import Transfer
+from medtl.networks.registry import build
+from medtl.networks.pretrained import Backbone
+from medtl.networks.preprocessing import Preprocessing
+from medtl.settings.training import TrainSettings
+from medtl.training.learner import TransferLearner
 
 dataset = load(sys.argv[1], 48, seed=0)
 network = build("small_resnet", len(dataset.classes), 48, seed=0)
 backbone = Backbone("small_resnet", "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, 48))
-transfer = Transfer(backbone, dataset, TrainSettings(epochs=40, patience=40, views=40))
+transfer = TransferLearner(backbone, dataset, TrainSettings(epochs=40, patience=40, views=40))
 transfer.train("layer4", transfer.recipe("adam", 1e-3))
 """
 
 
 def unfinished() -> list[Path]:
-    return list((cache_root() / activations.KIND).glob(".unfinished-*/*.npy"))
+    return list((cache_root() / activation_store.KIND).glob(".unfinished-*/*.npy"))
 
 
 def test_what_a_killed_pass_left_is_not_read_and_the_next_one_is_right(
@@ -57,15 +58,15 @@ def test_what_a_killed_pass_left_is_not_read_and_the_next_one_is_right(
 
 
 def test_an_entry_in_writing_makes_no_room_but_an_abandoned_one_does():
-    writing = cache_root() / activations.KIND / ".unfinished-other"
+    writing = cache_root() / activation_store.KIND / ".unfinished-other"
     writing.mkdir(parents=True)
     (writing / "0.npy").write_bytes(bytes(1000))
-    assert activations.make_room(900, budget=1000)
+    assert activation_store.make_room(900, budget=1000)
     assert writing.exists()
-    long_ago = time.time() - activations.ABANDONED - 1
+    long_ago = time.time() - cache.ABANDONED - 1
     os.utime(writing, (long_ago, long_ago))
-    assert activations.make_room(900, budget=1000)
+    assert activation_store.make_room(900, budget=1000)
     assert writing.exists(), "its file has just been written"
     os.utime(writing / "0.npy", (long_ago, long_ago))
-    assert activations.make_room(900, budget=1000)
+    assert activation_store.make_room(900, budget=1000)
     assert not writing.exists()

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from medtl.networks.architectures import build
-from medtl.networks.cut import cut
-from medtl.networks.cutpoints import resolve
+from medtl.networks.cutoffs import resolve
+from medtl.networks.partition import cut
+from medtl.networks.registry import build
 from medtl.training.linear_head import linear_layer, solve
 
 

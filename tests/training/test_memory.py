@@ -14,14 +14,14 @@ import dataclasses, json, os, resource, sys
 import numpy as np
 import psutil
 from medtl.data.dataset import load
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.weights import Preprocessing
-from medtl.search import study as studies
-from medtl.search.company import open_store
-from medtl.search.space import Candidate, Space
-from medtl.settings import TrainSettings
-from medtl.training.transfer import Transfer
+from medtl.networks.registry import build
+from medtl.networks.pretrained import Backbone
+from medtl.networks.preprocessing import Preprocessing
+from medtl.tuning import study as studies
+from medtl.tuning.storage import open_store
+from medtl.tuning.search_space import Candidate, Space
+from medtl.settings.training import TrainSettings
+from medtl.training.learner import TransferLearner
 
 SIZE = 128
 dataset = load(sys.argv[1], SIZE, seed=0)
@@ -33,7 +33,7 @@ def transfer(batch_size):
     settings = TrainSettings(
         epochs=1, batch_size=batch_size, precision="float32", augment="none", keep="never"
     )
-    return Transfer(backbone, dataset, settings, rows=np.arange(max(24, batch_size)))
+    return TransferLearner(backbone, dataset, settings, rows=np.arange(max(24, batch_size)))
 
 def limit(megabytes):
     hard = resource.RLIM_INFINITY

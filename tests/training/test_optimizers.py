@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from medtl.training.optimizers import build_optimizer
+from medtl.training.loop import build_optimizer
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

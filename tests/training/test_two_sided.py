@@ -11,31 +11,33 @@ from torch import nn
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
-from medtl.jobs.entrants import search_space
-from medtl.networks.architectures import build
-from medtl.networks.backbone import Backbone
-from medtl.networks.cut import cut
-from medtl.networks.cutpoints import resolve
-from medtl.networks.weights import Preprocessing
-from medtl.settings import TrainSettings, TuneSettings
-from medtl.training.transfer import Transfer
+from medtl.networks.cutoffs import resolve
+from medtl.networks.partition import cut
+from medtl.networks.preprocessing import Preprocessing
+from medtl.networks.pretrained import Backbone
+from medtl.networks.registry import build
+from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.training.learner import TransferLearner
+from medtl.tuning.backbone_pool import search_space
 
 NAME = "dual:small_resnet+small_resnet"
 SIZE = 48
 
 
 @pytest.fixture
-def dual(dataset: Dataset) -> Transfer:
+def dual(dataset: Dataset) -> TransferLearner:
     network = build(NAME, len(dataset.classes), SIZE, seed=0)
     backbone = Backbone(NAME, "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, SIZE))
-    return Transfer(backbone, dataset, TrainSettings(epochs=1, keep="always", augment="none"))
+    return TransferLearner(
+        backbone, dataset, TrainSettings(epochs=1, keep="always", augment="none")
+    )
 
 
-def of(transfer: Transfer) -> tuple[str, nn.Module]:
+def of(transfer: TransferLearner) -> tuple[str, nn.Module]:
     return transfer.backbone.architecture, transfer.backbone.network
 
 
-def test_cuts_that_begin_alike_are_kept_apart(dual: Transfer) -> None:
+def test_cuts_that_begin_alike_are_kept_apart(dual: TransferLearner) -> None:
     rows = np.array([4, 0, 2])
     points = []
     for cutoff in ("first.layer2", "layer2+layer3", "layer2+layer4", "all+layer4"):
@@ -49,7 +51,7 @@ def test_cuts_that_begin_alike_are_kept_apart(dual: Transfer) -> None:
     assert points[3].position == 0
 
 
-def test_training_moves_each_half_from_its_own_layer_on(dual: Transfer) -> None:
+def test_training_moves_each_half_from_its_own_layer_on(dual: TransferLearner) -> None:
     before = copy.deepcopy(dual.backbone.network.state_dict())
     after = dual.train("layer4+layer2", dual.recipe("sgd", 0.1)).network.state_dict()
     trained = ("first.layer4", "second.layer2", "second.layer3", "second.layer4", "head.")
@@ -57,13 +59,13 @@ def test_training_moves_each_half_from_its_own_layer_on(dual: Transfer) -> None:
         assert torch.equal(value, after[name]) != name.startswith(trained), name
 
 
-def test_two_names_of_one_cut_are_searched_once(dual: Transfer) -> None:
+def test_two_names_of_one_cut_are_searched_once(dual: TransferLearner) -> None:
     named = "head,layer4+layer2,head+head,layer4+layer3,layer4.conv1+layer2.conv1,all+all"
     space = search_space(TuneSettings(cutoffs=named), *of(dual))
     assert space.cutoffs == ("all+all", "layer4.conv1+layer2.conv1", "layer4+layer3", "head+head")
 
 
-def test_a_hybrid_has_features_where_one_half_is_frozen(dual: Transfer) -> None:
+def test_a_hybrid_has_features_where_one_half_is_frozen(dual: TransferLearner) -> None:
     settings = TuneSettings(cutoffs="all,all+layer3", transfer="hybrid")
     assert search_space(settings, *of(dual)).cutoffs == ("all+layer3",)
     assert dual.train_hybrid("all+layer3").tail is not None

@@ -1,0 +1,1 @@
+"""One module an entry point: the course of the command, nothing else."""

@@ -1,0 +1,65 @@
+"""Evaluate a registered or logged model on any data and split."""
+
+from __future__ import annotations
+
+import mlflow
+
+from medtl.data.dataset import without
+from medtl.pipeline.baselines import lines_of_training
+from medtl.pipeline.external_validation import class_mapping, note_seen, set_beside
+from medtl.pipeline.heatmap_methods import methods_for
+from medtl.pipeline.model_and_data import check_one_label, chosen_model, images_for
+from medtl.pipeline.ood_report import check_sources, measure_domain
+from medtl.pipeline.parameter_checks import check_asked_of_model
+from medtl.pipeline.run_logging import log_data
+from medtl.pipeline.scoring import indices_of, score
+from medtl.pipeline.subgroups import compare_subgroups, grouped_by
+from medtl.settings.evaluation import EvaluateSettings
+from medtl.tracking.runs import name_run, tracked_run
+from medtl.training.device import resolve_device
+
+
+def evaluate(settings: EvaluateSettings) -> None:
+    """Scores a model and logs metrics with intervals, pictures and tables."""
+    with tracked_run("evaluate", settings):
+        check_asked_of_model(settings)
+        check_sources(settings.sources)
+        device = resolve_device(settings.device)
+        uri, bundle = chosen_model(settings)
+        maps = methods_for(bundle, settings.map_methods)
+        bundle.network.to(device)
+        dataset = images_for(settings, uri, bundle, bundle.image_size)
+        external = dataset.fingerprint != bundle.fingerprint
+        if settings.subgroup_columns:
+            check_one_label(dataset, "subgroups")
+        mapping = class_mapping(uri, bundle, dataset, settings.classes_of_labels)
+        dataset = without(dataset, mapping.dropped)
+        indices = indices_of(dataset, settings.split)
+        grouped = grouped_by(dataset, indices, settings.subgroup_columns)
+        mlflow.set_tags(
+            {
+                "medtl.architecture": bundle.architecture,
+                "medtl.weights": bundle.weights,
+                "medtl.cutoff": bundle.cutoff,
+                "medtl.data": dataset.fingerprint,
+                "medtl.model": uri,
+            }
+        )
+        name_run(f"{dataset.name} {settings.split}")
+        log_data(dataset)
+        scored = score(bundle, dataset, settings.split, settings.seed, mapping, maps=maps)
+        checked = scored.maps.replace("\n", "\n" + " " * 14)
+        own_test = not external and settings.split == "test"
+        lines = [
+            f"{uri} on {dataset.name}",
+            scored.summary(),
+            *(f"baseline      {line}" for line in lines_of_training(uri, own_test)),
+            f"heat maps     {checked}",
+        ]
+        if grouped:
+            lines += compare_subgroups(dataset, indices, grouped, scored, settings.seed)
+        lines += measure_domain(bundle, dataset, indices, settings)
+        if external:
+            note_seen(bundle, dataset, indices)
+            lines += set_beside(uri, bundle, dataset, scored, mapping)
+    print("\n".join(lines))

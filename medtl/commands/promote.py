@@ -1,0 +1,54 @@
+"""Move the champion alias: by the gate, by hand, or back."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+from medtl.data.dataset import load
+from medtl.errors import MedtlError
+from medtl.pipeline.finalize import gate_cases, test_scores
+from medtl.pipeline.setup import registered_name
+from medtl.settings.evaluation import PromoteSettings
+from medtl.settings.training import DataSettings, Reading
+from medtl.tracking.lineage import training_settings
+from medtl.tracking.logged_model import load_bundle
+from medtl.tracking.promotion_gate import Verdict
+from medtl.tracking.promotion_logging import log_verdict
+from medtl.tracking.registry import gate, newest_version, promote_version, rollback
+from medtl.tracking.runs import tracked_run
+from medtl.tracking.store import check_may_change
+
+
+def promote(settings: PromoteSettings) -> None:
+    """Moves the alias `champion`, or says why not."""
+    name = registered_name(settings.model_name, settings.data)
+    with tracked_run("promote", settings):
+        check_may_change(name)
+        if settings.rollback:
+            verdict = rollback(name)
+        elif settings.version:
+            verdict = promote_version(name, settings.version)
+        else:
+            verdict = _judged(name, settings)
+        log_verdict(name, verdict)
+    print(f"{name}: {verdict.reason}")
+
+
+def _judged(name: str, settings: PromoteSettings) -> Verdict:
+    """The newest version against the champion, on the test split that the newest was scored on."""
+    version = newest_version(name)
+    uri = f"models:/{name}/{version}"
+    bundle = load_bundle(uri)
+    made = training_settings(uri)
+    seed = int(made["seed"])
+    data = DataSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
+    dataset = load(data.data, bundle.preprocessing.image_size, seed, data.reading)
+    if dataset.fingerprint != bundle.fingerprint:
+        raise MedtlError(
+            f"{data.data} has changed since version {version} of {name} was trained on it, so its "
+            "test cases are not the same; train anew, or promote a version by hand"
+        )
+    score = partial(test_scores, dataset, data, seed)
+    cases = gate_cases(dataset, score(bundle))
+    return gate(name, version, cases, score, settings.confidence, settings.seed)

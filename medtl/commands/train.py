@@ -1,0 +1,112 @@
+"""Train one model: data, backbone, cut, training, test scores, logged model.
+
+Of several processes that torchrun has started the first does all of this, and tells the others what
+it has prepared; they train with it, take their shares of the passes, and say nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import mlflow
+
+from medtl.errors import MedtlError, ParameterError
+from medtl.inference.training_record import TrainingRecord
+from medtl.networks.cutoffs import resolve
+from medtl.networks.pretrained import Backbone
+from medtl.pipeline.finalize import evaluate_and_log, evaluate_shard, register_and_gate
+from medtl.pipeline.parameter_checks import check_training
+from medtl.pipeline.pretraining import with_phantom_backbone
+from medtl.pipeline.setup import fit_model, prepare, training_data
+from medtl.settings.training import TrainSettings
+from medtl.tracking.registry import check_registry
+from medtl.tracking.runs import tracked_run
+from medtl.training.checkpoints import CheckpointHold
+from medtl.training.distributed import SingleProcess, heard, joined
+from medtl.training.learner import TransferLearner
+
+CONFIDENCE = 0.95  # that the gate asks of a model that train registers
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Data that the first process broadcasts to the others."""
+
+    settings: TrainSettings
+    backbone: Backbone
+    seen_before: tuple[TrainingRecord, ...] | None
+    fingerprint: str  # of the data
+    cutoff: str
+
+
+def train(settings: TrainSettings) -> None:
+    """Trains, evaluates and logs one model; registers it where `model_name` is given."""
+    with joined(settings.device) as team:
+        if team.rank == 0:
+            _lead(settings, team)
+        else:
+            _follow(team)
+
+
+def _lead(settings: TrainSettings, team: SingleProcess) -> None:
+    with CheckpointHold() as ends, tracked_run("train", settings), heard(team):
+        _check_together(settings, team)
+        check_training(settings)
+        if settings.model_name != "auto":
+            check_registry(settings.model_name)
+        settings = with_phantom_backbone(settings)
+        transfer = prepare(settings)
+        backbone = transfer.backbone
+        point = resolve(backbone.network, backbone.architecture, settings.cutoff)
+        mlflow.set_tag("medtl.cutoff", point.name)
+        if team.size > 1:
+            transfer = _shared(transfer, point.name, team)
+        model = fit_model(settings, transfer, point.name, ends=ends)
+        concluded = evaluate_and_log(transfer, model)
+        print(concluded.summary())
+        print(f"model         {concluded.model.model_uri}")
+        if settings.model_name != "auto":
+            verdict = register_and_gate(concluded, settings.model_name, CONFIDENCE)
+            print(
+                f"registered    {settings.model_name} version {verdict.version}: {verdict.reason}"
+            )
+
+
+def _follow(team: SingleProcess) -> None:
+    told: _Prepared = team.broadcast(None)
+    settings = told.settings
+    dataset = training_data(settings, told.backbone.preprocessing.image_size)
+    if dataset.fingerprint != told.fingerprint:
+        raise MedtlError(
+            f"{settings.data} here is not what the first process has; the same images, labels and "
+            "splits must be at that place on every machine"
+        )
+    transfer = TransferLearner(
+        told.backbone, dataset, settings, seen_before=told.seen_before, team=team
+    )
+    model = fit_model(settings, transfer, told.cutoff, lambda epoch: None)
+    evaluate_shard(transfer, model)
+
+
+def _check_together(settings: TrainSettings, team: SingleProcess) -> None:
+    if team.size > 1 and settings.transfer == "hybrid":
+        allowed = "finetune where torchrun starts several processes"
+        raise ParameterError("transfer", settings.transfer, allowed)
+
+
+def _shared(transfer: TransferLearner, cutoff: str, team: SingleProcess) -> TransferLearner:
+    """Returns the transfer of all processes, after broadcasting its data."""
+    dataset = transfer.dataset
+    for split, indices in dataset.splits.items():
+        if len(indices) < team.size:
+            raise MedtlError(
+                f"{dataset.name} has {len(indices)} images in its {split} split, fewer than the "
+                f"{team.size} processes that shall share them; start fewer"
+            )
+    mlflow.set_tag("medtl.processes", team.size)
+    # all calculate alike, whatever each processor is best at
+    settings = dataclasses.replace(transfer.settings, precision=transfer.precision)
+    backbone, seen_before = transfer.backbone, transfer.seen_before
+    team.broadcast(_Prepared(settings, backbone, seen_before, dataset.fingerprint, cutoff))
+    return dataclasses.replace(transfer, settings=settings, team=team)

@@ -1,0 +1,326 @@
+"""Search architecture, cut-off, optimizer, learning rate; refit, evaluate, register the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import mlflow
+import optuna
+from optuna.trial import FrozenTrial
+from tqdm import tqdm
+
+from medtl.distributed.executor import executor
+from medtl.errors import MedtlError
+from medtl.pipeline.finalize import evaluate_and_log, register_and_gate
+from medtl.pipeline.run_logging import log_epoch
+from medtl.pipeline.setup import registered_name
+from medtl.settings.execution import RAY
+from medtl.settings.training import TuneSettings
+from medtl.tracking.registry import check_registry
+from medtl.tracking.runs import (
+    close_cut_off_run,
+    close_dead,
+    embedded_storage,
+    has_answered,
+    is_at_work,
+    tracked_run,
+    was_cut_off,
+)
+from medtl.training.checkpoints import CheckpointHold
+from medtl.tuning import study as studies
+from medtl.tuning.backbone_pool import BackbonePool, check_search
+from medtl.tuning.cutoff_dictionary import Entry, known_entries, log_entries
+from medtl.tuning.linear_probe import Probe, probe
+from medtl.tuning.local_workers import run_crew
+from medtl.tuning.search_logging import log_cutoffs, log_probe, log_search
+from medtl.tuning.search_space import AnyCandidate, Space
+from medtl.tuning.storage import Store, connected, is_shared, open_store
+from medtl.tuning.study import Schedule
+from medtl.tuning.trials import fit_candidate, run_trials
+from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
+
+EARLY = 2  # best trials of known data sets, and cut-offs of the layer probe, that are tried early
+EARLY_OF_EACH = 1  # the same where several architectures share the trials
+RESULT_TAG = "medtl.result"  # on the run of a command that joined a search: where it was concluded
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search as this command sees it."""
+
+    settings: TuneSettings
+    backbone_pool: BackbonePool
+    schedule: Schedule
+    store: Store
+    study: optuna.Study
+    run_id: str  # this command's MLflow run
+    ends: CheckpointHold  # of the training that it ends with
+
+    def concluded_in(self) -> str | None:
+        """Returns the run in which the search was concluded, None where it was not yet."""
+        return self.study.user_attrs.get(studies.FINISHED)
+
+
+def tune(settings: TuneSettings) -> None:
+    """Runs the whole search in one parent run, with a nested run a trial.
+
+    The validation split chooses; the test split is scored once, for the refitted best model. Of
+    several commands that search together one leads: it prepares and concludes, and when it dies
+    another takes its place.
+    """
+    with CheckpointHold() as ends, tracked_run("tune", settings) as run, executor(settings):
+        check_search(settings)
+        check_registry(registered_name(settings.model_name, settings.data))
+        store = open_store(settings.storage or embedded_storage())
+        backbone_pool = BackbonePool(settings)
+        backbone_pool.note()
+        schedule = schedule_of(settings, backbone_pool)
+        name = settings.study or backbone_pool.study_name
+        study = studies.open_study(
+            store, name, bool(settings.study), backbone_pool.fingerprint, schedule, was_cut_off
+        )
+        mlflow.set_tag("medtl.study", study.study_name)
+        search = _Search(settings, backbone_pool, schedule, store, study, run.info.run_id, ends)
+        with connected(store.url), store.coordinator.lead(study) as leads:
+            lines = _searched(search, leads)
+    print("\n".join(lines))
+
+
+def _searched(search: _Search, leads: Callable[[], bool]) -> list[str]:
+    """Searches, and concludes where this command leads; what is to be told at the end."""
+    study = search.study
+    done, probed = studies.finished(study), None
+    if not _is_answered(search):
+        if done:
+            print(f"study {study.study_name}: going on after {len(done)} finished trials")
+        if _takes_the_lead(study, leads):
+            probed = _prepared(search)
+        _run(search)
+    while not leads() and not search.concluded_in():
+        time.sleep(studies.POLL)
+    concluded_in = search.concluded_in()
+    if concluded_in:
+        mlflow.set_tag(RESULT_TAG, concluded_in)
+        best = f"best trial {study.best_trial.number}, validation AUROC {study.best_value:.3f}"
+        return [f"result        run {concluded_in} of study {study.study_name}: {best}"]
+    if probed is None:
+        _take_over(search)
+        probed = _probed(search)
+    return _concluded(search, probed)
+
+
+def _is_answered(search: _Search) -> bool:
+    """Whether a command that asked the same has concluded the search, and no trial is left.
+
+    Who comes late to a search of many, or repeats a command because he did not see its end, gets
+    its result, and registers nothing a second time.
+    """
+    concluded_in = search.concluded_in()
+    if not concluded_in or len(studies.finished(search.study)) < search.schedule.trials:
+        return False
+    return is_shared(search.store.url) or has_answered(concluded_in, search.run_id)
+
+
+def _takes_the_lead(study: optuna.Study, leads: Callable[[], bool]) -> bool:
+    """Returns whether this command leads; if not, the one that does has prepared the search."""
+    while not leads():
+        attributes = study.user_attrs
+        if attributes.get(studies.PREPARED):
+            leader = attributes[studies.RUN_ID]
+            print(f"study {study.study_name}: joined; run {leader} leads the search")
+            return False
+        time.sleep(studies.POLL)
+    return True
+
+
+def _prepared(search: _Search) -> dict[str, Probe]:
+    """The layer probes of a search whose first trials wait to be run.
+
+    Raises:
+        MedtlError: the study is one that a single process works on, and another process does.
+    """
+    study, store = search.study, search.store
+    before = study.user_attrs.get(studies.RUN_ID)
+    if not is_shared(store.url):
+        if before not in (None, search.run_id) and is_at_work(before, study.study_name):
+            raise MedtlError(
+                f"study {study.study_name} is being searched by another process (run {before}); "
+                "wait for it, or give another study name; for several workers give "
+                "storage=postgresql://USER@HOST/DATABASE"
+            )
+        studies.restart_cut_off_trials(study, store, search.backbone_pool.space)
+    _take_over(search)
+    store.coordinator.reopen(study)
+    study.set_user_attr(studies.FINISHED, None)
+    probed = _probed(search)
+    starts = (
+        []
+        if study.user_attrs.get(studies.PREPARED)
+        else starts_of(search.settings, search.backbone_pool, probed, known_entries())
+    )
+    for start in starts:
+        print(f"tried early   {_place(start.candidate)}: {start.why}")
+    params = [(search.backbone_pool.space.params(start.candidate), start.why) for start in starts]
+    studies.prepare(study, params, search.run_id)
+    return probed
+
+
+def _take_over(search: _Search) -> None:
+    """Closes the run of the command that led before, and puts this one's in its place."""
+    close_cut_off_run(search.study.user_attrs.get(studies.RUN_ID), successor=search.run_id)
+    search.study.set_user_attr(studies.RUN_ID, search.run_id)
+
+
+def _run(search: _Search) -> None:
+    """Runs trials, here or in workers, under a progress bar, until none is left."""
+    study, schedule = search.study, search.schedule
+    done = len(studies.finished(study))
+    with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
+
+        def show() -> None:
+            if new := len(studies.finished(study)) - bar.n:
+                bar.update(new)
+
+        if search.settings.executor == RAY:
+            from medtl.tuning.ray_workers import run_on_cluster
+
+            run_on_cluster(
+                search.settings,
+                search.backbone_pool,
+                study,
+                search.store,
+                schedule,
+                search.run_id,
+                show,
+            )
+        elif search.settings.workers > 1:
+            run_crew(search.settings, study, search.store, schedule, search.run_id, show)
+        else:
+            run_trials(
+                study,
+                search.backbone_pool,
+                schedule,
+                search.store.coordinator,
+                search.run_id,
+                on_candidate=lambda candidate: bar.set_postfix_str(str(candidate)),
+                on_trial=lambda trial: show(),
+            )
+    studies.check_completed(study)
+
+
+def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
+    """Refits, evaluates and registers the best of a search that is over; lines that say so."""
+    settings, backbone_pool, study = search.settings, search.backbone_pool, search.study
+
+    def on_dead(trial: FrozenTrial) -> None:
+        close_dead(trial.user_attrs.get(studies.RUN_ID), search.run_id)
+
+    studies.wait_for_others(study, search.store.coordinator, on_dead)
+    best_of_each = studies.best_of_each(study, backbone_pool.space)
+    best = next(iter(best_of_each))
+    chosen = backbone_pool.of(best)
+    mlflow.log_metric("best_valid_auroc", study.best_value)
+    mlflow.set_tags(
+        {
+            "medtl.architecture": chosen.architecture,
+            "medtl.weights": chosen.weights,
+            "medtl.cutoff": best.cutoff,
+        }
+    )
+    _log_trials(study, backbone_pool, settings.seed)
+    transfer = backbone_pool.transfer(chosen)
+    concluded = evaluate_and_log(transfer, fit_candidate(transfer, best, log_epoch, search.ends))
+    name = registered_name(settings.model_name, settings.data)
+    verdict = register_and_gate(concluded, name, settings.confidence)
+    log_entries([_entry(backbone_pool, probed, *each) for each in best_of_each.items()])
+    study.set_user_attr(studies.FINISHED, search.run_id)
+    return [
+        f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
+        f"{best}, validation AUROC {study.best_value:.3f}",
+        concluded.summary(),
+        f"registered    {name} version {verdict.version}: {verdict.reason}",
+        f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local",
+    ]
+
+
+def schedule_of(settings: TuneSettings, backbone_pool: BackbonePool) -> Schedule:
+    """Returns how long the search of the settings goes on, and how it prunes."""
+    trials = settings.trials
+    if settings.transfer == "hybrid":
+        # its cut-offs are all there is to try
+        trials = min(trials, sum(len(each.space.cutoffs) for each in backbone_pool.all))
+    return Schedule(trials, settings.timeout, settings.pruner, settings.seed)
+
+
+def _probed(search: _Search) -> dict[str, Probe]:
+    """Returns the layer probe of each architecture, by its name."""
+    kind = "layers" if search.settings.cutoffs == "layers" else "blocks"
+    backbone_pool, probed = search.backbone_pool, {}
+    for each in backbone_pool.all:
+        own = probed[each.architecture] = probe(backbone_pool.transfer(each), kind)
+        log_probe(own.curve, each.folder)
+    return probed
+
+
+def starts_of(
+    settings: TuneSettings,
+    backbone_pool: BackbonePool,
+    probed: Mapping[str, Probe],
+    known: Sequence[Entry],
+) -> list[Start]:
+    """Returns the first trials of a search, in order.
+
+    Plain recipes come first where all cut-offs are searched, then the best of `known` similar data
+    and of the layer probes (by architecture).
+    """
+    count = EARLY_OF_EACH if backbone_pool.several else EARLY
+    starts = {}
+    for each in backbone_pool.all:
+        all_cutoffs = settings.cutoffs in ("blocks", "layers") and isinstance(each.space, Space)
+        plain = plain_recipes(each.space) if all_cutoffs else []
+        pointed = first_trials(each.space, probed[each.architecture], each.backbone, known, count)
+        tried = [start.candidate for start in plain]
+        starts[each.architecture] = [
+            *plain,
+            *(start for start in pointed if start.candidate not in tried),
+        ]
+    return in_turn(starts) if backbone_pool.several else starts[backbone_pool.all[0].architecture]
+
+
+def _place(candidate: AnyCandidate) -> str:
+    return " ".join(filter(None, (candidate.architecture, candidate.cutoff)))
+
+
+def _log_trials(study: optuna.Study, backbone_pool: BackbonePool, seed: int) -> None:
+    trials = studies.table(study, backbone_pool.space)
+    log_search(trials, studies.importances(study, seed))
+    for each in backbone_pool.all:
+        own = (
+            trials[trials["architecture"] == each.architecture] if backbone_pool.several else trials
+        )
+        log_cutoffs(own, each.space.cutoffs, each.folder)
+
+
+def _entry(
+    backbone_pool: BackbonePool, probed: dict[str, Probe], best: AnyCandidate, score: float
+) -> Entry:
+    """Builds the search result of one architecture: its best candidate, and its probe."""
+    entrant = backbone_pool.of(best)
+    own = probed[entrant.architecture]
+    recipe = best.params()
+    if entrant.settings.hidden:
+        recipe["hidden"] = entrant.settings.hidden
+    return Entry(
+        architecture=entrant.architecture,
+        weights=entrant.weights,
+        backbone=entrant.backbone,
+        data=backbone_pool.dataset.name,
+        fingerprint=backbone_pool.dataset.fingerprint,
+        cutoff=best.cutoff,
+        recipe={k: v for k, v in recipe.items() if k not in ("architecture", "cutoff")},
+        valid_auroc=score,
+        curve=dict(zip(own.curve["cutoff"], own.curve["score"].round(4), strict=True)),
+        description=own.description,
+    )

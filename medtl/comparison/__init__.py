@@ -1,0 +1,1 @@
+"""Comparisons of training recipes in one report."""

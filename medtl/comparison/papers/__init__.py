@@ -1,0 +1,1 @@
+"""One module a paper: the trainings that its question consists of."""

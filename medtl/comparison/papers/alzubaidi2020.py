@@ -1,0 +1,79 @@
+"""Alzubaidi et al. 2020: same-domain against different-domain pretraining.
+
+What a paper leaves open is a choice of this project; each plan's notes say which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from medtl.comparison.design import (
+    PRETRAINED_ON,
+    SMALLER_SIZE,
+    Plan,
+    architectures,
+    finetuned,
+    fractions,
+    is_embedded,
+    paired,
+    refuse_chosen,
+    repeated,
+    several_seeds,
+)
+from medtl.data.manifest import EMBEDDED
+from medtl.errors import ParameterError
+from medtl.settings.comparison import CompareSettings
+
+
+def alzubaidi2020(settings: CompareSettings) -> Plan:
+    """Alzubaidi et al. 2020, Applied Sciences 10(13):4523: same against different domain."""
+    refuse_chosen(settings, "transfer", "classifier", "weights", "cutoffs")
+    same = settings.same or ("phantoms-source" if settings.data == "phantoms" else "")
+    if not same:
+        raise ParameterError(
+            "same", "''", "a data set like yours to pretrain on, or weights made from one"
+        )
+    starts = {"scratch": "random", "different domain": settings.different, "same domain": same}
+    small = is_embedded(settings)
+    cells = repeated(
+        (
+            dataclasses.replace(cell, weights=_source(cell.weights))
+            for architecture in architectures(settings, ("parallel_cnn",), ("parallel_cnn",))
+            for series, start in starts.items()
+            for cell in finetuned(settings, series, architecture, start, "all")
+        ),
+        fractions(settings, *((0.1, 0.25, 1.0) if small else (0.1, 0.25, 0.5, 1.0))),
+        several_seeds(settings, 0, 1),
+    )
+    return Plan(
+        "alzubaidi2020",
+        "Same-domain against different-domain pretraining, by size of the training set",
+        "Alzubaidi et al. 2020, Applied Sciences 10(13):4523",
+        "f1",
+        cells,
+        paired(
+            cells,
+            lambda cell: cell.series == "scratch",
+            "fraction",
+            "architecture",
+            "optimizer",
+            "hidden",
+        ),
+        ("size",),
+        image_size=SMALLER_SIZE if small else 0,
+        notes=(
+            "Known: F1 on foot ulcers of 86.6 % from scratch, 89.4 % after pretraining on another "
+            "domain, 97.6 % on the same domain, with few target images.",
+            "Ours: the layer table of the network, the sizes, five seeds on the user's images, the "
+            "optimizer; of the larger source as many training images are drawn as the smaller has.",
+        ),
+        equal_sources=True,
+    )
+
+
+def _source(start: str) -> str:
+    """Weights as they are; a data set as what is to be pretrained on."""
+    is_weights = start in ("random", "imagenet") or start.endswith((".safetensors", ".pth", ".pt"))
+    if start not in EMBEDDED and (is_weights or start.startswith(("models:/", "runs:/"))):
+        return start
+    return f"{PRETRAINED_ON}{start}"

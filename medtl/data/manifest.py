@@ -1,0 +1,343 @@
+"""Manifest of a data set: one row an image or case, with label, patient and split."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medtl.data.label_encoding import (
+    has_findings,
+    in_order,
+    in_plain_order,
+    named_findings,
+    positive_class_note,
+    refuse_rows,
+    two_classes,
+)
+from medtl.data.patients import with_patients
+from medtl.data.printable_names import on_disk, printable
+from medtl.data.sources import digits
+from medtl.data.sources.csv_columns import FILE, FRAME, SPLIT_NAMES
+from medtl.data.sources.csv_file import lists_images, read_csv
+from medtl.data.sources.image_folder import read_folder
+from medtl.data.sources.phantoms import datasets
+from medtl.data.text_normalization import in_one_form
+from medtl.errors import MedtlError, ParameterError
+from medtl.imaging.decode import pages
+from medtl.settings.training import ALL, FIRST
+
+CASE, MODALITY = "case", "modality"
+IMAGE = "image_"
+"""Before the name of a modality: the column that holds the path of its image."""
+
+
+def has_cases(file: Path, frame: pd.DataFrame) -> bool:
+    """Whether the rows of a CSV file are images of cases.
+
+    Raises:
+        MedtlError: it has one of the two columns that are needed, and not the other.
+    """
+    given = [name for name in (CASE, MODALITY) if name in frame]
+    if len(given) == 1:
+        other = MODALITY if given == [CASE] else CASE
+        raise MedtlError(f"{file} has the column {given[0]} and not {other}: give both, or neither")
+    return bool(given)
+
+
+def joined(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A row a case in the order of their first images, and the modalities in alphabetical order.
+
+    Args:
+        file: the CSV, for messages.
+        frame: a row an image, as `read_csv` gives it, with `case` and `modality`.
+
+    Returns:
+        Columns `case`, `label`, `patient`, `split`, what else the first row of the case had, and
+        an `image_MODALITY` with the path for each modality ('' where the case has none).
+
+    Raises:
+        MedtlError: a row lacks its case or modality, a case has two images of one modality, or
+            its rows differ in label, patient or split.
+    """
+    for column in (CASE, MODALITY):
+        empty = frame[column] == ""
+        refuse_rows(file, frame, empty, f"no {column}", f"give each row its {column}")
+    again = frame.duplicated([CASE, MODALITY])
+    remedy = "give every image of a case a modality of its own"
+    refuse_rows(file, frame, again, "a modality that its case has before", remedy)
+    for column in ("label", "patient", "split"):
+        differs = frame[column] != frame.groupby(CASE)[column].transform("first")
+        remedy = f"a case has one {column}; cases of two patients need names of their own"
+        refuse_rows(file, frame, differs, f"another {column} than their case", remedy)
+    modalities = tuple(sorted(frame[MODALITY].unique()))
+    cases = frame.drop_duplicates(CASE).drop(columns=["path", MODALITY]).set_index(CASE)
+    paths = frame.pivot(index=CASE, columns=MODALITY, values="path").fillna("")
+    for name in modalities:
+        cases[f"{IMAGE}{name}"] = paths[name]
+    return cases.reset_index(), modalities
+
+
+def incomplete(frame: pd.DataFrame, modalities: tuple[str, ...]) -> list[str]:
+    """A line for each case that lacks images: its name and what it lacks."""
+    lines = []
+    for name in modalities:
+        lacking = frame.loc[frame[f"{IMAGE}{name}"] == "", CASE]
+        lines += [f"{case} has no {name}" for case in lacking]
+    return sorted(lines)
+
+
+EMBEDDED = (*datasets.NAMES, digits.NAME)
+"""The names under which `data` takes what the project brings along."""
+
+PUBLISHED = ("data_entry_2017", "data_entry_2017_v2020")
+"""File names, in lower case, of tables published with their image folder."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a data set, before any image is opened.
+
+    Attributes:
+        name: the data set's own name (see `data_name`).
+        root: base folder of relative paths.
+        frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
+            unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
+            Of cases of several images: `case` instead of `path`, and `image_MODALITY` with the
+            path of each image ('' for a missing one).
+        classes: the labels in alphabetical order; the index is the class number. Of two, the
+            second is the positive one: `negative`, `normal` and similar come first. With findings,
+            all of them.
+        modalities: the M modalities of cases; empty if a row is an image.
+        multi_label: true for findings (any number per image, see `findings`), not one label.
+        notes: lines on omitted rows, and on merged, renamed or unused columns.
+        source: name of the image folder, which several data sets may share.
+    """
+
+    name: str
+    root: Path
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+    modalities: tuple[str, ...] = ()
+    multi_label: bool = False
+    notes: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def naming(self) -> str:
+        """The column that names a row: `path`, or `case`."""
+        return CASE if self.modalities else "path"
+
+    def paths(self) -> list[str]:
+        """The path of every image, row by row, those of a case together; '' of a missing one."""
+        columns = [f"{IMAGE}{name}" for name in self.modalities] or ["path"]
+        return self.frame[columns].to_numpy().ravel().tolist()
+
+    def files(self) -> list[Path | None]:
+        """Returns the file of each of these images."""
+        paths = self.frame[FILE].tolist() if FILE in self.frame else self.paths()
+        return [on_disk(self.root, path) if path else None for path in paths]
+
+    def frames(self) -> list[int]:
+        """Which frame of its file each of these images is, counted from 1."""
+        each = max(1, len(self.modalities))
+        numbers = self.frame[FRAME] if FRAME in self.frame else [1] * len(self.frame)
+        return [int(number) for number in numbers for _ in range(each)]
+
+
+def read_table(
+    data: str, positive: str = "", outside: str = "refuse", patient_pattern: str = ""
+) -> Table:
+    """Reads the table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
+
+    A folder contains `CLASS/...`, or `train/ valid/ test/` (any of them) above classes. A CSV has
+    the columns `path` (relative to its folder) and `label`, and optionally `patient` and `split`.
+    With `case` and `modality`, the rows of one case are one sample. If any image has several or
+    unknown labels, all labels are findings. `positive` reduces the labels to two classes (see
+    `two_classes`). `outside=allow` accepts paths outside the CSV's folder. `patient_pattern`
+    extracts missing patients from the paths.
+
+    Raises:
+        ParameterError: the folder, file or label does not exist.
+        MedtlError: the data is not a valid data set.
+    """
+    table = _read(data, positive, outside, patient_pattern)
+    source = data if data in EMBEDDED else _folder_name(table.root)
+    return dataclasses.replace(table, source=source)
+
+
+def _read(data: str, positive: str, outside: str, patient_pattern: str) -> Table:
+    name, file = data_name(data), _place(data)
+    if file.is_dir():
+        frame, from_files = read_folder(file)
+        frame, notes = _in_plain_words(frame, patient_pattern)
+        return _table(name, file, frame, positive, notes=from_files + notes)
+    (frame, from_columns), modalities = read_csv(file, outside), ()
+    frame, notes = _in_plain_words(frame, patient_pattern)
+    notes = from_columns + notes
+    multi_label = not positive and has_findings(frame["label"])
+    if multi_label:
+        frame = in_plain_order(file, frame)
+    if has_cases(file, frame):
+        frame, modalities = joined(file, frame)
+    if multi_label:
+        return _with_findings(name, file.parent, frame, modalities, notes)
+    return _table(name, file.parent, frame, positive, modalities, notes)
+
+
+def data_name(data: str) -> str:
+    """Returns the name of a data set, without reading images.
+
+    The name is that of the folder, also for a CSV that is the only one with `path` and `label` in
+    its folder, is published with it, or is named `labels`, as the folder or as a split. Any other
+    of several CSVs in one folder gives FOLDER-CSV.
+
+    Raises:
+        ParameterError: the folder or file does not exist.
+    """
+    if data in EMBEDDED:
+        return data
+    place = _place(data)
+    if place.is_dir():
+        return _folder_name(place)
+    name, stem = _folder_name(place.parent), place.stem.casefold()
+    if stem in {"labels", name.casefold(), *SPLIT_NAMES, *PUBLISHED} or not _others(place):
+        return name
+    return printable(f"{name}-{place.stem}")
+
+
+def _folder_name(folder: Path) -> str:
+    return printable(folder.resolve().name)
+
+
+def _others(file: Path) -> bool:
+    """Returns whether another CSV in the folder lists labelled images, by its first line."""
+    beside = (each for each in file.parent.glob("*.[cC][sS][vV]") if each.name != file.name)
+    return any(each.is_file() and lists_images(each) for each in beside)
+
+
+def _place(data: str) -> Path:
+    """The folder or the CSV file of a data set; an embedded one is written when first asked for."""
+    if data in datasets.NAMES:
+        return datasets.phantoms_table(data)
+    if data == digits.NAME:
+        return digits.digits_table()
+    place = on_disk(Path.cwd(), os.path.expanduser(data))
+    if data and (place.is_dir() or place.is_file()):
+        return place
+    raise ParameterError(
+        "data", data, f"no such folder or file; give one, or {' or '.join(EMBEDDED)}"
+    )
+
+
+def _in_plain_words(frame: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Normalizes labels and patients; returns the rows and notes."""
+    labels, from_labels = in_one_form(frame["label"])
+    frame, from_patients = with_patients(frame.assign(label=labels), pattern)
+    return frame, from_labels + from_patients
+
+
+def _table(
+    name: str,
+    root: Path,
+    frame: pd.DataFrame,
+    positive: str,
+    modalities: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Table:
+    """Checks the classes and returns the table."""
+    if positive:
+        frame, left_out = _in_two_classes(name, frame, positive)
+        notes += left_out
+    counts = frame["label"].value_counts()
+    if len(counts) == 1:
+        raise MedtlError(
+            f"{name}: all {len(frame)} images are of one class, {counts.index[0]}; "
+            "at least two classes are needed"
+        )
+    alone = sorted(counts.index[counts == 1])
+    if alone:
+        raise MedtlError(
+            f"{name}: a class with one image cannot be learned and tested: {', '.join(alone[:3])}"
+            f"{' and more' if len(alone) > 3 else ''}; add images or leave the class out"
+        )
+    classes = in_order(counts.index)
+    notes += positive_class_note(classes)
+    return Table(name, root, frame.reset_index(drop=True), classes, modalities, notes=notes)
+
+
+def _in_two_classes(
+    name: str, frame: pd.DataFrame, positive: str
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of which it is known whether they are positive, and how many are left out."""
+    labels = two_classes(name, frame["label"], positive)
+    known = labels.notna()
+    if not known.any():
+        raise MedtlError(f"{name}: of no image is it known whether it is positive={positive}")
+    unknown = int((~known).sum())
+    line = f"{unknown} of {len(frame)} images left out: it is unknown whether they are positive"
+    return frame.assign(label=labels)[known], (line,) if unknown else ()
+
+
+def _with_findings(
+    name: str,
+    root: Path,
+    frame: pd.DataFrame,
+    modalities: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Table:
+    """Returns the table of images with any number of findings."""
+    findings = named_findings(frame["label"])
+    frame = frame.reset_index(drop=True)
+    return Table(name, root, frame, findings, modalities, multi_label=True, notes=notes)
+
+
+PAGED = (".tif", ".tiff")
+
+
+def with_frames(table: Table, counts: np.ndarray, frames: str) -> tuple[Table, tuple[str, ...]]:
+    """The table with the frames that are asked for, and a line for the reader where it matters.
+
+    With `all`, each frame of a file is a row `file.dcm#3` of its own with the label and patient of
+    the file. Frames of a file whose patient is not known count as one patient, named by the file,
+    so that no split parts them.
+
+    Args:
+        table: a row a file, or a case.
+        counts: int [N], the frames of each of `Table.files()` by the DICOM headers.
+        frames: `first`, `all`, or a number from 1.
+
+    Raises:
+        ParameterError: all frames of files that are images of cases.
+    """
+    if frames == FIRST:
+        several = int((counts > 1).sum())
+        line = f"of {several} files with several frames the first was taken (frames={frames})"
+        return table, (line,) if several else ()
+    if frames != ALL:
+        return dataclasses.replace(table, frame=table.frame.assign(**{FRAME: int(frames)})), ()
+    if table.modalities:
+        raise ParameterError(
+            "frames", frames, "first or a number where samples are cases: one image a modality"
+        )
+    counts = np.array(
+        [
+            pages(file) if count == 1 and file.suffix.casefold() in PAGED else count
+            for file, count in zip(table.files(), counts.tolist(), strict=True)
+        ]
+    )
+    frame = table.frame.loc[np.repeat(np.arange(len(counts)), counts)]
+    number = frame.groupby(level=0).cumcount() + 1
+    several = np.repeat(counts > 1, counts)
+    file = frame["path"]
+    frame = frame.assign(
+        **{FILE: file, FRAME: number},
+        path=file.where(~several, file + "#" + number.astype(str)),
+        patient=frame["patient"].where((frame["patient"] != "") | ~several, file),
+    ).reset_index(drop=True)
+    line = f"{(counts > 1).sum()} files with several frames gave {several.sum()} samples"
+    return dataclasses.replace(table, frame=frame), (line,) if several.any() else ()

@@ -1,0 +1,190 @@
+"""Every image decoded once: the squares in one memory-mapped file, and what each image is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from medtl.cache import content_key, get_or_create, kept_folder
+from medtl.data.manifest import Table
+from medtl.data.sources.csv_columns import FRAME
+from medtl.imaging.decode import decode_with_remarks
+from medtl.imaging.pixels import SEVERAL, UnreadableImage, counted, square
+from medtl.progress import progress
+
+_FORMAT = 3
+"""Counted up when decoding or the files written here change: what was kept is then not read."""
+
+_AHEAD = 128
+"""Images in decoding, or rewritten, at a time; bounds memory."""
+
+_Image = tuple[Path | None, int]  # a file and its frame
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded images of a table.
+
+    Attributes:
+        array: [N, C, S, S], memory-mapped, in the order of `Table.files` (0 where unreadable or
+            missing). C is 1 if all images are grey; the type is uint8, or uint16 if any is deeper.
+        index: a row for each image: `content` (hash of the pixels at full size), `width`,
+            `height`, `mode` (grey, deep grey, colour; '' where missing) and `reason` ('' for a
+            readable image).
+        file_sizes: int64 [N], bytes of each file (0 where missing).
+        notes: lines on assumptions of the decoders.
+    """
+
+    array: np.ndarray
+    index: pd.DataFrame
+    file_sizes: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    pixels: np.ndarray | None
+    row: tuple[str, int, int, str, str, str]
+
+
+def decode_all(table: Table, image_size: int) -> Pixels:
+    """Decodes every image of the table to squares of `image_size`, or reads what was kept.
+
+    What is kept is found by path, size and time of change of each file, and the frame; where its
+    bytes have changed it is made again. Unreadable images do not stop the work; `index` says why
+    they are.
+
+    Raises:
+        CannotKeepError: the disk is full, or what is kept cannot be written.
+    """
+    images = list(zip(table.files(), table.frames(), strict=True))
+    known = [
+        (str(file), stat.st_size, stat.st_mtime_ns, frame) if (stat := file and file.stat()) else ()
+        for file, frame in images
+    ]
+    folder = kept_folder("pixels", content_key(known, image_size, _FORMAT))
+    get_or_create(folder, lambda unfinished: _write(unfinished, images, image_size))
+    index = pd.read_csv(
+        folder / "index.csv",
+        dtype={"content": str, "mode": str, "reason": str, "remarks": str},
+        keep_default_na=False,
+    )
+    said = [set(text.splitlines()) for text in index.pop("remarks")]
+    if FRAME in table.frame:  # a specific frame was requested
+        said = [each - {SEVERAL} for each in said]
+    return Pixels(
+        array=np.load(folder / "pixels.npy", mmap_mode="r"),
+        index=index,
+        file_sizes=np.array([stat[1] if stat else 0 for stat in known], np.int64),
+        notes=counted(table.paths(), [sorted(each) for each in said]),
+    )
+
+
+def _write(folder: Path, images: list[_Image], image_size: int) -> None:
+    rows = []
+    with closing(_Squares(folder / "pixels.npy", len(images), image_size)) as squares:
+        decoded = _decode_images(images, image_size)
+        for image in progress(decoded, len(images), "decoding"):
+            rows.append(image.row)
+            squares.add(image.pixels)
+    columns = ["content", "width", "height", "mode", "reason", "remarks"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
+
+
+def _decode_images(images: list[_Image], image_size: int) -> Iterator[_Decoded]:
+    """In order, by as many threads as there are processors (decoders work outside the GIL)."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(images), _AHEAD):
+            batch = images[start : start + _AHEAD]
+            yield from pool.map(lambda image: _decode_image(*image, image_size), batch)
+
+
+def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
+    if file is None:
+        return _Decoded(None, ("", 0, 0, "", "", ""))
+    try:
+        decoded = decode_with_remarks(file.read_bytes(), frame)
+    except (UnreadableImage, OSError) as error:
+        return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
+    pixels = decoded.pixels
+    content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
+    content.update(np.ascontiguousarray(pixels))
+    deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
+    mode = "colour" if pixels.ndim == 3 else deep
+    row = (
+        content.hexdigest(),
+        pixels.shape[1],
+        pixels.shape[0],
+        mode,
+        "",
+        "\n".join(decoded.remarks),
+    )
+    return _Decoded(square(pixels, image_size), row)
+
+
+class _Squares:
+    """An array file that grows square by square, and gets wider when a square needs it.
+
+    Plain writes, not a writable memory map: a full disk is then an error and not a crash, and no
+    page that was written stays in memory.
+    """
+
+    def __init__(self, place: Path, count: int, image_size: int) -> None:
+        self._place, self._count, self._side = place, count, image_size
+        self._channels, self._dtype = 1, np.dtype(np.uint8)
+        self._file = self._begun(place)
+
+    def add(self, square: np.ndarray | None) -> None:
+        """The next square, uint8 or uint16 [C, S, S]; None is all 0."""
+        if square is None:
+            square = np.zeros((1, self._side, self._side), np.uint8)
+        channels = max(self._channels, len(square))
+        dtype = np.promote_types(self._dtype, square.dtype)
+        if (channels, dtype) != (self._channels, self._dtype):
+            self._widen(channels, dtype)
+        self._file.write(self._wide(square[None]))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+    def _widen(self, channels: int, dtype: np.dtype) -> None:
+        """Writes all so far anew: this square is the first one in colour, or with 16 bits."""
+        self._file.close()
+        shape, before = (-1, self._channels, self._side, self._side), self._dtype
+        each = self._channels * self._side**2
+        self._channels, self._dtype = channels, dtype
+        wider = self._place.with_name("wider.npy")
+        self._file = self._begun(wider)
+        with self._place.open("rb") as narrow:
+            np.lib.format.read_magic(narrow)
+            np.lib.format.read_array_header_1_0(narrow)
+            while (squares := np.fromfile(narrow, before, _AHEAD * each)).size:
+                self._file.write(self._wide(squares.reshape(shape)))
+        wider.replace(self._place)
+
+    def _wide(self, squares: np.ndarray) -> bytes:
+        shape = (len(squares), self._channels, self._side, self._side)
+        return np.broadcast_to(_as_deep(squares, self._dtype), shape).tobytes()
+
+    def _begun(self, place: Path) -> BinaryIO:
+        file = place.open("wb")
+        shape = (self._count, self._channels, self._side, self._side)
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file
+
+
+def _as_deep(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """8 bits as 16, so that white stays white (255 * 257 = 65535)."""
+    return pixels.astype(dtype) * dtype.type(257) if pixels.dtype != dtype else pixels

@@ -1,0 +1,1 @@
+"""One module a source of data: CSV, folders, published and embedded sets."""

@@ -1,0 +1,1 @@
+"""Embedded data sets of drawn phantoms; they show no patients."""

@@ -1,0 +1,146 @@
+"""Baselines beside a study: their scores on its test cases, and the gain of each arm over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from medtl.evaluation.confidence_intervals import mean_difference, measure
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import OVERALL
+
+GAIN_COLUMNS = (
+    "arm", "baseline", "difference", "low", "high", "confidence", "seeds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A baseline of a study: fitted on one share of the training images, scored on the test cases.
+
+    Attributes:
+        name: name in the report, unique.
+        kind: what it reads.
+        architecture: of the frozen backbone whose features it reads; '' where it reads none.
+        weights: of this backbone, as the cells have them.
+        modality: as the cells have it.
+        fraction: share of the training split that it is fitted on.
+        seeds: of the cells whose backbone and share are the same.
+        probabilities: [N, K] of the test cases, calibrated.
+    """
+
+    name: str
+    kind: str
+    architecture: str
+    weights: str
+    modality: str
+    fraction: float
+    seeds: tuple[int, ...]
+    probabilities: np.ndarray
+
+    def is_of(self, cell: Mapping[str, object]) -> bool:
+        """Whether it is fitted on the backbone and the share of the cell with these settings."""
+        own = (self.architecture, self.weights, self.modality, self.fraction)
+        names = ("architecture", "weights", "modality", "fraction")
+        return own == tuple(cell[name] for name in names) and cell["seed"] in self.seeds
+
+    def settings(self) -> dict[str, object]:
+        """What it shares with the settings of a cell."""
+        return {
+            "series": self.kind,
+            "architecture": self.architecture,
+            "weights": self.weights,
+            "fraction": self.fraction,
+            "seed": self.seeds[0],
+            "modality": self.modality,
+        }
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The baselines of a study.
+
+    Attributes:
+        references: in the order of the report.
+        scores: name of a reference to metric to interval.
+        gains: a row an arm whose backbone has a reference: `arm`, `baseline` (the names of its
+            references, joined by a semicolon), `difference` (arm less baseline), `low`, `high`,
+            `confidence` (that the arm is better), `seeds`.
+        notes: lines on baselines that are missing.
+    """
+
+    references: tuple[Reference, ...] = ()
+    scores: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    gains: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(GAIN_COLUMNS)))
+    notes: tuple[str, ...] = ()
+
+    def gain_of(self, arm: str) -> dict[str, float]:
+        """Returns the gain of an arm as columns of a table; none where it has no reference."""
+        own = self.gains[self.gains["arm"] == arm]
+        if own.empty:
+            return {}
+        first = own.iloc[0]
+        return {
+            "baseline_gain": first["difference"],
+            "baseline_gain_low": first["low"],
+            "baseline_gain_high": first["high"],
+        }
+
+    def table(self) -> pd.DataFrame:
+        """A row a reference: its name, the settings that it shares with cells, its scores."""
+        rows = []
+        for each in self.references:
+            row = {"baseline": each.name, **each.settings()}
+            for metric, interval in self.scores[each.name].items():
+                row[f"test_{metric}"] = interval.value
+                row[f"test_{metric}_low"], row[f"test_{metric}_high"] = interval.low, interval.high
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def beside(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    classes: Sequence[str],
+    references: Sequence[Reference],
+    arms: Mapping[str, Sequence[tuple[Mapping[str, object], np.ndarray]]],
+    metric: str,
+    seed: int,
+    notes: Sequence[str] = (),
+) -> Beside:
+    """Scores the references, and each arm less the reference of its own backbone and share.
+
+    Args:
+        labels: int [N] of the test cases.
+        groups: [N], as in `measure`.
+        classes: K names.
+        references: baselines; those of an architecture are compared.
+        arms: name of an arm to the settings and probabilities [N, K] of each of its repeats.
+        metric: the score that is compared, one of `medtl.evaluation.metrics.OVERALL`.
+        seed: of the intervals.
+        notes: lines on baselines that are missing.
+    """
+    scores = {}
+    for each in references:
+        summary = measure(labels, each.probabilities, groups, classes, seed).summary
+        scores[each.name] = {name: summary[name] for name in OVERALL}
+    rows = []
+    for arm, repeats in arms.items():
+        own = [
+            (reference, probabilities)
+            for settings, probabilities in repeats
+            for reference in references
+            if reference.architecture and reference.is_of(settings)
+        ]
+        if own:
+            pairs = [(reference.probabilities, probabilities) for reference, probabilities in own]
+            found = mean_difference(labels, pairs, groups, metric, seed)
+            names = "; ".join(dict.fromkeys(reference.name for reference, _ in own))
+            rows.append(
+                (arm, names, found.value, found.low, found.high, found.confidence, len(own))
+            )
+    gains = pd.DataFrame(rows, columns=list(GAIN_COLUMNS))
+    return Beside(tuple(references), scores, gains, tuple(notes))

@@ -1,0 +1,69 @@
+"""Separation of out-of-distribution images from those that a model was made for.
+
+The yardstick of out-of-distribution detection (Hendrycks & Gimpel 2017, arXiv 1610.02136): how
+often a strange image scores as stranger than a familiar one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from medtl.evaluation.confidence_intervals import Sampling
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import Ranking
+
+CENTRE = 0.5  # of the side, that is left of a cropped image
+TRIMMED = 0.85  # of the side, that is left of a trimmed one
+
+
+def inverted(images: np.ndarray) -> np.ndarray:
+    """Stored pixels [..., C, S, S] with black for white; an image that is all 0 (missing) stays."""
+    white = np.iinfo(images.dtype).max
+    present = images.any(axis=(-3, -2, -1), keepdims=True)
+    return np.where(present, white - images, images)
+
+
+def cropped(images: np.ndarray) -> np.ndarray:
+    """The middle (half of each side) of stored pixels [..., C, S, S], enlarged to the whole."""
+    return _middle(images, CENTRE)
+
+
+def trimmed(images: np.ndarray) -> np.ndarray:
+    """The middle (0.85 of each side) of stored pixels [..., C, S, S], enlarged to the whole."""
+    return _middle(images, TRIMMED)
+
+
+def turned(images: np.ndarray) -> np.ndarray:
+    """Stored pixels [..., C, S, S] turned by 90 degrees, counter-clockwise."""
+    return np.rot90(images, axes=(-2, -1)).copy()
+
+
+def _middle(images: np.ndarray, share: float) -> np.ndarray:
+    side = images.shape[-1]
+    edge = round(side * (1 - share) / 2)
+    middle = images[..., edge : side - edge, edge : side - edge].astype(np.float32)
+    flat = torch.from_numpy(middle).reshape(-1, 1, *middle.shape[-2:])
+    whole = torch.nn.functional.interpolate(flat, (side, side), mode="bilinear")
+    return whole.round().numpy().astype(images.dtype).reshape(images.shape)
+
+
+def told_apart(
+    familiar: np.ndarray, strange: np.ndarray, groups: np.ndarray, seed: int
+) -> Interval:
+    """Computes the AUROC of an out-of-distribution score; ties count half.
+
+    The 95 % interval over groups is that of `medtl.evaluation.confidence_intervals.measure`.
+
+    Args:
+        familiar: scores [N] of in-distribution images.
+        strange: scores [M] of out-of-distribution images.
+        groups: any codes [N + M], familiar images first; images of one group (as an image and its
+            inverted copy) are dependent.
+        seed: seed of the blocks of more than 400 groups.
+    """
+    is_strange = np.repeat([0, 1], [len(familiar), len(strange)])
+    ranking = Ranking.of(is_strange == 1, np.concatenate([familiar, strange]))
+    sampling = Sampling.of(is_strange, groups, 2, seed, resamples=0)
+    areas = sampling.table(lambda weights: ranking.areas(weights)[0][:, None])
+    return sampling.estimate(areas[:, 0], sampling.evidence.overall["auroc"]).interval

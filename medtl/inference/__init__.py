@@ -1,0 +1,1 @@
+"""Trained model: predictions, decisions, out-of-distribution checks, heat maps."""

@@ -1,0 +1,1 @@
+"""One module an architecture of this project."""

@@ -1,0 +1,219 @@
+"""`dual:ARCH+ARCH`: last feature maps of two networks, joined before one dense head.
+
+Trinh & Nguyen 2021, DenseNet-121 and ResNet-101 on eight classes of the gastrointestinal tract.
+Known, from the authors' sibling code: each map through a 3x3 convolution to 1,024 channels, the two
+added, global average pooling, dropout 0.2, a dense head. Ours: any two networks; where their maps
+differ in size, both are averaged to the smaller; what joins them is a part of the head.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from medtl.networks.graph import (
+    SCOPE,
+    Composed,
+    Graph,
+    block_names,
+    evaluating,
+    is_within,
+    put,
+    trace,
+)
+
+# At this size no architecture is down to one place a side before it pools.
+_ROOMY = 224
+_AFTERWARDS = (nn.AdaptiveAvgPool2d, nn.Dropout, nn.Dropout2d)
+
+
+@dataclass(frozen=True)
+class LastMap:
+    """Where the last map is in the `graph` of a network, at a place before the head.
+
+    `channels` and `side` are C and H = W; `blocks` are the names of the blocks that lead to it.
+    Swin's maps have the channels last inside, but torchvision permutes the last one itself.
+    """
+
+    graph: Graph
+    node: fx.Node
+    channels: int
+    side: int
+    blocks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, network: nn.Module, image_size: int) -> LastMap:
+        """The last map of a network, for images of this size.
+
+        What a pooling to a fixed size or dropout makes of it is passed over.
+
+        Raises:
+            ValueError: the network makes no map.
+            RuntimeError: it cannot take images of this size.
+        """
+        graph = trace(network)
+        roomy = _shapes(graph, max(_ROOMY, image_size))
+        blocks = block_names(graph)
+        head = graph.position(blocks[-1])
+        maps = [
+            node
+            for node, shape in roomy.items()
+            if graph.places[node] < head
+            and len(shape) == 4
+            and shape[2] == shape[3] > 1
+            and not _is_afterwards(graph, node)
+        ]
+        if not maps or maps[-1].op == "placeholder":
+            raise ValueError("it makes no map")
+        _, channels, side, _ = _shapes(graph, image_size)[maps[-1]]
+        last = graph.places[maps[-1]]
+        return cls(
+            graph, maps[-1], channels, side, tuple(b for b in blocks if graph.position(b) <= last)
+        )
+
+    @property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        """The operations from the first on the images to the one that gives the map."""
+        return self.graph.nodes[1 : self.graph.nodes.index(self.node) + 1]
+
+    def holder(self) -> nn.Module:
+        """A module that holds those children of the network that lead to the map."""
+        holder = nn.Module()
+        targets = [node.target for node in self.nodes if node.op in ("call_module", "get_attr")]
+        for name, child in self.graph.network.named_children():
+            if any(is_within(target, name) for target in targets):
+                holder.add_module(name, child)
+        return holder
+
+
+def _is_afterwards(graph: Graph, node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(graph.attribute(node.target), _AFTERWARDS)
+
+
+def _shapes(graph: Graph, image_size: int) -> dict[fx.Node, torch.Size]:
+    """The shapes of all tensors for one image of this size; nothing is computed."""
+    network = copy.deepcopy(graph.network).to("meta")
+    recorder = _Recorder(network, graph=graph.nodes[0].graph)
+    with evaluating(network), torch.no_grad():
+        recorder.run(torch.zeros(1, 3, image_size, image_size, device="meta"))
+    return recorder.shapes
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(network, graph=graph)
+        self.shapes: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n] = value.shape
+        return value
+
+
+PREFIX = "dual:"
+HALVES = ("first", "second")
+JOINED_WIDTH = 1024
+DROPOUT = 0.2
+
+
+def halves_of(architecture: str) -> dict[str, str]:
+    """`first` and `second` with their architectures, of a name `dual:ARCH+ARCH`; else nothing."""
+    names = architecture.removeprefix(PREFIX).split("+")
+    if not architecture.startswith(PREFIX) or len(names) != len(HALVES):
+        return {}
+    return dict(zip(HALVES, names, strict=True))
+
+
+class Dual(Composed):
+    """Images [B, 3, S, S] to scores [B, classes] by two networks up to their last maps.
+
+    The halves do not see each other before the head. In forward order their operations stand by
+    depth, block i of the n blocks of a half at i / n: a cut freezes about as much of the one half
+    as of the other. Layers keep their names, under `first`, `second` and `head`.
+
+    Raises:
+        ValueError: a network makes no map.
+        RuntimeError: a network cannot take images of this size.
+    """
+
+    def __init__(
+        self, networks: tuple[nn.Module, nn.Module], classes: int, image_size: int
+    ) -> None:
+        super().__init__()
+        maps = {
+            half: LastMap.of(network, image_size)
+            for half, network in zip(HALVES, networks, strict=True)
+        }
+        for half, last in maps.items():
+            self.add_module(half, last.holder())
+        self.head = Joint(tuple(maps.values()), classes)
+        self._compose(maps)
+
+    def _compose(self, maps: dict[str, LastMap]) -> None:
+        """Puts the operations of the halves and of the head into one graph."""
+        images = self.operations.placeholder("images")
+        images.meta[SCOPE] = ""
+        done = {last.graph.nodes[0]: images for last in maps.values()}
+        steps = [step for half, last in maps.items() for step in _steps(half, last)]
+        for step in sorted(steps, key=lambda step: step.depth):
+            done[step.node] = put(step.node, step.scope, self.operations, step.half, done)
+        head = trace(self.head)
+        places = (node for node in head.nodes if node.op == "placeholder")
+        for place, last in zip(places, maps.values(), strict=True):
+            done[place] = done[last.node]
+        for node in head.nodes:
+            if node not in done:
+                done[node] = put(node, head.modules[node], self.operations, "head", done)
+        begun = [
+            (number / len(last.blocks), f"{half}.{name}")
+            for half, last in maps.items()
+            for number, name in enumerate(last.blocks)
+        ]
+        begun.sort(key=lambda block: block[0])
+        self.blocks = (*(name for _, name in begun), "head")
+
+
+class Joint(nn.Module):
+    """Joins two maps [B, C, H, W], each of its own C and H = W, to scores [B, classes]."""
+
+    def __init__(self, maps: tuple[LastMap, LastMap], classes: int) -> None:
+        super().__init__()
+        first, second = maps
+        self.first = nn.Conv2d(first.channels, JOINED_WIDTH, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(second.channels, JOINED_WIDTH, kernel_size=3, padding=1)
+        self.resize = (
+            nn.Identity()
+            if first.side == second.side
+            else nn.AdaptiveAvgPool2d(min(first.side, second.side))
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.dense = nn.Linear(JOINED_WIDTH, classes)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        joined = self.resize(self.first(first)) + self.resize(self.second(second))
+        return self.dense(self.dropout(torch.flatten(self.avgpool(joined), 1)))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An operation of a half, the module it runs in, and how deep it stands: from 0 to 1."""
+
+    half: str
+    node: fx.Node
+    scope: str
+    depth: float
+
+
+def _steps(half: str, last: LastMap) -> Iterator[_Step]:
+    graph = last.graph
+    begin = [graph.position(name) for name in last.blocks]
+    for place, node in enumerate(last.nodes):
+        block = max(0, bisect_right(begin, place) - 1)
+        yield _Step(half, node, graph.modules[node], block / len(begin))

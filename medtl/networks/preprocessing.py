@@ -1,0 +1,53 @@
+"""From stored pixels to what a network takes: scaled, augmented, three channels, normalised.
+
+An image of a case that is all 0 counts as missing, and stays all 0: what a network of cases takes
+for it is its own affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Preprocessing that a network's weights expect of an image with values from 0 to 1.
+
+    `mean` and `std` normalise its three channels; `image_size` is the side in pixels that the
+    weights were trained at.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+
+
+def unit_images(raw: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Stored pixels [..., C, S, S] (uint8 or uint16) as float32 in 0..1."""
+    depth = float(np.iinfo(raw.dtype).max)
+    if raw.dtype == np.uint16:
+        # torch has no arithmetic on uint16
+        raw = raw.astype(np.int32)
+    return torch.from_numpy(np.ascontiguousarray(raw)).to(device).float().div_(depth)
+
+
+def network_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Unit images [B, 1 or 3, S, S] as normalised float32 [B, 3, S, S], channels last in memory.
+
+    The images of a case [B, M, 1 or 3, S, S] come one after the other: [B, M x 3, S, S].
+    """
+    mean = images.new_tensor(preprocessing.mean).view(3, 1, 1)
+    std = images.new_tensor(preprocessing.std).view(3, 1, 1)
+    normalised = (images - mean) / std
+    if images.ndim == 5:
+        normalised = (normalised * _present(images)).flatten(1, 2)
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def _present(images: Tensor) -> Tensor:
+    """1 for each image [B, M, 1, 1, 1] of a case that is not missing, else 0."""
+    return images.amax(dim=(2, 3, 4), keepdim=True).sign()

@@ -1,0 +1,123 @@
+"""Evaluation on data of another site."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from medtl.data.dataset import Dataset
+from medtl.data.label_encoding import NOT_KNOWN, encode_findings
+from medtl.data.splits import patient_groups
+from medtl.errors import MedtlError, ParameterError
+from medtl.evaluation.confidence_intervals import Measures, measure
+from medtl.evaluation.external_validation import ClassMapping, beside
+from medtl.inference.predictor import Predictor
+from medtl.inference.training_record import learned_from
+from medtl.pipeline.run_logging import log_sites
+from medtl.pipeline.scoring import HEADLINES, Scored, decided
+from medtl.tracking.lineage import test_predictions, training_settings
+
+SEEN_TAG = "medtl.seen"  # on a run: how many of its cases the model has learned from
+
+
+def class_mapping(
+    uri: str, bundle: Predictor, dataset: Dataset, asked: Mapping[str, Sequence[str]]
+) -> ClassMapping:
+    """What the labels of the data are among the model's classes.
+
+    Raises:
+        MedtlError: they differ, and nothing is said of that.
+        ParameterError: what is said does not fit the labels and classes.
+    """
+    if asked and bundle.multi_label:
+        raise ParameterError(
+            "mapping", ",".join(asked), "empty where images have several labels: give positive"
+        )
+    if asked:
+        return ClassMapping.of(asked, dataset.classes, bundle.classes)
+    if dataset.classes != bundle.classes:
+        raise MedtlError(
+            f"{uri} answers with {', '.join(bundle.classes)}, and {dataset.name} is labelled "
+            f"{', '.join(dataset.classes)}: say which is which with mapping=LABEL=CLASS,..."
+        )
+    return ClassMapping.same(bundle.classes)
+
+
+def set_beside(
+    uri: str, bundle: Predictor, dataset: Dataset, scored: Scored, mapping: ClassMapping
+) -> list[str]:
+    """Logs the model's scores at home beside those just found; lines for the console.
+
+    Where the scores at home cannot be read any more, that is the line.
+    """
+    try:
+        internal = internal_measures(uri, bundle, mapping, dataset)
+    except MedtlError as error:
+        return [f"no internal scores beside these: {error}"]
+    table = beside(internal, scored.measures)
+    log_sites(table, dataset.name)
+    sides = ("internal", f"external: {dataset.name}", "difference")
+    lines = [
+        "internal and external   (the model's own test split and this data, in the same labels)",
+        " " * 22 + "".join(f"{side:<27}" for side in sides).rstrip(),
+    ]
+    for name in HEADLINES:
+        row = table.set_index("metric").loc[name]
+        each = [
+            f"{row[column]:{sign}.3f} ({row[f'{column}_low']:{sign}.3f} to "
+            f"{row[f'{column}_high']:{sign}.3f})".ljust(27)
+            for column, sign in (("internal", ""), ("external", ""), ("difference", "+"))
+        ]
+        lines.append(f"  {name.replace('_', ' '):<20}{''.join(each).rstrip()}")
+    return lines
+
+
+def internal_measures(
+    uri: str, bundle: Predictor, mapping: ClassMapping, dataset: Dataset
+) -> Measures:
+    """A model's scores on its own test split, with its classes put as the labels of other data.
+
+    Classes that mean no label are left out, as their cases could not be told there; and so are
+    findings of which nothing is known there.
+
+    Raises:
+        MedtlError: the run that made the model is gone.
+    """
+    table = test_predictions(uri)
+    own = table[[f"probability_{name}" for name in bundle.classes]].to_numpy().astype(float)
+    if bundle.multi_label:
+        labels, kept = encode_findings(table["label"], bundle.classes), np.arange(len(table))
+        labels[:, (dataset.labels < 0).all(axis=0)] = NOT_KNOWN
+    else:
+        classes = pd.Categorical(table["label"], bundle.classes).codes
+        labels = mapping.labels_of_classes(classes)
+        kept = np.flatnonzero(labels >= 0)
+    return measure(
+        labels[kept],
+        mapping.probabilities(own[kept]),
+        patient_groups(table)[kept],
+        mapping.labels,
+        int(training_settings(uri)["seed"]),
+        decisions=decided(bundle, own[kept], mapping),
+    )
+
+
+def note_seen(bundle: Predictor, dataset: Dataset, indices: np.ndarray) -> None:
+    """Says, on the console and in the run, how many of these cases the model has learned from."""
+    if bundle.seen is None:
+        line = "it has no record of its training: whether it learned from these cases is not known"
+        mlflow.set_tag(SEEN_TAG, "unknown")
+    else:
+        count = int(learned_from(bundle.seen, dataset, indices).sum())
+        mlflow.set_tag(SEEN_TAG, count)
+        if not count:
+            return
+        line = (
+            f"the model has learned from {count} of these {len(indices)} cases, or from their "
+            "patients: the scores flatter it"
+        )
+    print(f"note: {line}", file=sys.stderr)

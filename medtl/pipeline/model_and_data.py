@@ -1,0 +1,125 @@
+"""Trained model and images that a command is about."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+from medtl.data.dataset import Dataset, load, with_findings
+from medtl.data.sources.phantoms.datasets import TARGET
+from medtl.errors import MedtlError, ParameterError
+from medtl.inference.predictor import Predictor
+from medtl.pipeline.setup import registered_name
+from medtl.settings.evaluation import EvaluateSettings, PerturbSettings
+from medtl.settings.training import OF_DATA, Reading, TuneSettings
+from medtl.tracking.lineage import training_settings
+from medtl.tracking.logged_model import load_bundle
+from medtl.tracking.registry import CHAMPION, champion_version, newest_version
+
+About = EvaluateSettings | PerturbSettings
+
+
+def chosen_model(settings: About) -> tuple[str, Predictor]:
+    """The model asked for, or the champion of `model_name`: its URI and itself.
+
+    Raises:
+        MedtlError: there is no such model; where a champion is missing, with the command that
+            makes one.
+    """
+    if settings.model:
+        return settings.model, load_bundle(settings.model)
+    name = registered_name(settings.model_name, settings.data or TARGET)
+    try:
+        champion = champion_version(name)
+    except ParameterError as error:
+        raise MedtlError(
+            f"there is no registered model {name} ({error.allowed}); a search makes it: "
+            f"{_search_for(settings)}"
+        ) from error
+    if champion is None:
+        raise MedtlError(
+            f"no version of {name} is the champion; make one with promote: mlflow run . -e promote "
+            f"--env-manager local -P {shlex.quote(f'model_name={name}')} -P "
+            f"version={newest_version(name)}"
+        )
+    uri = f"models:/{name}@{CHAMPION}"
+    return uri, load_bundle(uri)
+
+
+def _search_for(settings: About) -> str:
+    """Returns the `tune` command for the same data, with the same reading parameters."""
+    asked = {name: getattr(settings, name) for name in OF_DATA}
+    if not settings.data:
+        # a model with a custom name may be of any data
+        asked["data"] = TARGET if settings.model_name == "auto" else "YOUR_IMAGES"
+    asked["model_name"] = settings.model_name
+    usual = {field.name: field.default for field in dataclasses.fields(TuneSettings)}
+    given = [
+        f" -P {shlex.quote(f'{name}={value}')}"
+        for name, value in sorted(asked.items())
+        if name == "data" or value != usual[name]
+    ]
+    return f"mlflow run . -e tune --env-manager local{''.join(given)}"
+
+
+def images_for(settings: About, uri: str, bundle: Predictor, image_size: int) -> Dataset:
+    """The data asked for, or the very data and split that the model was trained on.
+
+    Of findings those that the model knows are asked about.
+
+    Raises:
+        MedtlError: the data has changed since, or has other modalities than the model, or other
+            numbers of labels an image.
+    """
+    if settings.data:
+        dataset = load(settings.data, image_size, settings.seed, settings.reading)
+    else:
+        made = training_settings(uri)
+        data, seed = str(made["data"]), int(made["seed"])
+        dataset = load(data, image_size, seed, Reading.of(made))
+        if dataset.fingerprint != bundle.fingerprint:
+            raise MedtlError(
+                f"{data} is not what {uri} was trained on (fingerprint {dataset.fingerprint}, "
+                f"then {bundle.fingerprint}): its images, labels or splits have changed; "
+                f"give data={data} to evaluate on it as it is now"
+            )
+    if dataset.modalities != bundle.modalities:
+        takes, has = (
+            f"cases of {', '.join(each.modalities)}" if each.modalities else "single images"
+            for each in (bundle, dataset)
+        )
+        raise MedtlError(
+            f"{uri} takes {takes}, and {dataset.name} has {has}: they must be the same"
+        )
+    if dataset.multi_label != bundle.multi_label:
+        says, has = (
+            "any number of findings" if each.multi_label else "one label"
+            for each in (bundle, dataset)
+        )
+        raise MedtlError(
+            f"{uri} gives an image {says}, and {dataset.name} gives it {has}: they must be the "
+            "same; positive=LABEL,LABEL or positive=any makes two classes of several labels"
+        )
+    return with_findings(dataset, bundle.classes) if bundle.multi_label else dataset
+
+
+def check_one_label(dataset: Dataset, what: str) -> None:
+    """Refuses images of several labels for `what`, which needs one an image.
+
+    Raises:
+        MedtlError: they have findings, of which an image has any number.
+    """
+    if dataset.multi_label:
+        raise MedtlError(
+            f"{what} needs one label an image, and images of {dataset.name} have several: make two "
+            "classes of them with positive=LABEL,LABEL or positive=any"
+        )
+
+
+def check_classes(uri: str, bundle: Predictor, dataset: Dataset) -> None:
+    """Refuses a model that answers with other classes than the data is labelled with."""
+    if dataset.classes != bundle.classes:
+        raise MedtlError(
+            f"{uri} answers with {', '.join(bundle.classes)}, and {dataset.name} is labelled "
+            f"{', '.join(dataset.classes)}: the classes must be the same"
+        )

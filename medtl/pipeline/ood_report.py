@@ -1,0 +1,143 @@
+"""Detection of out-of-distribution images: transformed copies and other data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from medtl.data.dataset import Dataset, load
+from medtl.data.image_files import images_below
+from medtl.data.manifest import EMBEDDED, data_name
+from medtl.data.sources.natural_images import natural_images
+from medtl.errors import MedtlError, ParameterError
+from medtl.evaluation.confidence_intervals import rate
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.ood_detection import cropped, inverted, told_apart, trimmed, turned
+from medtl.inference.predictor import Predictor
+from medtl.reporting.plots import robustness
+from medtl.settings.evaluation import EvaluateSettings
+from medtl.tracking.artifacts import log_picture, log_table
+from medtl.training.loaders import PASS_BATCH
+
+MOST_IMAGES = 512  # of each set; of a larger one as many are drawn
+COPIES = {"inverted": inverted, "turned": turned, "cropped": cropped, "trimmed": trimmed}
+
+
+def check_sources(sources: tuple[str, ...]) -> None:
+    """Refuses what is no embedded data set, folder with images or file.
+
+    Raises:
+        ParameterError: naming the first that is none.
+    """
+    for source in sources:
+        place = Path(source).expanduser()
+        holds_images = place.is_dir() and any(True for _ in images_below(place))
+        if source not in EMBEDDED and not holds_images and not place.is_file():
+            raise ParameterError(
+                "against", source, f"a folder with images, a CSV file, or {', '.join(EMBEDDED)}"
+            )
+
+
+def measure_domain(
+    bundle: Predictor, dataset: Dataset, indices: np.ndarray, settings: EvaluateSettings
+) -> list[str]:
+    """Logs how strange other images are to the model beside these; lines for the console.
+
+    Others are copies of these images (the samples `indices` of the data) that were changed, and
+    those of each source of the parameter `against`.
+    """
+    if bundle.domain is None:
+        return ["in domain     the model keeps no training features to compare with"]
+    random = np.random.default_rng(settings.seed)
+    if len(indices) > MOST_IMAGES:
+        indices = np.sort(random.choice(indices, MOST_IMAGES, replace=False))
+    groups = dataset.groups[indices]
+    images = dataset.images(indices)
+    distances = {dataset.name: _distances(bundle, images)}
+    codes = {dataset.name: groups}
+    for name, copied in COPIES.items():
+        distances[f"{dataset.name}, {name}"] = _distances(bundle, copied(images))
+        codes[f"{dataset.name}, {name}"] = groups
+    for name, others in _others(bundle, dataset, settings):
+        while name in distances:
+            name = f"{name} (other)"
+        distances[name] = _distances(bundle, others)
+        codes[name] = groups.max() + 1 + np.arange(len(others))
+    table = _table(distances, codes, settings.seed)
+    log_table(table, "evaluation/domain.csv")
+    log_picture(robustness.domain_distances(distances, table), "evaluation/domain.png")
+    mlflow.log_metric("domain_flagged", table["flagged"][0])
+    for name, auroc in zip(COPIES, table["auroc"][1:], strict=False):
+        mlflow.log_metric(f"domain_auroc_{name}", auroc)
+    return _lines(table, bundle.domain.expected)
+
+
+def _others(
+    bundle: Predictor, dataset: Dataset, settings: EvaluateSettings
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name and some images of each source, in the size of the model."""
+    for source in settings.sources:
+        name = data_name(source)
+        if Path(source).expanduser().is_dir() and not bundle.modalities:
+            yield (
+                name,
+                natural_images(
+                    source, MOST_IMAGES, bundle.image_size, 3, settings.seed, settings.unreadable
+                ),
+            )
+            continue
+        reading = dataclasses.replace(settings.reading, duplicates="allow", positive="")
+        other = load(source, bundle.image_size, settings.seed, reading)
+        if other.modalities != bundle.modalities:
+            raise MedtlError(
+                f"{source} cannot be set against {dataset.name}: the model takes "
+                f"{', '.join(bundle.modalities) or 'single images'}"
+            )
+        random = np.random.default_rng(settings.seed)
+        size = min(MOST_IMAGES, len(other.labels))
+        yield name, other.images(np.sort(random.choice(len(other.labels), size, replace=False)))
+
+
+def _distances(bundle: Predictor, images: np.ndarray) -> np.ndarray:
+    """How strange stored pixels [N, C, S, S] (of cases [N, M, C, S, S]) are: [N]."""
+    parts = [
+        bundle.distances(images[start : start + PASS_BATCH])
+        for start in range(0, len(images), PASS_BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _table(
+    distances: dict[str, np.ndarray], codes: dict[str, np.ndarray], seed: int
+) -> pd.DataFrame:
+    """Returns a row a set: `images`, `auroc` against the first, and `flagged`, each with bounds."""
+    familiar, *_ = distances.values()
+    known, *_ = codes.values()
+    rows = []
+    for name, each in distances.items():
+        auroc = Interval(np.nan, np.nan, np.nan)
+        if rows:
+            auroc = told_apart(familiar, each, np.concatenate([known, codes[name]]), seed)
+        flagged = rate(~(each <= 1), codes[name])
+        row: dict[str, object] = {"against": name, "images": len(each)}
+        for column, found in (("auroc", auroc), ("flagged", flagged)):
+            row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _lines(table: pd.DataFrame, expected: float | None) -> list[str]:
+    """Formats the table for the console, with the expected share of the model's own images."""
+    own = "" if expected is None else f"; {expected:.3f} expected of own images"
+    lines = [f"in domain   (share of images out of domain{own}; AUROC against own images)"]
+    for row in table.itertuples():
+        flagged = f"{row.flagged:.3f} ({row.flagged_low:.3f} to {row.flagged_high:.3f})"
+        auroc = f"AUROC {row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})"
+        known = "" if np.isnan(row.auroc) else f"   {auroc}"
+        lines.append(f"  {row.against:<26}{flagged}{known}")
+    return lines

@@ -1,0 +1,133 @@
+"""Pretraining of backbones, and their reuse from the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import mlflow
+import numpy as np
+
+from medtl.cache import content_key
+from medtl.data.dataset import Dataset
+from medtl.data.manifest import EMBEDDED, data_name
+from medtl.data.sources.phantoms.datasets import FINDINGS, TARGET
+from medtl.data.splits import nested_share
+from medtl.errors import ParameterError
+from medtl.pipeline.finalize import Concluded, evaluate_and_log
+from medtl.pipeline.parameter_checks import check_training, outlined
+from medtl.pipeline.setup import (
+    PHANTOM_ARCHITECTURE,
+    Origin,
+    backbone_name,
+    fit_model,
+    prepare,
+    training_data,
+)
+from medtl.settings.training import OF_DATA, ModelSettings, PretrainSettings
+from medtl.tracking.lineage import find_backbone, mark_backbone
+from medtl.tracking.registry import register
+from medtl.tracking.runs import tracked_run
+from medtl.tracking.store import check_may_change
+from medtl.training.checkpoints import CheckpointHold
+from medtl.training.learner import TransferLearner
+
+
+def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
+    """Returns the trained backbone and its URI in the registry."""
+    with CheckpointHold() as ends, tracked_run("pretrain", settings):
+        check_training(settings)
+        name = settings.backbone_name
+        if name == "auto":
+            name = backbone_name(data_name(settings.data), outlined(settings)[0])
+        check_may_change(name)
+        transfer = _of_some(prepare(settings))
+        mlflow.set_tag("medtl.cutoff", settings.cutoff)
+        concluded = evaluate_and_log(
+            transfer, fit_model(settings, transfer, settings.cutoff, ends=ends)
+        )
+        version = register(concluded.model, concluded.facts, name)
+        mark_backbone(name, version, _recipe_key(settings, transfer.dataset.identity))
+    return concluded, f"models:/{name}/{version}"
+
+
+def drawn_down(dataset: Dataset, images: int, seed: int) -> np.ndarray:
+    """Returns the rows of about `images` of the training split, by patient and class alike.
+
+    Raises:
+        ParameterError: the images have several labels.
+    """
+    if dataset.multi_label:
+        raise ParameterError(
+            "train_images",
+            images,
+            f"0, or give positive: the images of {dataset.name} have several labels",
+        )
+    train = dataset.splits["train"]
+    share = min(1.0, images / len(train))
+    return nested_share(dataset.labels[train], dataset.groups[train], share, seed)
+
+
+def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
+    """The settings with `weights=auto` on chest phantoms made the URI of a backbone made here.
+
+    It is pretrained on the embedded source phantoms. Other settings come back as they are.
+    """
+    if settings.weights != "auto" or settings.data not in (TARGET, FINDINGS):
+        return settings
+    chosen = settings.architecture
+    source = PretrainSettings(
+        architecture=PHANTOM_ARCHITECTURE if chosen == "auto" else chosen,
+        image_size=settings.image_size,
+        precision=settings.precision,
+        device=settings.device,
+    )
+    return dataclasses.replace(settings, weights=backbone_of(source))
+
+
+def backbone_of(source: PretrainSettings) -> str:
+    """The URI of the backbone that these settings make.
+
+    It is trained when there is none of this kind yet, and found in the registry from then on.
+    """
+    data, identity = source.data, ""
+    if data not in EMBEDDED:
+        dataset = training_data(source, Origin.of(source).image_size)
+        data, identity = dataset.name, dataset.identity
+    name = backbone_name(data, source.architecture)
+    version = find_backbone(name, _recipe_key(source, identity))
+    if version is not None:
+        return f"models:/{name}/{version}"
+    print(f"no backbone yet: {source.architecture} is pretrained on {data}, once")
+    _, uri = pretrained(source)
+    return uri
+
+
+def _of_some(transfer: TransferLearner) -> TransferLearner:
+    """Returns the transfer with the images of the training split that shall be learned from."""
+    settings, dataset = transfer.settings, transfer.dataset
+    count = len(dataset.splits["train"])
+    if not 0 < settings.train_images < count:
+        return transfer
+    rows = drawn_down(dataset, settings.train_images, settings.seed)
+    note = (
+        f"{len(rows):,} of {count:,} training images are learned from, drawn by patient and of "
+        f"each class alike (train_images={settings.train_images})"
+    )
+    print(f"data {dataset.name}: {note}", file=sys.stderr)
+    return dataclasses.replace(
+        transfer,
+        dataset=dataclasses.replace(dataset, notes=(*dataset.notes, note)),
+        rows=rows,
+        shared=transfer.activation_cache,
+    )
+
+
+def _recipe_key(settings: PretrainSettings, identity: str) -> str:
+    """Hashes the recipe of a backbone; own data counts by content, not by path."""
+    asked = {
+        name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_DATA
+    }
+    if not settings.train_images:
+        del asked["train_images"]  # backbones of earlier releases stay known
+    return content_key(asked, settings.data if settings.data in EMBEDDED else identity)

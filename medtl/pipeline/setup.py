@@ -1,0 +1,217 @@
+"""Set-up of every training: backbone, data set, names, and the fit itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlflow
+
+from medtl.data.dataset import Dataset, load
+from medtl.data.manifest import EMBEDDED, data_name, read_table
+from medtl.data.sources.phantoms.datasets import CASES
+from medtl.errors import MedtlError, ParameterError
+from medtl.inference.predictor import Predictor
+from medtl.networks.pretrained import Backbone, load_state, load_weights, preprocessing
+from medtl.networks.registry import build, check_architecture, image_network
+from medtl.pipeline.run_logging import log_data, log_epoch
+from medtl.settings.training import LearningSettings, ModelSettings, TrainSettings
+from medtl.tracking.logged_model import load_bundle
+from medtl.tracking.runs import name_run
+from medtl.training.checkpoints import CheckpointHold
+from medtl.training.learner import Trained, TransferLearner
+from medtl.training.loop import Epoch
+
+PHANTOM_ARCHITECTURE = "small_resnet"  # small enough to be pretrained on two cores
+PHANTOM_CASE_ARCHITECTURE = "late_fusion"
+PHANTOM_SIZE = 96  # pixels; the size in which phantoms are drawn
+USER_ARCHITECTURE = "resnet50"  # a feature extractor that Kim et al. 2022 advise
+CASE_ARCHITECTURE = f"late_fusion:{USER_ARCHITECTURE}"  # the same for cases of several images
+MLFLOW_SCHEMES = ("models:/", "runs:/")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Origin of a backbone, known before any image is read."""
+
+    architecture: str
+    weights: str  # as `load_weights` takes them, or the URI of `source`
+    image_size: int  # side of the square input, in pixels
+    source: Predictor | None  # the model of this project that the weights come from, if they do
+
+    @classmethod
+    def of(cls, settings: ModelSettings) -> Origin:
+        """What the settings ask for.
+
+        Raises:
+            ParameterError: there is no such architecture, or the weights are of another one.
+            MedtlError: the weights are a model that cannot be loaded.
+        """
+        is_model = settings.weights.startswith(MLFLOW_SCHEMES)
+        source = load_bundle(settings.weights) if is_model else None
+        architecture = _architecture(settings, source)
+        size = settings.image_size or _natural_size(settings, architecture, source)
+        weights = settings.weights
+        if weights == "auto":  # nothing is downloaded for embedded images
+            weights = "random" if settings.data in EMBEDDED else "imagenet"
+        return cls(architecture, weights, size, source)
+
+    def backbone(self, dataset: Dataset, seed: int, hidden: int = 0) -> Backbone:
+        """The backbone for the data; the seed draws the weights that are loaded from nowhere.
+
+        Its head has a dense ReLU layer of `hidden` units, none of 0.
+        """
+        classes, images = len(dataset.classes), max(1, len(dataset.modalities))
+        network = build(self.architecture, classes, self.image_size, seed, images, hidden)
+        if self.source is not None:
+            load_state(network, self.architecture, self.source.network.state_dict(), self.weights)
+            expected = self.source.preprocessing
+        else:
+            expected = load_weights(network, self.architecture, self.weights)
+        expected = dataclasses.replace(expected, image_size=self.image_size)
+        return Backbone(self.architecture, self.weights, network, expected)
+
+    def transfer(self, dataset: Dataset, settings: ModelSettings) -> TransferLearner:
+        """Returns the backbone on the data."""
+        seen_before = () if self.source is None else self.source.seen
+        backbone = self.backbone(dataset, settings.seed, settings.hidden)
+        return TransferLearner(backbone, dataset, settings, seen_before=seen_before)
+
+
+def prepare(settings: ModelSettings) -> TransferLearner:
+    """The backbone on the data, both noted in the active run.
+
+    Raises:
+        ParameterError: a parameter is wrong (architecture, weights, data, image size ...).
+        MedtlError: the data or the weights cannot be used.
+    """
+    origin = Origin.of(settings)
+    dataset = noted_data(settings, origin.image_size, origin.architecture)
+    transfer = origin.transfer(dataset, settings)
+    mlflow.set_tags(
+        {
+            "medtl.architecture": origin.architecture,
+            "medtl.weights": transfer.backbone.weights,
+            "medtl.data": dataset.fingerprint,
+        }
+    )
+    return transfer
+
+
+def noted_data(settings: LearningSettings, image_size: int, architecture: str) -> Dataset:
+    """The data set of the settings, noted in the active run, which is named after both.
+
+    Raises:
+        MedtlError: as `training_data`.
+    """
+    dataset = training_data(settings, image_size)
+    log_data(dataset)
+    name_run(f"{dataset.name} {architecture}")
+    return dataset
+
+
+def training_data(settings: LearningSettings, image_size: int) -> Dataset:
+    """The data set of the settings at a size, with images in all three splits.
+
+    Raises:
+        ParameterError: there is no such data.
+        MedtlError: it cannot be trained on.
+    """
+    dataset = load(settings.data, image_size, settings.seed, settings.reading)
+    if dataset.multi_label:
+        _check_findings(settings, dataset)
+    for split, indices in dataset.splits.items():
+        if len(indices) == 0:
+            raise MedtlError(
+                f"{dataset.name} has no images in its {split} split; training needs train, valid "
+                "and test (those that are missing are drawn from train)"
+            )
+    return dataset
+
+
+def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
+    """Refuses what needs one label an image."""
+    remedy = f"or give positive: the images of {dataset.name} have several labels"
+    if settings.transfer == "hybrid":
+        raise ParameterError("transfer", settings.transfer, f"finetune, {remedy}")
+    if settings.balance == "sampler":
+        raise ParameterError("balance", settings.balance, f"none or loss, {remedy}")
+
+
+def started_from(architecture: str, weights: str, theirs: str) -> str:
+    """The architecture of a network that starts from a model, `weights`, of architecture `theirs`.
+
+    `auto` is the model's own; an architecture of cases also starts from a model of the network
+    that reads its images.
+
+    Raises:
+        ParameterError: there is no such architecture, or the weights are of another one.
+    """
+    if architecture == "auto":
+        return theirs
+    check_architecture(architecture)
+    if theirs not in (architecture, image_network(architecture)):
+        raise ParameterError("architecture", architecture, f"the weights {weights} are of {theirs}")
+    return architecture
+
+
+def _architecture(settings: ModelSettings, source: Predictor | None) -> str:
+    if source is not None:
+        return started_from(settings.architecture, settings.weights, source.architecture)
+    if settings.architecture == "auto":
+        if settings.data in EMBEDDED:
+            return PHANTOM_CASE_ARCHITECTURE if settings.data == CASES else PHANTOM_ARCHITECTURE
+        table = read_table(settings.data, settings.positive, settings.outside)
+        return CASE_ARCHITECTURE if table.modalities else USER_ARCHITECTURE
+    check_architecture(settings.architecture)
+    return settings.architecture
+
+
+def _natural_size(settings: ModelSettings, architecture: str, source: Predictor | None) -> int:
+    if source is not None:
+        return source.preprocessing.image_size
+    if settings.data in EMBEDDED:
+        return PHANTOM_SIZE
+    return preprocessing(architecture).image_size
+
+
+def registered_name(model_name: str, data: str) -> str:
+    """The registered model: `model_name`, or for `auto` medtl-DATA with the data set's own name."""
+    if model_name != "auto":
+        return model_name
+    return f"medtl-{plain(data_name(data))}"
+
+
+def backbone_name(data_name: str, architecture: str) -> str:
+    """The registered backbone that nobody named: medtl-DATA-ARCHITECTURE."""
+    return f"medtl-{plain(data_name)}-{plain(architecture)}"
+
+
+def study_name(data_name: str, architecture: str, weights: str) -> str:
+    """The name of a new study: data, architecture and weights."""
+    return "-".join(map(plain, (data_name, architecture, weights)))
+
+
+def plain(text: str) -> str:
+    """Letters, digits, dots, underscores and dashes; all else becomes a dash."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def fit_model(
+    settings: TrainSettings,
+    transfer: TransferLearner,
+    cutoff: str,
+    on_epoch: Callable[[Epoch], None] = log_epoch,
+    ends: CheckpointHold | None = None,
+) -> Trained:
+    """The model that the settings ask for; its epochs are logged in the active run."""
+    if settings.transfer == "hybrid":
+        model = transfer.train_hybrid(cutoff)
+        on_epoch(model.fit.best)
+        return model
+    recipe = transfer.recipe(settings.optimizer, settings.lr)
+    if settings.schedule == "two_stage":
+        return transfer.train_in_two_stages(cutoff, recipe, on_epoch, ends)
+    return transfer.train(cutoff, recipe, on_epoch, ends)

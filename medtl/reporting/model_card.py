@@ -1,0 +1,297 @@
+"""Model card in Markdown, and its numbers as tags."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medtl.cache import digest_of
+from medtl.evaluation.jackknife import Interval
+from medtl.inference.out_of_distribution import STRANGE_SHARE
+from medtl.inference.predictor import Predictor
+from medtl.label_syntax import NO_FINDING
+from medtl.reporting.markdown import code, plain
+
+# Each measure's name in print and what it says, in the order in which a reader needs them.
+MEASURES = {
+    "auroc": ("AUROC", "how often an image of a class scores higher for it than an image of "
+              "another; 0.5 is chance"),
+    "auprc": ("AUPRC", "how pure the images most suspected of a class are; the share of the class "
+              "is chance"),
+    "sensitivity": ("sensitivity", "share of a class's images that are called so"),
+    "specificity": ("specificity", "share of the other images that are not called so"),
+    "accuracy": ("accuracy", "share of images called right"),
+    "balanced_accuracy": ("balanced accuracy", "the same, every class counting equally"),
+    "f1": ("F1", "balance of sensitivity and of the share of calls that are right"),
+    "mcc": ("MCC", "agreement with the truth beyond chance; 0 is none, 1 is full"),
+    "ece": ("calibration error", "mean gap between the probability given and how often it was "
+            "right; 0 is best"),
+    "brier": ("Brier score", "mean squared error of the probabilities; 0 is best"),
+}  # fmt: skip
+BELOW_TAG = "medtl.below_baseline"  # on a run and a version whose model a baseline beats
+FEW_PATIENTS = 100  # in the test split; fewer give wide intervals
+NOT_FOR_DIAGNOSIS = (
+    "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
+    "For research: a qualified person reads every image."
+)
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """One split of the data.
+
+    Attributes:
+        name: name of the split.
+        images: number of images, or cases.
+        patients: number of known patients.
+        unknown: number of images of unknown patients.
+        per_class: number of images of each class, or with each finding.
+    """
+
+    name: str
+    images: int
+    patients: int
+    unknown: int
+    per_class: Mapping[str, int]
+
+    def patients_text(self) -> str:
+        """Number of patients as a cell of a table."""
+        if not self.unknown:
+            return str(self.patients)
+        unknown = f"unknown for {self.unknown}"
+        return f"{self.patients}, {unknown}" if self.patients else "unknown"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Content of a card beside the bundle itself."""
+
+    bundle: Predictor
+    unit: str  # sampling unit of intervals, see `Dataset.unit`
+    splits: tuple[SplitFacts, ...]
+    scores: Mapping[str, Interval]  # metric (`auroc`, ...) on the test split, to its 95 % interval
+    notes: tuple[str, ...] = ()  # notes on reading the data
+    maps: str = ""  # result of the heat map check, or the reason for its absence
+    baselines: tuple[str, ...] = ()  # one line per baseline, with the gain over it
+    below: tuple[str, ...] = ()  # one line per baseline that beats the model
+
+
+def model_card(facts: CardFacts, model_name: str) -> str:
+    """Returns the card as Markdown."""
+    parts = (
+        _opening(facts, model_name),
+        _data(facts),
+        _scores(facts),
+        _operating_point(facts.bundle),
+        _calibration(facts),
+        _making(facts.bundle),
+        _limits(facts),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def version_tags(facts: CardFacts) -> dict[str, str]:
+    """The numbers of a version as tags: `test_METRIC` with `_low` and `_high`, and what it is."""
+    bundle = facts.bundle
+    weights = bundle.network.state_dict().values()
+    tags = {
+        "medtl.architecture": bundle.architecture,
+        "medtl.weights": bundle.weights,
+        "medtl.cutoff": bundle.cutoff,
+        "medtl.data": bundle.fingerprint,
+        "medtl.digest": digest_of(value.cpu().numpy() for value in weights),
+        "medtl.classes": json.dumps(bundle.classes)[:1000],
+    }
+    if bundle.hidden:
+        tags["medtl.hidden"] = str(bundle.hidden)
+    if len(bundle.classes) == 2 and not bundle.multi_label:
+        tags["medtl.positive"] = bundle.classes[1]
+    if facts.below:
+        tags[BELOW_TAG] = "; ".join(facts.below)
+    for metric, interval in facts.scores.items():
+        tags[f"test_{metric}"] = f"{interval.value:.4f}"
+        tags[f"test_{metric}_low"] = f"{interval.low:.4f}"
+        tags[f"test_{metric}_high"] = f"{interval.high:.4f}"
+    return tags
+
+
+def _opening(facts: CardFacts, model_name: str) -> str:
+    bundle = facts.bundle
+    any_number = ", of which an image has any number" if bundle.multi_label else ""
+    return (
+        f"# {plain(model_name)}\n\n{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
+        "Research, teaching and comparison of methods. Given one image of the kind in the data "
+        f"set {code(bundle.data)}, the model gives a probability to each of: "
+        f"{', '.join(map(plain, bundle.classes))}{any_number}. It does so for every image, also "
+        "for one that shows something else; `in_domain` says whether an image looks like those it "
+        "was trained on."
+    )
+
+
+def _data(facts: CardFacts) -> str:
+    classes = facts.bundle.classes
+    rows = [
+        [
+            split.name,
+            split.images,
+            split.patients_text(),
+            *(split.per_class.get(c, 0) for c in classes),
+        ]
+        for split in facts.splits
+    ]
+    table = _table(["split", "images", "patients", *classes], rows)
+    notes = "".join(f"\n- {plain(note)}" for note in facts.notes)
+    record = (
+        " The model carries hashes of the images and patients that it learned from, so that no "
+        "gate compares it on them."
+        if facts.bundle.seen
+        else ""
+    )
+    return (
+        f"## Data\n\n{code(facts.bundle.data)}, fingerprint `{facts.bundle.fingerprint}`. No known "
+        "patient is in two splits. The validation split chose everything; the test "
+        f"split was scored once.{record}\n\n{table}" + (f"\n{notes}" if notes else "")
+    )
+
+
+def _scores(facts: CardFacts) -> str:
+    rows = [
+        [name, f"{interval.value:.3f}", _bounds(interval), meaning]
+        for metric, (name, meaning) in MEASURES.items()
+        if (interval := facts.scores.get(metric)) is not None
+    ]
+    if facts.bundle.multi_label:
+        averaged = (
+            " Each measure is that of a finding, there or not, averaged over the findings, each "
+            "counting equally. Where a finding is unknown, the image does not count for it."
+        )
+    elif len(facts.bundle.classes) > 2:
+        averaged = (
+            " Measures of single classes are averaged over the classes, each counting equally."
+        )
+    else:
+        averaged = f" The class looked for is {code(facts.bundle.classes[-1])}."
+    beside = "".join(f"\n- {plain(line)}" for line in facts.baselines)
+    against = f"\n\nBaselines on the same splits, without fine-tuning:\n{beside}" if beside else ""
+    table = _table(["measure", "value", "95 % interval", "what it says"], rows)
+    return (
+        "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
+        f"Intervals are 95 % intervals over {facts.unit}."
+        f"{averaged}\n\n{table}{against}"
+    )
+
+
+def _operating_point(bundle: Predictor) -> str:
+    thresholds = zip(bundle.classes, bundle.thresholds, strict=True)
+    table = _table(["class", "threshold"], [[name, f"{value:.3f}"] for name, value in thresholds])
+    what = "class"
+    if bundle.multi_label:
+        rule = f"every finding from its threshold on, joined by |, or `{NO_FINDING}` for none"
+        what = "finding, also where it is not in the decision"
+    elif len(bundle.classes) > 2:
+        rule = "the class whose probability is highest in proportion to its threshold"
+    else:
+        rule = f"{code(bundle.classes[-1])} from its threshold on"
+    return (
+        f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable {what}. "
+        f"{_chosen(bundle)}\n\n{table}"
+    )
+
+
+def _chosen(bundle: Predictor) -> str:
+    """How the thresholds were chosen."""
+    if not bundle.sensitivity:
+        return (
+            "Each threshold was chosen on the validation split, where sensitivity + specificity "
+            "for its class is highest."
+        )
+    demanded = f"{100 * bundle.sensitivity:g} %"
+    if bundle.multi_label:
+        return (
+            f"The threshold of a finding is the highest that finds at least {demanded} of the "
+            "images in the validation split that have it."
+        )
+    if len(bundle.classes) == 2:
+        return (
+            f"The threshold is the highest that finds at least {demanded} of the images of "
+            f"{code(bundle.classes[-1])} in the validation split."
+        )
+    return (
+        f"The threshold of a class is the highest that at least {demanded} of its images in the "
+        "validation split reach. Where an image reaches those of several classes it is called one "
+        "of them, so the sensitivity of `decision` can be lower."
+    )
+
+
+def _calibration(facts: CardFacts) -> str:
+    ece = facts.scores.get("ece")
+    of_all = " for all findings together" if facts.bundle.multi_label else ""
+    gap = f" On the test split the mean gap is {ece.value:.3f} ({_bounds(ece)})." if ece else ""
+    return (
+        "## Calibration\n\nProbabilities are scaled by one number, the temperature "
+        f"{facts.bundle.temperature:.3f}, fitted on the validation split{of_all}: of the images "
+        f"that get 80 % for a class, about 80 % should be of it.{gap} Where classes are more or "
+        "less frequent than in the data above, the probabilities are off."
+    )
+
+
+def _making(bundle: Predictor) -> str:
+    dense = ""
+    if bundle.hidden:
+        dense = f" A dense ReLU layer of {bundle.hidden} units is before the output layer."
+    return (
+        f"## How it was made\n\n{code(bundle.architecture)}, started from the weights "
+        f"{code(bundle.weights)} and trained from the layer {code(bundle.cutoff)} on; all layers "
+        f"before it stayed as they were.{dense} Images are brought to {bundle.image_size} x "
+        f"{bundle.image_size} pixels."
+    )
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        *(f"{plain(line[:1].upper() + line[1:])}." for line in facts.below),
+        "The scores hold for images like those of the test split: other devices, sites, ages and "
+        "protocols were not tested.",
+        f"{_familiar(facts.bundle)}; true does not mean right, and "
+        "false means that the answer should not be used.",
+        "A heat map shows where the network looked, not that what it saw there is the finding."
+        + (f" Checked: {plain(facts.maps)}." if facts.maps else ""),
+    ]
+    test = next((split for split in facts.splits if split.name == "test"), None)
+    if any(split.unknown for split in facts.splits):
+        lines.append(
+            "Patients are not known for all images: images of one patient may be in two splits, "
+            "which makes scores too good, and intervals too narrow."
+        )
+    elif test is not None and test.patients < FEW_PATIENTS:
+        lines.append(
+            f"The test split has only {test.patients} patients; mind the width of the intervals."
+        )
+    if facts.bundle.data.startswith("phantoms"):
+        lines.append("Phantoms are drawn by a program: nothing here says anything about patients.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _familiar(bundle: Predictor) -> str:
+    """Formats the expected rate of flagged images of the intended kind."""
+    if bundle.domain is None or bundle.domain.expected is None:
+        return "`in_domain` is true for about 99 of 100 images like these"
+    one_of = round(1 / bundle.domain.expected)
+    share = f"`in_domain` is false for about 1 of {one_of} images like these"
+    if bundle.domain.expected <= STRANGE_SHARE:
+        return share
+    return f"{share} (so few were there to set its limit by)"
+
+
+def _bounds(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return "none: too few cases"
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _table(head: list[str], rows: list[list[object]]) -> str:
+    lines = [[plain(str(cell)) for cell in line] for line in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

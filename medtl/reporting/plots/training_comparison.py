@@ -1,0 +1,168 @@
+"""Plots that compare trainings: convergence, size, depth, cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from medtl.reporting.plots.style import (
+    GOOD,
+    INK,
+    MUTED,
+    SMALL,
+    colour,
+    dash,
+    finished,
+    key,
+    plain,
+    sheet,
+    short,
+)
+
+
+def convergence_curves(
+    panels: Mapping[str, Mapping[str, pd.DataFrame]], column: str, metric: str
+) -> Figure:
+    """A panel an architecture, a curve a training: `column` over the epochs.
+
+    A table of `panels` has the columns `epoch` (from 1) and `column`.
+    """
+    across = min(2, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = sheet(
+        "Convergence",
+        f"{metric} after each epoch; the best epoch is chosen by validation AUROC",
+        width=4.2 * across + 1.4,
+        height=1.0 + 3.3 * down,
+    )
+    places = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axes, (title, curves) in zip(places, panels.items(), strict=False):
+        plain(axes, "Epoch", metric)
+        axes.set_title(title, size=SMALL + 1, color=INK, loc="left")
+        for index, (name, history) in enumerate(curves.items()):
+            axes.plot(
+                history["epoch"],
+                history[column],
+                marker="o",
+                markersize=3,
+                linewidth=1.8,
+                color=colour(index),
+                linestyle=dash(index),
+                label=short([name], 44)[0],
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        key(axes, "best")
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    return finished(figure)
+
+
+def score_against_size(curves: Mapping[str, pd.DataFrame], metric: str) -> Figure:
+    """A curve a name over the share of the training images, with bars for the intervals.
+
+    A table has the columns `fraction` (above 0, at most 1), `score`, `low` and `high`.
+    """
+    figure = sheet(
+        f"{metric[:1].upper()}{metric[1:]} against the size of the training set",
+        "means over seeds; bars are 95 % intervals on the test split",
+    )
+    axes = plain(figure.subplots(), "Share of the training images (%)", metric)
+    shares: set[float] = set()
+    for index, (name, table) in enumerate(curves.items()):
+        table = table.sort_values("fraction")
+        shares |= set(table["fraction"])
+        # side by side, so that bars do not cover each other
+        place = 100 * table["fraction"] * 1.02 ** (index - (len(curves) - 1) / 2)
+        _with_bars(axes, place, table, name, index)
+    axes.set_xscale("log")
+    ticks = sorted(100 * share for share in shares)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    key(axes, "best")
+    return finished(figure)
+
+
+def score_against_depth(curves: Mapping[str, pd.DataFrame], metric: str) -> Figure:
+    """A curve an architecture over how deeply it was fine-tuned, comparable between architectures.
+
+    A table has the columns `cutoff`, `score`, `low`, `high`, in forward order.
+    """
+    figure = sheet(
+        f"{metric[:1].upper()}{metric[1:]} against the depth of fine-tuning",
+        "bars are 95 % intervals on the test split; the best of each curve is ringed",
+    )
+    axes = plain(figure.subplots(), "Cut-off, from the first layer to the head", metric)
+    for index, (name, table) in enumerate(curves.items()):
+        place = np.linspace(0, 1, len(table))
+        _with_bars(axes, place, table, name, index)
+        best = int(table["score"].to_numpy().argmax())
+        ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2}
+        axes.plot(place[best], table["score"].iloc[best], "o", color=colour(index), **ring)
+    axes.set_xticks([0, 1], ["every layer is trained", "the head alone"])
+    key(axes, "best")
+    return finished(figure)
+
+
+def _with_bars(axes: Axes, place: np.ndarray, table: pd.DataFrame, name: str, index: int) -> None:
+    """The curve of a table with `score`, `low` and `high`, and a bar for each interval."""
+    axes.errorbar(
+        place,
+        table["score"],
+        np.abs(table[["low", "high"]].to_numpy().T - table["score"].to_numpy()),
+        marker="o",
+        markersize=5,
+        linewidth=1.8,
+        elinewidth=1,
+        color=colour(index),
+        linestyle=dash(index),
+        label=short([name], 44)[0],
+    )
+
+
+def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool) -> Figure:
+    """A dot with its interval for each row: `name`, `value`, `low`, `high`, the first on top.
+
+    With `zero`, a line stands there: an interval across it may be no difference at all.
+    """
+    figure = sheet(
+        title,
+        "bars are 95 % intervals on the test split",
+        width=8.0,
+        height=1.5 + 0.28 * max(len(table), 2),
+    )
+    axes = plain(figure.subplots(), what, "")
+    axes.grid(visible=False, axis="y")
+    places = np.arange(len(table))
+    values = table["value"].to_numpy()
+    bars = np.abs(table[["low", "high"]].to_numpy().T - values)
+    axes.errorbar(values, places, xerr=bars, fmt="o", markersize=5, elinewidth=1.4, color=GOOD)
+    if zero:
+        axes.axvline(0, color=MUTED, linewidth=1)
+    axes.set_yticks(places, short(table["name"].tolist(), 70))
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    return finished(figure)
+
+
+def score_against_cost(table: pd.DataFrame, metric: str) -> Figure:
+    """Plots one dot per row over its duration: `name`, `score`, `seconds`, `series`."""
+    figure = sheet(
+        f"{metric[:1].upper()}{metric[1:]} against the time it took",
+        "what comes before a cut is computed by the first training that needs it",
+    )
+    axes = plain(figure.subplots(), "Seconds on this machine", metric)
+    for index, (name, rows) in enumerate(table.groupby("series", sort=False)):
+        look = {"color": colour(index), "marker": "os^Dv"[index // 8 % 5]}
+        axes.scatter(rows["seconds"], rows["score"], s=36, label=short([name], 44)[0], **look)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    key(axes, "best")
+    return finished(figure)

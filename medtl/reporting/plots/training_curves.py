@@ -1,0 +1,41 @@
+"""How training went: losses and validation scores over the epochs."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from medtl.reporting.plots.style import GRID, colour, finished, key, plain, sheet
+
+LOSSES = {"train_loss": "training", "valid_loss": "validation"}
+SCORES = {"valid_auroc": "AUROC", "valid_accuracy": "accuracy", "valid_f1": "F1"}
+
+
+def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Two panels over the epochs: losses left, validation scores right, the kept epoch marked.
+
+    `history` has a row an epoch: `epoch` (from 1) and any of `train_loss`, `valid_loss`,
+    `valid_accuracy`, `valid_auroc`, `valid_f1`. `best_epoch` is the one whose weights were kept.
+    """
+    kept = history.loc[history["epoch"] == best_epoch]
+    figure = sheet(
+        "Learning curves",
+        f"{len(history)} epochs; the weights of epoch {best_epoch} were kept",
+        width=8.0,
+        height=4.2,
+    )
+    panels = zip(figure.subplots(1, 2), (LOSSES, SCORES), ("Loss", "Validation score"), strict=True)
+    for axes, names, up in panels:
+        plain(axes, "Epoch", up)
+        axes.axvline(best_epoch, color=GRID, linewidth=6, zorder=0)
+        for index, (column, name) in enumerate(names.items()):
+            if column not in history:
+                continue
+            line = {"color": colour(index), "linewidth": 1.8}
+            axes.plot(history["epoch"], history[column], label=name, **line)
+            axes.plot(kept["epoch"], kept[column], "o", markersize=6, color=colour(index))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(x=0.03)
+        key(axes, "best")
+    return finished(figure)

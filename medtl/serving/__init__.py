@@ -1,0 +1,1 @@
+"""Served model: request parsing, decoding, micro-batching, answers."""

@@ -1,0 +1,53 @@
+"""Settings of who does the work: this machine, or the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from medtl.errors import ParameterError
+from medtl.settings.fields import Settings, option
+
+LOCAL, RAY = "local", "ray"
+OF_RAY = ("cores_per_worker", "gpus_per_worker", "ray_address", "ship")
+CLUSTER = ("executor", "workers", *OF_RAY)
+"""What says who does the work, and changes nothing in what is asked."""
+
+
+@dataclass(frozen=True)
+class ClusterSettings(Settings):
+    """Where trials of a search and cells of a study are run, and how many at once."""
+
+    executor: str = option(
+        LOCAL, "what runs trials and cells: this machine, or a Ray cluster", choices=(LOCAL, RAY)
+    )
+    workers: int = option(1, "trials or cells that are run at once", low=1)
+    cores_per_worker: int = option(1, "processor cores that a worker on Ray asks for", low=1)
+    gpus_per_worker: float = option(
+        0.0, "GPUs that a worker on Ray asks for; 0.5 lets two share one", low=0.0
+    )
+    ray_address: str = option(
+        "", "the Ray cluster: auto (of this machine) or HOST:PORT; empty begins one here"
+    )
+    ship: str = option(
+        "path",
+        "data on the nodes of a cluster: read there at the same path, or sent in Ray's store",
+        choices=("path", "store"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.executor == RAY:
+            if importlib.util.find_spec("ray") is None:
+                raise ParameterError("executor", RAY, 'local, or first pip install "medtl[ray]"')
+            if "://" in self.ray_address:
+                raise ParameterError(
+                    "ray_address",
+                    self.ray_address,
+                    "auto or HOST:PORT; begin the command on a machine of the cluster",
+                )
+            return
+        for name in OF_RAY:
+            value = getattr(self, name)
+            if value != getattr(ClusterSettings, name):
+                raise ParameterError(name, value, "only with executor=ray")

@@ -1,0 +1,295 @@
+"""Settings of training: data, one model, a backbone, a search."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medtl.errors import ParameterError
+from medtl.settings.execution import LOCAL, ClusterSettings
+from medtl.settings.fields import Settings, check_device, check_registered_name, comma_list, option
+
+FIRST, ALL = "first", "all"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Reading options; invalid data is refused unless allowed."""
+
+    duplicates: str = "refuse"  # or allow: identical images under two labels or in two splits
+    unreadable: str = "refuse"  # or skip: images that cannot be decoded
+    missing: str = "refuse"  # or mask: cases without the image of a modality
+    positive: str = (
+        ""  # labels that make an image positive (see `two_classes`); '' keeps all labels
+    )
+    frames: str = FIRST  # or all, or a number from 1: which of a file with several frames
+    outside: str = "refuse"  # or allow: paths outside the folder of a CSV
+    patient_pattern: str = ""  # regular expression whose first group in a path is the patient
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> Reading:
+        """Takes the options from settings by name; others keep their defaults."""
+        names = {each.name for each in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in settings.items() if name in names})
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises `ParameterError` if a pattern is not a regular expression with a group."""
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        allowed = f"a regular expression, and this is none: {error}"
+        raise ParameterError("patient_pattern", pattern, allowed) from error
+    if not groups:
+        allowed = "a regular expression with (...) around the patient, as in (person[0-9]+)_"
+        raise ParameterError("patient_pattern", pattern, allowed)
+
+
+MOST_HIDDEN = 65536  # units of a dense layer
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+TRANSFERS = ("finetune", "hybrid")
+CLASSIFIERS = ("logistic", "svm", "forest", "knn")
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """Which images, and what is asked of them."""
+
+    data: str = option(
+        "phantoms", "phantoms (embedded), a folder of CLASS/... or of splits, or a CSV file"
+    )
+    duplicates: str = option(
+        "refuse",
+        "identical images under two labels or in two splits",
+        choices=("refuse", "allow"),
+    )
+    unreadable: str = option("refuse", "images that cannot be read", choices=("refuse", "skip"))
+    missing: str = option(
+        "refuse", "cases without the image of a modality", choices=("refuse", "mask")
+    )
+    positive: str = option(
+        "", "comma list of the labels that make an image positive, or any; empty keeps all classes"
+    )
+    frames: str = option(
+        FIRST, "of several frames or pages in a file: first, all (a sample each), or a number"
+    )
+    outside: str = option(
+        "refuse",
+        "paths that lead out of the folder of a CSV, themselves or by a link",
+        choices=("refuse", "allow"),
+    )
+    patient_pattern: str = option(
+        "", "regular expression whose first group, found in the path of an image, is its patient"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames not in (FIRST, ALL) and not (
+            self.frames.isdecimal() and int(self.frames) >= 1
+        ):
+            raise ParameterError("frames", self.frames, f"{FIRST}, {ALL}, or a number from 1")
+        if self.patient_pattern:
+            check_pattern(self.patient_pattern)
+        if self.positive:
+            comma_list("positive", self.positive)
+
+    @property
+    def reading(self) -> Reading:
+        """Which labels are positive, and what is done about what is amiss in the data."""
+        return Reading.of(dataclasses.asdict(self))
+
+
+OF_DATA = frozenset(field.name for field in dataclasses.fields(DataSettings))
+"""Parameters whose effect on results is covered by `Dataset.identity`."""
+
+
+@dataclass(frozen=True)
+class LearningSettings(DataSettings):
+    """Settings common to training one model, searching many and comparing many."""
+
+    architecture: str = option(
+        "auto", "an architecture by its name (docs/architectures.md); auto chooses for the data"
+    )
+    weights: str = option(
+        "auto", "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI"
+    )
+    transfer: str = option(
+        "finetune",
+        "train on from the cut-off, or give its features to a classical classifier",
+        choices=TRANSFERS,
+    )
+    classifier: str = option(
+        "logistic",
+        "the classical classifier of transfer=hybrid",
+        choices=CLASSIFIERS,
+    )
+    hidden: int = option(
+        0,
+        "units of a dense ReLU layer before the output layer; 0 for none",
+        low=0,
+        high=MOST_HIDDEN,
+    )
+    pca: int = option(0, "principal components given to the classifier; 0 for none", low=0)
+    epochs: int = option(
+        0,
+        "the most epochs a model is trained; 0 solves a linear head to its optimum, and trains all "
+        "else the longer, the cheaper its epochs are",
+        low=0,
+    )
+    patience: int = option(
+        0,
+        "epochs without a better validation AUROC before stopping; 0 for a third of the epochs",
+        low=0,
+    )
+    batch_size: int = option(32, "images a step", low=2)
+    weight_decay: float = option(1e-4, "weight decay of the optimizer", low=0.0)
+    image_size: int = option(0, "side of the square input in pixels; 0 for that of the weights",
+                             low=0, high=2048)  # fmt: skip
+    augment: str = option(
+        "light",
+        "augmentation: light (shift, scale, tilt, exposure, noise), flip (light and mirroring)",
+        choices=("none", "light", "flip"),
+    )
+    views: int = option(4, "augmented views kept of each training image where activations are kept",
+                        low=1, high=64)  # fmt: skip
+    keep: str = option(
+        "auto",
+        "keep what crosses the cut, computed once; auto where it pays",
+        choices=("auto", "always", "never"),
+    )
+    balance: str = option("none", "class imbalance", choices=("none", "loss", "sampler"))
+    seed: int = option(0, "seed of splits, initial weights, augmentation, search", low=0)
+    precision: str = option(
+        "auto",
+        "arithmetic: auto is bf16 where the processor has it",
+        choices=("auto", "float32", "bf16"),
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
+
+
+@dataclass(frozen=True)
+class ModelSettings(LearningSettings):
+    """Settings common to training one model and searching many: a registered model."""
+
+    model_name: str = option("auto", "the registered model; auto is medtl-DATA")
+    sensitivity: float = option(
+        0.0,
+        "least sensitivity on validation at the operating point; 0 for Youden's",
+        low=0.0,
+        high=1.0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_registered_name("model_name", self.model_name)
+        if self.hidden and self.transfer == "hybrid":
+            raise ParameterError(
+                "hidden", self.hidden, "0 where transfer=hybrid: its classifier replaces the head"
+            )
+
+
+@dataclass(frozen=True)
+class TrainSettings(ModelSettings):
+    """One model."""
+
+    cutoff: str = option("head", "the first layer that is trained: head, all, or a layer's name")
+    schedule: str = option(
+        "single",
+        "single, or two_stage: the head first, then from the cut-off on",
+        choices=("single", "two_stage"),
+    )
+    optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
+    lr: float = option(1e-3, "learning rate", low=1e-8, high=10.0)
+
+
+@dataclass(frozen=True)
+class PretrainSettings(TrainSettings):
+    """A backbone, trained on any labelled source."""
+
+    data: str = option("phantoms-source", "the source: phantoms-source (embedded), a folder, a CSV")
+    weights: str = option("random", "where its training starts: random, imagenet, a file or a URI")
+    cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
+    optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
+    lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
+    epochs: int = option(8, "the most epochs it is trained; 0 as in train", low=0)
+    train_images: int = option(
+        0, "about how many training images are learned from, drawn by patient; 0 for all", low=0
+    )
+    backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transfer == "hybrid":
+            raise ParameterError("transfer", self.transfer, "finetune: a hybrid trains no backbone")
+        check_registered_name("backbone_name", self.backbone_name)
+
+
+@dataclass(frozen=True)
+class TuneSettings(ClusterSettings, ModelSettings):
+    """A search over architecture, cut-off, optimizer and learning rate."""
+
+    architecture: str = option(
+        "auto", "an architecture, or a comma list to choose among; auto chooses for the data"
+    )
+    trials: int = option(12, "trials of the whole study, those of earlier runs counted", low=1)
+    timeout: float = option(0.0, "seconds after which no trial is begun; 0 for none", low=0.0)
+    cutoffs: str = option("blocks", "blocks, layers, or a comma list of layers")
+    optimizers: str = option("adam,sgd,rmsprop", "comma list of optimizers to search")
+    lr_low: float = option(1e-4, "lowest learning rate searched", low=1e-8, high=10.0)
+    lr_high: float = option(1e-2, "highest learning rate searched", low=1e-8, high=10.0)
+    pruner: str = option(
+        "median", "stops trials that fall behind", choices=("median", "hyperband", "none")
+    )
+    study: str = option("", "name of the study to resume or join; empty names a new one")
+    storage: str = option("", "Optuna storage URL; empty for the embedded one")
+    confidence: float = option(0.95, "confidence of the gate, over all looks", low=0.5, high=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.optimizer_names:
+            if name not in OPTIMIZERS:
+                raise ParameterError("optimizers", name, f"a comma list of {', '.join(OPTIMIZERS)}")
+        if self.lr_low > self.lr_high:
+            raise ParameterError("lr_low", self.lr_low, f"at most lr_high={self.lr_high}")
+        if self.cutoffs not in ("blocks", "layers"):
+            comma_list("cutoffs", self.cutoffs)
+        on_postgresql = self.storage.startswith(("postgresql", "postgres:"))
+        if on_postgresql and self.storage.partition("?")[0].count("@") > 1:
+            raise ParameterError("storage", self.storage, "a URL; an @ in a password is %40 there")
+        if self.storage:
+            _check_url(self.storage)
+        if self.workers > 1 and self.executor == LOCAL and not on_postgresql:
+            raise ParameterError(
+                "workers",
+                self.workers,
+                "1 with SQLite; several need storage=postgresql://USER@HOST/DATABASE, or "
+                "executor=ray",
+            )
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The architectures to search, one where it is not searched."""
+        return comma_list("architecture", self.architecture)
+
+    @property
+    def optimizer_names(self) -> tuple[str, ...]:
+        """The optimizers to search."""
+        return comma_list("optimizers", self.optimizers)
+
+
+def _check_url(storage: str) -> None:
+    # imported on demand, so that `--help` is fast
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(storage)
+    except (ArgumentError, ValueError) as error:
+        allowed = "a URL like postgresql://USER@HOST/DATABASE or sqlite:///FILE"
+        raise ParameterError("storage", storage, allowed) from error

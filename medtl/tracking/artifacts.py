@@ -1,0 +1,61 @@
+"""Logging of figures, tables, tensors and metrics with intervals."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medtl.evaluation.jackknife import Difference, Interval
+from medtl.reporting.csv_export import write_csv
+
+DPI = 160
+
+
+def log_intervals(intervals: Mapping[str, Interval | Difference]) -> None:
+    """Each as the metrics NAME, NAME_low and NAME_high, where they are finite.
+
+    All at once: each call is a request to a tracking server.
+    """
+    bounds = {
+        f"{name}{end}": value
+        for name, each in intervals.items()
+        for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
+    }
+    mlflow.log_metrics({name: value for name, value in bounds.items() if np.isfinite(value)})
+
+
+def log_picture(figure: Figure, place: str) -> None:
+    """A figure as a PNG artifact."""
+    with _file_for(place) as path:
+        figure.savefig(path, dpi=DPI)
+
+
+def log_table(frame: pd.DataFrame, place: str) -> None:
+    """Logs a table as a CSV artifact, escaped for spreadsheets."""
+    with _file_for(place) as path:
+        write_csv(frame, path)
+
+
+def log_tensors(tensors: Mapping[str, Tensor], place: str, facts: Mapping[str, str]) -> None:
+    """Tensors by name as a safetensors artifact, with `facts` in its metadata."""
+    with _file_for(place) as path:
+        kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(kept, path, dict(facts))
+
+
+@contextlib.contextmanager
+def _file_for(place: str) -> Iterator[Path]:
+    folder, name = place.rsplit("/", 1)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / name
+        yield path
+        mlflow.log_artifact(str(path), folder)

@@ -1,0 +1,369 @@
+"""Transfer learner: one backbone, cut at a layer, trained on one data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from medtl.cache import content_key, digest_of
+from medtl.data.dataset import Dataset
+from medtl.errors import MedtlError, ParameterError
+from medtl.inference.sklearn_head import SklearnHead, fit_sklearn_head
+from medtl.inference.training_record import TrainingRecord
+from medtl.networks.cutoffs import resolve
+from medtl.networks.flops import operations
+from medtl.networks.partition import Cut, cut
+from medtl.networks.pooling import pooled
+from medtl.networks.pretrained import Backbone
+from medtl.settings.training import ModelSettings
+from medtl.training.activation_cache import ActivationCache
+from medtl.training.augmentation import AUGMENTATIONS, Augmentation
+from medtl.training.checkpoints import CheckpointHold
+from medtl.training.device import (
+    OutOfMemoryError,
+    enough_memory,
+    give_back_freed_memory,
+    resolve_device,
+    resolve_precision,
+    reuse_freed_memory,
+)
+from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
+from medtl.training.epoch_budget import Budget, usual_patience
+from medtl.training.linear_head import LinearHead, linear_layer, solve
+from medtl.training.loaders import PASS_BATCH, CachedLoader, ComputedLoader, Loader, SubsetLoader
+from medtl.training.loop import (
+    Epoch,
+    Stopped,
+    TrainConfig,
+    TrainResult,
+    fit,
+    measured_epoch,
+    predict,
+)
+from medtl.training.losses import valid_scores
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network trained from a cut on; `network` is whole, `cut` shares its parameters."""
+
+    network: nn.Module
+    cut: Cut
+    fit: TrainResult
+    tail: SklearnHead | None = None  # the classical classifier of a hybrid, else the suffix answers
+    halved: int | None = None  # batch size after a lack of memory
+    solved: LinearHead | None = None  # linear head solved without gradient training
+
+
+@dataclass
+class TransferLearner:
+    """A backbone and a data set, from which any number of models are trained.
+
+    What crosses a cut is computed once for each image and view, and shared by all of them, and by
+    the transfers to which its keeper is given.
+
+    `rows` are the images of the training split that are learned from, None for all. `view_seed`
+    draws the augmented views, where they shall be those of other seeds' trainings too.
+    `seen_before` is what the backbone itself learned from, None where nobody knows.
+    `team` are the processes that train each model together, all from equal transfers; of several,
+    `rows` is None.
+    """
+
+    backbone: Backbone
+    dataset: Dataset
+    settings: ModelSettings
+    rows: np.ndarray | None = None
+    view_seed: int | None = None
+    shared: InitVar[ActivationCache | None] = None
+    seen_before: tuple[TrainingRecord, ...] | None = ()
+    team: SingleProcess = SINGLE_PROCESS
+    device: torch.device = field(init=False)
+    precision: str = field(init=False)
+    activation_cache: ActivationCache = field(init=False)
+
+    def __post_init__(self, shared: ActivationCache | None) -> None:
+        self.device = resolve_device(self.team.device(self.settings.device))
+        self.precision = resolve_precision(self.settings.precision, self.device)
+        if self.device.type == "cpu":
+            reuse_freed_memory()
+        self.activation_cache = shared or ActivationCache(
+            self.backbone, self.dataset.fingerprint, self.settings.keep
+        )
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.backbone.preprocessing.image_size
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """Augmentation of training images."""
+        return AUGMENTATIONS[self.settings.augment]
+
+    def recipe(self, optimizer: str, lr: float) -> TrainConfig:
+        """Returns the settings' recipe with this optimizer and learning rate."""
+        settings = self.settings
+        return TrainConfig(
+            optimizer=optimizer,
+            lr=lr,
+            weight_decay=settings.weight_decay,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            batch_size=settings.batch_size,
+            balance=settings.balance,
+            seed=settings.seed,
+            precision=self.precision,
+        )
+
+    def train(
+        self,
+        cutoff: str,
+        recipe: TrainConfig,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        ends: CheckpointHold | None = None,
+    ) -> Trained:
+        """Trains a copy of the backbone from `cutoff` on; earlier layers stay frozen.
+
+        With `epochs=0`, a suffix of one linear layer is solved to its optimum instead, whatever the
+        recipe; any other is trained for the budget of its cut-off.
+
+        An equal interrupted training is resumed, and `on_epoch` is called for all its epochs. The
+        result of a completed one is reused if its run failed later and passed `ends`. If memory is
+        insufficient, a single process retries once with half the batch.
+
+        Raises:
+            MedtlError: the loss is no longer a finite number.
+            OutOfMemoryError: memory is insufficient for half the batch, too.
+        """
+
+        def trained(recipe: TrainConfig) -> Trained:
+            network = self.backbone.copy().to(self.device)
+            return self._train_on(network, cutoff, recipe, on_epoch, ends)
+
+        return self._within_memory(trained, recipe)
+
+    def train_in_two_stages(
+        self,
+        cutoff: str,
+        recipe: TrainConfig,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        ends: CheckpointHold | None = None,
+    ) -> Trained:
+        """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
+
+        Each stage has the recipe's epochs, or its own budget; `on_epoch` is called for the second.
+        A training that was interrupted there is resumed there, where `ends` holds its head. Memory
+        and errors are as in `train`.
+        """
+
+        def trained(recipe: TrainConfig) -> Trained:
+            network = self.backbone.copy().to(self.device)
+            self._train_on(network, "head", recipe, lambda epoch: None, ends)
+            return self._train_on(network, cutoff, recipe, on_epoch, ends)
+
+        return self._within_memory(trained, recipe)
+
+    def train_hybrid(self, cutoff: str) -> Trained:
+        """Gives the pooled features at `cutoff` to the settings' classical classifier.
+
+        No image is augmented. The features are those before the layer `cutoff`, so the first layer
+        has none.
+
+        Raises:
+            ParameterError: `cutoff` is the first layer, or the classifier's settings are wrong.
+        """
+        started = time.perf_counter()
+        network = self.backbone.copy().to(self.device)
+        point = resolve(network, self.backbone.architecture, cutoff)
+        if point.key == (0,):
+            raise ParameterError("cutoff", cutoff, "a later layer where transfer=hybrid")
+        divided = cut(network, point, self.image_size)
+        train, valid = (self.features(divided, split) for split in ("train", "valid"))
+        train_labels, valid_labels = self.labels("train"), self.labels("valid")
+        settings = self.settings
+        tail = fit_sklearn_head(
+            settings.classifier,
+            settings.pca,
+            train,
+            train_labels,
+            settings.balance,
+            settings.seed,
+        )
+        train_logits = torch.from_numpy(tail.logits(train))
+        loss = F.cross_entropy(train_logits, torch.from_numpy(train_labels)).item()
+        valid_logits = tail.logits(valid)
+        epoch = measured_epoch(1, 1.0, loss, valid_logits, valid_labels, started)
+        return Trained(network, divided, TrainResult((epoch,), epoch, valid_logits), tail)
+
+    def logits(self, trained: Trained, split: str) -> np.ndarray:
+        """Scores float32 [N, K] of a trained model on a split, from what is kept at its cut."""
+        if trained.tail is not None:
+            return trained.tail.logits(self.features(trained.cut, split))
+        feed = self.feed(trained.cut, split, None)
+        return predict(trained.cut.suffix, feed, self.precision, self.team)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Returns the labels of the images of a split that are used, int64 [N]."""
+        labels = self.dataset.labels[self.dataset.splits[split]]
+        return labels if self.rows is None or split != "train" else labels[self.rows]
+
+    def features(self, divided: Cut, split: str) -> np.ndarray:
+        """Pooled features float32 [N, F] at a cut, of the images of a split as they are."""
+        feed = self.feed(divided, split, None)
+        starts = range(0, len(feed), PASS_BATCH)
+        batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
+        parts = [pooled(feed.batch(rows, 1)).cpu().numpy() for rows in batches]
+        return np.concatenate(parts)
+
+    def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Loader:
+        """What crosses the cut for the images of a split that are used: kept where that pays."""
+        fresh = ComputedLoader(
+            source=self.dataset,
+            indices=self.dataset.splits[split],
+            prefix=divided.prefix,
+            preprocessing=self.backbone.preprocessing,
+            augmentation=augmentation,
+            seed=self.settings.seed if self.view_seed is None else self.view_seed,
+            precision=self.precision,
+            device=self.device,
+            team=self.team,
+        )
+        views = 1 if augmentation is None else self.settings.views
+        feed = CachedLoader(
+            fresh, lambda view: self.activation_cache.kept(divided, fresh, view, views), views
+        )
+        return feed if self.rows is None or split != "train" else SubsetLoader(feed, self.rows)
+
+    def _within_memory(
+        self, trained: Callable[[TrainConfig], Trained], recipe: TrainConfig
+    ) -> Trained:
+        """What is trained by the recipe, or by one with half its batch where memory runs out."""
+        size = min(recipe.batch_size, len(self.labels("train")))
+        half = size // 2
+        try:
+            return trained(recipe)
+        except OutOfMemoryError:
+            # of several processes the others are in the midst of a batch
+            if not half or self.team.size > 1:
+                raise
+        print(f"note: memory is short for batches of {size}; trained with {half}", file=sys.stderr)
+        give_back_freed_memory()
+        made = trained(dataclasses.replace(recipe, batch_size=half))
+        return dataclasses.replace(made, halved=half)
+
+    def _train_on(
+        self,
+        network: nn.Module,
+        cutoff: str,
+        recipe: TrainConfig,
+        on_epoch: Callable[[Epoch], None],
+        ends: CheckpointHold | None,
+    ) -> Trained:
+        point = resolve(network, self.backbone.architecture, cutoff)
+        divided = cut(network, point, self.image_size)
+        if self.settings.epochs == 0 and self.team.size == 1:
+            layer = linear_layer(divided.suffix)
+            if layer is not None:
+                return self._solved(network, divided, layer, on_epoch)
+        recipe = self._with_budget(recipe, divided)
+        divided.suffix.to(memory_format=torch.channels_last)
+        checkpoint = self.team.checkpoint(self._training_key(divided, recipe), ends)
+        try:
+            with enough_memory(recipe.batch_size, self.image_size):
+                fitted = fit(
+                    divided.suffix,
+                    self.feed(divided, "train", self.augmentation),
+                    self.labels("train"),
+                    self.feed(divided, "valid", None),
+                    self.labels("valid"),
+                    recipe,
+                    on_epoch,
+                    checkpoint,
+                    self.team,
+                )
+        except (Stopped, MedtlError):
+            checkpoint.drop()
+            raise
+        return Trained(network, divided, fitted)
+
+    def _with_budget(self, recipe: TrainConfig, divided: Cut) -> TrainConfig:
+        """Returns the recipe with the epochs and patience of the cut-off where it leaves them."""
+        if recipe.epochs:
+            patience = recipe.patience or usual_patience(recipe.epochs)
+            return dataclasses.replace(recipe, patience=patience)
+        steps = max(1, len(self.labels("train")) // recipe.batch_size)
+        budget = Budget.of(self.trained_share(divided), steps)
+        patience = recipe.patience or budget.patience
+        return dataclasses.replace(recipe, epochs=budget.epochs, patience=patience)
+
+    def trained_share(self, divided: Cut) -> float:
+        """Returns the operations from a cut on, as a share of those of the whole network."""
+        if divided.point.key == (0,):
+            return 1.0
+        return operations(divided.suffix, divided.shapes) / self._operations
+
+    @cached_property
+    def _operations(self) -> int:
+        channels = 3 * max(1, len(self.dataset.modalities))
+        images = (channels, self.image_size, self.image_size)
+        return operations(self.backbone.network, [images])
+
+    def _solved(
+        self,
+        network: nn.Module,
+        divided: Cut,
+        layer: nn.Linear,
+        on_epoch: Callable[[Epoch], None],
+    ) -> Trained:
+        """Trains the linear head to its optimum, recorded as one epoch."""
+        started = time.perf_counter()
+        head = self.linear_head(divided)
+        head.copy_to(layer)
+        divided.suffix.eval()
+        train, valid = (
+            predict(divided.suffix, self.feed(divided, split, None), self.precision)
+            for split in ("train", "valid")
+        )
+        loss = valid_scores(train, self.labels("train"))["valid_loss"]
+        epoch = measured_epoch(1, 1.0, loss, valid, self.labels("valid"), started)
+        on_epoch(epoch)
+        return Trained(network, divided, TrainResult((epoch,), epoch, valid), solved=head)
+
+    def linear_head(self, divided: Cut) -> LinearHead:
+        """Fits logistic regression on the pooled features at a cut, its penalty by validation.
+
+        Training images are not augmented.
+        """
+        train, valid = (self.features(divided, split) for split in ("train", "valid"))
+        labels = self.labels("train"), self.labels("valid")
+        return solve(train, labels[0], valid, labels[1], self.settings.balance)
+
+    def _training_key(self, divided: Cut, recipe: TrainConfig) -> str:
+        """A key of all that the numbers of a training depend on: equal keys, equal trainings."""
+        samples = [self.dataset.splits[split] for split in ("train", "valid")]
+        labels = [self.labels(split) for split in ("train", "valid")]
+        rows = [] if self.rows is None else [self.rows]
+        settings = self.settings
+        return content_key(
+            self.activation_cache.key,
+            divided.point.key,
+            # what is trained, as it was before: the head is drawn by the seed
+            digest_of(value.cpu().numpy() for value in divided.suffix.state_dict().values()),
+            digest_of([*samples, *labels, *rows]),
+            dataclasses.astuple(recipe),
+            repr(self.augmentation),
+            settings.seed if self.view_seed is None else self.view_seed,
+            settings.views,
+            settings.keep,
+            self.device.type,
+            *self.team.key[1:],
+        )

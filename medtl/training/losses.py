@@ -1,0 +1,114 @@
+"""Losses and validation scores, single-label and multi-label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OneLabel:
+    """Cross entropy over K classes, `weights` [K] or None."""
+
+    weights: Tensor | None = None
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over a batch: `logits` [B, K], `labels` int64 [B]."""
+        return F.cross_entropy(logits, labels, weight=self.weights)
+
+    def weight(self, labels: Tensor) -> Tensor:
+        """What a batch counts in the mean over several: the sum of its labels' weights."""
+        weights = torch.ones_like(labels) if self.weights is None else self.weights[labels]
+        return weights.sum().float()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Binary cross entropy of each of K findings; `weights` [K] of those that are there, or None.
+
+    What is unknown counts nowhere, neither in the sum nor in what the mean is over.
+    """
+
+    weights: Tensor | None = None
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over what is known in a batch: `logits` [B, K], `labels` int8 [B, K]."""
+        known = (labels >= 0).to(logits.dtype)
+        present = (labels == 1).to(logits.dtype)
+        total = F.binary_cross_entropy_with_logits(
+            logits, present, weight=known, pos_weight=self.weights, reduction="sum"
+        )
+        return total / known.sum().clamp(min=1)
+
+    def weight(self, labels: Tensor) -> Tensor:
+        """What a batch counts in the mean over several: how much of it is known."""
+        return (labels >= 0).sum().float()
+
+
+def objective(
+    train_labels: np.ndarray, valid_labels: np.ndarray, balance: str, device: torch.device
+) -> OneLabel | Findings:
+    """What is minimised for labels int [N], or int8 [N, K] of findings, of the two splits.
+
+    `balance=loss` weighs classes by their rarity, and the images that have a finding as much as
+    those that have it not.
+    """
+    if train_labels.ndim == 2:
+        there, absent = ((train_labels == each).sum(axis=0) for each in (1, 0))
+        weights, kind = absent / np.maximum(there, 1), Findings
+    else:
+        counts = np.bincount(train_labels, minlength=int(valid_labels.max()) + 1)
+        weights, kind = len(train_labels) / (len(counts) * np.maximum(counts, 1)), OneLabel
+    if balance != "loss":
+        return kind()
+    return kind(torch.tensor(weights, dtype=torch.float32, device=device))
+
+
+def valid_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The curves of an epoch but for its training loss: `valid_loss`, `_accuracy`, `_auroc`, `_f1`.
+
+    `logits` float32 [N, K] of the validation split, `labels` int64 [N], or int8 [N, K] of findings.
+    AUROC and F1 are means over the classes, each against the rest, or over the findings that some
+    images have and others not. The accuracy of findings is the share of what is known of all.
+    """
+    scores, truth = torch.from_numpy(logits).double(), torch.from_numpy(labels)
+    if labels.ndim == 2:
+        loss = Findings().loss(scores, truth).item()
+        found = _of_findings(scores.sigmoid().numpy(), labels)
+    else:
+        loss = OneLabel().loss(scores, truth).item()
+        found = _of_classes(scores.softmax(dim=1).numpy(), labels)
+    names = ("valid_accuracy", "valid_auroc", "valid_f1")
+    return {"valid_loss": loss, **dict(zip(names, map(float, found), strict=True))}
+
+
+def _of_classes(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    if not np.isfinite(probabilities).all():
+        return np.nan, np.nan, np.nan
+    predicted = probabilities.argmax(axis=1)
+    binary = probabilities.shape[1] == 2
+    auroc = roc_auc_score(
+        labels, probabilities[:, 1] if binary else probabilities, multi_class="ovr"
+    )
+    f1 = f1_score(labels, predicted, average="macro", zero_division=0.0)
+    return accuracy_score(labels, predicted), auroc, f1
+
+
+def _of_findings(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    if not np.isfinite(probabilities).all():
+        return np.nan, np.nan, np.nan
+    known, called = labels >= 0, probabilities >= 0.5
+    aurocs, f1s = [], []
+    for column, said, scores, here in zip(
+        labels.T, called.T, probabilities.T, known.T, strict=True
+    ):
+        if len(np.unique(column[here])) == 2:
+            aurocs.append(roc_auc_score(column[here], scores[here]))
+            f1s.append(f1_score(column[here], said[here], zero_division=0.0))
+    right = (called == (labels == 1))[known].mean()
+    return right, np.mean(aurocs), np.mean(f1s)

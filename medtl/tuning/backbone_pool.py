@@ -1,0 +1,281 @@
+"""Backbones of a search: each with its data, weights and cut-offs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import mlflow
+from torch import nn
+
+from medtl.cache import content_key
+from medtl.data.dataset import Dataset
+from medtl.errors import ParameterError
+from medtl.networks.cutoffs import cut_points, resolve
+from medtl.networks.registry import check_architecture
+from medtl.pipeline.parameter_checks import check_places, outlined
+from medtl.pipeline.pretraining import with_phantom_backbone
+from medtl.pipeline.setup import Origin, noted_data, plain, study_name, training_data
+from medtl.settings.execution import CLUSTER
+from medtl.settings.fields import comma_list
+from medtl.settings.training import OF_DATA, TuneSettings
+from medtl.training import epoch_budget
+from medtl.training.learner import TransferLearner
+from medtl.tuning.search_space import (
+    AnyCandidate,
+    AnySpace,
+    HybridSpace,
+    JointSpace,
+    OneSpace,
+    Space,
+)
+
+OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
+
+# Settings without an effect on the search itself: duration, place, ownership, and those represented
+# by the data or the network. Any other setting makes a different search.
+NOT_ASKED = OF_DATA | frozenset(
+    ("trials", "timeout", "study", "storage", "confidence", "model_name", "device", "keep",
+     "architecture", "weights", *CLUSTER)
+)  # fmt: skip
+OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
+
+
+@dataclass(frozen=True)
+class PooledBackbone:
+    """One network of a search: what is known of it while it is not in memory."""
+
+    settings: TuneSettings  # with its architecture alone, and its own weights
+    architecture: str
+    weights: str
+    backbone: str  # digest of the weights
+    space: OneSpace
+    folder: str  # the artifacts of the search that are about it alone
+
+
+class BackbonePool:
+    """All networks of a search on its data, of which no more than `OPEN` are in memory."""
+
+    def __init__(
+        self,
+        settings: TuneSettings,
+        read: Callable[[TuneSettings, int, str], Dataset] = noted_data,
+        read_more: Callable[[TuneSettings, int], Dataset] = training_data,
+    ) -> None:
+        """Opens every network once.
+
+        `read` gives the data and notes it in the active run, `read_more` the same at other sizes.
+
+        Raises:
+            ParameterError: a parameter is wrong (architecture, weights, data, cut-offs ...).
+            MedtlError: the data or the weights cannot be used.
+        """
+        self._settings = settings
+        self._read, self._read_more = read, read_more
+        self._datasets: dict[int, Dataset] = {}
+        self._open: OrderedDict[str, TransferLearner] = OrderedDict()
+        self._notes: dict[str, str] = {}
+        self._backbone_pool: dict[str, PooledBackbone] = {}
+        for alone in [with_phantom_backbone(each) for each in _one_each(settings)]:
+            entrant = self._entered(alone)
+            self._backbone_pool[entrant.architecture] = entrant
+
+    def note(self) -> None:
+        """Notes the networks in the active run."""
+        mlflow.set_tags(
+            {
+                "medtl.architecture": self._listed("architecture"),
+                "medtl.weights": self._listed("weights"),
+                "medtl.data": self.dataset.fingerprint,
+            }
+        )
+
+    @property
+    def all(self) -> tuple[PooledBackbone, ...]:
+        """The networks in the order in which they were named."""
+        return tuple(self._backbone_pool.values())
+
+    @property
+    def several(self) -> bool:
+        """True if the architecture is searched too."""
+        return len(self._settings.architectures) > 1
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data at one of its sizes: images, labels and splits are the same at all."""
+        return next(iter(self._datasets.values()))
+
+    @property
+    def datasets(self) -> Mapping[int, Dataset]:
+        """The data at all its sizes, in pixels."""
+        return self._datasets
+
+    @property
+    def space(self) -> AnySpace:
+        """Search space."""
+        if self.several:
+            return JointSpace({each.architecture: each.space for each in self.all})
+        return self.all[0].space
+
+    @property
+    def study_name(self) -> str:
+        """The name of a new study: data, architectures and weights."""
+        weights = self._settings.weights if self.several else self.all[0].weights
+        return study_name(self.dataset.name, self._listed("architecture"), weights)
+
+    @property
+    def fingerprint(self) -> str:
+        """A key of all that makes two searches the same question."""
+        parts = []
+        for each in self.all:
+            asked = dataclasses.asdict(each.settings)
+            asked = {name: value for name, value in asked.items() if name not in NOT_ASKED}
+            # the digest says which weights, whatever they are called on this machine
+            network = (each.architecture, each.backbone, each.space.cutoffs)
+            parts += [asked, self.dataset.identity, network]
+        return content_key(epoch_budget.FORMAT, *parts)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Decisions on caching activations, by cut."""
+        notes = dict(self._notes)
+        for architecture, transfer in self._open.items():
+            notes |= self._notes_of(architecture, transfer)
+        return notes
+
+    def of(self, candidate: AnyCandidate) -> PooledBackbone:
+        """Returns the network that a candidate is trained from."""
+        return self._backbone_pool[candidate.architecture] if self.several else self.all[0]
+
+    def transfer(self, entrant: PooledBackbone) -> TransferLearner:
+        """Returns the network on the data, read anew where it was let go."""
+        if entrant.architecture not in self._open:
+            self._admit(self._opened(entrant.settings), entrant.space)
+        self._open.move_to_end(entrant.architecture)
+        return self._open[entrant.architecture]
+
+    def _entered(self, settings: TuneSettings) -> PooledBackbone:
+        transfer = self._opened(settings)
+        backbone = transfer.backbone
+        architecture, network = backbone.architecture, backbone.network
+        if self.several:
+            settings = _with_own_cutoffs(settings, architecture, network)
+        space = search_space(settings, architecture, network)
+        self._admit(transfer, space)
+        folder = f"search/{plain(architecture)}" if self.several else "search"
+        digest = backbone.digest()
+        return PooledBackbone(settings, architecture, backbone.weights, digest, space, folder)
+
+    def _opened(self, settings: TuneSettings) -> TransferLearner:
+        while len(self._open) >= OPEN:
+            self._notes |= self._notes_of(*self._open.popitem(last=False))
+        origin = Origin.of(settings)
+        size = origin.image_size
+        if not self._datasets:
+            named = self._settings.architecture if self.several else origin.architecture
+            self._datasets[size] = self._read(settings, size, named)
+        elif size not in self._datasets:
+            self._datasets[size] = self._read_more(settings, size)
+        return origin.transfer(self._datasets[size], settings)
+
+    def _admit(self, transfer: TransferLearner, space: OneSpace) -> None:
+        network, architecture = transfer.backbone.network, transfer.backbone.architecture
+        transfer.activation_cache.expect(
+            resolve(network, architecture, name) for name in space.cutoffs
+        )
+        self._open[architecture] = transfer
+
+    def _notes_of(self, architecture: str, transfer: TransferLearner) -> dict[str, str]:
+        of = f" of {architecture}" if self.several else ""
+        return {f"{name}{of}": note for name, note in transfer.activation_cache.notes.items()}
+
+    def _listed(self, what: str) -> str:
+        return ", ".join(dict.fromkeys(getattr(each, what) for each in self.all))
+
+
+def check_search(settings: TuneSettings) -> None:
+    """Refuses a search with settings that no data set could satisfy.
+
+    Raises:
+        ParameterError: an invalid parameter.
+        MedtlError: the weights are a model that does not exist.
+    """
+    check_places(settings)
+    had: dict[str, tuple[str, ...]] = {}
+    each_alone = _one_each(settings)
+    for alone in each_alone:
+        architecture, network = outlined(alone)
+        if len(each_alone) > 1:
+            alone = _with_own_cutoffs(alone, architecture, network)
+        search_space(alone, architecture, network)
+        had[architecture] = comma_list("cutoffs", alone.cutoffs)
+    for name in comma_list("cutoffs", settings.cutoffs):
+        if not any(name in own for own in had.values()):
+            raise ParameterError("cutoffs", name, f"layers of at least one of {', '.join(had)}")
+
+
+def search_space(settings: TuneSettings, architecture: str, network: nn.Module) -> OneSpace:
+    """Builds the search space of one network, and checks every named cut-off.
+
+    Raises:
+        ParameterError: the network lacks a cut-off.
+    """
+    if settings.cutoffs in ("blocks", "layers"):
+        points = cut_points(network, settings.cutoffs)
+    else:
+        named = comma_list("cutoffs", settings.cutoffs)
+        try:
+            resolved = [resolve(network, architecture, name) for name in named]
+        except ParameterError as error:
+            raise ParameterError("cutoffs", error.value, error.allowed) from error
+        # two names of one place (a block and its first layer) are one cut
+        at = {point.key: point for point in resolved}
+        points = [at[key] for key in sorted(at)]
+    if settings.transfer == "hybrid":
+        # before the very first layer there are no features
+        later = tuple(point.name for point in points if point.key > (0,))
+        if not later:
+            raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
+        return HybridSpace(settings.classifier, later)
+    names = tuple(point.name for point in points)
+    return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
+
+
+def _one_each(settings: TuneSettings) -> list[TuneSettings]:
+    """Returns the settings of a separate search for each architecture."""
+    names = settings.architectures
+    if len(names) > 1:
+        for name in names:
+            check_architecture(name)
+        if settings.weights not in OF_ANY_ARCHITECTURE:
+            raise ParameterError(
+                "weights",
+                settings.weights,
+                f"one of {', '.join(OF_ANY_ARCHITECTURE)} where several architectures are searched",
+            )
+    return [dataclasses.replace(settings, architecture=name) for name in names]
+
+
+def _with_own_cutoffs(
+    settings: TuneSettings, architecture: str, network: nn.Module
+) -> TuneSettings:
+    """The settings with those of the cut-offs named that this network has.
+
+    Raises:
+        ParameterError: it has none of them; of a single one, why.
+    """
+    if settings.cutoffs in ("blocks", "layers"):
+        return settings
+    named = comma_list("cutoffs", settings.cutoffs)
+    own, reason = [], None
+    for name in named:
+        try:
+            resolve(network, architecture, name)
+            own.append(name)
+        except ParameterError as error:
+            reason = error
+    if not own:
+        raise ParameterError("cutoffs", settings.cutoffs, f"of {architecture}, {reason.allowed}")
+    return dataclasses.replace(settings, cutoffs=",".join(own))

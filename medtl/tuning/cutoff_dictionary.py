@@ -1,0 +1,135 @@
+"""OCL dictionary: best cut-offs of finished searches, and similar data sets.
+
+Boit & Zeng 2019 (Dakota State Annual Research Symposium 16) name such an index of the
+representations that a network learned as future work. How an entry describes its data, and the
+distance between two data sets, are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+LARGEST = 512  # numbers of a description: longer features are averaged in equal runs
+
+
+@dataclass(frozen=True)
+class Description:
+    """A data set as a backbone sees it: mean and spread of each pooled feature before the head."""
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Description:
+        """The description of features [N, F], rounded to four digits."""
+        runs = np.array_split(np.arange(features.shape[1]), min(LARGEST, features.shape[1]))
+        grouped = np.stack([features[:, run].mean(axis=1) for run in runs], axis=1)
+        mean, spread = grouped.mean(axis=0), grouped.std(axis=0)
+        return cls(*(tuple(float(f"{v:.4g}") for v in values) for values in (mean, spread)))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one finished search found."""
+
+    architecture: str
+    weights: str
+    backbone: str  # digest of the weights: only equal backbones see alike
+    data: str
+    fingerprint: str
+    cutoff: str
+    recipe: dict[str, object]  # optimizer and learning rate, or the classical classifier
+    valid_auroc: float
+    curve: dict[str, float]  # cut-off to the layer probe's score
+    description: Description
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A known data set and how far it is."""
+
+    entry: Entry
+    distance: float
+
+
+def distance(one: Description, other: Description) -> float:
+    """How differently a backbone sees two data sets, 0 for alike.
+
+    The Frechet distance of two Gaussians with independent features (Dowson & Landau 1982), its
+    square root taken, and divided by the overall spread so that it has no unit.
+    """
+    means = np.subtract(one.mean, other.mean)
+    spreads = np.subtract(one.spread, other.spread)
+    scale = np.sum(np.square(one.spread)) + np.sum(np.square(other.spread))
+    return float(np.sqrt((means @ means + spreads @ spreads) / max(scale / 2, 1e-12)))
+
+
+def nearest(
+    description: Description, backbone: str, entries: Sequence[Entry], count: int
+) -> list[Neighbour]:
+    """The `count` nearest known data sets seen by the same backbone, one entry each, nearest first.
+
+    Of several searches on the same data the one with the best score counts.
+    """
+    best: dict[str, Entry] = {}
+    for entry in entries:
+        known = best.get(entry.fingerprint)
+        if entry.backbone == backbone and (known is None or entry.valid_auroc > known.valid_auroc):
+            best[entry.fingerprint] = entry
+    found = [Neighbour(entry, distance(description, entry.description)) for entry in best.values()]
+    return sorted(found, key=lambda neighbour: neighbour.distance)[:count]
+
+
+ENTRY_FILE = "search/ocl_entry.json"
+ENTRY_TAG = "medtl.ocl"  # on runs that hold entries: the best cut-off of each
+MOST_ENTRIES = 500  # newest searches that are read
+AT_ONCE = 8  # of them: over a network each waits mostly for the server
+
+
+def log_entries(entries: Sequence[Entry]) -> None:
+    """Adds what the active run's search found to the dictionary, an entry an architecture."""
+    values = [dataclasses.asdict(entry) for entry in entries]
+    for each in values:
+        del each["run_id"]
+    mlflow.log_dict({"entries": values}, ENTRY_FILE)
+    mlflow.set_tag(ENTRY_TAG, ", ".join(entry.cutoff for entry in entries))
+
+
+def known_entries() -> list[Entry]:
+    """All entries of this tracking store, the newest search first."""
+    client = MlflowClient()
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    runs = client.search_runs(
+        experiments,
+        f"tags.`{ENTRY_TAG}` != '' and attributes.status = 'FINISHED'",
+        max_results=MOST_ENTRIES,
+    )
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return [entry for entries in threads.map(_entries, runs) for entry in entries]
+
+
+def _entries(run: Run) -> list[Entry]:
+    """The entries of a run; none where its artifacts are gone or of another version."""
+    try:
+        # by runs:/ID a server would be asked twice as often
+        kept = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{ENTRY_FILE}"))
+        # a search of one architecture used to write its entry bare
+        return [_entry(values, run.info.run_id) for values in kept.get("entries", [kept])]
+    except (MlflowException, OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _entry(values: dict[str, object], run_id: str) -> Entry:
+    description = {name: tuple(each) for name, each in values.pop("description").items()}
+    return Entry(**values, description=Description(**description), run_id=run_id)

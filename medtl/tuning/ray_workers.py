@@ -1,0 +1,255 @@
+"""A search on a Ray cluster: this process asks and tells, the nodes train.
+
+Only this process touches the study, so it may lie in SQLite. A worker keeps data and networks in
+memory from trial to trial; each epoch is told here, and the answer says whether it was the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import mlflow
+import optuna
+import ray
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from medtl.data.dataset import Dataset
+from medtl.distributed.ray_cluster import (
+    Worker,
+    begun_worker,
+    enter_node,
+    everywhere,
+    named_here,
+    run_workers,
+    shipped,
+)
+from medtl.errors import MedtlError
+from medtl.pipeline.setup import training_data
+from medtl.settings.training import TuneSettings
+from medtl.tracking.runs import close_dead
+from medtl.training.loop import Epoch
+from medtl.tuning import study as studies
+from medtl.tuning.backbone_pool import BackbonePool
+from medtl.tuning.search_space import AnyCandidate
+from medtl.tuning.storage import SingleWorker, Store, is_shared
+from medtl.tuning.study import Pruned, Schedule
+from medtl.tuning.trials import TrialSpec, run_trial, trial_spec
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What a worker is made of."""
+
+    settings: TuneSettings
+    run_id: str  # the MLflow run under which its trials stand
+    tracking_uri: str
+    seen: tuple[str, ...]  # what the nodes must see too: fingerprint of the data, and each backbone
+    datasets: Mapping[int, ray.ObjectRef] | None  # by image size; None to read them on the node
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended: with a score, or why without."""
+
+    valid_auroc: float = 0.0
+    pruned: str = ""
+    error: str = ""
+
+
+class TrialWorker:
+    """Runs trials on a node, one after the other."""
+
+    def __init__(self, order: TrialOrder) -> None:
+        self._order = order
+        self._said: SimpleQueue[str | Epoch | None] = SimpleQueue()
+        self._told: SimpleQueue[str] = SimpleQueue()
+
+    def open(self) -> str:
+        """Opens data and networks; '', or why that cannot be done here."""
+        order = self._order
+        try:
+            enter_node(order.settings, order.tracking_uri, order.run_id)
+            if order.datasets is None:
+                self._backbone_pool = BackbonePool(order.settings, _read)
+            else:
+                self._backbone_pool = BackbonePool(order.settings, self._fetched, self._fetched)
+            if _seen(self._backbone_pool) != order.seen:
+                raise MedtlError("data or weights are other ones than where the search was begun")
+        except MedtlError as error:
+            return named_here(error)
+        return ""
+
+    def run(self, asked: TrialSpec) -> Ended:
+        """Runs a trial; `heard` says how it goes."""
+
+        def on_epoch(epoch: Epoch) -> None:
+            self._said.put(epoch)
+            reason = self._told.get()
+            if reason:
+                raise Pruned(reason)
+
+        try:
+            transfer = self._backbone_pool.transfer(self._backbone_pool.of(asked.candidate))
+            score = run_trial(asked, transfer, self._order.run_id, self._said.put, on_epoch)
+        except Pruned as reason:
+            return Ended(pruned=str(reason))
+        except (MedtlError, MemoryError, RuntimeError) as error:
+            return Ended(error=named_here(error))
+        finally:
+            self._said.put(None)
+        return Ended(score)
+
+    def heard(self) -> str | Epoch | None:
+        """Waits for what the trial says next: its run, an epoch, or that it has ended."""
+        return self._said.get()
+
+    def tell(self, stop: str) -> None:
+        """Answers an epoch: why it was the last, '' where it was not."""
+        self._told.put(stop)
+
+    def notes(self) -> dict[str, str]:
+        """What was decided about keeping activations, by the cut."""
+        return self._backbone_pool.notes
+
+    def _fetched(self, settings: TuneSettings, image_size: int, _: str = "") -> Dataset:
+        return ray.get(self._order.datasets[image_size])
+
+
+class Threads(SingleWorker):
+    """The threads of one process work on a study: one at a time asks, and any may end it."""
+
+    def __init__(self) -> None:
+        self._lock, self._over = threading.Lock(), threading.Event()
+
+    @contextmanager
+    def asking(self, study: optuna.Study) -> Iterator[None]:
+        with self._lock:
+            yield
+
+    def end(self, study: optuna.Study) -> None:
+        self._over.set()
+
+    def ended(self, study: optuna.Study) -> bool:
+        return self._over.is_set()
+
+
+def run_on_cluster(
+    settings: TuneSettings,
+    backbone_pool: BackbonePool,
+    study: optuna.Study,
+    store: Store,
+    schedule: Schedule,
+    run_id: str,
+    on_look: Callable[[], None],
+) -> None:
+    """Runs trials on `settings.workers` workers of the cluster until none is left.
+
+    The trial of a worker that dies, or whose node does, is queued again, and its run closed.
+
+    Raises:
+        MedtlError: no worker is left.
+    """
+    began, stopping = time.monotonic(), threading.Event()
+    coordinator = store.coordinator if is_shared(store.url) else Threads()
+    order, notes = _order(settings, backbone_pool, run_id), {}
+
+    def work(worker: Worker) -> None:
+        left = schedule.timeout and max(0.1, schedule.timeout - (time.monotonic() - began))
+        own = studies.join_study(store, study.study_name, schedule)
+
+        def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
+            try:
+                return _far(worker, trial_spec(own, trial, candidate), trial, run_id)
+            except ray.exceptions.RayError:
+                requeue(own, trial.number)
+                raise
+
+        studies.run_trials(
+            own,
+            backbone_pool.space,
+            dataclasses.replace(schedule, timeout=left),
+            objective,
+            coordinator=coordinator,
+            on_dead=on_dead,
+        )
+        notes.update(ray.get(worker.notes.remote()))
+
+    def requeue(own: optuna.Study, number: int) -> None:
+        with coordinator.asking(own):
+            if own.get_trials(deepcopy=False)[number].state != TrialState.RUNNING:
+                return  # it was taken for dead before, and is another's now
+            dead = own.tell(number, state=TrialState.FAIL)
+            if not studies.queue_again(own, dead, 0 if stopping.is_set() else 1):
+                print(f"trial {number} is given up: too many workers died over it")
+        on_dead(dead)
+
+    def on_dead(trial: FrozenTrial) -> None:
+        close_dead(trial.user_attrs.get(studies.RUN_ID), run_id)
+
+    run_workers(
+        settings.workers,
+        begin=lambda: begun_worker(TrialWorker, order, settings),
+        work=work,
+        is_left=lambda: not studies.is_over(study, schedule, coordinator),
+        on_look=on_look,
+        stopping=stopping,
+    )
+    for place, note in notes.items():
+        print(f"activations at {place}: {note}", file=sys.stderr)
+
+
+def _order(settings: TuneSettings, backbone_pool: BackbonePool, run_id: str) -> TrialOrder:
+    datasets = None
+    if settings.ship == "store":
+        datasets = {size: shipped(dataset) for size, dataset in backbone_pool.datasets.items()}
+    # `auto` looks at the data, which a node may not have
+    architectures = ",".join(each.architecture for each in backbone_pool.all)
+    settings = dataclasses.replace(
+        settings, data=everywhere(settings.data), architecture=architectures
+    )
+    return TrialOrder(settings, run_id, mlflow.get_tracking_uri(), _seen(backbone_pool), datasets)
+
+
+def _far(worker: Worker, asked: TrialSpec, trial: optuna.Trial, run_id: str) -> float:
+    """Runs the trial on a worker; its score.
+
+    Raises:
+        Pruned: it falls behind the others.
+        MedtlError: it failed.
+        RayError: the worker or its node died.
+    """
+    for cut_off in asked.before:
+        close_dead(cut_off, run_id)
+    ended, stop = worker.run.remote(asked), None
+    while (said := ray.get(worker.heard.remote())) is not None:
+        if isinstance(said, str):
+            trial.set_user_attr(studies.RUN_ID, said)
+            continue
+        try:
+            studies.report(trial, said)
+        except (Pruned, UpdateFinishedTrialError) as reason:
+            stop = reason
+        worker.tell.remote("" if stop is None else str(stop) or "taken over by another worker")
+    found: Ended = ray.get(ended)
+    if stop is not None:
+        raise stop
+    if found.error:
+        raise MedtlError(found.error)
+    return found.valid_auroc
+
+
+def _seen(backbone_pool: BackbonePool) -> tuple[str, ...]:
+    return (backbone_pool.dataset.fingerprint, *(each.backbone for each in backbone_pool.all))
+
+
+def _read(settings: TuneSettings, image_size: int, _: str) -> Dataset:
+    """The data alone: the command has noted it."""
+    return training_data(settings, image_size)

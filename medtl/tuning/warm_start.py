@@ -1,0 +1,78 @@
+"""First trials of a search: plain recipes, similar data, the linear probe."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from medtl.tuning.cutoff_dictionary import Entry, nearest
+from medtl.tuning.linear_probe import Probe
+from medtl.tuning.search_space import (
+    AnyCandidate,
+    Candidate,
+    HybridCandidate,
+    HybridSpace,
+    OneSpace,
+    Space,
+)
+
+PLAIN_LR = 3e-4  # learning rate of fine-tuning all layers
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate that is tried before the sampler is asked, and why."""
+
+    candidate: AnyCandidate
+    why: str
+
+
+def plain_recipes(space: Space) -> list[Start]:
+    """Returns both ends of a space of all cut-offs: the head only, and all layers fine-tuned.
+
+    So a search includes the recipes that need no search.
+    """
+    optimizer, lr = space.optimizers[0], math.sqrt(space.lr_low * space.lr_high)
+    first, *_, head = space.cutoffs
+    return [
+        Start(Candidate(optimizer, lr, head), "plain feature extraction"),
+        Start(Candidate(optimizer, PLAIN_LR, first), "plain fine-tuning of all layers"),
+    ]
+
+
+def first_trials(
+    space: OneSpace, probed: Probe, backbone: str, known: Sequence[Entry], count: int
+) -> list[Start]:
+    """Returns the first trials by the nearest known data sets and by the probe, `count` each.
+
+    `backbone` is the digest of the one that is searched, `known` the dictionary. A hybrid has
+    nothing but its cut-off to search: all are tried, in the probe's order.
+    """
+    ranked = [name for name in probed.best(len(probed.curve)) if name in space.cutoffs]
+    if isinstance(space, HybridSpace):
+        others = [name for name in space.cutoffs if name not in ranked]
+        why = "in the order of the layer probe"
+        return [Start(HybridCandidate(space.classifier, name), why) for name in ranked + others]
+    starts = []
+    for near in nearest(probed.description, backbone, known, count):
+        entry = near.entry
+        if entry.cutoff in space.cutoffs and entry.recipe.get("optimizer") in space.optimizers:
+            candidate = Candidate(entry.recipe["optimizer"], entry.recipe["lr"], entry.cutoff)
+            why = f"best on {entry.data} (distance {near.distance:.2f}, run {entry.run_id})"
+            starts.append(Start(candidate, why))
+    lr = math.sqrt(space.lr_low * space.lr_high)
+    for cutoff in ranked[:count]:
+        starts.append(Start(Candidate(space.optimizers[0], lr, cutoff), "best of the layer probe"))
+    return starts
+
+
+def in_turn(starts: Mapping[str, Sequence[Start]]) -> list[Start]:
+    """The first trials of several architectures, by name: one of each, then the next of each."""
+    named = [
+        [Start(dataclasses.replace(start.candidate, architecture=name), start.why) for start in own]
+        for name, own in starts.items()
+    ]
+    return [start for start in chain.from_iterable(zip_longest(*named)) if start is not None]

@@ -1,0 +1,249 @@
+"""Heat maps lie where the network sees the class, whatever the layout of its maps."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+from medtl.errors import MedtlError
+from medtl.inference.grad_cam import (
+    LEAST_SIDE,
+    as_map,
+    explanation_cut,
+    grad_cam,
+    heatmap_png,
+    places_a_side,
+)
+from medtl.networks.cutoffs import resolve
+from medtl.networks.partition import cut
+from medtl.networks.registry import build
+
+
+class RedOrBlue(nn.Module):
+    """Scores how much red (class 0) and how much blue (class 1) an image has."""
+
+    def __init__(self, channels_last: bool = False) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+        self.colours = nn.Conv2d(3, 2, kernel_size=8, stride=8, bias=False)
+        self.spread = nn.Conv2d(2, 6, kernel_size=1, bias=False)
+        self.scores = nn.Linear(6, 2, bias=False)
+        with torch.no_grad():
+            self.colours.weight.zero_()
+            self.colours.weight[0, 0] = self.colours.weight[1, 2] = 1 / 64
+            self.spread.weight.copy_(torch.eye(2).repeat(3, 1)[..., None, None])
+            self.scores.weight.copy_(torch.eye(2).repeat(1, 3) - 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.spread(self.colours(images).relu()).relu()
+        if self.channels_last:
+            return self.scores(maps.permute(0, 2, 3, 1)).mean(dim=(1, 2))
+        return self.scores(maps.mean(dim=(2, 3)))
+
+
+class Tokens(nn.Module):
+    """As `RedOrBlue`, on a sequence of tokens with a class token before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = RedOrBlue().colours
+        self.class_token = nn.Parameter(torch.full((1, 1, 2), 9.0))
+        self.mix = nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.eye(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patches(images).flatten(2).transpose(1, 2)
+        first = self.class_token.expand(patches.shape[0], -1, -1)
+        return self.mix(torch.cat([first, patches], dim=1)).mean(dim=1)
+
+
+def red_above_blue_below() -> Tensor:
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 0, 0:8, 8:16] = 1
+    images[:, 2, 24:32, 16:24] = 1
+    return images
+
+
+def hottest(heat: np.ndarray) -> tuple[int, int]:
+    """The 8 x 8 patch with the most heat, as (row, column)."""
+    patches = heat.reshape(4, 8, 4, 8).sum(axis=(1, 3))
+    return tuple(int(i) for i in np.unravel_index(patches.argmax(), patches.shape))
+
+
+NETWORKS = [
+    (RedOrBlue(), "spread"),
+    (RedOrBlue(channels_last=True), "scores"),
+    (Tokens(), "mix"),
+]
+
+
+@pytest.mark.parametrize(("network", "cutoff"), NETWORKS, ids=["NCHW", "NHWC", "tokens"])
+def test_each_class_is_found_at_its_place(network: nn.Module, cutoff: str):
+    halves = cut(network, resolve(network, "", cutoff), 32)
+    images = red_above_blue_below().repeat(2, 1, 1, 1)
+    red, blue = grad_cam(halves, images, torch.tensor([0, 1]))
+    assert red.shape == (32, 32)
+    assert (hottest(red), hottest(blue)) == ((0, 1), (3, 2))
+    for heat in (red, blue):
+        assert (heat.min(), heat.max()) == (0, 1)
+
+
+def test_what_speaks_against_a_class_is_cold():
+    network = RedOrBlue()
+    halves = cut(network, resolve(network, "", "spread"), 32)
+    only_blue = red_above_blue_below()
+    only_blue[:, 0] = 0
+    assert not grad_cam(halves, only_blue, 0).any()
+
+
+def test_it_leaves_no_trace_and_works_in_inference_mode():
+    network = build("mobilenet_v2", classes=3, image_size=64, seed=0).train()
+    halves = cut(network, resolve(network, "mobilenet_v2", "features.14"), 64)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    expected = grad_cam(halves, images, [2, 1])
+    with torch.inference_mode():
+        found = grad_cam(halves, images.clone(), torch.tensor([2, 1]))
+    np.testing.assert_array_equal(found, expected)
+    assert [module.training for module in network.modules()] == modes
+    assert all(parameter.grad is None for parameter in network.parameters())
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_other_weights_give_another_map():
+    # The sanity check of Adebayo et al. 2018, arXiv 1810.03292.
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    maps = []
+    for seed in (0, 1):
+        network = build("resnet18", classes=2, image_size=64, seed=seed)
+        halves = cut(network, resolve(network, "resnet18", "layer3"), 64)
+        maps.append(np.concatenate([grad_cam(halves, images, index) for index in (0, 1)]).ravel())
+    assert np.corrcoef(*maps)[0, 1] < 0.7
+
+
+def test_features_without_places_are_refused():
+    network = build("mobilenet_v2", classes=2, image_size=64, seed=0)
+    halves = cut(network, resolve(network, "mobilenet_v2", "head"), 64)
+    with pytest.raises(MedtlError, match=r"the cut at classifier\.1 has places"):
+        grad_cam(halves, torch.rand(1, 3, 64, 64), 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [
+        ((8, 5, 5), 5),
+        ((5, 5, 8), 5),
+        ((25, 8), 5),
+        ((26, 8), 5),
+        ((8,), 0),
+        ((8, 1, 1), 0),
+        ((8, 5, 4), 0),
+        ((24, 8), 0),
+        ((4, 49, 96), 0),
+        ((2, 4, 5, 5), 0),
+    ],
+)
+def test_places_of_a_shape(shape: tuple[int, ...], side: int):
+    assert places_a_side(shape) == side
+
+
+def test_every_layout_becomes_the_same_map():
+    expected = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
+    tokens = expected.flatten(2).transpose(1, 2)
+    with_class_token = torch.cat([torch.full((2, 1, 3), -1.0), tokens], dim=1)
+    for tensor in (expected, expected.permute(0, 2, 3, 1), tokens, with_class_token):
+        torch.testing.assert_close(as_map(tensor), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"), [((2, 8, 5, 5), 5), ((50, 8), 5), ((51, 8), 5), ((8, 5, 5), 0), ((25, 8), 0)]
+)
+def test_places_of_a_case_of_two_images(shape: tuple[int, ...], side: int):
+    assert places_a_side(shape, images=2) == side
+
+
+def test_the_images_of_a_case_lie_side_by_side():
+    expected = torch.arange(2 * 3 * 4 * 8.0).reshape(2, 3, 4, 8)
+    folded = torch.stack(expected.split(4, dim=3), dim=1)
+    tokens = folded.flatten(3).transpose(2, 3).flatten(1, 2)
+    with_class_token = torch.cat([torch.full((2, 1, 3), -1.0), tokens], dim=1)
+    for tensor in (folded, tokens, with_class_token):
+        torch.testing.assert_close(as_map(tensor, images=2), expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"), [("late_fusion", (2, 512, 4, 4)), ("transmed_ti", (33, 192))]
+)
+def test_a_case_is_explained_over_all_its_images(architecture: str, shape: tuple[int, ...]):
+    network = build(architecture, classes=2, image_size=128, seed=0, modalities=2).eval()
+    halves = explanation_cut(network, 128)
+    assert shape in halves.shapes
+    images = torch.rand(2, 6, 128, 128, generator=torch.Generator().manual_seed(0))
+    heats = grad_cam(halves, images, 0)
+    assert heats.shape == (2, 128, 256)
+    torch.testing.assert_close(halves.suffix(*halves.prefix(images)), network(images))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_size", "shape"),
+    [
+        ("resnet18", 128, (512, 4, 4)),  # what the last pooling takes
+        ("resnet18", 64, (256, 4, 4)),  # the output of the stage before
+        ("squeezenet1_1", 96, (2, 5, 5)),  # a map a class
+    ],
+)
+def test_the_deepest_useful_map_is_found(architecture: str, image_size: int, shape: tuple):
+    network = build(architecture, classes=2, image_size=image_size, seed=0).eval()
+    images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    expected = network(images)
+    halves = explanation_cut(network, image_size)
+    assert halves.shapes == (shape,)
+    torch.testing.assert_close(halves.suffix(*halves.prefix(images)), expected)
+
+
+def test_a_vision_transformer_is_explained_before_its_last_attention():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = VisionTransformer(
+            image_size=32, patch_size=8, num_layers=3, num_heads=2, hidden_dim=8, mlp_dim=16
+        )
+        nn.init.normal_(network.heads.head.weight)
+    halves = explanation_cut(network, 32)
+    assert halves.shapes == ((17, 8),)
+    kept = " ".join(name for name, _ in halves.suffix.named_parameters())
+    assert "encoder_layer_2.ln_1" in kept
+    assert "encoder_layer_1" not in kept
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert grad_cam(halves, images, 0).shape == (3, 32, 32)
+
+
+def test_images_too_small_to_explain_are_refused():
+    network = build("alexnet", classes=2, image_size=64, seed=0)
+    network.avgpool = nn.AdaptiveAvgPool2d(1)
+    network.classifier = nn.Sequential(nn.Linear(256, 2))
+    network.features = nn.Sequential(nn.Conv2d(3, 256, 32, stride=32), nn.ReLU())
+    with pytest.raises(MedtlError, match=f"{LEAST_SIDE} x {LEAST_SIDE} places at image_size 64"):
+        explanation_cut(network, 64)
+
+
+@pytest.mark.parametrize(("channels", "depth"), [(1, np.uint8), (3, np.uint8), (1, np.uint16)])
+def test_the_png_shows_the_image_through_the_cold_and_heat_over_the_hot(channels: int, depth):
+    white = np.iinfo(depth).max
+    image = np.full((channels, 6, 6), white // 2, dtype=depth)
+    heat = np.zeros((6, 6))
+    heat[2, 4] = 1
+    picture = Image.open(io.BytesIO(heatmap_png(image, heat)))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (6, 6))
+    pixels = np.asarray(picture).astype(int)
+    assert np.abs(pixels[0, 0] - 127).max() <= 1
+    red, _, blue = pixels[2, 4]
+    assert red > blue > 127

@@ -1,0 +1,178 @@
+"""The model card says what a clinician must know, and the tags hold the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import OVERALL
+from medtl.inference.predictor import Predictor
+from medtl.reporting.model_card import (
+    BELOW_TAG,
+    MEASURES,
+    CardFacts,
+    SplitFacts,
+    model_card,
+    version_tags,
+)
+
+
+@pytest.fixture
+def facts(bundle: Predictor) -> CardFacts:
+    counts = {"clear": 30, "focal": 20, "diffuse": 10}
+    return CardFacts(
+        bundle,
+        "patients",
+        (SplitFacts("train", 240, 80, 0, counts), SplitFacts("test", 60, 20, 0, counts)),
+        dict.fromkeys(OVERALL, Interval(0.5, 0.4, 0.6)) | {"auroc": Interval(0.91234, 0.85, 0.95)},
+        ("3 images | unreadable",),
+    )
+
+
+def test_the_card_has_its_parts(facts: CardFacts):
+    card = model_card(facts, "medtl-phantoms")
+    headings = [line for line in card.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# medtl-phantoms",
+        "## Intended use",
+        "## Data",
+        "## Scores on the test split",
+        "## Operating point",
+        "## Calibration",
+        "## How it was made",
+        "## Limits",
+    ]
+    assert "not cleared for diagnosis" in card
+    assert "| AUROC | 0.912 | 0.850 to 0.950 |" in card
+    assert "| test | 60 | 20 | 30 | 20 | 10 |" in card
+    assert "| focal | 0.400 |" in card
+    assert "temperature 1.500" in card
+    assert "from the layer `head` on" in card
+    assert "- 3 images \\| unreadable" in card
+
+
+def test_a_dense_layer_stands_in_card_and_tags(facts: CardFacts):
+    assert "dense" not in model_card(facts, "medtl-phantoms")
+    assert "medtl.hidden" not in version_tags(facts)
+    facts = dataclasses.replace(facts, bundle=dataclasses.replace(facts.bundle, hidden=64))
+    assert "A dense ReLU layer of 64 units" in model_card(facts, "medtl-phantoms")
+    assert version_tags(facts)["medtl.hidden"] == "64"
+
+
+def test_the_card_says_whether_patients_are_known(facts: CardFacts):
+    known = model_card(facts, "medtl-known")
+    assert "95 % intervals over patients." in known
+    assert "The test split has only 20 patients" in known
+    splits = tuple(dataclasses.replace(each, patients=0, unknown=60) for each in facts.splits)
+    unit = "images; patients unknown"
+    unknown = model_card(dataclasses.replace(facts, unit=unit, splits=splits), "medtl-unknown")
+    assert "95 % intervals over images; patients unknown." in unknown
+    assert "| test | 60 | unknown |" in unknown
+    assert "images of one patient may be in two splits" in unknown
+    assert "has only" not in unknown
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_head(facts: CardFacts):
+    odd = dataclasses.replace(facts.bundle, classes=("a|b", "c\nd", "e"))
+    card = model_card(dataclasses.replace(facts, bundle=odd), "medtl-odd")
+    block: list[int] = []
+    for line in [*card.splitlines(), ""]:
+        if line.startswith("| "):
+            block.append(line.replace("\\|", "").count("|"))
+        else:
+            assert len(set(block)) <= 1
+            block = []
+
+
+def test_no_name_is_markup(facts: CardFacts):
+    names = (
+        "[x](javascript:a)",
+        "<img src=x onerror=a()>",
+        "a`b``c",
+        "*d*",
+        "e\n# f",
+        "_g_ a_h",
+    )
+    odd = dataclasses.replace(facts.bundle, classes=names, data="`<b>", thresholds=(0.1,) * 6)
+    note = "7 images left out (<script>, ![](http://x))"
+    card = model_card(dataclasses.replace(facts, bundle=odd, notes=(note,)), "medtl-odd")
+    assert "``` `<b> ```" not in card
+    assert "set `` `<b> ``, the model" in card
+    for shown in (r"\[x\](javascript:a)", r"\<img src=x onerror=a()\>", r"a\`b\`\`c", r"\*d\*",
+                  "e # f", r"\_g\_ a_h", r"\<script\>", r"!\[\](http://x)"):  # fmt: skip
+        assert shown in card
+    text = card.replace("\\<", "").replace("\\[", "").replace("`` `<b> ``", "")
+    assert "<" not in text
+    assert "[" not in text
+
+
+def test_every_measure_of_the_interface_stands_in_the_card(facts: CardFacts):
+    one_each = {name: Interval(index / 10, 0, 1) for index, name in enumerate(OVERALL)}
+    card = model_card(dataclasses.replace(facts, scores=one_each), "medtl-phantoms")
+    assert set(MEASURES) == set(OVERALL)
+    for name, interval in one_each.items():
+        assert f"| {MEASURES[name][0]} | {interval.value:.3f} |" in card
+
+
+def test_an_interval_that_cannot_be_given_says_so(facts: CardFacts):
+    alone = {"auroc": Interval(0.9, math.nan, math.nan)}
+    card = model_card(dataclasses.replace(facts, scores=alone), "medtl-phantoms")
+    assert "| AUROC | 0.900 | none: too few cases |" in card
+
+
+def test_phantoms_and_few_patients_are_named_as_limits(facts: CardFacts):
+    card = model_card(facts, "medtl-phantoms")
+    assert "Phantoms are drawn by a program" in card
+    assert "only 20 patients" in card
+    real = dataclasses.replace(facts, bundle=dataclasses.replace(facts.bundle, data="chest"))
+    assert "drawn by a program" not in model_card(real, "medtl-chest")
+
+
+def test_the_card_says_how_many_familiar_images_are_called_strange(facts: CardFacts):
+    for expected, said in (
+        (1 / 41, "false for about 1 of 41 images like these (so few were there"),
+        (0.01, "false for about 1 of 100 images like these; true"),
+        (None, "true for about 99 of 100 images like these; true"),
+    ):
+        domain = dataclasses.replace(facts.bundle.domain, expected=expected)
+        bundle = dataclasses.replace(facts.bundle, domain=domain)
+        card = model_card(dataclasses.replace(facts, bundle=bundle), "wards")
+        assert f"`in_domain` is {said}" in card
+
+
+def test_two_classes_name_the_one_that_is_looked_for(facts: CardFacts):
+    two = dataclasses.replace(facts.bundle, classes=("normal", "bacteria"), thresholds=(0.6, 0.4))
+    card = model_card(dataclasses.replace(facts, bundle=two), "medtl-chest")
+    assert "The class looked for is `bacteria`" in card
+    assert "`bacteria` from its threshold on" in card
+
+
+def test_the_card_says_how_the_operating_point_was_chosen(facts: CardFacts):
+    assert "where sensitivity + specificity for its class is highest" in model_card(facts, "m")
+    demanded = dataclasses.replace(facts.bundle, sensitivity=0.95)
+    card = model_card(dataclasses.replace(facts, bundle=demanded), "m")
+    assert "at least 95 % of its images in the validation split reach" in card
+    assert "sensitivity + specificity" not in card
+    two = dataclasses.replace(demanded, classes=("normal", "bacteria"), thresholds=(0.9, 0.1))
+    card = model_card(dataclasses.replace(facts, bundle=two), "m")
+    assert "finds at least 95 % of the images of `bacteria` in the validation split" in card
+
+
+def test_what_a_baseline_beats_says_so_among_the_limits_and_in_a_tag(facts: CardFacts):
+    assert BELOW_TAG not in version_tags(facts)
+    facts = dataclasses.replace(facts, below=("the model is below it", "the model is worse"))
+    limits = model_card(facts, "m").partition("## Limits")[2]
+    assert "\n- The model is below it.\n- The model is worse.\n" in limits
+    assert version_tags(facts)[BELOW_TAG] == "the model is below it; the model is worse"
+
+
+def test_tags_hold_the_numbers(facts: CardFacts):
+    tags = version_tags(facts)
+    assert tags["test_auroc"] == "0.9123"
+    assert tags["test_auroc_low"] == "0.8500"
+    assert tags["medtl.architecture"] == "squeezenet1_1"
+    assert tags["medtl.data"] == "0123456789abcdef"
+    assert all(isinstance(value, str) and len(value) <= 5000 for value in tags.values())
