@@ -109,7 +109,7 @@ NOT_RUN = {
     r"mlflow run .* data=phantoms-cases": LONG,
     r"mlflow run \. -e (train|promote|pretrain|evaluate|compare|perturb) --env-manager local$": LONG,  # noqa: E501
     r"python -m benchmarks": MEASURES,
-    r"python -m medtl\.tracking\.moved": "run by tests/tracking/test_relocate.py",
+    r"python -m medtl\.tracking\.relocate": "run by tests/tracking/test_relocate.py",
     r"(python3 -m venv|source|pytest|ruff|mkdocs build|\.ci/run)": "is how tests and CI are run",
     r"(sudo|for|cat|do|done|curl -u)": FOREIGN,
     r"'\{'": "the request to a served model: run below, as it stands, by check_served",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import logging
 import shutil
@@ -31,60 +30,23 @@ from medtl.errors import MedtlError
 from medtl.inference.predictor import SETTINGS_FILE, WEIGHTS_FILE, Predictor
 from medtl.serving.handler import BUNDLE, HEATMAP, columns
 
-# A tracking server is asked for each file of a model by itself, one after the other, and the whole
-# package has four times as many files.
-
-
 PACKAGE = Path(medtl.__file__).parent
+SERVED = ("imaging", "networks", "inference", "serving")  # folders that serve a model
+SERVED_FILES = ("__init__.py", "errors.py", "label_syntax.py")
 
 
-def carry(script: Path, folder: Path) -> Path:
-    """Copies all that `script` imports of this package below `folder`, as a package of its name.
+def copy_served_code(folder: Path) -> Path:
+    """Copies the folders and modules that serve a model below `folder`, as a package.
 
-    What is imported only where a function runs is copied too; what is imported only for type
-    checkers is not.
+    Returns the folder of the package.
     """
-    carried = folder / PACKAGE.name
-    for path in _files(script):
-        copy = carried / path.relative_to(PACKAGE)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    return carried
-
-
-def _files(script: Path) -> set[Path]:
-    """The files of this package that the script needs, itself among them where it is one."""
-    needed, waiting = set(), [script]
-    while waiting:
-        path = waiting.pop()
-        if path not in needed:
-            needed.add(path)
-            waiting += _imported(path)
-    return {path for path in needed if path.is_relative_to(PACKAGE)}
-
-
-def _imported(path: Path) -> Iterator[Path]:
-    """The files of this package that a file imports by itself, and the packages they lie in."""
-    for name in _names(ast.parse(path.read_text("utf-8"))):
-        parts = name.split(".")
-        if parts[0] != PACKAGE.name:
-            continue
-        for count in range(1, len(parts) + 1):
-            place = PACKAGE.joinpath(*parts[1:count])
-            yield from filter(Path.is_file, (place / "__init__.py", place.with_suffix(".py")))
-
-
-def _names(node: ast.AST) -> Iterator[str]:
-    """The modules imported in a piece of code; what is taken from one may be a module itself."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return
-    if isinstance(node, ast.Import):
-        yield from (each.name for each in node.names)
-    if isinstance(node, ast.ImportFrom):
-        yield node.module
-        yield from (f"{node.module}.{each.name}" for each in node.names)
-    for child in ast.iter_child_nodes(node):
-        yield from _names(child)
+    copy = folder / PACKAGE.name
+    copy.mkdir(parents=True)
+    for name in SERVED:
+        shutil.copytree(PACKAGE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in SERVED_FILES:
+        shutil.copyfile(PACKAGE / name, copy / name)
+    return copy
 
 
 SCRIPT = PACKAGE / "serving" / "entry_script.py"
@@ -132,7 +94,7 @@ def log_model(bundle: Predictor, example: Sequence[bytes], name: str = "model") 
             name=name,
             python_model=str(SCRIPT),
             artifacts={BUNDLE: str(kept)},
-            code_paths=[str(carry(SCRIPT, Path(folder, "code")))],
+            code_paths=[str(copy_served_code(Path(folder, "code")))],
             signature=signature(bundle),
             input_example=(
                 pd.DataFrame([example], columns=columns(bundle.modalities)),

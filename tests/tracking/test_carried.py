@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.compressed import compressed_files
 from medtl.imaging.decode import decode
-from medtl.tracking.logged_model import SCRIPT, carry
+from medtl.tracking.logged_model import copy_served_code
 
 ASK = """
 import json, pathlib, sys
@@ -27,7 +27,7 @@ for file in sys.argv[2:]:
 
 def test_every_compression_is_decoded_by_the_code_that_is_carried(tmp_path: Path):
     folder = tmp_path / "code"
-    carry(SCRIPT, folder)
+    copy_served_code(folder)
     places = []
     for name, (compressed, _) in compressed_files().items():
         places.append(tmp_path / f"{name}.dcm")
