@@ -28,20 +28,19 @@ TOGETHER = ("train",)
 URL_NAMES = ("_URI", "_URL", "_PROXY")
 
 
-def command(settings_type: type[Settings], job: str, help_text: str) -> click.Command:
-    """The command that reads `settings_type` from its options and hands it to the job.
+def command(settings_type: type[Settings], name: str, help_text: str) -> click.Command:
+    """Returns the command that reads `settings_type` from its options and runs with it.
 
-    `job` is a module whose function of the same name does the work. It is imported when the
-    options have been read and found good: PyTorch and MLflow take seconds, `--help` does not.
+    The function `name` of the module `medtl.commands.NAME` does the work. It is imported when the
+    options have been read and checked: PyTorch and MLflow take seconds, `--help` does not.
     """
-    name = job.rpartition(".")[2]
     hints = typing.get_type_hints(settings_type)
     options = [_option(field, hints[field.name]) for field in dataclasses.fields(settings_type)]
 
     def run(**values: object) -> None:
         settings = settings_type(**values)
         _check_processes(name)
-        getattr(importlib.import_module(job), name)(settings)
+        getattr(importlib.import_module(f"medtl.commands.{name}"), name)(settings)
 
     return click.Command(name=name, params=options, callback=run, help=help_text)
 

@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.comparison import CompareSettings
 
-main = command(CompareSettings, "medtl.commands.compare", __doc__)
+main = command(CompareSettings, "compare", __doc__)
 
 if __name__ == "__main__":
     enter(main)

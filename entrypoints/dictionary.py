@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.evaluation import DictionarySettings
 
-main = command(DictionarySettings, "medtl.commands.dictionary", __doc__)
+main = command(DictionarySettings, "dictionary", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.evaluation import EvaluateSettings
 
-main = command(EvaluateSettings, "medtl.commands.evaluate", __doc__)
+main = command(EvaluateSettings, "evaluate", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.evaluation import PerturbSettings
 
-main = command(PerturbSettings, "medtl.commands.perturb", __doc__)
+main = command(PerturbSettings, "perturb", __doc__)
 
 if __name__ == "__main__":
     enter(main)

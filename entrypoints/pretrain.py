@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.training import PretrainSettings
 
-main = command(PretrainSettings, "medtl.pipeline.pretraining", __doc__)
+main = command(PretrainSettings, "pretrain", __doc__)
 
 if __name__ == "__main__":
     enter(main)

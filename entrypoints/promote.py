@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.evaluation import PromoteSettings
 
-main = command(PromoteSettings, "medtl.commands.promote", __doc__)
+main = command(PromoteSettings, "promote", __doc__)
 
 if __name__ == "__main__":
     enter(main)

@@ -11,7 +11,7 @@ LIST_CUTOFFS = click.Option(
     help="Print the cut-offs of --architecture with what each costs, and end.",
 )
 
-train = command(TrainSettings, "medtl.commands.train", __doc__)
+train = command(TrainSettings, "train", __doc__)
 
 
 def train_or_list(list_cutoffs: bool, **values: object) -> None:

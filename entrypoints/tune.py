@@ -3,7 +3,7 @@
 from entrypoints.cli import command, enter
 from medtl.settings.training import TuneSettings
 
-main = command(TuneSettings, "medtl.commands.tune", __doc__)
+main = command(TuneSettings, "tune", __doc__)
 
 if __name__ == "__main__":
     enter(main)

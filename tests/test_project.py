@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import tomllib
 import typing
@@ -36,6 +37,13 @@ def project() -> dict:
 
 def test_every_entry_point_is_declared(project):
     assert set(project["entry_points"]) == set(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRY_POINTS if name != "main"])
+def test_an_entry_point_calls_the_command_of_its_name(name):
+    called = importlib.import_module(f"entrypoints.{name}").main
+    assert called.name == name
+    assert callable(getattr(importlib.import_module(f"medtl.commands.{name}"), name))
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)

@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 
 import torch
-from test_parallel import COMMON, TRAININGS, outcome
+from test_distributed import COMMON, TRAININGS, outcome
 
 from medtl.data.dataset import load
 from medtl.networks.registry import build

@@ -87,7 +87,7 @@ print(json.dumps(told))
 @pytest.mark.slow
 def test_half_the_batch_is_tried_once_and_then_a_trial_fails_alone(phantom_csv: Path):
     done = subprocess.run(
-        [sys.executable, "-c", SEARCH, str(phantom_csv), "90", "90"],
+        [sys.executable, "-c", SEARCH, str(phantom_csv), "90", "250"],
         capture_output=True,
         text=True,
     )
