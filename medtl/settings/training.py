@@ -140,7 +140,7 @@ class LearningSettings(DataSettings):
     )
     patience: int = option(
         0,
-        "epochs without a better validation AUROC before stopping; 0 for a third of the epochs",
+        "epochs without a better validation AUROC before stopping; 0 for a quarter of the epochs",
         low=0,
     )
     batch_size: int = option(32, "images a step", low=2)

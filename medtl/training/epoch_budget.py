@@ -46,5 +46,5 @@ class Budget:
 
 
 def usual_patience(epochs: int) -> int:
-    """Returns the patience where none is asked for: a third of the epochs."""
-    return max(LEAST_PATIENCE, round(epochs / 3))
+    """Returns the patience where none is asked for: a quarter of the epochs."""
+    return max(LEAST_PATIENCE, round(epochs / 4))

@@ -51,7 +51,7 @@ class TrainConfig:
     lr: float
     weight_decay: float
     epochs: int  # the most that are trained; 0 for the budget of the cut-off
-    patience: int  # epochs without a better validation AUROC before stopping; 0 for a third
+    patience: int  # epochs without a better validation AUROC before stopping; 0 for a quarter
     batch_size: int
     balance: str  # none, loss, sampler
     seed: int

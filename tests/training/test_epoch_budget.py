@@ -30,8 +30,8 @@ def test_the_number_of_images_bounds_the_epochs():
     assert Budget.of(1.0, 3500).epochs == FEWEST
 
 
-def test_patience_is_a_third_of_the_epochs():
-    assert Budget.of(1.0, 1).patience == MOST_OF_ALL_LAYERS // 3
+def test_patience_is_a_quarter_of_the_epochs():
+    assert Budget.of(1.0, 1).patience == MOST_OF_ALL_LAYERS // 4
     assert Budget.of(1.0, 3500).patience == LEAST_PATIENCE
 
 
