@@ -22,7 +22,7 @@ SIDES = {
 
 
 class Side:
-    """A worker of a kind of `SIDES` that runs what it is told, one thing after the other."""
+    """Worker process of one kind of `SIDES`, which runs requests one after the other."""
 
     def __init__(self, kind: str, cache: Path, **settings: object) -> None:
         command = [sys.executable, "-m", "benchmarks.side", kind, json.dumps(settings)]

@@ -19,7 +19,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial showed: the validation AUROC after each epoch, and the seconds until then."""
+    """Outcome of a trial: validation AUROC and seconds since its start, after each epoch."""
 
     scores: list[float]
     seconds: list[float]
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search showed that ends when it reaches a score."""
+    """Outcome of a search that ends when it reaches a score."""
 
     seconds: float  # from the first file read
     best: float  # validation AUROC

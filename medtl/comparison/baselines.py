@@ -115,7 +115,7 @@ class _Found:
 
 
 def _place(settings: Mapping[str, object]) -> tuple[object, ...]:
-    """What a baseline depends on of a cell's settings."""
+    """Settings of a cell that its baseline depends on."""
     names = ("architecture", "weights", "modality", "fraction", "seed")
     return tuple(settings[name] for name in names)
 

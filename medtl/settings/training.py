@@ -156,7 +156,7 @@ class LearningSettings(DataSettings):
                         low=1, high=64)  # fmt: skip
     keep: str = option(
         "auto",
-        "keep what crosses the cut, computed once; auto where it pays",
+        "cache the activations at the cut-off; auto where it pays",
         choices=("auto", "always", "never"),
     )
     balance: str = option("none", "class imbalance", choices=("none", "loss", "sampler"))
