@@ -134,7 +134,9 @@ def test_one_leads_and_another_takes_its_place_when_its_connection_is_gone(datab
         assert [leads(), follows(), leads()] == [True, False, True]
         with psycopg.connect(database, autocommit=True) as server:
             server.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks JOIN pg_database"
+                " ON pg_database.oid = pg_locks.database"
+                " WHERE locktype = 'advisory' AND datname = current_database()"
             )
         assert [follows(), leads(), leads()] == [True, False, False]
     with first.coordinator.lead(study) as leads:
