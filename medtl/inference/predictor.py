@@ -24,6 +24,7 @@ from medtl.inference.out_of_distribution import LAYOUT, MIDDLE, NETWORK, DomainR
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import halfway, resolve
 from medtl.networks.partition import Cut, Frozen, cut_by_way_of
+from medtl.networks.pooled_head import restore_convolution
 from medtl.networks.pooling import pooled, pooled_with_spread
 from medtl.networks.preprocessing import Preprocessing, network_input, unit_images
 from medtl.networks.registry import build
@@ -213,7 +214,9 @@ class Predictor:
                 modalities=images,
                 hidden=settings.get("hidden", 0),
             )
-            network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            weights = load_file(folder / WEIGHTS_FILE)
+            restore_convolution(network, weights)
+            network.load_state_dict(weights)
             domain, tail, seen, labels = (
                 folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE, LABELS_FILE)
             )

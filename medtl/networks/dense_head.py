@@ -12,20 +12,12 @@ from medtl.networks.graph import trace
 
 
 class DenseHead(nn.Module):
-    """Features [B, F] to scores [B, K]: a linear layer to `units`, ReLU, a linear layer.
+    """Features [B, F] to scores [B, K]: a linear layer to `units`, ReLU, a linear layer."""
 
-    Where the output layer in whose place it stands is a 1 x 1 convolution (SqueezeNet), so are its
-    layers, from maps [B, F, H, W] to [B, K, H, W].
-    """
-
-    def __init__(self, output: nn.Linear | nn.Conv2d, units: int) -> None:
+    def __init__(self, output: nn.Linear, units: int) -> None:
         super().__init__()
-        if isinstance(output, nn.Conv2d):
-            self.hidden: nn.Module = nn.Conv2d(output.in_channels, units, kernel_size=1)
-            self.output: nn.Module = nn.Conv2d(units, output.out_channels, kernel_size=1)
-        else:
-            self.hidden = nn.Linear(output.in_features, units)
-            self.output = nn.Linear(units, output.out_features)
+        self.hidden = nn.Linear(output.in_features, units)
+        self.output = nn.Linear(units, output.out_features)
         self.relu = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def test_weights_of_rare_classes_count_more_where_balance_is_asked():
 
 @pytest.mark.parametrize(
     ("architecture", "linear"),
-    [("small_resnet", True), ("mobilenet_v2", True), ("squeezenet1_0", False), ("resnet18", True)],
+    [("small_resnet", True), ("mobilenet_v2", True), ("squeezenet1_0", True), ("resnet18", True)],
 )
 def test_linear_heads_are_known_and_others_are_not(architecture, linear):
     network = build(architecture, 3, 64, seed=0)
