@@ -17,6 +17,7 @@ from medtl.networks.architectures.small_resnet import SmallResNet
 from medtl.networks.architectures.transmed import HEADS, TransMed
 from medtl.networks.dense_head import put_dense_layer
 from medtl.networks.graph import evaluating
+from medtl.networks.pooled_head import pool_before_output
 
 # Architectures of this project, beside torchvision's: those of one image, whose layers are all its
 # own, and those of cases with one or more, around a ResNet of torchvision's or `small_resnet`
@@ -145,7 +146,10 @@ def _built(name: str, classes: int, image_size: int, modalities: int) -> nn.Modu
     if of_cases in HEADS:
         return TransMed(image_network(name), HEADS[of_cases], modalities, classes)
     options = _own_options(name, image_size)
-    return torchvision.models.get_model(name, num_classes=classes, **options)
+    network = torchvision.models.get_model(name, num_classes=classes, **options)
+    if name.startswith("squeezenet"):
+        pool_before_output(network)
+    return network
 
 
 def _half(name: str, image_size: int) -> nn.Module:
