@@ -35,7 +35,7 @@ SECONDS_BESIDE = 2  # CPU time per file while others wait
 PATIENCE = 50  # seconds of wall-clock time per file: a server has 60 for a request
 STUCK = 10  # seconds without CPU use after which a decoder is killed
 _LOOK = 0.1  # seconds between two checks of the limits
-_ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads' stacks count as memory
+_ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # stacks of threads count as memory
 
 
 class SlowImage(UnreadableImage):
@@ -122,7 +122,7 @@ class _Decoder(DecoderProcess):
         super().__init__(
             [str(each) for each in arguments],
             "the image is damaged or too large: its decoder crashed",
-            env=os.environ | _ALONE,
+            environment=os.environ | _ALONE,
             process_group=0,  # so that it is killed together with its children
         )
 
@@ -140,14 +140,16 @@ class _Decoder(DecoderProcess):
 
     def _wait(self, began: float, others_wait: Callable[[], bool]) -> None:
         """Waits for the first byte of an answer; raises SlowImage as `ask` does."""
-        before = worked = None  # most files are done before the first check
+        before: float | None = None  # most files are decoded before the first check
+        last = 0.0
         moved = began
-        while not select.select([self._process.stdout], [], [], _LOOK)[0]:
-            now, last, worked = time.monotonic(), worked, self._worked()
-            if last is None:
+        while not select.select([self._output], [], [], _LOOK)[0]:
+            now, worked = time.monotonic(), self._worked()
+            if before is None:
                 before = worked
             elif worked > last:
                 moved = now
+            last = worked
             if worked - before > SECONDS:
                 raise SlowImage(
                     f"the image takes more than {SECONDS} seconds to decode; save it anew, smaller "

@@ -18,7 +18,7 @@ from pathlib import Path
 try:
     import resource
 except ImportError:  # on Windows
-    resource = None
+    resource = None  # type: ignore[assignment]  # mypy has no type for a module that may be absent
 
 NUMPY = b"\x93NUMPY"
 """Prefix of an answer that is an image."""

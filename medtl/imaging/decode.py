@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageFile, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from medtl.imaging import dicom, dicom_header
 from medtl.imaging.decoding_limits import bits_of_jpeg_2000, check_effort
@@ -40,9 +40,9 @@ _MOST_TEXT = 4096  # bytes in which the text headers of NRRD and MetaImage name 
 
 
 def volume_line(data: bytes) -> str | None:
-    """Of a volume: what it is, how many slices it has, and what to do; None of anything else.
+    """Describes a volume by kind and number of slices, with a remedy; None for other files.
 
-    Only the header is read, of a compressed file too.
+    Reads the header only, also of a compressed file.
     """
     found = _volume(_unpacked(data) if data[:2] == b"\x1f\x8b" else data)
     if found is None:
@@ -58,7 +58,7 @@ def volume_line(data: bytes) -> str | None:
 
 
 def _volume(data: bytes) -> tuple[str, list[int]] | None:
-    """Its kind and its extents (width, height, slices, ...) as far as the header names them."""
+    """Returns the kind and the extents (width, height, slices, ...) in the header of a volume."""
     for order in "<>":
         if data[344:347] in (b"n+1", b"ni1") or data[:4] == struct.pack(f"{order}i", _HEADER):
             kind = "a NIfTI volume" if data[344:345] == b"n" else "an ANALYZE volume"
@@ -76,7 +76,7 @@ def _volume(data: bytes) -> tuple[str, list[int]] | None:
 
 
 def _extents(field: bytes, layout: str) -> list[int]:
-    """What a NIfTI header's `dim` says: how many extents there are, then each; [] if it cannot."""
+    """Returns the extents in a NIfTI header's `dim`, whose first is their count; [] if invalid."""
     if len(field) < struct.calcsize(layout):
         return []
     count, *extents = struct.unpack(layout, field)
@@ -89,7 +89,7 @@ def _numbers(pattern: bytes, text: bytes) -> list[int]:
 
 
 def _unpacked(data: bytes) -> bytes:
-    """The beginning of what was compressed by gzip; nothing where it is damaged."""
+    """Returns the beginning of a gzip file's content; empty if it is damaged."""
     try:
         return zlib.decompressobj(wbits=31).decompress(data, _MOST_TEXT)
     except zlib.error:
@@ -213,22 +213,22 @@ def pages(file: Path) -> int:
     """Returns the number of pages of a TIFF file; 1 for other and damaged files."""
     try:
         with Image.open(file, formats=("TIFF",)) as image:
-            return image.n_frames
+            return image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
     # Decoders answer malformed bytes with almost any exception.
     except Exception:
         return 1
 
 
 def _decode_picture(data: bytes, frame: int) -> Decoded:
-    def opened() -> Image.Image:
+    def opened() -> ImageFile.ImageFile:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.format == "TIFF" and frame > 1:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and frame > 1:
             image.seek(frame_place(frame, image.n_frames, "page"))
         return image
 
     with opened() as image:
         check_size(image.width, image.height)
-        remarks = (SEVERAL,) if frame == 1 and _has_several(image) else ()
+        remarks: tuple[str, ...] = (SEVERAL,) if frame == 1 and _has_several(image) else ()
         deep_stream = image.format == "JPEG2000" and bits_of_jpeg_2000(data) > 8
         if is_deep_colour(image) or (deep_stream and not image.mode.startswith("I")):
             colour, opacity = deep_stream_colour(data) if deep_stream else deep_colour(opened)
@@ -241,7 +241,9 @@ def _decode_picture(data: bytes, frame: int) -> Decoded:
         image.load()
         upright = ImageOps.exif_transpose(image)
         # Pillow turns such images of 8 bits, and leaves deeper ones as they are.
-        zero_is_white = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
+        zero_is_white = (
+            isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+        )
     if upright.mode.startswith("I;16") or upright.mode in _DEEP_MODES:
         shown = full_range(np.asarray(upright))
         pixels = 65535 - shown.pixels if zero_is_white else shown.pixels
@@ -249,11 +251,12 @@ def _decode_picture(data: bytes, frame: int) -> Decoded:
     if upright.mode in ("1", "L") and "transparency" not in upright.info:
         return Decoded(np.array(upright.convert("L")), remarks)
     if upright.has_transparency_data:
-        colour = upright.convert("RGBA")
-        if colour.getextrema()[3][0] < 255:
+        transparent = upright.convert("RGBA")
+        if np.asarray(transparent.getchannel("A")).min() < 255:
             remarks += (TRANSPARENT,)
-        black = Image.new("RGBA", colour.size, (0, 0, 0, 255))
-        return Decoded(np.array(Image.alpha_composite(black, colour).convert("RGB")), remarks)
+        black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
+        composed = Image.alpha_composite(black, transparent)
+        return Decoded(np.array(composed.convert("RGB")), remarks)
     return Decoded(np.array(upright.convert("RGB")), remarks)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from medtl.imaging.pixels import UnreadableImage
 
@@ -18,10 +19,17 @@ class DecoderProcess:
     Args:
         arguments: path of the script, and its command line.
         failure: message of the error after a crash.
-        options: further options of `subprocess.Popen`.
+        environment: variables of the process; by default those of this one.
+        process_group: group that the process joins, 0 for a new one, None for that of this one.
     """
 
-    def __init__(self, arguments: list[str], failure: str, **options: object) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        failure: str,
+        environment: Mapping[str, str] | None = None,
+        process_group: int | None = None,
+    ) -> None:
         self._failure = failure
         # -P: modules beside the script are not the ones that it imports
         self._process = subprocess.Popen(
@@ -29,10 +37,15 @@ class DecoderProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            **options,
+            env=environment,
+            process_group=process_group,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
 
     def end(self) -> None:
+        """Kills the process and closes its pipes."""
         self._process.kill()
         self._process.communicate()
 
@@ -44,8 +57,8 @@ class DecoderProcess:
         """
         numbers = len(data).to_bytes(8, "little") + number.to_bytes(8, "little")
         try:
-            self._process.stdin.write(numbers + data)
-            self._process.stdin.flush()
+            self._input.write(numbers + data)
+            self._input.flush()
         except OSError:
             raise UnreadableImage(self._failure) from None
 
@@ -58,7 +71,7 @@ class DecoderProcess:
         return self._read(int.from_bytes(self._read(8), "little"))
 
     def _read(self, length: int) -> bytes:
-        data = self._process.stdout.read(length)
+        data = self._output.read(length)
         if len(data) < length:
             raise UnreadableImage(self._failure)
         return data

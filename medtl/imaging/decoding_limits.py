@@ -198,7 +198,7 @@ _FRAME_MARKERS = (
     0xF7,
 )
 _ALONE = (0x01, 0xFF, *range(0xD0, 0xD9))
-"""Markers without a length, and the byte that may fill the room before a marker."""
+"""Markers without a length field, and the fill byte that may precede a marker."""
 
 
 def check_extents(frame: bytes, width: int, height: int) -> None:
@@ -210,6 +210,7 @@ def check_extents(frame: bytes, width: int, height: int) -> None:
     Raises:
         UnreadableImage: wrong or missing size, or decoding would cost too much.
     """
+    found: set[tuple[int, int] | None]
     if frame.startswith(_JPEG_2000):
         found = {_extents_of_jpeg_2000(frame, 0)}
     elif frame.startswith(_JP2):
@@ -236,12 +237,13 @@ def bits_of_jpeg_2000(data: bytes) -> int:
 
 
 def _extents_of_jpeg_2000(frame: bytes, begin: int) -> tuple[int, int]:
-    """Those of the reference grid less its offset (ISO 15444-1 A.5.1)."""
+    """Returns width and height: the reference grid less its offset (ISO 15444-1 A.5.1)."""
     right, bottom, left, top = (_number(frame, begin + place, 4) for place in (8, 12, 16, 20))
     return right - left, bottom - top
 
 
 def _extents_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+    """Returns width and height in the frame header; None where there is none."""
     place = 2
     while place + 9 <= len(frame) and frame[place] == 0xFF:
         marker = frame[place + 1]

@@ -1,9 +1,9 @@
-"""Pixels of a DICOM file as a radiologist sees them: decompressed, rescaled, windowed, dark air.
+"""Decoding of DICOM pixels as displayed: decompressed, rescaled, windowed, with dark air.
 
 The order of the grey-scale pipeline is DICOM PS3.3 C.7.6.3.1.2 and PS3.4 N.2: modality LUT or
 rescale, then VOI LUT or window, then the inversion that MONOCHROME1 asks for. Frames of enhanced
-files have their own (C.7.6.16). Pillow decodes JPEG of 8 bits, OpenJPEG all of JPEG 2000, pydicom
-run lengths, and GDCM, in a process of its own, lossless JPEG and JPEG-LS.
+files have their own (C.7.6.16). Pillow decodes JPEG of 8 bits, OpenJPEG JPEG 2000, pydicom run
+lengths, and GDCM, in a process of its own, lossless JPEG and JPEG-LS.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _as_stored(number: int, dtype: np.dtype) -> int:
     return int(np.array(number & (2 ** (dtype.itemsize * 8) - 1), np.uint64).astype(dtype))
 
 
-# Damaged frames end the process that GDCM is in, so others decode what they can.
+# A damaged frame ends the process that GDCM runs in, so other decoders are preferred.
 _DECODERS = {
     JPEGBaseline8Bit: "pillow",
     JPEGExtended12Bit: "pillow",
@@ -170,7 +170,7 @@ def _words(data: bytes, header: pydicom.Dataset, place: int) -> np.ndarray:
         header,
         index=place,
         decoding_plugin="" if lossy_twelve else _DECODERS.get(syntax, ""),
-        correct_unused_bits=False,
+        correct_unused_bits=False,  # type: ignore[arg-type]  # pydicom's type of its options
     )
     return words
 
@@ -190,7 +190,7 @@ def _undecodable(header: pydicom.Dataset) -> str:
 
 
 def _take_groups_of(header: pydicom.Dataset, place: int) -> None:
-    """Puts the rescale and window of one frame of an enhanced file where a plain file has them."""
+    """Copies the rescale and window of one frame of an enhanced file to the top of its header."""
     shared = header.get("SharedFunctionalGroupsSequence") or ()
     own = header.get("PerFrameFunctionalGroupsSequence") or ()
     for group in (*shared[:1], *own[place : place + 1]):
@@ -205,7 +205,7 @@ def _eight_bits(colour: np.ndarray) -> np.ndarray:
 
 
 def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | None) -> Decoded:
-    """VOI LUT, else the first window, else the whole range of the rescaled image: uint16 [H, W]."""
+    """Applies the VOI LUT, else the first window, else the full range: uint16 [H, W]."""
     rescaled, remarks = _rescale(header)
     if header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])

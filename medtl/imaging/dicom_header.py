@@ -13,6 +13,7 @@ import struct
 import zlib
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -74,7 +75,7 @@ def with_points(header: pydicom.Dataset) -> tuple[str, ...]:
     remarks: tuple[str, ...] = ()
     for name in _NUMBERS:
         element = header.get_item(name)
-        if element is not None and isinstance(element.value, bytes) and b"," in element.value:
+        if isinstance(element, RawDataElement) and element.value and b"," in element.value:
             header[element.tag] = element._replace(value=element.value.replace(b",", b"."))
             remarks = (POINTS,)
     return remarks

@@ -1,8 +1,8 @@
-"""Decoding by GDCM in a child process.
+"""Decoding of lossless JPEG and JPEG-LS by GDCM in a child process.
 
-A damaged frame makes GDCM throw what Python cannot catch: the process ends, and with it a server or
-a search. So a process that is kept for it decodes lossless JPEG and JPEG-LS; when one ends, that
-image is unreadable, and the next one gets a new process.
+A damaged frame makes GDCM throw a C++ exception that Python cannot catch and that ends the process,
+which would be a server or a search. In a child process only that image is lost; the next one gets a
+new process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medtl.imaging import gdcm_worker
 from medtl.imaging.decoder_process import DecoderProcess
 from medtl.imaging.pixels import UnreadableImage
 
-SECONDS = 60  # after which a decoder that says nothing is ended
+SECONDS = 60  # time limit of an answer, after which the decoder is killed
 
 
 def pixels_apart(data: bytes, place: int) -> np.ndarray:
@@ -49,7 +49,7 @@ class _Decoder(DecoderProcess):
 
     def ask(self, data: bytes, place: int) -> bytes:
         self._send(data, place)
-        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
+        ready, _, _ = select.select([self._output], [], [], SECONDS)
         if not ready:
             raise UnreadableImage(f"the DICOM file's pixels were not decoded in {SECONDS} seconds")
         return self._receive()
@@ -57,5 +57,5 @@ class _Decoder(DecoderProcess):
 
 @cache
 def _idle() -> queue.LifoQueue[_Decoder]:
-    """The processes that decode nothing at the moment: never more than threads have asked."""
+    """Returns the queue of idle decoder processes; at most one per concurrent thread."""
     return queue.LifoQueue()

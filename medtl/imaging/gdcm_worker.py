@@ -1,9 +1,9 @@
 """Script of a child process that decodes frames with GDCM; see `gdcm_client`.
 
-Reads from standard input: the length of a DICOM file and the place of a frame, 8 bytes each, and
-the file. Writes to standard output: the length of an answer, 8 bytes, and the answer: a numpy file,
-or nothing where the frame cannot be decoded. It imports nothing of this project, which the process
-may not find.
+Reads from standard input the length of a DICOM file and the index of a frame, 8 bytes each, then
+the file. Writes to standard output the length of the answer, 8 bytes, then the answer: a numpy
+file, or nothing if the frame cannot be decoded. It imports no module of this package, which may not
+be on the path of the process.
 """
 
 import io
@@ -23,7 +23,10 @@ def answer(data: bytes, place: int) -> bytes:
         header = pydicom.dcmread(io.BytesIO(data), force=True)
         decoder = get_decoder(header.file_meta.TransferSyntaxUID)
         pixels, _ = decoder.as_array(
-            header, index=place, decoding_plugin="gdcm", correct_unused_bits=False
+            header,
+            index=place,
+            decoding_plugin="gdcm",
+            correct_unused_bits=False,  # type: ignore[arg-type]  # pydicom's type of its options
         )
         np.save(file, pixels, allow_pickle=False)
     except Exception:  # decoders answer malformed bytes with almost any exception
@@ -32,9 +35,9 @@ def answer(data: bytes, place: int) -> bytes:
 
 
 def serve() -> None:
-    """Answers until standard input ends."""
+    """Answers until standard input is closed."""
     warnings.simplefilter("ignore")
-    # native code that prints must not print into an answer
+    # output of native code must not mix with an answer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     asked = sys.stdin.buffer

@@ -155,15 +155,15 @@ def _without_outliers(
     end, above = _widest_gap(filled[most:])
     lower = begin - below > EMPTY * (end - filled[0])
     upper = above - end > EMPTY * (filled[-1] - begin)
-    bins = (end if upper else filled[-1]) - (begin if lower else filled[0])
-    if not (lower or upper) or bins >= NARROW * _BINS:
+    width = int(end if upper else filled[-1]) - int(begin if lower else filled[0])
+    if not (lower or upper) or width >= NARROW * _BINS:
         return low, high, (NARROW_RANGE,)
     # from the middle of one gap to the middle of the other
-    least = low + size * (below + begin + 1) / 2 if lower else low
-    most = low + size * (end + above + 1) / 2 if upper else high
+    cut_below = low + size * (below + begin + 1) / 2 if lower else low
+    cut_above = low + size * (end + above + 1) / 2 if upper else high
     extremes = []
     for values, _ in finite():
-        inside = values[(values >= least) & (values <= most)]
+        inside = values[(values >= cut_below) & (values <= cut_above)]
         extremes += [inside.min(), inside.max()] if inside.size else []
     if min(extremes) == max(extremes):
         return low, high, (NARROW_RANGE,)

@@ -11,13 +11,13 @@ from PIL import Image
 from medtl.errors import MedtlError
 
 LARGEST = 100_000_000
-"""Pixels; an image with more is refused before it is decoded."""
+"""Largest number of pixels; an image with more is refused before it is decoded."""
 LONGEST_SIDE = 65_535
-"""Pixels; the limit of JPEG and DICOM, as decoders allocate memory per row."""
+"""Longest side in pixels; the limit of JPEG and DICOM, as decoders allocate memory per row."""
 
 
 class UnreadableImage(MedtlError):
-    """One image cannot be read; the message says in one line why."""
+    """Error of one image that cannot be read; the message is one line."""
 
 
 def check_size(width: int, height: int) -> None:
@@ -41,10 +41,12 @@ def check_size(width: int, height: int) -> None:
 
 
 def frame_place(frame: int, count: int, called: str) -> int:
-    """The index of a frame (counted from 1) of a file that has `count`; a single one is always it.
+    """Returns the index of a frame (counted from 1) in a file of `count` frames.
+
+    A file of one frame gives that one for any number.
 
     Raises:
-        UnreadableImage: there are several, and not so many.
+        UnreadableImage: the file has several frames, but fewer than `frame`.
     """
     if count > 1 and frame > count:
         raise UnreadableImage(f"the file has {count} {called}s, and no {called} {frame}")
@@ -52,7 +54,11 @@ def frame_place(frame: int, count: int, called: str) -> int:
 
 
 def grey_if_grey(pixels: np.ndarray) -> np.ndarray:
-    """[H, W, 3] with three equal channels as [H, W]; anything else as it is."""
+    """Reduces [H, W, 3] with three equal channels to [H, W]; returns other arrays unchanged.
+
+    >>> grey_if_grey(np.full((2, 2, 3), 7)).shape
+    (2, 2)
+    """
     if pixels.ndim == 2 or (pixels[..., :1] != pixels[..., 1:]).any():
         return pixels
     return np.ascontiguousarray(pixels[..., 0])
@@ -68,13 +74,17 @@ def square(pixels: np.ndarray, image_size: int) -> np.ndarray:
     if pixels.dtype == np.uint16:
         # Pillow resizes 16 bits only as single-channel floating point.
         channels = [pixels] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
-        resized = np.stack(
+        deep = np.stack(
             [
-                Image.fromarray(channel.astype(np.float32)).resize(side, Image.Resampling.BILINEAR)
+                np.asarray(
+                    Image.fromarray(channel.astype(np.float32)).resize(
+                        side, Image.Resampling.BILINEAR
+                    )
+                )
                 for channel in channels
             ]
         )
-        return np.clip(np.round(resized), 0, 65535).astype(np.uint16)
+        return np.clip(np.round(deep), 0, 65535).astype(np.uint16)
     resized = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
     return resized[None] if resized.ndim == 2 else np.moveaxis(resized, 2, 0)
 

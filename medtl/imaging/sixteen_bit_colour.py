@@ -8,11 +8,12 @@ the unpacker for the other byte order, which drops the upper byte.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import openjpeg
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from medtl.imaging.decoding_limits import bits_of_jpeg_2000
 from medtl.imaging.pixels import UnreadableImage
@@ -36,10 +37,10 @@ def is_deep_colour(image: Image.Image) -> bool:
     if not _has_planes(image):
         return raw == _GREY_WITH_ALPHA or raw[:-1] in _DEEP
     # Planar configuration; Pillow would read these values as single bytes.
-    return len(raw) == 1 and max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
+    return len(raw) == 1 and max(_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
 
 
-def deep_colour(opened: Callable[[], Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+def deep_colour(opened: Callable[[], ImageFile.ImageFile]) -> tuple[np.ndarray, np.ndarray]:
     """Reads colour uint16 [H, W, 3] and opacity uint16 [H, W], with EXIF orientation applied.
 
     Premultiplied colour counts as opaque, since it already looks as on black.
@@ -52,7 +53,8 @@ def deep_colour(opened: Callable[[], Image.Image]) -> tuple[np.ndarray, np.ndarr
     """
     with opened() as image:
         raw, mode = _raw_mode(image), image.mode
-        planes = "L" if _has_planes(image) and image.tag_v2.prefix == b"II" else "B"
+        little = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.prefix == b"II"
+        planes = "L" if _has_planes(image) and little else "B"
     if raw == _GREY_WITH_ALPHA:
         # four bytes per pixel: upper and lower byte of grey, then of opacity
         parts = np.moveaxis(_unpacked(opened, lambda _: "RGBA"), 2, 0)
@@ -63,14 +65,11 @@ def deep_colour(opened: Callable[[], Image.Image]) -> tuple[np.ndarray, np.ndarr
                 "a TIFF of more than 8 bits with a plane for each channel, which is not read; "
                 "save it with its channels interleaved (PlanarConfiguration 1)"
             )
-        halves = [
-            _unpacked(opened, lambda plane, end=end: f"{plane};16{end}")
-            for end in (planes, _OTHER[planes])
-        ]
+        halves = [_unpacked(opened, f"{{}};16{half}".format) for half in (planes, _OTHER[planes])]
     else:
         first = raw.replace("RGBa", "RGBA")
         second = first[:-1] + _OTHER[first[-1]]
-        halves = [_unpacked(opened, lambda _, name=name: name) for name in (first, second)]
+        halves = [_unpacked(opened, name.format) for name in (first, second)]
     values = _joined(*halves)
     opaque = np.broadcast_to(np.uint16(65535), values.shape[:2])
     return values[..., :3], values[..., 3] if raw.startswith("RGBA") else opaque
@@ -106,37 +105,50 @@ def on_black(colour: np.ndarray, opacity: np.ndarray) -> np.ndarray:
 
 def _raw_mode(image: Image.Image) -> str:
     """Returns Pillow's raw mode of an opened image; '' if it has none."""
-    arguments = image.tile[0].args if image.tile else None
-    return str(arguments if isinstance(arguments, str) or not arguments else arguments[0])
+    arguments = _arguments(image)
+    return str(arguments[0]) if arguments else ""
 
 
 def _numbers(image: Image.Image) -> list[int]:
-    arguments = image.tile[0].args if image.tile else None
-    if not isinstance(arguments, tuple):
-        return []
-    return [each for each in arguments if isinstance(each, int)]
+    return [each for each in _arguments(image) if isinstance(each, int)]
+
+
+def _arguments(image: Image.Image) -> tuple[object, ...]:
+    """Returns the arguments of the decoder of the first tile; the first is the raw mode."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return ()
+    arguments = image.tile[0].args
+    return arguments if isinstance(arguments, tuple) else (arguments or "",)
 
 
 def _has_planes(image: Image.Image) -> bool:
-    return getattr(image, "tag_v2", {}).get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+    return _tags(image).get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
 
 
-def _unpacked(opened: Callable[[], Image.Image], renamed: Callable[[str], str]) -> np.ndarray:
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    return image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+
+
+def _unpacked(
+    opened: Callable[[], ImageFile.ImageFile], renamed: Callable[[str], str]
+) -> np.ndarray:
     """Returns the bytes of an image decoded with renamed raw modes of its tiles."""
     with opened() as image:
-        image.tile = [
-            tile._replace(
-                args=renamed(tile.args)
-                if isinstance(tile.args, str)
-                else (renamed(tile.args[0]), *tile.args[1:])
-            )
-            for tile in image.tile
-        ]
+        image.tile = [tile._replace(args=_renamed(tile.args, renamed)) for tile in image.tile]
         image.load()
         return np.asarray(ImageOps.exif_transpose(image))
 
 
+def _renamed(
+    arguments: tuple[Any, ...] | str | None, renamed: Callable[[str], str]
+) -> tuple[Any, ...] | str | None:
+    if isinstance(arguments, tuple) and arguments:
+        return (renamed(arguments[0]), *arguments[1:])
+    return renamed(arguments if isinstance(arguments, str) else "")
+
+
 def _joined(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Joins the upper and lower bytes of values to uint16."""
     values = upper.astype(np.uint16)
     values <<= 8
     values |= lower
