@@ -29,11 +29,10 @@ from medtl.settings.training import Reading
 
 
 def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
-    """K findings, what is known of them (int8 [N, K], see `encode_findings`), and lines for the
-    reader.
+    """Returns K findings, their values (int8 [N, K], see `encode_findings`), and notes.
 
-    A finding needs a training image that has it and one that has it not; others are left out, and
-    named. Data without a training image, which can only be evaluated on, keeps all.
+    A finding needs a training image that has it and one that lacks it; others are left out and
+    named. Evaluation-only data keeps all.
 
     Args:
         table: with findings, and a split in every row.
@@ -222,7 +221,7 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     Raises:
         MedtlError: the data cannot be learned from; the message names what and where.
     """
-    table = read_table(data, reading.positive, reading.outside, reading.patient_pattern)
+    table = read_table(data, reading)
     notes = _positive(table, reading.positive) + table.notes + _missing(table, reading.missing)
     headers = read_headers(table.files())
     table, from_headers = filled_in(table, headers)

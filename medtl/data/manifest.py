@@ -21,15 +21,13 @@ from medtl.data.label_encoding import (
 )
 from medtl.data.patients import with_patients
 from medtl.data.printable_names import on_disk, printable
-from medtl.data.sources import digits
 from medtl.data.sources.csv_columns import FILE, FRAME, SPLIT_NAMES
-from medtl.data.sources.csv_file import lists_images, read_csv
-from medtl.data.sources.image_folder import read_folder
-from medtl.data.sources.phantoms import datasets
+from medtl.data.sources.csv_file import lists_images
+from medtl.data.sources.registry import embedded, source_of, sources
 from medtl.data.text_normalization import in_one_form
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.decode import pages
-from medtl.settings.training import ALL, FIRST
+from medtl.settings.training import ALL, FIRST, Reading
 
 CASE, MODALITY = "case", "modality"
 IMAGE = "image_"
@@ -91,11 +89,8 @@ def incomplete(frame: pd.DataFrame, modalities: tuple[str, ...]) -> list[str]:
     return sorted(lines)
 
 
-EMBEDDED = (*datasets.NAMES, digits.NAME)
-"""The names under which `data` takes what the project brings along."""
-
-PUBLISHED = ("data_entry_2017", "data_entry_2017_v2020")
-"""File names, in lower case, of tables published with their image folder."""
+EMBEDDED = tuple(embedded())
+"""Names of the data sets that the project brings along."""
 
 
 @dataclass(frozen=True)
@@ -149,44 +144,38 @@ class Table:
         return [int(number) for number in numbers for _ in range(each)]
 
 
-def read_table(
-    data: str, positive: str = "", outside: str = "refuse", patient_pattern: str = ""
-) -> Table:
-    """Reads the table of an embedded set (`EMBEDDED`), of a folder, or of a CSV file.
+def read_table(data: str, reading: Reading = Reading()) -> Table:  # noqa: B008
+    """Reads the table of an embedded set (`EMBEDDED`), or of a folder or file by its source.
 
-    A folder contains `CLASS/...`, or `train/ valid/ test/` (any of them) above classes. A CSV has
-    the columns `path` (relative to its folder) and `label`, and optionally `patient` and `split`.
-    With `case` and `modality`, the rows of one case are one sample. If any image has several or
-    unknown labels, all labels are findings. `positive` reduces the labels to two classes (see
-    `two_classes`). `outside=allow` accepts paths outside the CSV's folder. `patient_pattern`
-    extracts missing patients from the paths.
+    With the columns `case` and `modality`, the rows of one case are one sample. If any image has
+    several or unknown labels, all labels are findings. Of `reading`, `positive` reduces the labels
+    to two classes (see `two_classes`), `outside=allow` accepts paths outside a table's folder, and
+    `patient_pattern` extracts missing patients from the paths.
 
     Raises:
         ParameterError: the folder, file or label does not exist.
         MedtlError: the data is not a valid data set.
     """
-    table = _read(data, positive, outside, patient_pattern)
+    table = _read(data, reading)
     source = data if data in EMBEDDED else _folder_name(table.root)
     return dataclasses.replace(table, source=source)
 
 
-def _read(data: str, positive: str, outside: str, patient_pattern: str) -> Table:
-    name, file = data_name(data), _place(data)
-    if file.is_dir():
-        frame, from_files = read_folder(file)
-        frame, notes = _in_plain_words(frame, patient_pattern)
-        return _table(name, file, frame, positive, notes=from_files + notes)
-    (frame, from_columns), modalities = read_csv(file, outside), ()
-    frame, notes = _in_plain_words(frame, patient_pattern)
-    notes = from_columns + notes
-    multi_label = not positive and has_findings(frame["label"])
+def _read(data: str, reading: Reading) -> Table:
+    name, place = data_name(data), _place(data)
+    rows = source_of(place).read(place, reading)
+    frame, notes = _in_plain_words(rows.frame, reading.patient_pattern)
+    notes = rows.notes + notes
+    findings = has_findings(frame["label"]) if rows.findings is None else rows.findings
+    multi_label = findings and not reading.positive
     if multi_label:
-        frame = in_plain_order(file, frame)
-    if has_cases(file, frame):
-        frame, modalities = joined(file, frame)
+        frame = in_plain_order(place, frame)
+    modalities: tuple[str, ...] = ()
+    if has_cases(place, frame):
+        frame, modalities = joined(place, frame)
     if multi_label:
-        return _with_findings(name, file.parent, frame, modalities, notes)
-    return _table(name, file.parent, frame, positive, modalities, notes)
+        return _with_findings(name, rows.root, frame, modalities, notes)
+    return _table(name, rows.root, frame, reading.positive, modalities, notes)
 
 
 def data_name(data: str) -> str:
@@ -205,7 +194,8 @@ def data_name(data: str) -> str:
     if place.is_dir():
         return _folder_name(place)
     name, stem = _folder_name(place.parent), place.stem.casefold()
-    if stem in {"labels", name.casefold(), *SPLIT_NAMES, *PUBLISHED} or not _others(place):
+    published = {table for source in sources() for table in source.tables}
+    if stem in {"labels", name.casefold(), *SPLIT_NAMES, *published} or not _others(place):
         return name
     return printable(f"{name}-{place.stem}")
 
@@ -221,11 +211,9 @@ def _others(file: Path) -> bool:
 
 
 def _place(data: str) -> Path:
-    """The folder or the CSV file of a data set; an embedded one is written when first asked for."""
-    if data in datasets.NAMES:
-        return datasets.phantoms_table(data)
-    if data == digits.NAME:
-        return digits.digits_table()
+    """Returns the folder or file of a data set; writes an embedded one at its first use."""
+    if data in EMBEDDED:
+        return embedded()[data]()
     place = on_disk(Path.cwd(), os.path.expanduser(data))
     if data and (place.is_dir() or place.is_file()):
         return place

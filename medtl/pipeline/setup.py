@@ -163,7 +163,7 @@ def _architecture(settings: ModelSettings, source: Predictor | None) -> str:
     if settings.architecture == "auto":
         if settings.data in EMBEDDED:
             return PHANTOM_CASE_ARCHITECTURE if settings.data == CASES else PHANTOM_ARCHITECTURE
-        table = read_table(settings.data, settings.positive, settings.outside)
+        table = read_table(settings.data, settings.reading)
         return CASE_ARCHITECTURE if table.modalities else USER_ARCHITECTURE
     check_architecture(settings.architecture)
     return settings.architecture

@@ -71,12 +71,12 @@ def test_of_many_labels_some_are_named():
 def test_a_folder_of_classes(write_folder, labels):
     root = str(write_folder(dict.fromkeys(labels, 4)))
     first, _, last = labels
-    table = read_table(root, f"{last},{first}")
+    table = read_table(root, Reading(positive=f"{last},{first}"))
     assert table.classes == ("negative", " or ".join(sorted((first, last), key=str.casefold)))
     assert table.frame["label"].value_counts().to_dict() == dict(
         zip(table.classes, (4, 8), strict=True)
     )
-    assert read_table(root, "normal").classes == ("negative", "normal")
+    assert read_table(root, Reading(positive="normal")).classes == ("negative", "normal")
 
 
 def test_a_csv_of_several_labels(tmp_path, write_image):
@@ -85,18 +85,20 @@ def test_a_csv_of_several_labels(tmp_path, write_image):
         write_image(tmp_path / row.partition(",")[0], seed)
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(["path,label", *rows]))
-    read = read_table(str(table), "Nodule")
+    read = read_table(str(table), Reading(positive="Nodule"))
     assert read.classes == ("negative", "Nodule")
     assert read.frame["label"].tolist() == ["Nodule", "negative", "Nodule", "negative"]
     assert read_table(str(table)).classes == ("Mass", "Nodule")
     table.write_text("path,label\na.png,Mass\nb.png,|\n")
     with pytest.raises(MedtlError, match=r"1 row has no label \(row 3: b.png\)"):
-        read_table(str(table), "Mass")
+        read_table(str(table), Reading(positive="Mass"))
 
 
 def test_a_data_set_in_which_all_are_positive_is_refused(write_folder):
     with pytest.raises(MedtlError, match="of one class, bacteria or virus"):
-        read_table(str(write_folder({"bacteria": 2, "virus": 2})), "virus,bacteria")
+        read_table(
+            str(write_folder({"bacteria": 2, "virus": 2})), Reading(positive="virus,bacteria")
+        )
 
 
 def test_other_classes_are_another_data_set(write_folder):

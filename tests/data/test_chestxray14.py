@@ -31,7 +31,7 @@ def lines(table: Path) -> list[str]:
 
 
 def test_the_table_is_read_as_published(chestxray14):
-    table = read_table(str(chestxray14), "any")
+    table = read_table(str(chestxray14), Reading(positive="any"))
     assert table.name == data_name(str(chestxray14)) == "ChestX-ray14"
     assert table.classes == ("negative", "positive")
     assert all(file.is_file() for file in table.files())
@@ -67,9 +67,9 @@ def test_valid_is_drawn_by_patient_out_of_the_published_training_images(chestxra
 
 @pytest.mark.parametrize("place", ["images", "."])
 def test_the_images_may_lie_in_one_folder(published, place):
-    before = read_table(str(published), "any").frame
+    before = read_table(str(published), Reading(positive="any")).frame
     flat(published, published.parent / place)
-    table = read_table(str(published), "any")
+    table = read_table(str(published), Reading(positive="any"))
     assert all(file.is_file() for file in table.files())
     assert {Path(path).parent.as_posix() for path in table.frame["path"]} == {place}
     assert table.frame.drop(columns="path").equals(before.drop(columns="path"))
@@ -78,14 +78,14 @@ def test_the_images_may_lie_in_one_folder(published, place):
 def test_without_the_lists_every_split_is_drawn(published):
     for name in ("train_val_list.txt", "test_list.txt"):
         (published.parent / name).unlink()
-    assert set(read_table(str(published), "any").frame["split"]) == {""}
+    assert set(read_table(str(published), Reading(positive="any")).frame["split"]) == {""}
     dataset = load(str(published), 8, seed=0, reading=Reading(positive="any"))
     assert all(len(rows) for rows in dataset.splits.values())
 
 
 def test_an_edition_that_calls_the_gender_sex(published):
     published.write_text(published.read_text().replace("Patient Gender", "Patient Sex"))
-    assert set(read_table(str(published), "any").frame["gender"]) == {"M"}
+    assert set(read_table(str(published), Reading(positive="any")).frame["gender"]) == {"M"}
 
 
 def test_images_that_are_not_there_are_counted_and_named(published):
@@ -95,17 +95,17 @@ def test_images_that_are_not_there_are_counted_and_named(published):
     named = ", ".join(gone[:3])
     reason = rf"{len(gone)} of {len(names)} images are not there \({named}, \.\.\.\); unpack"
     with pytest.raises(MedtlError, match=reason) as refusal:
-        read_table(str(published), "any")
+        read_table(str(published), Reading(positive="any"))
     assert "\n" not in str(refusal.value)
     shutil.rmtree(published.parent / "images_001")
     with pytest.raises(MedtlError, match=f"{len(names)} of {len(names)} images are not there"):
-        read_table(str(published), "any")
+        read_table(str(published), Reading(positive="any"))
 
 
 def test_one_list_without_the_other_is_refused(published):
     (published.parent / "train_val_list.txt").unlink()
     with pytest.raises(MedtlError, match=r"test_list.txt beside it, and not train_val_list.txt"):
-        read_table(str(published), "any")
+        read_table(str(published), Reading(positive="any"))
 
 
 def test_lists_that_do_not_give_each_image_one_split_are_refused(published):
@@ -113,10 +113,10 @@ def test_lists_that_do_not_give_each_image_one_split_are_refused(published):
     names = test.read_text()
     test.write_text(f"{names}\n{rest.read_text().split()[0]}")
     with pytest.raises(MedtlError, match=r"both of .* have 1 of the images \(00000001_000.png\)"):
-        read_table(str(published), "any")
+        read_table(str(published), Reading(positive="any"))
     test.write_text(names.replace("00000019_000.png", ""))
     with pytest.raises(MedtlError, match=r"neither of .* has 1 of the images \(00000019_000.png\)"):
-        read_table(str(published), "any")
+        read_table(str(published), Reading(positive="any"))
 
 
 def test_without_positive_an_image_has_any_number_of_findings(chestxray14):

@@ -84,7 +84,7 @@ def test_what_is_unknown_is_neither_positive_nor_negative(write):
     assert two_classes("ward", labels, "Mass").fillna("").tolist() == answers
     answers = ["positive", "", "positive", "positive", "negative"]
     assert two_classes("ward", labels, "any").fillna("").tolist() == answers
-    table = read_table(write(labels.tolist() * 2), "Mass")
+    table = read_table(write(labels.tolist() * 2), Reading(positive="Mass"))
     assert len(table.frame) == 6
     assert table.notes == ("4 of 10 images left out: it is unknown whether they are positive",)
 

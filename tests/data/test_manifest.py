@@ -8,6 +8,7 @@ import pytest
 
 from medtl.data.manifest import data_name, read_table
 from medtl.errors import MedtlError, ParameterError
+from medtl.settings.training import Reading
 
 
 def write_csv(folder: Path, text: str) -> str:
@@ -188,7 +189,9 @@ def test_a_link_out_of_the_folder_is_outside_unless_allowed(four, write_image):
     refused = r"2 rows have a path that leaves .*row 4: mounted/e.png, row 5: f.png.*outside=allow"
     with pytest.raises(MedtlError, match=refused):
         read_table(write_csv(four, text))
-    assert read_table(write_csv(four, text), outside="allow").frame["path"].tolist() == paths
+    assert (
+        read_table(write_csv(four, text), Reading(outside="allow")).frame["path"].tolist() == paths
+    )
 
 
 def test_a_step_up_from_a_link_is_taken_where_the_link_leads(four, write_image):
@@ -206,5 +209,5 @@ def test_paths_anywhere_are_read_where_they_are_allowed(four, write_image):
     text = f"path,label\na.png,x\nb.png,x\n{far},y\n../beside.png,y\n"
     with pytest.raises(MedtlError, match="2 rows have a path that leaves"):
         read_table(write_csv(four, text))
-    files = read_table(write_csv(four, text), outside="allow").files()
+    files = read_table(write_csv(four, text), Reading(outside="allow")).files()
     assert [file.resolve() for file in files[2:]] == [far, near]

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medtl.data.dataset import load
-from medtl.data.sources.phantoms import chest_xray, ct_slice
+from medtl.data.sources.phantoms import chest_xray, ct_slice, datasets
 from medtl.data.sources.phantoms.datasets import write_axial_phantoms, write_chest_phantoms
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import square
@@ -79,3 +79,21 @@ def test_embedded_sets_are_read_like_any_other():
     linear.fit(pixels[train], dataset.labels[train])
     scores = linear.predict_proba(pixels[test])
     assert roc_auc_score(dataset.labels[test], scores, multi_class="ovr") < 0.75
+
+
+MEANS = {
+    datasets.TARGET: (57.7, 142.5, 89.1, 133.3),
+    datasets.PRETRAINING: (120.8, 90.7),
+    datasets.CASES: (39.1, 30.8, 41.0, 50.5),
+    datasets.FINDINGS: (123.8, 93.2, 108.2, 106.0),
+}
+"""Mean greys of the first images, of sets drawn as `datasets.DRAWING` says."""
+
+
+@pytest.mark.parametrize("name", datasets.NAMES)
+def test_a_changed_drawing_needs_another_version(tmp_path, name):
+    datasets.WRITERS[name](tmp_path, patients=2, image_size=32)
+    images = [decode(file.read_bytes()) for file in sorted(tmp_path.glob("*.png"))[:4]]
+    means = [float(image.mean()) for image in images]
+    told = "give `DRAWING` another value, so that kept sets are drawn anew, and renew these means"
+    assert means == pytest.approx(MEANS[name], abs=0.2), told

@@ -1,6 +1,6 @@
-"""Studies of cases of several images.
+"""Dai, Gao & Liu 2021 (TransMed): several images of a case, joined by a transformer.
 
-What a paper leaves open is a choice of this project; each plan's notes say which.
+The notes of the plan list what the paper states and what this project chose.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from medtl.comparison.design import (
     spelled_out,
     weights,
 )
+from medtl.comparison.study_registry import register_study
 from medtl.data.manifest import read_table
-from medtl.data.sources.phantoms.datasets import CASES, SOURCE
+from medtl.data.sources.phantoms.datasets import CASES, PRETRAINING
 from medtl.data.sources.phantoms.head_mr import MODALITIES
 from medtl.errors import ParameterError
 from medtl.settings.comparison import CompareSettings
@@ -34,18 +35,19 @@ SMALL_CASE_SIZE = 64  # pixels, of embedded cases: TransMed's patches are a quar
 SMALL_CASE_NETWORKS = ("late_fusion:small_resnet", "transmed:small_resnet")
 
 SMALL_NOTE = (
-    f"Embedded cases: unless others are named, small_resnet pretrained on {SOURCE} reads the "
+    f"Embedded cases: unless others are named, small_resnet pretrained on {PRETRAINING} reads the "
     "images of both networks; what comes after it begins with random weights."
 )
 
 
+@register_study
 def dai2021(settings: CompareSettings) -> Plan:
-    """Dai, Gao & Liu 2021, TransMed, Diagnostics 11(8):1384: a transformer over modalities."""
+    """Plans TransMed against late fusion and each image alone (Diagnostics 11(8):1384)."""
     refuse_chosen(settings, "transfer", "classifier", "different", "same")
     embedded = is_embedded(settings)
-    modalities = MODALITIES
+    modalities: tuple[str, ...] = MODALITIES
     if not embedded:
-        modalities = read_table(settings.data, settings.positive, settings.outside).modalities
+        modalities = read_table(settings.data, settings.reading).modalities
     if len(modalities) < 2:
         raise ParameterError(
             "data", settings.data, "cases of several images: a CSV with case and modality"
@@ -57,7 +59,7 @@ def dai2021(settings: CompareSettings) -> Plan:
             for architecture in architectures(
                 settings, ("late_fusion", "transmed"), SMALL_CASE_NETWORKS
             )
-            for start in weights(settings, f"{PRETRAINED_ON}{SOURCE}" if embedded else "auto")
+            for start in weights(settings, f"{PRETRAINED_ON}{PRETRAINING}" if embedded else "auto")
             for series, modality in shown.items()
             for cutoff in spelled_out(settings, architecture) or ("all",)
             for cell in finetuned(settings, series, architecture, start, cutoff)

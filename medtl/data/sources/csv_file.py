@@ -10,32 +10,26 @@ import pandas as pd
 
 from medtl.data.label_encoding import refuse_rows
 from medtl.data.sources.csv_columns import CASE_COLUMNS, MEANT, SPLIT_NAMES, in_known_columns
-from medtl.data.sources.nih_chestxray14 import in_plain_columns, is_chestxray14
+from medtl.data.sources.registry import TABLE, Rows, Source
 from medtl.data.text_normalization import NO_LABEL, joined_by
 from medtl.errors import MedtlError
 from medtl.label_syntax import BETWEEN
+from medtl.settings.training import Reading
 
 MOST_COLUMNS = 1000
 """Limit for a CSV; a file beyond it is not a list of images, and takes minutes to read."""
 
 
-def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Reads the rows of a CSV file as text: `path`, `label`, `patient`, `split` and others.
+def read_csv(file: Path, reading: Reading) -> Rows:
+    """Reads the rows of a CSV file (see `checked_rows`)."""
+    return checked_rows(file, read_text(file), reading.outside)
 
-    An image may have several labels, joined by |, and unknown ones, preceded by ?. The CSV of
-    ChestX-ray14 is read as published.
 
-    Returns:
-        The rows, and a line for each column that was matched by a similar name, renamed or unused.
-
-    Args:
-        file: the CSV.
-        outside: handling of paths outside the CSV's folder: `refuse` or `allow`.
+def read_text(file: Path) -> pd.DataFrame:
+    """Reads a CSV file as text, its column names without spaces around them.
 
     Raises:
-        MedtlError: not a CSV; a missing column or value; a duplicate column; another label
-            separator; images that are missing, listed twice, or outside the folder. Rows are
-            counted from 2, below the header.
+        MedtlError: not a CSV file, or a column name that is there twice.
     """
     try:
         with open(file, "rb") as opened:
@@ -52,28 +46,48 @@ def read_csv(file: Path, outside: str = "refuse") -> tuple[pd.DataFrame, tuple[s
     again = frame.columns[frame.columns.duplicated()]
     if len(again):
         raise MedtlError(f"{file} has the column {again[0]} twice; give each a name of its own")
-    if is_chestxray14(frame):
-        frame = in_plain_columns(file, frame)
+    return frame
+
+
+def checked_rows(file: Path, frame: pd.DataFrame, outside: str) -> Rows:
+    """Matches the columns of a table to `path`, `label`, `patient` and `split`; checks all rows.
+
+    An image may have several labels, joined by |, and unknown ones, preceded by ?.
+
+    Args:
+        file: the table, for messages; paths start at its folder.
+        frame: its rows, as text.
+        outside: handling of paths outside that folder: `refuse` or `allow`.
+
+    Raises:
+        MedtlError: a missing column or value; another label separator; images that are missing,
+            listed twice, or outside the folder. Rows are counted from 2, below the header.
+    """
     frame, notes = in_known_columns(file, frame)
     if frame.empty:
         raise MedtlError(f"{file} lists no images: it holds column names only")
-    # spaces around the values of known columns do not
+    # spaces around the values of known columns do not count
     for column in frame.columns.intersection((*MEANT, *CASE_COLUMNS)):
         frame[column] = frame[column].str.strip()
     _check_labels(file, frame)
     frame["split"] = _splits(file, frame)
     _check_paths(file, frame, outside)
-    return frame, notes
+    return Rows(file.parent, frame, notes)
 
 
-def lists_images(file: Path) -> bool:
-    """Returns whether the first line of a CSV names the columns `path` and `label`, in any case."""
+def header(file: Path) -> tuple[str, ...]:
+    """Returns the column names in the first line of a CSV file; none if it cannot be read."""
     try:
         with open(file, encoding="utf-8-sig", errors="replace") as opened:
             names = opened.readline(2**20).split(",")
     except OSError:
-        return False
-    return {"path", "label"} <= {name.strip(' "\n\r').casefold() for name in names}
+        return ()
+    return tuple(name.strip(' "\n\r') for name in names)
+
+
+def lists_images(file: Path) -> bool:
+    """Returns whether a CSV file has the columns `path` and `label`, in any case."""
+    return {"path", "label"} <= {name.casefold() for name in header(file)}
 
 
 def _check_labels(file: Path, frame: pd.DataFrame) -> None:
@@ -126,3 +140,6 @@ def _inside(root: Path, paths: pd.Series) -> pd.Series:
         return (real(place) if os.path.islink(place) else place).startswith(below)
 
     return paths.map(is_inside)
+
+
+SOURCE = Source("table", TABLE, Path.is_file, read_csv)

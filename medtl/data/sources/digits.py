@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from medtl.cache import content_key, get_or_create, kept_folder
 
@@ -29,6 +28,9 @@ def digits_table() -> Path:
 
 
 def _write(folder: Path) -> None:
+    # scikit-learn takes a second to import
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -39,3 +41,6 @@ def _write(folder: Path) -> None:
             large = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             large.save(folder / name, compress_level=1)
             table.writerow((name, f"digit {label}"))
+
+
+EMBEDDED = {NAME: digits_table}

@@ -12,8 +12,10 @@ import pandas as pd
 from medtl.data.image_files import Found, by_suffix, find_images, suffix, with_examples
 from medtl.data.printable_names import printable
 from medtl.data.sources.csv_columns import SPLIT_NAMES
+from medtl.data.sources.registry import FOLDER, Rows, Source
 from medtl.data.sources.segmentation_masks import are_masks, is_named_as_masks, told_apart
 from medtl.errors import MedtlError
+from medtl.settings.training import Reading
 
 _TABLES = frozenset((".csv", ".tsv", ".xls", ".xlsx"))
 _ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tar.gz", ".gz", ".7z", ".rar"))
@@ -36,11 +38,11 @@ _GROUP = re.compile(
 """Names of patients or sites, which may each contain class folders."""
 
 
-def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_folder(root: Path, reading: Reading) -> Rows:
     """Reads the rows of a folder of `CLASS/...`, or of `train/ valid/ test/` above classes.
 
-    Returns the path below `root`, the label, an empty patient, and the split if there are split
-    folders; and notes on omitted images.
+    Paths start at `root`, patients are empty, and the split is given if there are split folders.
+    The notes tell of omitted images. No option of `reading` applies.
 
     Raises:
         MedtlError: no images, images outside the class folders only, splits mixed with classes, a
@@ -79,7 +81,8 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         (printable(path), printable(_label(path, level)), "", splits.get(path.split("/")[0], ""))
         for path in masks.images
     ]
-    return pd.DataFrame(rows, columns=["path", "label", "patient", "split"]), lines
+    frame = pd.DataFrame(rows, columns=["path", "label", "patient", "split"])
+    return Rows(root, frame, lines, findings=False)
 
 
 def _split_folders(root: Path, found: Found) -> dict[str, str]:
@@ -252,8 +255,7 @@ def _one_folder_down(root: Path, paths: Sequence[str]) -> str:
         if any(path.count("/") == depth for path in paths) or not names:
             return ""
         if len(names) > 1:
-            place = root.joinpath(*paths[0].split("/")[:depth])
-            place = printable(str(place))
+            place = printable(str(root.joinpath(*paths[0].split("/")[:depth])))
             return f"; if {_some(sorted(names))} are the classes or splits, pass data={place}"
         depth += 1
 
@@ -268,3 +270,6 @@ def _label(path: str, level: int) -> str:
 
 def _last(folder: str) -> str:
     return folder.rpartition("/")[2]
+
+
+SOURCE = Source("folder", FOLDER, Path.is_dir, read_folder)

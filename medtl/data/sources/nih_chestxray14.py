@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from medtl.data.sources.csv_file import checked_rows, header, read_text
+from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.errors import MedtlError
+from medtl.settings.training import Reading
 
 IMAGE, FINDINGS = "Image Index", "Finding Labels"
 
@@ -30,9 +33,14 @@ LISTS = TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
 """The published lists of images; valid is drawn out of the first one."""
 
 
-def is_chestxray14(frame: pd.DataFrame) -> bool:
-    """Whether the columns of a CSV are those of ChestX-ray14."""
-    return {IMAGE, FINDINGS} <= set(frame.columns)
+def is_chestxray14(place: Path) -> bool:
+    """Returns whether a place is a CSV file with the columns of ChestX-ray14."""
+    return place.is_file() and {IMAGE, FINDINGS} <= set(header(place))
+
+
+def read(file: Path, reading: Reading) -> Rows:
+    """Reads the rows of the CSV with their images and splits (see `in_plain_columns`)."""
+    return checked_rows(file, in_plain_columns(file, read_text(file)), reading.outside)
 
 
 def in_plain_columns(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -99,3 +107,12 @@ def _splits(file: Path, names: pd.Series) -> pd.Series:
 
 def _some(names: pd.Series) -> str:
     return ", ".join(name or "(empty)" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+SOURCE = Source(
+    "ChestX-ray14",
+    LAYOUT,
+    is_chestxray14,
+    read,
+    tables=("data_entry_2017", "data_entry_2017_v2020"),
+)

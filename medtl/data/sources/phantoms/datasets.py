@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,11 +15,14 @@ from medtl.data.sources.phantoms import chest_xray, ct_slice, head_mr
 from medtl.label_syntax import BETWEEN, NO_FINDING, UNKNOWN
 from medtl.progress import progress
 
+DRAWING = "2ab972ade31b5c271f2f7881df6fae6f7ccea993d051b3aeb4000ceff367ff89"
+"""Version of the drawings: with another one, kept sets are drawn anew."""
+
 TARGET = "phantoms"
-SOURCE = "phantoms-source"
+PRETRAINING = "phantoms-source"
 CASES = "phantoms-cases"
 FINDINGS = "phantoms-findings"
-NAMES = (TARGET, SOURCE, CASES, FINDINGS)
+NAMES = (TARGET, PRETRAINING, CASES, FINDINGS)
 """The names under which `data` takes the embedded sets."""
 
 CHANCES = {"diffuse": 0.35, "focal": 0.35, "large heart": 0.25}
@@ -85,17 +88,9 @@ def write_finding_phantoms(
 
 
 def phantoms_table(name: str) -> Path:
-    """The `labels.csv` of an embedded set of `NAMES`, which is drawn when it is first asked for."""
-    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
-    # A changed drawing is another set.
-    folder = kept_folder("phantoms", content_key(name, hashlib.sha256(code).hexdigest()))
-    writers = {
-        TARGET: write_chest_phantoms,
-        SOURCE: write_axial_phantoms,
-        CASES: write_head_phantoms,
-        FINDINGS: write_finding_phantoms,
-    }
-    return get_or_create(folder, writers[name]) / "labels.csv"
+    """Returns the `labels.csv` of an embedded set of `NAMES`, drawn at its first use."""
+    folder = kept_folder("phantoms", content_key(name, DRAWING))
+    return get_or_create(folder, WRITERS[name]) / "labels.csv"
 
 
 def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
@@ -151,3 +146,12 @@ def _write(folder: Path, images: Iterable[Drawn], columns: tuple[str, ...] = COL
         for image, row in images:
             Image.fromarray(image).save(folder / row[0], compress_level=1)
             table.writerow(row)
+
+
+WRITERS = {
+    TARGET: write_chest_phantoms,
+    PRETRAINING: write_axial_phantoms,
+    CASES: write_head_phantoms,
+    FINDINGS: write_finding_phantoms,
+}
+EMBEDDED = {name: functools.partial(phantoms_table, name) for name in NAMES}
