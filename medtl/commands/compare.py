@@ -8,13 +8,13 @@ import sys
 import mlflow
 import pandas as pd
 
-from medtl.comparison.baselines import baselines_beside
 from medtl.comparison.design import Plan
 from medtl.comparison.learning_rates import ChosenRates
-from medtl.comparison.papers.registry import plan_of
 from medtl.comparison.plan_checks import check_plan
 from medtl.comparison.runner import Cells, SharedResources
+from medtl.comparison.simple_baselines import baselines_beside
 from medtl.comparison.source_distance import source_distances
+from medtl.comparison.study_registry import plan_of
 from medtl.data.dataset import Dataset
 from medtl.data.manifest import EMBEDDED
 from medtl.distributed.executor import executor

@@ -21,18 +21,18 @@ from medtl.tracking.store import is_refused
 KEY_TAG = "medtl.cell"  # on a cell's run: key of all that its numbers depend on
 PROBABILITIES = "cell/probabilities.csv"
 HISTORY = "cell/history.csv"
-RATES = "cell/rates.csv"  # candidates for the learning rate, where it was chosen
+RATES = "cell/rates.csv"  # candidates for the learning rate, if it was chosen
 NUMBERS = ("valid_error", "best_epoch", "seconds", "place", "trained_parameters", "trained_flops",
            "trained_share")  # fmt: skip
-PROBABILITY = "probability_"  # begins the columns of the classes
+PROBABILITY = "probability_"  # prefix of the columns of the classes
 
 
 def log_outcome(
     outcome: Outcome, cases: Cases, names: Sequence[str], scores: Mapping[str, Interval]
 ) -> None:
-    """Logs in the active run what a cell came to, and its test scores with their bounds.
+    """Logs the result of a cell and its test scores with intervals in the active run.
 
-    `names` [N] tell the test cases apart, whatever their files are called.
+    `names` [N] identify the test cases independently of their file names.
     """
     mlflow.log_metrics(
         {
@@ -54,9 +54,9 @@ def log_outcome(
 
 
 def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> Outcome | None:
-    """What the cell of this key came to, in a run of this or an earlier study; None if it did not.
+    """Returns the result of the cell with this key from a finished run of any study, or None.
 
-    A cell whose study was stopped is moved under `parent`, the run of the study that goes on.
+    The run of a cell whose study was stopped is moved under `parent`, the run of the new study.
     """
     found = _search(f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'FINISHED'")
     for run in found:
@@ -67,41 +67,38 @@ def finished_cell(key: str, cases: Cases, names: Sequence[str], parent: str) -> 
     return None
 
 
-def cut_off_cell(name: str, parent: str) -> str | None:
-    """Returns the run of the cell of this name that stands RUNNING below `parent`, if one does."""
+def unfinished_cell_run(name: str, parent: str) -> str | None:
+    """Returns the id of the run below `parent` with this name and status RUNNING, or None."""
     found = _search(f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'")
     return next((run.info.run_id for run in found if run.info.run_name == name), None)
 
 
 def _outcome(run: Run, cases: Cases, names: Sequence[str]) -> Outcome | None:
-    """Returns the outcome in a run; None where its artifacts are gone or are of other cases."""
-    metrics, place = run.data.metrics, f"runs:/{run.info.run_id}"
+    """Returns the result in a run; None if artifacts are missing or its test cases are others."""
+    metrics, uri = run.data.metrics, f"runs:/{run.info.run_id}"
     try:
-        table = _table(f"{place}/{PROBABILITIES}")
-        history = _table(f"{place}/{HISTORY}").astype(float).astype({"epoch": int})
-        numbers = {name: metrics[name] for name in NUMBERS}
+        table = _table(f"{uri}/{PROBABILITIES}")
+        if list(table["case"]) != list(names):
+            return None
         columns = [f"{PROBABILITY}{name}" for name in cases.classes]
-        probabilities = table[columns].to_numpy().astype(float)
-        same = list(table["case"]) == list(names)
-        valid_auroc = metrics["best_valid_auroc"]
-        rates = _rates(f"{place}/{RATES}") if "rates" in run.data.params else ()
+        return Outcome(
+            probabilities=table[columns].to_numpy().astype(float),
+            history=_table(f"{uri}/{HISTORY}").astype(float).astype({"epoch": int}),
+            valid_auroc=metrics["best_valid_auroc"],
+            valid_error=metrics["valid_error"],
+            best_epoch=int(metrics["best_epoch"]),
+            seconds=metrics["seconds"],
+            place=int(metrics["place"]),
+            trained_parameters=int(metrics["trained_parameters"]),
+            trained_flops=int(metrics["trained_flops"]),
+            trained_share=metrics["trained_share"],
+            run_id=run.info.run_id,
+            # cells of earlier releases have their learning rate as a parameter only
+            lr=float(metrics.get("lr", run.data.params.get("lr", 0.0))),
+            rates=_rates(f"{uri}/{RATES}") if "rates" in run.data.params else (),
+        )
     except (MlflowException, OSError, ValueError, KeyError):
         return None
-    if not same:
-        return None
-    whole = ("best_epoch", "place", "trained_parameters", "trained_flops")
-    numbers |= {name: int(numbers[name]) for name in whole}
-    # cells of earlier releases have their rate as a parameter only
-    lr = float(metrics.get("lr", run.data.params.get("lr", 0.0)))
-    return Outcome(
-        probabilities,
-        history,
-        valid_auroc=valid_auroc,
-        run_id=run.info.run_id,
-        lr=lr,
-        rates=rates,
-        **numbers,
-    )
 
 
 def _rates(uri: str) -> tuple[TriedRate, ...]:
@@ -110,15 +107,15 @@ def _rates(uri: str) -> tuple[TriedRate, ...]:
 
 
 def _table(uri: str) -> pd.DataFrame:
-    """A table as texts: pandas' own reading of numbers is not exact to the last bit everywhere."""
+    """Reads a table as strings, because pandas' parsing of numbers is not exact to the last bit."""
     path = mlflow.artifacts.download_artifacts(artifact_uri=uri)
     return as_written(pd.read_csv(path, dtype=str, keep_default_na=False))
 
 
 def _adopt(run: Run, parent: str) -> None:
-    """Moves a cell under `parent`, unless its own study came to its end.
+    """Moves a cell's run under `parent`, unless its own study is finished.
 
-    One of another user's that this user may only read stays where it is.
+    A run without permission to write stays where it is.
     """
     client, before = MlflowClient(), run.data.tags.get(PARENT_TAG)
     try:
@@ -129,7 +126,7 @@ def _adopt(run: Run, parent: str) -> None:
             raise
 
 
-def _search(asked: str) -> list[Run]:
+def _search(condition: str) -> list[Run]:
     client = MlflowClient()
     experiments = [each.experiment_id for each in client.search_experiments()]
-    return list(client.search_runs(experiments, asked))
+    return list(client.search_runs(experiments, condition))

@@ -1,4 +1,4 @@
-"""Design of a comparison: cells, pairs, and the choices of the user."""
+"""Design of a comparison: cells, pairs, and the parameters of the user."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from medtl.networks.pretrained import preprocessing
 from medtl.networks.registry import check_architecture, outline
 from medtl.settings.comparison import CompareSettings
 
-PRETRAINED_ON = "pretrained on "  # weights so written are made by pretraining on what follows
+PRETRAINED_ON = "pretrained on "  # prefix of weights that are pretrained first, on the data named
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a study. What a hybrid does not have is empty.
+    """One training of a study. Fields that a hybrid does not have are empty.
 
-    `series` is what the study calls it: its curve, and its side of a comparison. `weights` are as
-    in `train`, or begin with `PRETRAINED_ON`. The learning rate is `lr`, or chosen on the
-    validation split among `rates`; `lr` is then 0.
+    `series` names the curve and the side of a comparison that the cell belongs to. `weights` are
+    as in `train`, or begin with `PRETRAINED_ON`. The learning rate is `lr`; if `lr` is 0, it is
+    chosen on the validation split among `rates`.
     """
 
     series: str
@@ -37,29 +37,35 @@ class Cell:
     augment: str = "light"
     fraction: float = 1.0  # of the training split
     seed: int = 0  # of initial weights, order and the share drawn
-    modality: str = ""  # the one that is shown of a case of several; empty for all
+    modality: str = ""  # the one used of a case with several images; empty for all
     hidden: int = 0  # units of the dense ReLU layer before the output layer; 0 for none
-    rates: tuple[float, ...] = ()  # candidates for the learning rate; empty where lr is it
+    rates: tuple[float, ...] = ()  # candidates for the learning rate; empty if lr is given
 
     @classmethod
-    def hybrid(cls, series: str, architecture: str, classifier: str, **others: object) -> Cell:
-        """A classical classifier on frozen features: no image is changed, no gradient taken."""
+    def hybrid(
+        cls, series: str, architecture: str, classifier: str, weights: str, cutoff: str = "head"
+    ) -> Cell:
+        """Builds the cell of a classical classifier on frozen features, without augmentation."""
         return cls(
             series,
             architecture,
+            weights,
             transfer="hybrid",
             classifier=classifier,
-            **{"cutoff": "head", **others, "optimizer": "", "lr": 0.0, "augment": "none"},
+            cutoff=cutoff,
+            optimizer="",
+            lr=0.0,
+            augment="none",
         )
 
     def at_rate(self, lr: float) -> Cell:
-        """Returns the cell with a learning rate that is no longer to be chosen."""
+        """Returns the cell with a given learning rate instead of candidates."""
         return dataclasses.replace(self, lr=lr, rates=())
 
     def params(self) -> dict[str, object]:
-        """The cell as MLflow parameters, without what it does not have.
+        """Returns the cell as MLflow parameters, without empty fields.
 
-        Candidates for the learning rate are left to the code that tries them.
+        The candidates for the learning rate are not among them: they are logged when tried.
         """
         values = dataclasses.asdict(self)
         del values["rates"]
@@ -70,20 +76,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study: its cells, and what is said of them.
+    """A study: its cells, the pairs that are compared, and texts of the report.
 
     Attributes:
-        study: its name.
-        title: what it asks, in a few words.
-        source: the paper, empty for a grid of the user's own.
-        metric: the score of the test split that is compared.
+        study: name of the study.
+        title: its question, in a few words.
+        source: the paper; empty for a grid of the user's own.
+        metric: the metric on the test split that is compared.
         cells: in the order of the report.
-        pairs: (a, b) of one seed: by how much does b beat a?
+        pairs: (a, b) of one seed; the difference is b less a.
         pictures: of `convergence`, `depth`, `size`.
-        image_size: side of the images where the user names none; 0 for that of the weights.
-        data: the embedded set that stands in for `phantoms`; empty where the study takes that.
+        image_size: side of the images in pixels if the user gives none; 0 for that of the weights.
+        data: embedded set that replaces `phantoms`; empty to keep it.
         equal_sources: whether backbones are pretrained on equally many images of each source.
-        notes: what is known of the paper, and what is a choice of this project.
+        notes: facts of the paper, and choices of this project.
     """
 
     study: str
@@ -102,7 +108,7 @@ class Plan:
 def repeated(
     cells: Iterable[Cell], fractions: Sequence[float], seeds: Sequence[int]
 ) -> tuple[Cell, ...]:
-    """Every cell at every share of the training split and with every seed."""
+    """Returns every cell at every share of the training split and with every seed."""
     return tuple(
         dataclasses.replace(cell, fraction=fraction, seed=seed)
         for cell in cells
@@ -114,7 +120,7 @@ def repeated(
 def paired(
     cells: Sequence[Cell], is_baseline: Callable[[Cell], bool], *same: str
 ) -> tuple[tuple[Cell, Cell], ...]:
-    """Each cell with the baseline that has the same seed and the same fields `same`, if any has."""
+    """Pairs each cell with the baseline that has the same seed and equal fields `same`, if any."""
 
     def place(cell: Cell) -> tuple[object, ...]:
         return tuple(getattr(cell, name) for name in ("seed", *same))
@@ -130,7 +136,7 @@ def paired(
 
 
 def cell_names(cells: Sequence[Cell]) -> dict[Cell, str]:
-    """A short name for each cell, of what tells it from the others; no two are equal."""
+    """Returns a short unique name for each cell, of the fields in which it differs from others."""
     shown = [name for name in ("architecture", "series") if _differ(cells, name)]
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
@@ -149,7 +155,7 @@ def cell_names(cells: Sequence[Cell]) -> dict[Cell, str]:
 
 
 def arm(cell: Cell) -> Cell:
-    """What a cell is a repeat of: equal cells of other seeds have the same arm."""
+    """Returns the arm of a cell: the cell without its seed, the same for all its repeats."""
     return dataclasses.replace(cell, seed=0)
 
 
@@ -168,14 +174,14 @@ _WORDS = {
     "seed": "seed {}",
 }
 
-_FOLLOWING = ("lr", "augment", "schedule")  # as a rule decided by the others
+_FOLLOWING = ("lr", "augment", "schedule")  # usually implied by the other fields
 _ENDS = {"all": "all layers", "head": "the head alone"}
 
 
 def _in_words(name: str, value: object) -> str:
     if name == "cutoff" and value in _ENDS:
         return _ENDS[value]
-    if name == "fraction":
+    if name == "fraction" and isinstance(value, float):
         value = 100 * value
     return _WORDS[name].format(value) if value not in ("", 0.0) or name == "seed" else ""
 
@@ -184,13 +190,14 @@ def _differ(cells: Sequence[Cell], name: str) -> bool:
     return len({getattr(cell, name) for cell in cells}) > 1
 
 
-# Small enough to be pretrained on embedded images, on two processor cores, in half a minute each.
+# Small enough to be pretrained on embedded images on two processor cores in half a minute each.
 SMALL = ("small_resnet", "shufflenet_v2_x0_5")
 SMALL_SIZE = 96  # pixels
 SMALLER_SIZE = 48  # pixels, for networks that take longer
+SMALL_RATE = 1e-3  # learning rate of studies with many cells, on embedded images
 
 SERIES = {"auto": "pretrained", "imagenet": "pretrained", "random": "random"}
-"""What weights are called; others by themselves."""
+"""Names of weights in reports; other weights have their own."""
 
 RATES, SGD_RATES = (1e-4, 3e-4, 1e-3), (1e-3, 3e-3, 1e-2)
 """Learning rates to choose among."""
@@ -199,18 +206,18 @@ SMALL_RATES, SMALL_SGD_RATES = (3e-4, 1e-3), (3e-3, 1e-2)
 """The same on embedded images."""
 
 REPEATS = (0, 1, 2, 3, 4)
-"""Seeds of studies whose arms are told apart by small differences."""
+"""Seeds of studies whose arms differ little."""
 
 
 def is_embedded(settings: CompareSettings) -> bool:
-    """Whether the study runs on images that the project brings along: then it is kept small."""
+    """Whether the study runs on embedded images: then it is kept small."""
     return settings.data in EMBEDDED
 
 
 def architectures(
     settings: CompareSettings, published: tuple[str, ...], small: tuple[str, ...] = SMALL
 ) -> tuple[str, ...]:
-    """The user's; else those of the paper, or on embedded images small ones in their place.
+    """Returns the user's architectures, else those of the paper, or `small` on embedded images.
 
     Raises:
         ParameterError: there is no such architecture.
@@ -222,12 +229,12 @@ def architectures(
 
 
 def weights(settings: CompareSettings, *own: str) -> tuple[str, ...]:
-    """Returns the user's, else the study's own."""
+    """Returns the user's weights, else the study's own."""
     return settings.listed("weights") or own
 
 
 def optimizers(settings: CompareSettings, *own: str) -> tuple[str, ...]:
-    """Returns the user's, else the study's own."""
+    """Returns the user's optimizers, else the study's own."""
     return settings.listed("optimizers") or own or ("adam",)
 
 
@@ -237,12 +244,12 @@ def fractions(settings: CompareSettings, *own: float) -> tuple[float, ...]:
 
 
 def seeds(settings: CompareSettings, *own: int) -> tuple[int, ...]:
-    """Returns the user's, else the study's own, else that of the splits."""
+    """Returns the user's seeds, else the study's own, else the seed of the splits."""
     return tuple(map(int, settings.listed("seeds"))) or own or (settings.seed,)
 
 
 def several_seeds(settings: CompareSettings, *small: int) -> tuple[int, ...]:
-    """Returns the user's seeds, else five; on embedded images those of `small`, else one."""
+    """Returns the user's seeds, else five; on embedded images `small`, else one."""
     return seeds(settings, *(small if is_embedded(settings) else REPEATS))
 
 
@@ -254,8 +261,8 @@ def hidden_units(settings: CompareSettings, own: int = 0) -> tuple[int, ...]:
 def learning_rates(settings: CompareSettings, optimizer: str) -> tuple[float, ...]:
     """Returns the candidates for the learning rate of an arm: the user's, else ours.
 
-    They are the same from whatever cut-off and weights on, so that depth or source and learning
-    rate do not vary together.
+    They are the same for every cut-off and all weights, so that the learning rate does not vary
+    with depth or source.
     """
     if settings.lr:
         return (settings.lr,)
@@ -267,7 +274,7 @@ def learning_rates(settings: CompareSettings, optimizer: str) -> tuple[float, ..
 
 
 def at_rate(settings: CompareSettings, lr: float, cells: Iterable[Cell]) -> list[Cell]:
-    """Returns the cells at the learning rate of a study, unless the user named any."""
+    """Returns the cells at the learning rate of a study, unless the user gave one."""
     if settings.lr or settings.rates:
         return list(cells)
     return [cell.at_rate(lr) for cell in cells]
@@ -282,35 +289,34 @@ def finetuned(
     *own: str,
     own_hidden: int = 0,
 ) -> list[Cell]:
-    """What is trained by gradient from a cut-off on, by each of the user's or `own` optimizers.
+    """Returns cells trained by gradient from a cut-off on.
 
-    The same with each number of units of a dense layer, the user's or `own_hidden`.
+    One for each of the user's or `own` optimizers, and each number of units of a dense layer, the
+    user's or `own_hidden`.
     """
-    return [
-        Cell(
-            series,
-            architecture,
-            start,
-            cutoff=cutoff,
-            optimizer=optimizer,
-            augment=settings.augment,
-            hidden=hidden,
-            **_rate(learning_rates(settings, optimizer)),
-        )
-        for hidden in hidden_units(settings, own_hidden)
-        for optimizer in optimizers(settings, *own)
-    ]
-
-
-def _rate(candidates: tuple[float, ...]) -> dict[str, object]:
-    """Returns the fields of a cell: one learning rate, or several to choose among."""
-    if len(candidates) == 1:
-        return {"lr": candidates[0]}
-    return {"lr": 0.0, "rates": candidates}
+    cells = []
+    for hidden in hidden_units(settings, own_hidden):
+        for optimizer in optimizers(settings, *own):
+            candidates = learning_rates(settings, optimizer)
+            is_given = len(candidates) == 1
+            cells.append(
+                Cell(
+                    series,
+                    architecture,
+                    start,
+                    cutoff=cutoff,
+                    optimizer=optimizer,
+                    augment=settings.augment,
+                    hidden=hidden,
+                    lr=candidates[0] if is_given else 0.0,
+                    rates=() if is_given else candidates,
+                )
+            )
+    return cells
 
 
 def blocks(settings: CompareSettings, architecture: str) -> tuple[str, ...]:
-    """Returns the coarse cut-offs in forward order, the first as `all` and the last as `head`."""
+    """Returns the cut-offs of blocks in forward order, with `all` first and `head` last."""
     size = settings.image_size or SMALL_SIZE
     if not (settings.image_size or is_embedded(settings)):
         size = preprocessing(architecture).image_size
@@ -337,4 +343,4 @@ def refuse_chosen(settings: CompareSettings, *names: str) -> None:
             )
 
 
-SOURCES = ("different", "same")  # parameters of alzubaidi2020 alone
+SOURCES = ("different", "same")  # parameters that only alzubaidi2020 uses

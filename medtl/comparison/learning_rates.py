@@ -21,23 +21,23 @@ from medtl.training.learner import Trained, TransferLearner
 
 
 class ChosenRates:
-    """Learning rates of arms: the first cell of an arm that finishes chooses for its repeats."""
+    """Learning rates of arms: that of the first finished cell of an arm holds for its repeats."""
 
     def __init__(self) -> None:
         self._by_arm: dict[Cell, float] = {}
 
     def add(self, cell: Cell, cell_result: CellResult) -> None:
-        """Takes the rate that a finished cell has chosen, if it has."""
+        """Records the learning rate chosen in a finished cell, if one was."""
         if cell_result.outcome is not None and cell_result.outcome.rates:
             self._by_arm.setdefault(arm(cell), cell_result.outcome.lr)
 
     def settled(self, cell: Cell) -> Cell:
-        """Returns the cell at the rate of its arm; as it is where none is chosen yet."""
+        """Returns the cell at the learning rate of its arm; unchanged if none is chosen yet."""
         lr = self._by_arm.get(arm(cell))
         return cell if lr is None else cell.at_rate(lr)
 
     def waits(self, cell: Cell, running: Iterable[Cell]) -> bool:
-        """Whether one of the running cells is about to choose the rate of this one."""
+        """Whether the learning rate of this cell is being chosen in one of the running cells."""
         if not cell.rates or arm(cell) in self._by_arm:
             return False
         return arm(cell) in set(map(arm, running))
@@ -50,15 +50,15 @@ def trained_at_best_rate(
     cutoff: str,
     ends: CheckpointHold,
 ) -> tuple[Trained, tuple[TriedRate, ...]]:
-    """Trains at each rate, and returns the model with the best validation AUROC.
+    """Trains at each learning rate and returns the model with the best validation AUROC.
 
-    Of equal ones the lower validation loss decides. The epochs of the chosen training are logged
-    in the active run, and of each candidate its score. A head that is solved has no learning rate:
-    nothing is tried then. A candidate that diverges is one of them, with NaN as its score.
+    Ties are decided by the lower validation loss. Logs the epochs of the chosen training and the
+    score of each candidate in the active run. A solved head has no learning rate, so it is trained
+    once and the list of candidates is empty. A training that diverges has the score NaN.
 
     Raises:
         MedtlError: every candidate failed.
-        OutOfMemoryError: memory is insufficient, at whatever rate.
+        OutOfMemoryError: memory is insufficient, which no learning rate changes.
     """
     best: Trained | None = None
     tried: list[TriedRate] = []
@@ -99,6 +99,6 @@ def trained_at_best_rate(
 
 
 def chosen_rate(tried: Sequence[TriedRate]) -> TriedRate:
-    """Returns the candidate with the best validation AUROC, of equal ones the lowest loss."""
+    """Returns the candidate with the best validation AUROC; ties go to the lower loss."""
     finished = [each for each in tried if each.best_epoch]
     return max(finished, key=lambda each: (each.valid_auroc, -each.valid_loss))

@@ -23,7 +23,7 @@ from medtl.tracking.lineage import architecture_of
 def check_plan(settings: CompareSettings, plan: Plan) -> None:
     """Refuses a study if a parameter is invalid in every cell that uses it.
 
-    A value that is valid for some of the networks is left to the cells, which fail one by one.
+    If it is valid for some networks, only the cells of the others fail.
 
     Raises:
         ParameterError: naming the parameter.
@@ -67,7 +67,7 @@ def _check_source(name: str, source: str) -> None:
 
 
 def _taken_by_some(names: Iterable[str], check: Callable[[str], object]) -> None:
-    """Raises the first error of `check` where it refuses every architecture."""
+    """Raises the first error of `check` if it refuses every architecture."""
     names, errors = list(dict.fromkeys(names)), []
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""A study on a Ray cluster: each cell a task, and what it came to comes back."""
+"""Runs the cells of a study on the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 from tqdm import tqdm
 
-from medtl.comparison.cell_runs import cut_off_cell
+from medtl.comparison.cell_runs import unfinished_cell_run
 from medtl.comparison.design import Cell, Plan
 from medtl.comparison.learning_rates import ChosenRates
 from medtl.comparison.runner import Cells, SharedResources
@@ -36,66 +36,69 @@ from medtl.settings.comparison import CompareSettings
 from medtl.settings.training import LearningSettings
 from medtl.tracking.runs import close_dead
 
-MOST_DEATHS = 3  # of workers over one cell, before it is given up
+MOST_DEATHS = 3  # of workers while they run one cell, before it counts as failed
 
 
 @dataclass(frozen=True)
-class CellOrder:
-    """What a worker is made of."""
+class WorkerSpec:
+    """Settings, plan and data of a worker, sent to its node."""
 
     settings: CompareSettings
     plan: Plan
     run_id: str  # the study's MLflow run
     tracking_uri: str
-    fingerprint: str  # of the data, which the nodes must see too
+    fingerprint: str  # of the data; that on the node must have the same
     datasets: Mapping[int, ray.ObjectRef] | None  # by image size; None to read them on the node
 
 
 class CellWorker:
     """Runs cells on a node, one after the other."""
 
-    def __init__(self, order: CellOrder) -> None:
-        self._order = order
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
 
     def open(self) -> str:
-        """Opens the data; '', or why that cannot be done here."""
-        order = self._order
+        """Opens the data; returns '', or the reason why it cannot be opened here."""
+        spec = self._spec
         try:
-            enter_node(order.settings, order.tracking_uri, order.run_id)
-            read = training_data if order.datasets is None else self._fetched
-            bench = SharedResources(order.settings, order.plan, read)
-            dataset = bench.dataset(order.plan.cells)
-            if dataset.fingerprint != order.fingerprint:
-                raise MedtlError("the data is another one than where the study was begun")
-            self._cells = Cells(order.plan, bench, dataset, order.settings.seed, order.run_id)
+            enter_node(spec.settings, spec.tracking_uri, spec.run_id)
+            read = training_data if spec.datasets is None else self._fetched
+            resources = SharedResources(spec.settings, spec.plan, read)
+            dataset = resources.dataset(spec.plan.cells)
+            if dataset.fingerprint != spec.fingerprint:
+                raise MedtlError("the data differs from that of the process that began the study")
+            self._cells = Cells(spec.plan, resources, dataset, spec.settings.seed, spec.run_id)
         except MedtlError as error:
             return named_here(error)
         return ""
 
     def run(self, cell: Cell, rates: ChosenRates) -> tuple[CellResult, bool]:
-        """What the cell came to, or why it failed; and whether that was known from before."""
+        """Returns the result of a cell, and whether it was found in an earlier run."""
         known = self._cells.reused
         cell_result = self._cells.cell_result(cell, rates)
         return cell_result, self._cells.reused > known
 
     def _fetched(self, settings: LearningSettings, image_size: int) -> Dataset:
-        return ray.get(self._order.datasets[image_size])
+        assert self._spec.datasets is not None
+        return ray.get(self._spec.datasets[image_size])
 
 
 def run_on_cluster(
-    settings: CompareSettings, plan: Plan, bench: SharedResources, cells: Cells, run_id: str
+    settings: CompareSettings, plan: Plan, resources: SharedResources, cells: Cells, run_id: str
 ) -> tuple[dict[Cell, CellResult], int]:
-    """What each cell came to, or why it failed; and how many were known from before.
+    """Returns the result of each cell, and how many were found in earlier runs.
 
-    A cell whose worker died is run again by another, and shown as failed when that was the third.
+    A cell whose worker died is run again by another; after the third death it counts as failed.
 
     Raises:
         MedtlError: no worker is left.
     """
     rates = ChosenRates()
-    waiting, done, deaths = _Waiting(cells.ordered(), rates), {}, Counter()
+    waiting = _CellQueue(cells.ordered(), rates)
+    done: dict[Cell, CellResult] = {}
+    deaths: Counter[Cell] = Counter()
     known: list[Cell] = []
-    order, stopping = _order(settings, plan, bench, run_id), threading.Event()
+    spec, stopping = _worker_spec(settings, plan, resources, run_id), threading.Event()
 
     def work(worker: Worker) -> None:
         cell = None
@@ -112,29 +115,33 @@ def run_on_cluster(
 
     def requeue(cell: Cell) -> None:
         deaths[cell] += 1
-        close_dead(cut_off_cell(cells.names[cell], run_id), run_id)
+        close_dead(unfinished_cell_run(cells.names[cell], run_id), run_id)
         if deaths[cell] < MOST_DEATHS:
             waiting.put_back(cell)
             return
-        done[cell] = cells.failed(cell, f"{MOST_DEATHS} workers died over it")
+        done[cell] = cells.failed(cell, f"{MOST_DEATHS} workers died while they ran it")
         waiting.end(cell)
 
     with tqdm(total=len(plan.cells), unit="cell", desc=plan.study, file=sys.stderr) as bar:
+
+        def show_progress() -> None:
+            bar.update(len(done) - bar.n)
+
         run_workers(
             settings.workers,
-            begin=lambda: begun_worker(CellWorker, order, settings),
+            begin=lambda: begun_worker(CellWorker, spec, settings),
             work=work,
             is_left=waiting.is_left,
-            on_look=lambda: bar.update(len(done) - bar.n),
+            on_look=show_progress,
             stopping=stopping,
         )
     return done, len(known)
 
 
-class _Waiting:
-    """Cells that wait for a worker; each worker stays with the backbone that it has open.
+class _CellQueue:
+    """Queue of cells; a worker gets cells of the backbone that it has loaded, as long as any wait.
 
-    While the first cell of an arm chooses its learning rate, the repeats wait.
+    While the learning rate of an arm is chosen in its first cell, the repeats wait.
     """
 
     def __init__(self, cells: Sequence[Cell], rates: ChosenRates) -> None:
@@ -143,7 +150,7 @@ class _Waiting:
         self._changed = threading.Condition()
 
     def next_after(self, last: Cell | None) -> Cell | None:
-        """The cell to run after `last`; waits while all run elsewhere, None when all have ended."""
+        """Waits for the cell to run after `last` and returns it; None after the last one."""
         with self._changed:
             while not (ready := self._ready()):
                 if not self._running:
@@ -151,7 +158,7 @@ class _Waiting:
                 self._changed.wait()
             busy = {_backbone(cell) for cell in self._running}
             own = None if last is None else _backbone(last)
-            # its own backbone, else one that nobody has open, else any
+            # the same backbone, else one that no other worker has loaded, else any
             cell = min(ready, key=lambda each: (_backbone(each) != own, _backbone(each) in busy))
             self._cells.remove(cell)
             self._running.append(cell)
@@ -161,20 +168,20 @@ class _Waiting:
         return [cell for cell in self._cells if not self._rates.waits(cell, self._running)]
 
     def put_back(self, cell: Cell) -> None:
-        """The cell waits again."""
+        """Puts a running cell back at the front of the queue."""
         with self._changed:
             self._running.remove(cell)
             self._cells.insert(0, cell)
             self._changed.notify_all()
 
     def end(self, cell: Cell) -> None:
-        """The cell has ended."""
+        """Marks a running cell as ended."""
         with self._changed:
             self._running.remove(cell)
             self._changed.notify_all()
 
     def is_left(self) -> bool:
-        """Whether a cell has not ended."""
+        """Whether any cell waits or runs."""
         with self._changed:
             return bool(self._cells or self._running)
 
@@ -183,16 +190,18 @@ def _backbone(cell: Cell) -> tuple[str, str]:
     return cell.architecture, cell.weights
 
 
-def _order(settings: CompareSettings, plan: Plan, bench: SharedResources, run_id: str) -> CellOrder:
+def _worker_spec(
+    settings: CompareSettings, plan: Plan, resources: SharedResources, run_id: str
+) -> WorkerSpec:
     sizes = set()
     for cell in plan.cells:
-        # backbones that have to be pretrained are, before workers could do so at once; those that
-        # cannot be had are found out by their cells again
+        # Pretrains backbones here, so that not every worker does. An unavailable one is reported
+        # by its cells.
         with contextlib.suppress(MedtlError):
-            sizes.add(bench.origin(cell).image_size)
+            sizes.add(resources.origin(cell).image_size)
     datasets = None
     if settings.ship == "store":
-        datasets = {size: shipped(bench.data(size)) for size in sizes}
-    fingerprint = bench.data(min(sizes)).fingerprint
+        datasets = {size: shipped(resources.data(size)) for size in sizes}
+    fingerprint = resources.data(min(sizes)).fingerprint
     settings = dataclasses.replace(settings, data=everywhere(settings.data))
-    return CellOrder(settings, plan, run_id, mlflow.get_tracking_uri(), fingerprint, datasets)
+    return WorkerSpec(settings, plan, run_id, mlflow.get_tracking_uri(), fingerprint, datasets)

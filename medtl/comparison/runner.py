@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from medtl.data.splits import nested_share
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.calibration import fit_temperature
 from medtl.evaluation.confidence_intervals import mean_score, measure
-from medtl.evaluation.model_comparison import Cases, CellResult, Outcome
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.model_comparison import Cases, CellResult, Outcome, TriedRate
 from medtl.inference.decisions import calibrated
-from medtl.networks.cutoffs import resolve
+from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.flops import operations
 from medtl.networks.pretrained import Backbone
 from medtl.networks.registry import image_network
@@ -29,21 +31,27 @@ from medtl.pipeline.pretraining import backbone_of, drawn_down, with_phantom_bac
 from medtl.pipeline.run_logging import history, log_halved
 from medtl.pipeline.setup import Origin, fit_model, training_data
 from medtl.settings.comparison import CompareSettings
-from medtl.settings.training import OF_DATA, LearningSettings, PretrainSettings, TrainSettings
+from medtl.settings.training import (
+    OF_DATA,
+    LearningSettings,
+    ModelSettings,
+    PretrainSettings,
+    TrainSettings,
+)
 from medtl.tracking.runs import nested_run
 from medtl.training import epoch_budget
 from medtl.training.activation_cache import ActivationCache
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.learner import Trained, TransferLearner
 
-# Settings of which no number depends, or that the cell, the data and the backbone stand for.
+# Settings that change no result, or that the key covers by the cell, the data and the backbone.
 NOT_IN_KEY = OF_DATA | frozenset(
     ("architecture", "weights", "transfer", "classifier", "augment", "hidden", "keep", "device")
 )
 
 
 class SharedResources:
-    """Resources shared by consecutive cells of one origin in a study."""
+    """Data sets, backbones and activations shared by the cells of a study."""
 
     def __init__(
         self,
@@ -51,17 +59,17 @@ class SharedResources:
         plan: Plan,
         read: Callable[[LearningSettings, int], Dataset] = training_data,
     ) -> None:
-        """`read` gives the data set of the settings at a size."""
+        """`read` returns the data set of the settings at an image size."""
         self._settings, self._plan, self._read = settings, plan, read
         self._datasets: dict[tuple[int, str], Dataset] = {}
         self._origins: dict[tuple[str, str], Origin | MedtlError] = {}
         self._operations: dict[tuple[str, int, tuple[str, ...], int], int] = {}
         self._backbone: tuple[object, Backbone] | None = None
         self._activation_cache: tuple[object, ActivationCache] | None = None
-        self.notes: list[str] = []  # on the sources that were pretrained on
+        self.notes: list[str] = []  # on the sources of pretraining
 
     def dataset(self, cells: Iterable[Cell]) -> Dataset:
-        """The data set as the first of the cells that has a backbone sees it.
+        """Returns the data set at the image size of the first cell whose backbone is available.
 
         Raises:
             MedtlError: the data cannot be trained on, or no cell has a backbone.
@@ -72,16 +80,17 @@ class SharedResources:
                 return self.data(self.origin(cell).image_size)
             except MedtlError as error:
                 if not isinstance(self._origins.get((cell.architecture, cell.weights)), MedtlError):
-                    raise  # of the data, which all cells have in common
+                    raise  # the data is the same for all cells
                 reason = error
         assert reason is not None
         raise reason
 
     def origin(self, cell: Cell) -> Origin:
-        """What the cell's backbone is made of; one that has to be pretrained is, once.
+        """Returns the origin of the cell's backbone, which is pretrained first if it has to be.
 
         Raises:
-            MedtlError: it cannot be had; the same for all cells of this architecture and weights.
+            MedtlError: it is not available; the same for all cells of this architecture and
+                weights.
         """
         key = (cell.architecture, cell.weights)
         if key not in self._origins:
@@ -95,10 +104,10 @@ class SharedResources:
         return found
 
     def transfer(self, cell: Cell) -> TransferLearner:
-        """The cell's backbone on its share of the training split.
+        """Returns the learner of the cell: its backbone on its share of the training split.
 
         Raises:
-            MedtlError: the backbone cannot be had.
+            MedtlError: the backbone is not available.
         """
         origin = self.origin(cell)
         dataset = self.data(origin.image_size, cell.modality)
@@ -123,8 +132,8 @@ class SharedResources:
         return transfer
 
     def key(self, cell: Cell, transfer: TransferLearner) -> str:
-        """Returns a key of all that the cell's numbers depend on."""
-        # the digest identifies the weights, wherever their file is
+        """Returns a key of everything that the cell's results depend on."""
+        # the digest identifies the weights independently of their file
         own = dataclasses.asdict(dataclasses.replace(cell, series="", weights=""))
         if not cell.rates:
             del own["rates"]
@@ -146,20 +155,21 @@ class SharedResources:
     def run(
         self, cell: Cell, transfer: TransferLearner, run_id: str, ends: CheckpointHold
     ) -> Outcome:
-        """Trains the cell, logging its epochs in the active run, and scores the test split once.
+        """Trains the cell, logs its epochs in the active run, and scores the test split once.
 
-        `ends` holds the training until that run has ended.
+        `ends` holds the checkpoints until that run has ended.
         """
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, cell.cutoff)
-        asked, tried = self.train_settings(cell), ()
+        asked = self.train_settings(cell)
+        tried: tuple[TriedRate, ...] = ()
         started = time.perf_counter()
         if cell.rates:
             model, tried = trained_at_best_rate(asked, cell.rates, transfer, point.name, ends)
         else:
             model = fit_model(asked, transfer, point.name, ends=ends)
         lr = chosen_rate(tried).lr if tried else cell.lr
-        # without the trainings at other rates, so that repeats cost alike
+        # leaves out the trainings at other rates, so that the seconds of repeats are comparable
         started += sum(each.seconds for each in tried if each.lr != lr)
         log_halved(model.halved)
         labels = transfer.labels("valid")
@@ -169,6 +179,7 @@ class SharedResources:
         groups = transfer.dataset.groups[transfer.dataset.splits["valid"]]
         valid = calibrated(model.fit.valid_logits, temperature)
         interval = mean_score(labels, [valid], groups, "auroc", self._settings.seed)
+        cost = self._cost(transfer, model)
         return Outcome(
             probabilities=probabilities,
             history=history(model.fit),
@@ -180,13 +191,15 @@ class SharedResources:
             run_id=run_id,
             lr=0.0 if model.solved is not None else lr,
             rates=tried,
-            **self._cost(transfer, model),
+            trained_parameters=cost.parameters,
+            trained_flops=cost.flops,
+            trained_share=cost.share,
         )
 
     def train_settings(self, cell: Cell) -> TrainSettings:
-        """Returns the settings with which `train` would train the cell on all images.
+        """Returns the settings of `train` for this cell on all training images.
 
-        Of several learning rates the first.
+        Of several learning rates they have the first.
         """
         shared = {
             field.name: getattr(self._settings, field.name)
@@ -210,8 +223,8 @@ class SharedResources:
             own |= {"classifier": "logistic", "optimizer": cell.optimizer, "lr": lr}
         return TrainSettings(**shared | own)
 
-    def _with_weights(self, settings: TrainSettings) -> TrainSettings:
-        """The settings with weights that have to be made first replaced by the URI of the model."""
+    def _with_weights(self, settings: TrainSettings) -> ModelSettings:
+        """Pretrains the weights if they have to be, and returns the settings with their URI."""
         if not settings.weights.startswith(PRETRAINED_ON):
             return with_phantom_backbone(settings)
         source = PretrainSettings(
@@ -227,17 +240,17 @@ class SharedResources:
         return dataclasses.replace(settings, weights=backbone_of(source))
 
     def _source_images(self, source: PretrainSettings) -> int:
-        """Returns how many training images of the source are learned from; 0 for all.
+        """Returns the number of training images to draw of a source; 0 for all.
 
-        As many as the smallest source of the study has, so that a larger one is no advantage.
-        `notes` says what is drawn.
+        It is that of the smallest source of the study, so that a larger one has no advantage.
+        Adds a note on the draw.
         """
         sources: dict[str, Dataset] = {}
         starts = dict.fromkeys(cell.weights for cell in self._plan.cells)
         for start in starts:
             if start.startswith(PRETRAINED_ON):
                 each = dataclasses.replace(source, data=start.removeprefix(PRETRAINED_ON))
-                with contextlib.suppress(MedtlError):  # its own cells say why
+                with contextlib.suppress(MedtlError):  # its own cells report it
                     sources[each.data] = training_data(each, Origin.of(each).image_size)
         own = sources[source.data]
         fewest = min(len(dataset.splits["train"]) for dataset in sources.values())
@@ -246,16 +259,16 @@ class SharedResources:
         ]
         if given:
             self._note(
-                f"the number of images behind the weights {', '.join(given)} is as it is: only "
-                "sources that are data are drawn to equal sizes"
+                f"the weights {', '.join(given)} may come from more images than the others: only "
+                "data sets are drawn to equal sizes"
             )
         count = len(own.splits["train"])
         if count == fewest:
             return 0
         drawn = len(drawn_down(own, fewest, source.seed))
         self._note(
-            f"{drawn:,} of the {count:,} training images of {own.name} are pretrained on, drawn by "
-            f"patient and of each class alike: the smallest source has {fewest:,}"
+            f"pretraining uses {drawn:,} of the {count:,} training images of {own.name}, drawn by "
+            f"patient and equally from each class: the smallest source has {fewest:,}"
         )
         return fewest
 
@@ -264,7 +277,7 @@ class SharedResources:
             self.notes.append(line)
 
     def _check_source(self, source: PretrainSettings) -> None:
-        """Raises `MedtlError` where a source shows images that the target is judged by."""
+        """Raises `MedtlError` if a source contains validation or test images of the target."""
         if source.data in EMBEDDED:
             return
         size = Origin.of(source).image_size
@@ -274,12 +287,13 @@ class SharedResources:
         shared = known & set(target.frame["content"].iloc[judged])
         if shared:
             raise MedtlError(
-                f"{source.data} holds {len(shared)} of the images that {target.name} is validated "
-                "and tested on: what is pretrained on them cannot be judged by them; leave them out"
+                f"{source.data} contains {len(shared)} of the validation and test images of "
+                f"{target.name}: a backbone pretrained on them would be scored on images it was "
+                "trained on; remove them from the source"
             )
 
     def data(self, image_size: int, modality: str = "") -> Dataset:
-        """The data set at a size; of its modalities all, or one.
+        """Returns the data set at an image size, with all its modalities or one.
 
         Raises:
             MedtlError: it cannot be trained on.
@@ -299,8 +313,8 @@ class SharedResources:
             self._backbone = (key, origin.backbone(dataset, cell.seed, cell.hidden))
         return self._backbone[1]
 
-    def _points(self, cell: Cell, backbone: Backbone):
-        """The cuts that the cells of this backbone ask for, as far as it has them."""
+    def _points(self, cell: Cell, backbone: Backbone) -> Iterator[CutPoint]:
+        """Yields the cut points of all cells of this backbone; unknown ones are left out."""
         for other in self._plan.cells:
             if (other.architecture, other.weights) == (cell.architecture, cell.weights):
                 try:
@@ -308,10 +322,10 @@ class SharedResources:
                 except ParameterError:
                     continue
 
-    def _cost(self, transfer: TransferLearner, model: Trained) -> dict[str, float]:
+    def _cost(self, transfer: TransferLearner, model: Trained) -> _TrainingCost:
         """Computes the training cost; a hybrid has no gradient through the network."""
         if model.tail is not None:
-            return {"trained_parameters": 0, "trained_flops": 0, "trained_share": 0.0}
+            return _TrainingCost(parameters=0, flops=0, share=0.0)
         backbone = transfer.backbone
         size = transfer.image_size
         key = (backbone.architecture, size, transfer.dataset.modalities, transfer.settings.hidden)
@@ -319,37 +333,52 @@ class SharedResources:
             images = (3 * max(1, len(transfer.dataset.modalities)), size, size)
             self._operations[key] = operations(backbone.network, [images])
         trained_flops = operations(model.cut.suffix, model.cut.shapes)
-        return {
-            "trained_parameters": sum(each.numel() for each in model.cut.suffix.parameters()),
-            "trained_flops": trained_flops,
-            "trained_share": trained_flops / self._operations[key],
-        }
+        return _TrainingCost(
+            parameters=sum(each.numel() for each in model.cut.suffix.parameters()),
+            flops=trained_flops,
+            share=trained_flops / self._operations[key],
+        )
+
+
+@dataclass(frozen=True)
+class _TrainingCost:
+    """Size of the trained part of a network.
+
+    Attributes:
+        parameters: number of trained weights.
+        flops: operations of a forward pass after the cut, for one image.
+        share: their share of the operations of the whole network, 0 to 1.
+    """
+
+    parameters: int
+    flops: int
+    share: float
 
 
 def test_cases(dataset: Dataset) -> tuple[Cases, list[str]]:
-    """The test cases, and what tells them apart: the contents of the images."""
+    """Returns the test cases, and their names: hashes of the contents of their images."""
     test = dataset.splits["test"]
     cases = Cases(dataset.labels[test], dataset.groups[test], dataset.classes, dataset.unit)
     return cases, np.asarray(dataset.frame["content"])[test].tolist()
 
 
 class Cells:
-    """Runs the cells of a plan one by one, or finds what they came to before.
+    """Runs the cells of a plan one by one, or finds their results in earlier runs.
 
-    `reused` counts those that were found; `parent` is the study's run.
+    `reused` counts the results that were found; `parent` is the study's run.
     """
 
     def __init__(
-        self, plan: Plan, bench: SharedResources, dataset: Dataset, seed: int, parent: str
+        self, plan: Plan, resources: SharedResources, dataset: Dataset, seed: int, parent: str
     ) -> None:
         self.cases, self._case_names = test_cases(dataset)
         self.names = cell_names(plan.cells)
         self.reused = 0
         self._arms = cell_names([dataclasses.replace(cell, seed=0) for cell in plan.cells])
-        self._plan, self._bench, self._seed, self._parent = plan, bench, seed, parent
+        self._plan, self._resources, self._seed, self._parent = plan, resources, seed, parent
 
     def ordered(self) -> list[Cell]:
-        """Cells of one backbone after each other: it is made, and its activations opened, once."""
+        """Returns the cells sorted by backbone, so that each backbone is loaded once."""
         cells = self._plan.cells
         origins = list(dict.fromkeys((cell.architecture, cell.weights) for cell in cells))
         return sorted(
@@ -358,9 +387,9 @@ class Cells:
         )
 
     def cell_result(self, cell: Cell, rates: ChosenRates) -> CellResult:
-        """Returns the cell with what it came to, or why it failed.
+        """Returns the result of a cell, or the reason why it failed.
 
-        `rates` are those of its repeats; a cell that is the first of its arm chooses its own.
+        `rates` has the learning rates of arms. In the first cell of an arm it is chosen.
         """
         try:
             outcome = self._outcome(rates.settled(cell), self.names[cell])
@@ -369,7 +398,7 @@ class Cells:
             return self.failed(cell, str(error))
 
     def failed(self, cell: Cell, reason: str) -> CellResult:
-        """Returns the cell with why it failed."""
+        """Returns the result of a failed cell."""
         return dataclasses.replace(self._described(cell), error=reason)
 
     def _described(self, cell: Cell) -> CellResult:
@@ -389,16 +418,16 @@ class Cells:
         """Returns the result of the cell of this name, from this or an earlier run.
 
         Raises:
-            MedtlError: it failed; the line also stands in its run.
+            MedtlError: the cell failed; its run has the same message.
         """
         tags = {"medtl.kind": "cell", "medtl.study": self._plan.study}
         transfer: TransferLearner | None = None
         try:
-            transfer = self._bench.transfer(cell)
+            transfer = self._resources.transfer(cell)
         except Exception as error:
             reason = _as_line(error)
         else:
-            key = self._bench.key(cell, transfer)
+            key = self._resources.key(cell, transfer)
             known = finished_cell(key, self.cases, self._case_names, self._parent)
             if known is not None:
                 self.reused += 1
@@ -418,21 +447,21 @@ class Cells:
             if transfer is None:
                 raise reason
             try:
-                outcome = self._bench.run(cell, transfer, run.info.run_id, ends)
+                outcome = self._resources.run(cell, transfer, run.info.run_id, ends)
                 log_outcome(outcome, self.cases, self._case_names, self._scores(outcome))
             except Exception as error:
                 raise _as_line(error) from error
         return outcome
 
-    def _scores(self, outcome: Outcome):
-        cases: Cases = self.cases
+    def _scores(self, outcome: Outcome) -> Mapping[str, Interval]:
+        cases = self.cases
         return measure(
             cases.labels, outcome.probabilities, cases.groups, cases.classes, self._seed
         ).summary
 
 
 def _as_line(error: Exception) -> MedtlError:
-    """Any error as the one line of a failed cell; ours are such lines already."""
+    """Returns any error as a `MedtlError` of one line."""
     if isinstance(error, MedtlError):
         return error
     return MedtlError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")

@@ -21,33 +21,34 @@ from medtl.training.learner import TransferLearner
 from medtl.tuning.cutoff_dictionary import Description, distance
 from medtl.tuning.linear_probe import features_at
 
-IMAGES = 200  # of each data set that are looked at
+IMAGES = 200  # of each data set, drawn at random
 
 COLUMNS = ("architecture", "seen_by", "source", "data", "distance")
 
 
-def source_distances(bench: SharedResources, cells: Iterable[Cell]) -> pd.DataFrame:
-    """The distance of each source from the target, as each of the study's backbones sees it.
+def source_distances(resources: SharedResources, cells: Iterable[Cell]) -> pd.DataFrame:
+    """Computes the distance of each source from the target, on the features of each backbone.
 
-    Sources are the data on which models of this project were trained that cells start from; a
-    backbone sees those of its own architecture, at its own image size, by the pooled features
-    before its head. A network sees its own source with a trained eye, so that one alone says
-    little; that of random weights is the neutral one, where the study has it.
+    Sources are the training data of this project's models that cells start from. A backbone is
+    applied to the sources of its own architecture, at its own image size; the features are those
+    pooled before its head. Features of a pretrained backbone fit its own source better than other
+    data. A backbone of random weights, if the study has one, prefers none.
 
     Returns:
-        A row a backbone and source: `architecture`, `seen_by` and `source` as the study calls
-        them, `data` (the source's own name) and `distance` (see `search.dictionary.distance`). A
-        source that is gone is said on the console and left out.
+        A row for each backbone and source: `architecture`, `seen_by` (series of the backbone),
+        `source` (series of the source), `data` (name of the source) and `distance` (see
+        `medtl.tuning.cutoff_dictionary.distance`). A missing source is reported on the console
+        and left out.
     """
-    origins = _origins(bench, cells)
+    origins = _origins(resources, cells)
     rows = []
     for architecture in dict.fromkeys(cell.architecture for cell in origins):
         own = {cell: each for cell, each in origins.items() if cell.architecture == architecture}
         sources = {cell.series: each for cell, each in own.items() if each.source is not None}
         for cell, origin in own.items() if sources else ():
-            target = bench.data(origin.image_size)
+            target = resources.data(origin.image_size)
             backbone = origin.backbone(target, cell.seed)
-            seen = _description(bench, cell, backbone, target)
+            seen = _description(resources, cell, backbone, target)
             for series, source in sources.items():
                 try:
                     dataset = _source_data(source.weights, origin.image_size)
@@ -61,34 +62,34 @@ def source_distances(bench: SharedResources, cells: Iterable[Cell]) -> pd.DataFr
                         file=sys.stderr,
                     )
                     continue
-                apart = distance(seen, _description(bench, cell, backbone, dataset))
+                apart = distance(seen, _description(resources, cell, backbone, dataset))
                 rows.append((architecture, cell.series, series, dataset.name, apart))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _origins(bench: SharedResources, cells: Iterable[Cell]) -> dict[Cell, Origin]:
-    """One cell for each backbone that can be had, with what the backbone is made of."""
+def _origins(resources: SharedResources, cells: Iterable[Cell]) -> dict[Cell, Origin]:
+    """Returns one cell and the origin of each backbone that is available."""
     first: dict[tuple[str, str], Cell] = {}
     for cell in cells:
         first.setdefault((cell.architecture, cell.weights), cell)
     origins = {}
     for cell in first.values():
         try:
-            origins[cell] = bench.origin(cell)
+            origins[cell] = resources.origin(cell)
         except MedtlError:
-            continue  # its cells say why
+            continue  # its cells report the reason
     return origins
 
 
 def _source_data(uri: str, image_size: int) -> Dataset:
     made = training_settings(uri)
-    return load(str(made["data"]), image_size, int(made["seed"]), Reading.of(made))
+    return load(str(made["data"]), image_size, int(str(made["seed"])), Reading.of(made))
 
 
 def _description(
-    bench: SharedResources, cell: Cell, backbone: Backbone, dataset: Dataset
+    resources: SharedResources, cell: Cell, backbone: Backbone, dataset: Dataset
 ) -> Description:
-    transfer = TransferLearner(backbone, dataset, bench.train_settings(cell))
+    transfer = TransferLearner(backbone, dataset, resources.train_settings(cell))
     head = resolve(backbone.network, backbone.architecture, "head")
     train = dataset.splits["train"]
     some = np.random.default_rng(cell.seed).permutation(train)[:IMAGES]

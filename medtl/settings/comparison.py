@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from pkgutil import iter_modules
 
 from medtl.errors import ParameterError
 from medtl.settings.execution import LOCAL, ClusterSettings
@@ -15,8 +17,17 @@ from medtl.settings.training import (
     LearningSettings,
 )
 
-STUDIES = ("grid", "zhang2023", "alzubaidi2020", "kim2022", "kandel2020", "boit2019", "trinh2021",
-           "dai2021")  # fmt: skip
+PAPERS = "medtl.comparison.papers"
+
+
+def _study_names() -> tuple[str, ...]:
+    """Returns the names of the modules in `PAPERS`, sorted; none is imported."""
+    folder = importlib.util.find_spec(PAPERS)
+    assert folder is not None
+    return tuple(sorted(each.name for each in iter_modules(folder.submodule_search_locations)))
+
+
+STUDIES = _study_names()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from medtl.commands.compare import compare
-from medtl.comparison.papers.registry import plan_of
 from medtl.comparison.runner import SharedResources
+from medtl.comparison.study_registry import plan_of
 from medtl.data.sources.phantoms.datasets import write_axial_phantoms
 from medtl.errors import MedtlError
 from medtl.pipeline.pretraining import drawn_down

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medtl.comparison.papers.registry import plan_of
 from medtl.comparison.runner import SharedResources
 from medtl.comparison.source_distance import source_distances
+from medtl.comparison.study_registry import plan_of
 from medtl.data.sources.phantoms.datasets import write_axial_phantoms, write_chest_phantoms
 from medtl.pipeline.pretraining import pretrained
 from medtl.settings.comparison import CompareSettings

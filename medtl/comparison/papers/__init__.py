@@ -1,1 +1,1 @@
-"""One module a paper: the trainings that its question consists of."""
+"""One module a study: a paper's comparison, or a grid of the user's own."""

@@ -1,6 +1,6 @@
 """Alzubaidi et al. 2020: same-domain against different-domain pretraining.
 
-What a paper leaves open is a choice of this project; each plan's notes say which.
+The notes of the plan list what the paper states and what this project chose.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from medtl.comparison.design import (
     repeated,
     several_seeds,
 )
+from medtl.comparison.study_registry import register_study
 from medtl.data.manifest import EMBEDDED
 from medtl.errors import ParameterError
 from medtl.settings.comparison import CompareSettings
 
 
+@register_study
 def alzubaidi2020(settings: CompareSettings) -> Plan:
-    """Alzubaidi et al. 2020, Applied Sciences 10(13):4523: same against different domain."""
+    """Plans pretraining on the same domain against another (Appl. Sci. 10(13):4523)."""
     refuse_chosen(settings, "transfer", "classifier", "weights", "cutoffs")
     same = settings.same or ("phantoms-source" if settings.data == "phantoms" else "")
     if not same:
@@ -72,7 +74,7 @@ def alzubaidi2020(settings: CompareSettings) -> Plan:
 
 
 def _source(start: str) -> str:
-    """Weights as they are; a data set as what is to be pretrained on."""
+    """Returns weights unchanged, and a data set as weights to pretrain on it."""
     is_weights = start in ("random", "imagenet") or start.endswith((".safetensors", ".pth", ".pt"))
     if start not in EMBEDDED and (is_weights or start.startswith(("models:/", "runs:/"))):
         return start

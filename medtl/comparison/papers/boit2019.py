@@ -19,14 +19,16 @@ from medtl.comparison.design import (
     spelled_out,
     weights,
 )
+from medtl.comparison.study_registry import register_study
 from medtl.settings.comparison import CompareSettings
 
 HIDDEN = 256  # units of boit2019's dense layer
 THREE = ("adam", "sgd", "rmsprop")
 
 
+@register_study
 def boit2019(settings: CompareSettings) -> Plan:
-    """Boit & Zeng 2019, Dakota State Annual Research Symposium 16: the optimal cut-off layer."""
+    """Plans feature extraction against fine-tuning, by three optimizers (Boit & Zeng 2019)."""
     refuse_chosen(settings, "transfer", "classifier", *SOURCES)
     changed = "light" if settings.augment == "none" else settings.augment
     cells: list[Cell] = []

@@ -1,4 +1,4 @@
-"""A grid of the user's own: every choice with every other."""
+"""A grid of the user's own: every combination of the given values."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from medtl.comparison.design import (
     spelled_out,
     weights,
 )
+from medtl.comparison.study_registry import register_study
 from medtl.settings.comparison import CompareSettings
 
 COMPARED = ("architecture", "weights", "transfer", "classifier", "cutoff", "optimizer", "fraction",
             "hidden")  # fmt: skip
 
 
+@register_study
 def grid(settings: CompareSettings) -> Plan:
-    """Architectures x weights x transfers x cut-offs x optimizers x shares x seeds.
+    """Plans architectures x weights x transfers x cut-offs x optimizers x shares x seeds.
 
-    Left alone it asks what the first search on new data would: pretrained or not, trained from
-    the first, a middle or the last layer on. Each value is compared with the first of its list,
-    all else being equal.
+    By default it compares pretrained with random weights, each trained from the first, a middle
+    or the last layer on. Each value is compared with the first of its list, all else being equal.
     """
     refuse_chosen(settings, "different", "same")
     cells = repeated(dict.fromkeys(_cells(settings)), fractions(settings), seeds(settings))
@@ -39,7 +40,7 @@ def grid(settings: CompareSettings) -> Plan:
         values = list(dict.fromkeys(getattr(cell, name) for cell in cells))
         same = [other for other in (*COMPARED, "lr") if other != name]
         if name in ("cutoff", "optimizer"):
-            same.remove("lr")  # it follows them
+            same.remove("lr")  # the learning rate depends on them
         pairs += paired(cells, lambda cell: getattr(cell, name) == values[0], *same)  # noqa: B023
     depths = len({cell.cutoff for cell in cells}) > 1
     return Plan(

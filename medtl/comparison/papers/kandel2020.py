@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from medtl.comparison.design import (
+    SERIES,
+    SMALL_RATE,
     SOURCES,
+    Cell,
     Plan,
     architectures,
+    at_rate,
     blocks,
+    finetuned,
     fractions,
+    is_embedded,
     paired,
     refuse_chosen,
     repeated,
@@ -15,12 +21,13 @@ from medtl.comparison.design import (
     spelled_out,
     weights,
 )
-from medtl.comparison.papers.kim2022 import _block_wise
+from medtl.comparison.study_registry import register_study
 from medtl.settings.comparison import CompareSettings
 
 
+@register_study
 def kandel2020(settings: CompareSettings) -> Plan:
-    """Kandel & Castelli 2020, how deeply to fine-tune, doi:10.3390/app10103359."""
+    """Plans fine-tuning block by block (Kandel & Castelli 2020, doi:10.3390/app10103359)."""
     refuse_chosen(settings, "transfer", "classifier", *SOURCES)
     cells = repeated(
         (
@@ -28,7 +35,7 @@ def kandel2020(settings: CompareSettings) -> Plan:
             for architecture in architectures(settings, ("vgg16", "vgg19", "inception_v3"))
             for start in weights(settings, "auto")
             for cutoff in spelled_out(settings, architecture) or blocks(settings, architecture)
-            for cell in _block_wise(settings, architecture, start, cutoff)
+            for cell in _from_cutoff(settings, architecture, start, cutoff)
         ),
         fractions(settings),
         several_seeds(settings),
@@ -56,3 +63,11 @@ def kandel2020(settings: CompareSettings) -> Plan:
             "images.",
         ),
     )
+
+
+def _from_cutoff(
+    settings: CompareSettings, architecture: str, start: str, cutoff: str
+) -> list[Cell]:
+    """Returns the cells trained from a cut-off on; at one learning rate on embedded images."""
+    cells = finetuned(settings, SERIES.get(start, start), architecture, start, cutoff)
+    return at_rate(settings, SMALL_RATE, cells) if is_embedded(settings) else cells

@@ -1,21 +1,18 @@
 """Kim et al. 2022: the kinds of transfer learning.
 
-What a paper leaves open is a choice of this project; each plan's notes say which.
+The notes of the plan list what the paper states and what this project chose.
 """
 
 from __future__ import annotations
 
 from medtl.comparison.design import (
-    SERIES,
     SOURCES,
     Cell,
     Plan,
     architectures,
-    at_rate,
     blocks,
     finetuned,
     fractions,
-    is_embedded,
     paired,
     refuse_chosen,
     repeated,
@@ -23,15 +20,14 @@ from medtl.comparison.design import (
     spelled_out,
     weights,
 )
+from medtl.comparison.study_registry import register_study
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.training import CLASSIFIERS
 
-PUBLISHED_RATE = 1e-4  # of trinh2021
-SMALL_RATE = 1e-3  # of small networks on embedded images, where none is chosen
 
-
+@register_study
 def kim2022(settings: CompareSettings) -> Plan:
-    """Kim et al. 2022, BMC Medical Imaging 22:69: the kinds of transfer learning."""
+    """Plans the kinds of transfer against each other (Kim et al. 2022, BMC Med Imaging 22:69)."""
     refuse_chosen(settings, "transfer", *SOURCES)
     cells: list[Cell] = []
     for architecture in architectures(settings, ("resnet50",), ("small_resnet",)):
@@ -59,7 +55,7 @@ def kim2022(settings: CompareSettings) -> Plan:
 
 
 def _kinds(settings: CompareSettings, architecture: str, start: str) -> list[Cell]:
-    """The four kinds of transfer from pretrained weights."""
+    """Returns the cells of the four kinds of transfer from pretrained weights."""
     cells = finetuned(settings, "feature extractor", architecture, start, "head")
     for classifier in settings.listed("classifier") or CLASSIFIERS:
         series = f"feature extractor hybrid ({classifier})"
@@ -71,11 +67,3 @@ def _kinds(settings: CompareSettings, architecture: str, start: str) -> list[Cel
     for cutoff in top:
         cells += finetuned(settings, "fine-tuning", architecture, start, cutoff)
     return cells + finetuned(settings, "fine-tuning from scratch", architecture, start, "all")
-
-
-def _block_wise(
-    settings: CompareSettings, architecture: str, start: str, cutoff: str
-) -> list[Cell]:
-    """The cells of a block; on embedded images at one learning rate, as there are many."""
-    cells = finetuned(settings, SERIES.get(start, start), architecture, start, cutoff)
-    return at_rate(settings, SMALL_RATE, cells) if is_embedded(settings) else cells

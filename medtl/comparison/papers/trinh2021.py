@@ -6,6 +6,7 @@ import dataclasses
 
 from medtl.comparison.design import (
     SERIES,
+    SMALL_RATE,
     SMALLER_SIZE,
     SOURCES,
     Cell,
@@ -22,13 +23,16 @@ from medtl.comparison.design import (
     seeds,
     weights,
 )
-from medtl.comparison.papers.kim2022 import PUBLISHED_RATE, SMALL_RATE
+from medtl.comparison.study_registry import register_study
 from medtl.errors import ParameterError
 from medtl.settings.comparison import CompareSettings
 
+PUBLISHED_RATE = 1e-4
 
+
+@register_study
 def trinh2021(settings: CompareSettings) -> Plan:
-    """Trinh & Nguyen 2021: two backbones joined, against each alone."""
+    """Plans two joined backbones against each alone (Trinh & Nguyen 2021)."""
     refuse_chosen(settings, "transfer", "classifier", "cutoffs", *SOURCES)
     halves = architectures(settings, ("densenet121", "resnet101"))
     if len(halves) != 2:
@@ -73,7 +77,7 @@ def trinh2021(settings: CompareSettings) -> Plan:
 
 
 def _second_stage(settings: CompareSettings, architecture: str, start: str) -> list[Cell]:
-    """Trained from the first third of the blocks on; of two joined, from that of each."""
+    """Returns cells trained after the first third of the blocks, for a dual of each half."""
     names = [blocks(settings, half) for half in architecture.removeprefix("dual:").split("+")]
     cutoff = "+".join(each[len(each) // 3] for each in names)
     cells = finetuned(settings, SERIES.get(start, start), architecture, start, cutoff, "rmsprop")

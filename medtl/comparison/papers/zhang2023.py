@@ -15,11 +15,13 @@ from medtl.comparison.design import (
     spelled_out,
     weights,
 )
+from medtl.comparison.study_registry import register_study
 from medtl.settings.comparison import CompareSettings
 
 
+@register_study
 def zhang2023(settings: CompareSettings) -> Plan:
-    """Zhang 2023, whether ImageNet helps chest X-rays, doi:10.54254/2755-2721/18/20230980."""
+    """Plans ImageNet against random weights (Zhang 2023, doi:10.54254/2755-2721/18/20230980)."""
     refuse_chosen(settings, "transfer", "classifier", "different", "same")
     starts = weights(settings, "random", "auto")
     cells = repeated(

@@ -1,4 +1,7 @@
-"""The baselines of a study, fitted once for each backbone and share of the training split."""
+"""Simple baselines of a study: classifiers on frozen features, on brightness, on file properties.
+
+Each is fitted once for each backbone and share of the training split.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from medtl.training.learner import TransferLearner
 
 
 def baselines_beside(
-    bench: SharedResources,
+    resources: SharedResources,
     cells: Sequence[Cell],
     cell_results: Sequence[CellResult],
     cases: Cases,
@@ -34,43 +37,44 @@ def baselines_beside(
 ) -> Beside:
     """Fits and scores the baselines of the cells that have an outcome.
 
-    Features are those before the head, which the cells' passes have kept where there was room.
-    Seeds whose backbone and share are the same have one baseline.
+    The features are those before the head, from the activation cache of the cells where they are
+    in it. Seeds with the same backbone and share have one baseline.
 
     Args:
-        bench: of the study.
-        cells: the study's cells, those of one backbone after each other.
-        contenders: what they came to.
+        resources: the resources of the study.
+        cells: the cells of the study, those of one backbone after each other.
+        cell_results: the results of the cells.
         cases: the test cases.
-        metric: the score that is compared.
-        seed: of the intervals.
+        metric: the metric that is compared.
+        seed: seed of the intervals.
     """
-    finished = [each for each in cell_results if each.outcome is not None]
-    asked = {_place(each.settings) for each in finished}
-    found = _Found()
-    for cell in cells:
-        place = _place(dataclasses.asdict(cell))
-        if place in asked:
-            asked.remove(place)
-            found.add(cell, bench.transfer(cell))
     arms: dict[str, list[tuple[Mapping[str, object], np.ndarray]]] = {}
-    for each in finished:
-        arms.setdefault(each.arm, []).append((each.settings, each.outcome.probabilities))
+    needed = set()
+    for each in cell_results:
+        if each.outcome is not None:
+            arms.setdefault(each.arm, []).append((each.settings, each.outcome.probabilities))
+            needed.add(_dependencies(each.settings))
+    fitted = _FittedBaselines()
+    for cell in cells:
+        key = _dependencies(dataclasses.asdict(cell))
+        if key in needed:
+            needed.remove(key)
+            fitted.add(cell, resources.transfer(cell))
     return beside(
-        cases.labels, cases.groups, cases.classes, found.references(), arms, metric, seed,
-        found.notes,
+        cases.labels, cases.groups, cases.classes, fitted.references(), arms, metric, seed,
+        fitted.notes,
     )  # fmt: skip
 
 
-class _Found:
-    """Baselines by what they are fitted on, and lines on those that are missing."""
+class _FittedBaselines:
+    """Baselines by the data and backbone they are fitted on; notes name those that are missing."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._by_key: dict[tuple[object, ...], Reference] = {}
 
     def add(self, cell: Cell, transfer: TransferLearner) -> None:
-        """Fits the baselines of a cell's backbone and share, as far as they are not there yet."""
+        """Fits the baselines of a cell's backbone and share that are not fitted yet."""
         share = b"" if transfer.rows is None else transfer.rows.tobytes()
         images = (cell.modality, cell.fraction, share)
         backbone = transfer.backbone
@@ -84,7 +88,7 @@ class _Found:
             self._fit(cell, transfer, FILES, by_files, images)
 
     def references(self) -> list[Reference]:
-        """The baselines by kind, each with a name of its own."""
+        """Returns the baselines sorted by kind, each with a unique name."""
         order = (FEATURES, BRIGHTNESS, FILES)
         each = sorted(self._by_key.values(), key=lambda found: order.index(found.kind))
         return [dataclasses.replace(found, name=_name(found, each)) for found in each]
@@ -114,14 +118,14 @@ class _Found:
         )
 
 
-def _place(settings: Mapping[str, object]) -> tuple[object, ...]:
-    """Settings of a cell that its baseline depends on."""
+def _dependencies(settings: Mapping[str, object]) -> tuple[object, ...]:
+    """Returns the settings of a cell that its baseline depends on."""
     names = ("architecture", "weights", "modality", "fraction", "seed")
     return tuple(settings[name] for name in names)
 
 
 def _name(one: Reference, references: Sequence[Reference]) -> str:
-    """Returns a name that tells a baseline from the others of its kind."""
+    """Returns a name that is unique among the baselines."""
     alike = [each for each in references if each.kind == one.kind]
 
     def differ(*names: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from medtl.comparison.design import cell_names
 from medtl.comparison.papers.boit2019 import HIDDEN
-from medtl.comparison.papers.registry import plan_of
+from medtl.comparison.study_registry import plan_of
 from medtl.errors import ParameterError
 from medtl.networks.registry import image_network
 from medtl.settings.comparison import CompareSettings
