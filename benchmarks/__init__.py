@@ -1,1 +1,1 @@
-"""What medtl costs, measured against a plain PyTorch loop on the same images in the same run."""
+"""Benchmarks of medtl against a plain PyTorch loop on the same images in the same run."""

@@ -1,8 +1,7 @@
 """The figures of the documentation: `python -m benchmarks COMMAND --data LABELS.csv`.
 
-The peers (a plain loop, and an expert's) and medtl run in turn, trial by trial, each in a process
-of its own, on the same images, with ImageNet's weights where they are on this machine. `papers`
-needs no data, and measures medtl alone.
+The plain loop, the Lightning loop and medtl run in turn, trial by trial, each in its own process,
+on the same images. `papers` needs no data and measures medtl alone.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ from pathlib import Path
 import click
 import mlflow
 
-from benchmarks.beside import beside
 from benchmarks.copies import copies
 from benchmarks.coverage import coverage
 from benchmarks.fuzz import fuzz
 from benchmarks.gate import gate
+from benchmarks.hostile_load import beside
 from benchmarks.in_domain import in_domain
 from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
-from benchmarks.papers import HEADING, NETWORKS, PATIENTS, Road
+from benchmarks.papers import HEADING, NETWORKS, PATIENTS, TrainAndServe
 from benchmarks.scores import PRECISIONS, RECIPES, VIEWS, Way, compare_ways
 from benchmarks.search import search
 from benchmarks.served import environment_of
 from benchmarks.serving import example_files, measure
-from benchmarks.side import Side
+from benchmarks.side_process import Side
 from benchmarks.subset import subset_of
-from benchmarks.ten import trials
+from benchmarks.ten_trials import trials
 from benchmarks.toolbox import toolbox
 from benchmarks.trials import LATE, Trial, many
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
@@ -47,7 +46,7 @@ data_option = click.option(
 
 @click.group()
 def benchmarks() -> None:
-    """What medtl costs, beside a plain PyTorch loop."""
+    """Measures the cost of medtl beside a plain PyTorch loop."""
 
 
 benchmarks.add_command(copies)
@@ -66,8 +65,8 @@ benchmarks.add_command(toolbox)
 @click.option("--images", default=300, help="training images")
 @click.option("--epochs", default=2, help="epochs a trial")
 def deep_cut(data: Path, images: int, epochs: int) -> None:
-    """DenseNet-121 from its last convolution on: a trial after the first."""
-    # the time does not depend on the weights, and theirs are seldom at hand
+    """Times a trial after the first: DenseNet-121 trained from its last convolution on."""
+    # the time does not depend on the weights, so none are downloaded
     settings = {"architecture": "densenet121", "weights": "random"}
     with subset_of(data, images) as (folder, cache):
         with Side("plain", cache / "none", folder=str(folder), **settings) as one:
@@ -90,7 +89,7 @@ def deep_cut(data: Path, images: int, epochs: int) -> None:
 @data_option
 @click.option("--epochs", default=1, help="epochs a trial")
 def growth(data: Path, epochs: int) -> None:
-    """How the cost grows with images and with trials, of those that cut at features.11 or later.
+    """Measures cost by number of images and of trials, with cut-offs at features.11 or later.
 
     Images beyond those of the CSV are shifted copies.
     """
@@ -117,7 +116,7 @@ def growth(data: Path, epochs: int) -> None:
 @click.option("--epochs", default=8, help="epochs a training")
 @click.option("--seeds", default=3, help="trainings a row")
 def views(data: Path, images: int, epochs: int, seeds: int) -> None:
-    """What kept views cost in score against fresh augmentation: MobileNetV2 from features.17 on."""
+    """Compares scores of cached views and fresh augmentation: MobileNetV2 from features.17 on."""
     _print_ways(data, images, VIEWS, "features.17", epochs, seeds)
 
 
@@ -127,7 +126,7 @@ def views(data: Path, images: int, epochs: int, seeds: int) -> None:
 @click.option("--epochs", default=6, help="epochs a training")
 @click.option("--seeds", default=2, help="trainings a row")
 def precision(data: Path, images: int, epochs: int, seeds: int) -> None:
-    """Whether bf16 scores as float32 does: MobileNetV2 from features.18 on."""
+    """Compares scores of bf16 and float32: MobileNetV2 from features.18 on."""
     _print_ways(data, images, PRECISIONS, "features.18", epochs, seeds)
 
 
@@ -139,7 +138,7 @@ def precision(data: Path, images: int, epochs: int, seeds: int) -> None:
 @click.option("--size", default=112, help="side of the images in pixels")
 @click.option("--cutoff", default="all", help="the first layer that is trained")
 def recipes(data: Path, images: int, epochs: int, seeds: int, size: int, cutoff: str) -> None:
-    """The default recipe of fine-tuning against changes of it, one by one: MobileNetV2."""
+    """Compares the default settings of fine-tuning with changes of one setting: MobileNetV2."""
     _print_ways(data, images, RECIPES, cutoff, epochs, seeds, size)
 
 
@@ -148,9 +147,9 @@ def recipes(data: Path, images: int, epochs: int, seeds: int, size: int, cutoff:
 @click.option("--data", default="", help="as of train; by default a few phantoms")
 @click.option("--image-size", default=128, help="pixels; with fewer a dual has no heat map")
 def papers(only: tuple[str, ...], data: str, image_size: int) -> None:
-    """Every network of the papers: trains an epoch, is registered, served, and answers.
+    """Trains each network of the papers for one epoch, registers and serves it.
 
-    Exit status 1 if one did not; the others go on.
+    Exit status 1 if one fails; the others are still run.
     """
     failed = False
     with tempfile.TemporaryDirectory() as root:
@@ -158,12 +157,12 @@ def papers(only: tuple[str, ...], data: str, image_size: int) -> None:
         images.mkdir()
         if not data:
             write_chest_phantoms(images, patients=PATIENTS, image_size=image_size)
-        road = Road(Path(root), data or str(images / "labels.csv"), image_size)
+        servers = TrainAndServe(Path(root), data or str(images / "labels.csv"), image_size)
         print(HEADING)
         for network in only or NETWORKS:
             try:
-                print(road.travel(network), flush=True)
-            except Exception as error:  # whatever stops one network, the others go on
+                print(servers.measure(network), flush=True)
+            except Exception as error:  # a failed network must not stop the others
                 failed = True
                 reason = " ".join(str(error).split())
                 print(f"{network:<28}{type(error).__name__}: {reason}", flush=True)
@@ -179,7 +178,7 @@ def papers(only: tuple[str, ...], data: str, image_size: int) -> None:
 )
 @click.option("--seconds", default=10.0, help="of each load")
 def serving(model: str, images: Path | None, seconds: float) -> None:
-    """The served model under load and hostile requests, beside a bare app. Linux only."""
+    """Loads a served model, also with hostile requests, beside a bare app. Linux only."""
     with tempfile.TemporaryDirectory() as root:
         phantoms = Path(root, "phantoms")
         phantoms.mkdir()
@@ -214,16 +213,16 @@ def beside_hostile(model: str, only: tuple[str, ...]) -> None:
 @benchmarks.command()
 @click.option("--job", type=click.Choice(JOBS), default=JOBS[0], show_default=True)
 @click.option("--kills", default=100, help="processes to kill")
-@click.option("--seed", default=0, help="draws the moments")
+@click.option("--seed", default=0, help="draws the times of the kills")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="where the commands are left to be looked at; by default they are removed",
+    help="keeps the folders of the commands here; by default they are removed",
 )
 def kills(job: str, kills: int, seed: int, folder: Path | None) -> None:
-    """A command killed at random moments, beside an undisturbed one. Not on Windows.
+    """Kills a command at random times and compares its result. Not on Windows.
 
-    Exit status 1 if anything was lost, left running, or came out otherwise.
+    Exit status 1 if anything was lost or left running, or if a result differs.
     """
     failed = False
     with tempfile.TemporaryDirectory() as root:
@@ -237,10 +236,10 @@ def kills(job: str, kills: int, seed: int, folder: Path | None) -> None:
 
 def _trained(root: Path, phantoms: Path) -> tuple[str, dict[str, str]]:
     """Trains a small model of phantoms; returns its URI and the environment of its store."""
-    road = Road(root, str(phantoms / "labels.csv"), image_size=96)
-    road.train("small_resnet", "served")
-    mlflow.set_tracking_uri(road.environment["MLFLOW_TRACKING_URI"])
-    return "models:/served@champion", road.environment
+    servers = TrainAndServe(root, str(phantoms / "labels.csv"), image_size=96)
+    servers.train("small_resnet", "served")
+    mlflow.set_tracking_uri(servers.environment["MLFLOW_TRACKING_URI"])
+    return "models:/served@champion", servers.environment
 
 
 def _print_ways(

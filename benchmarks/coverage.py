@@ -16,7 +16,8 @@ from scipy.special import expit, ndtri
 
 from medtl.evaluation.confidence_intervals import Sampling, resamplings
 from medtl.evaluation.jackknife import Difference, Estimate, difference
-from medtl.evaluation.metrics import OVERALL, ScoredCases
+from medtl.evaluation.metrics import overall_metrics, scores
+from medtl.evaluation.scored_cases import ScoredCases
 
 RESAMPLES = 400  # of the percentile intervals, and of the calibration error
 LARGE = 50_000  # patients of a sample for the true metrics
@@ -69,10 +70,11 @@ class Population:
             labels, *both, _ = self.cases(LARGE, random)
             ones, scored = np.ones((1, len(labels))), [ScoredCases.of(labels, p) for p in both]
             found.append([_metrics(each, ones)[0] for each in scored])
-            gaps += [each.calibration_gaps(ones)[0] / SAMPLES for each in scored]
+            gaps += [each.weighted(ones).calibration_gaps[0] / SAMPLES for each in scored]
         a, b = np.mean(found, axis=0)
         # random signs of the remaining gaps cancel over the samples
-        a[OVERALL.index("ece")], b[OVERALL.index("ece")] = np.abs(gaps).sum(axis=1)
+        place = [each.name for each in overall_metrics()].index("ece")
+        a[place], b[place] = np.abs(gaps).sum(axis=1)
         return a, b - a
 
 
@@ -113,10 +115,10 @@ def simulate(
     for patients in counts:
         missed = _missed(population, patients, truth, trials, seed)
         yield f"{patients} patients".ljust(18) + "".join(f"{' '.join(of):>24}" for of in missed)
-        for place, name in enumerate(OVERALL):
+        for place, metric in enumerate(overall_metrics()):
             shares = [100 * each[:, place] for each in missed.values()]
             cells = [f"{100 - sum(each):.1f} ({each[0]:.1f}, {each[1]:.1f})" for each in shares]
-            yield f"{name:<18}" + "".join(f"{cell:>24}" for cell in cells)
+            yield f"{metric.name:<18}" + "".join(f"{cell:>24}" for cell in cells)
 
 
 def _missed(
@@ -125,7 +127,7 @@ def _missed(
     """Returns the shares of intervals above and below the truth, [2, 10], by quantity and kind."""
     random = np.random.default_rng(seed)
     missed = {
-        (of, kind): np.zeros((2, len(OVERALL)))
+        (of, kind): np.zeros((2, len(overall_metrics())))
         for of in ("score", "difference")
         for kind in ("percentile", "medtl")
     }
@@ -171,8 +173,8 @@ def _ours(
         columns = sampling.table(lambda weights, of=model: _metrics(of, weights)).T
         estimates.append(
             [
-                sampling.overall(name, column, [model])
-                for name, column in zip(OVERALL, columns, strict=True)
+                sampling.overall(metric, column, [model])
+                for metric, column in zip(overall_metrics(), columns, strict=True)
             ]
         )
     own = [each.interval for each in estimates[0]]
@@ -183,6 +185,5 @@ def _ours(
 
 
 def _metrics(model: ScoredCases, weights: np.ndarray) -> np.ndarray:
-    """Returns the metrics of `OVERALL` under weights [R, N]: [R, 10]."""
-    overall = model.metrics(weights).overall
-    return np.column_stack([overall[name] for name in OVERALL])
+    """Returns the overall metrics under weights [R, N]: [R, 10]."""
+    return np.column_stack(list(scores(model, weights).values()))

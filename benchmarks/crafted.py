@@ -1,4 +1,4 @@
-"""Image files made byte by byte: of any extents, cut anywhere, with anything in their headers."""
+"""Image files assembled byte by byte, with chosen extents, header fields and truncation."""
 
 from __future__ import annotations
 
@@ -198,9 +198,9 @@ def jpeg_2000(width: int, height: int) -> bytes:
 
 
 def dicom(extra: bytes = b"", **elements: object) -> bytes:
-    """A grey DICOM file of 64 x 64 in 16 bits, with other elements, without those that are None.
+    """Encodes a grey 16-bit DICOM file of 64 x 64; elements set to None are left out.
 
-    `extra` are bytes that stand before its pixels.
+    `extra` are bytes before its pixels.
     """
     header = _header()
     for name, value in elements.items():
@@ -216,7 +216,7 @@ def dicom(extra: bytes = b"", **elements: object) -> bytes:
 
 
 def deflated(mebibytes: int) -> bytes:
-    """A DICOM file whose compressed data set has so many black pixels, far more than it says."""
+    """Encodes a deflated DICOM file of black pixels, far more than its header claims."""
     header = _header()
     header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     meta = _written(header)
@@ -273,7 +273,7 @@ def sequences(depth: int) -> bytes:
 
 
 def elements(count: int) -> bytes:
-    """Private elements without values, each with a tag of its own."""
+    """Encodes private elements without values, each with another tag."""
     numbers = np.arange(count)
     elements = np.zeros(count, "<u2, <u2, S2, <u2")
     elements["f0"], elements["f1"] = 0x0041 + 2 * (numbers >> 15), 0x1000 + (numbers & 0x7FFF)

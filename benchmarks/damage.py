@@ -1,6 +1,6 @@
-"""Files that came to harm: image files of every format, and CSV files, changed by a seed.
+"""Damaged image files of every format and damaged CSV files, drawn from a seed.
 
-The DICOM files to begin with are those that pydicom brings along.
+The DICOM files are damaged copies of those in pydicom.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from medtl.data.sources import nih_chestxray14
 Change = Callable[[np.random.Generator, bytes, bytes], bytes]
 
 CSV = "CSV"
-LARGEST = 2**20  # bytes of a file that harm has made longer
+LARGEST = 2**20  # bytes of a damaged file
 DICOM_FILES = {
     "DICOM plain": (
         "MR_small.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "SC_rgb_small_odd.dcm",
@@ -66,12 +66,12 @@ ELEMENTS = {
         "1.2.840.10008.1.2.5", "1.2.3", "",
     ),
 }  # fmt: skip
-"""Elements of a DICOM file that say how its pixels lie, and what they should never be."""
+"""Elements of a DICOM file that describe its pixels, with invalid values."""
 
 
 @cache
 def whole_files() -> dict[str, tuple[bytes, ...]]:
-    """Files without harm, by the kind of each."""
+    """Returns undamaged files by kind."""
     random = np.random.default_rng(0)
     grey = Image.fromarray(random.integers(0, 256, (20, 30), dtype=np.uint8))
     deep = Image.fromarray(random.integers(0, 65536, (20, 30), dtype=np.uint16))
@@ -106,7 +106,7 @@ def whole_files() -> dict[str, tuple[bytes, ...]]:
 
 
 def damaged(number: int, seed: int) -> tuple[str, bytes]:
-    """The kind and the bytes of a damaged file; the same for the same number and seed."""
+    """Returns kind and bytes of a damaged file, determined by number and seed."""
     files = whole_files()
     kinds = list(files)
     kind = kinds[number % len(kinds)]
@@ -132,7 +132,7 @@ def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _tables() -> tuple[bytes, ...]:
-    """CSV files that name the images a.png to f.png."""
+    """Returns CSV files that list the images a.png to f.png."""
     names = [f"{letter}.png" for letter in "abcdef"]
     plain = [f"{name},{'xy'[n % 2]}" for n, name in enumerate(names)]
     whole = [
@@ -161,7 +161,7 @@ def _one(random: np.random.Generator, things):
 
 
 def _place(random: np.random.Generator, data: bytes) -> int:
-    """Anywhere, and every other time among the first 256 bytes, where the headers are."""
+    """Draws a position: anywhere, or with probability 1/2 in the first 256 bytes (headers)."""
     most = len(data) if random.random() < 0.5 else min(len(data), 256)
     return int(random.integers(most + 1))
 
@@ -198,7 +198,7 @@ def _repeated(random: np.random.Generator, data: bytes, other: bytes) -> bytes:
 
 
 def _extreme(random: np.random.Generator, data: bytes, other: bytes) -> bytes:
-    """Numbers of 1, 2, 4 or 8 bytes, in either order, as large or as small as they get."""
+    """Writes extreme numbers of 1, 2, 4 or 8 bytes, in either byte order."""
     changed = bytearray(data)
     for _ in range(random.integers(1, 4)):
         size = int(2 ** random.integers(4))
@@ -215,7 +215,7 @@ _CHANGES: tuple[Change, ...] = (
 
 
 def _in_checked_chunk(random: np.random.Generator, data: bytes, other: bytes) -> bytes:
-    """A chunk of a PNG file changed, and its checksum made right, so that it is looked at."""
+    """Changes a chunk of a PNG file and corrects its checksum, so that it is decoded."""
     chunks, place = [], 8
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
@@ -244,7 +244,7 @@ def _inflated(body: bytes) -> bytes:
 
 
 def _other_element(random: np.random.Generator, data: bytes, other: bytes) -> bytes:
-    """An element of a DICOM file set to what it should never be; damaged files stay as they are."""
+    """Sets an element of a DICOM file to an invalid value; leaves damaged files unchanged."""
     name = _one(random, list(ELEMENTS))
     value = _one(random, ELEMENTS[name])
     mode = pydicom.config.settings.writing_validation_mode
@@ -256,14 +256,14 @@ def _other_element(random: np.random.Generator, data: bytes, other: bytes) -> by
         file = io.BytesIO()
         pydicom.dcmwrite(file, header, implicit_vr=encoding[0], little_endian=encoding[1])
         return file.getvalue()
-    except Exception:  # what earlier damage makes pydicom raise
+    except Exception:  # pydicom cannot read a file with earlier damage
         return data
     finally:
         pydicom.config.settings.writing_validation_mode = mode
 
 
 def _in_text(random: np.random.Generator, data: bytes, other: bytes) -> bytes:
-    """What people, programs and the ill-disposed do to a CSV file."""
+    """Damages a CSV file by separators, quotes, line ends, encodings and paths."""
     hostile = _one(random, (
         b"\0", b'"', b'""', b"\r", b"\r\n", b"\n\n", b",", b",,,", b"|", b"?", b";", b"\t", b"#",
         b"\xff", b"\xe4", b"\xef\xbb\xbf", b"\xc2\x85", b"\xe2\x80\xa8", b"../", b"/etc/passwd",

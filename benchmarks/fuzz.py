@@ -1,7 +1,7 @@
 """Fuzzing of the reader: damaged files must give an image or a one-line error.
 
-The reader runs in a process of its own, so that one that crashes or hangs is seen, and the next
-goes on behind the file that did it.
+The reader runs in its own process, so that a crash or hang is detected and the next process
+continues after the file that caused it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks.damage import CSV, damaged, whole_files
 
 SECONDS = 10.0  # of the processor, for a file
-PATIENCE = 60.0  # seconds after which a reader that says nothing hangs
-MEMORY = 1024.0  # MiB that a file may take beyond what the reader takes by itself
+PATIENCE = 60.0  # seconds without an answer after which a reader hangs
+MEMORY = 1024.0  # MiB that a file may take beyond the reader itself
 IMAGE, REFUSED = "read", "refused"
 LARGEST_LINE = 1100  # characters
 
@@ -35,9 +35,9 @@ class Outcome:
 
     number: int
     kind: str
-    what: str  # read, refused, or else what is wrong with the reader
+    what: str  # read, refused, or the fault of the reader
     seconds: float  # of the processor
-    megabytes: float  # MiB, the most that it took
+    megabytes: float  # peak in MiB
     resident: float  # MiB that the reader holds afterwards
 
     @property
@@ -129,7 +129,7 @@ def _outcome(number: int, kind: str, data: bytes, folder: Path) -> Outcome:
     began = time.process_time()
     try:
         what = _table(data, folder) if kind == CSV else _image(kind, data, folder)
-    except Exception as error:  # a reader raises nothing else; what it does raise is told
+    except Exception as error:  # a reader must raise nothing else; anything else is reported
         what = f"raises {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     seconds = time.process_time() - began
     most = _status("VmHWM") - before

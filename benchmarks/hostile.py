@@ -1,4 +1,4 @@
-"""Image files and requests that nobody sends with good intent, or by a mistake that is as bad."""
+"""Malicious and malformed image files and requests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Request:
 
 
 def hostile_files() -> dict[str, Callable[[], bytes]]:
-    """Image files that have to be refused, by what is wrong with them; each is made when called."""
+    """Returns makers of image files that must be refused, named by their fault."""
     return {
         "no bytes": lambda: b"",
         "one byte": lambda: b"\x89",
@@ -111,7 +111,7 @@ def hostile_files() -> dict[str, Callable[[], bytes]]:
 
 
 def costly_files() -> dict[str, Callable[[], bytes]]:
-    """Returns makers of files of high decoding cost; they must not slow other requests."""
+    """Returns makers of files of high decoding cost, which must not slow other requests."""
     return {
         "JPEG of 81 megapixels, 24 scans": lambda: scanned(9_000, 9_000, 24),
         "JPEG of 16 megapixels, a restart a block": lambda: scanned(4_000, 4_000, 60, restarts=1),
@@ -133,7 +133,7 @@ def costly_files() -> dict[str, Callable[[], bytes]]:
 
 
 def odd_files() -> dict[str, Callable[[], bytes]]:
-    """Image files with something else in them that is nobody's concern: they have to be read."""
+    """Returns makers of image files with harmless extra content, which must be read."""
     archive = b"PK\x03\x04" + bytes(60) + b"PK\x05\x06" + bytes(18)
     return {
         "JPEG and ZIP": lambda: picture("JPEG") + archive,
@@ -149,7 +149,7 @@ def odd_files() -> dict[str, Callable[[], bytes]]:
 
 
 def hostile_requests() -> dict[str, Callable[[], Request]]:
-    """Requests that have to be refused as a whole, by what is wrong with them."""
+    """Returns makers of requests that must be refused as a whole, named by their fault."""
     image = base64.b64encode(picture("PNG")).decode("ascii")
     row = f'{{"dataframe_split": {{"columns": ["image"], "data": [["{image}"]]}}'.encode()
     return {
@@ -199,7 +199,7 @@ def hostile_requests() -> dict[str, Callable[[], Request]]:
 
 
 def sent(body: object) -> Request:
-    """Returns a request with an object as its JSON."""
+    """Returns a request whose body is an object as JSON."""
     return Request(json.dumps(body).encode())
 
 

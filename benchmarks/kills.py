@@ -1,10 +1,10 @@
-"""A command on phantoms, killed at any moment again and again, beside one that nobody disturbed.
+"""Kills a command on phantoms at random times and compares its result with an undisturbed one.
 
-Every life of the command is a process of its own that is killed, with all it has started, after a
-time drawn from the length of the undisturbed one: while it imports, pretrains, probes, trains,
-refits, evaluates, registers. When one ends before the kills are spent, another begins in an empty
-folder; each must end as the undisturbed one of its kind did. The first search of `tune` pretrains
-its backbone; those after it begin from random weights, which takes less long.
+Each process of the command is killed, with all its child processes, after a time drawn from the
+duration of the undisturbed command: during import, pretraining, probe, training, refit, evaluation
+or registration. The same command is then started again. A command that ends early is followed by
+another in an empty folder. Each must have the result of the undisturbed one. The first search of
+`tune` pretrains its backbone; the later ones start from random weights, which takes less time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.killed import NAME, Command
+from benchmarks.killed_command import NAME, Command
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 
-WRONG = "WRONG "  # begins the lines at the end that tell of what should not be
+WRONG = "WRONG "  # prefix of lines on faults
 SMALL = {"architecture": "small_resnet", "weights": "random"}
-LONG = {"image_size": 48, "epochs": 16, "patience": 16}  # none ends early
+LONG = {"image_size": 48, "epochs": 16, "patience": 16}  # without early stopping
 ASKED = {
     "tune": {"study": NAME, "model_name": NAME, "trials": 8, "cutoffs": "layer2,layer3,layer4",
              "image_size": 96},
@@ -39,18 +39,18 @@ PATIENTS = 120  # about 360 images
 
 @dataclass
 class Toll:
-    """What the kills have cost so far; all but the kills should be 0."""
+    """Counts of kills and of faults; all faults should be 0."""
 
-    kills: Counter = field(default_factory=Counter)  # by what the command was at
+    kills: Counter = field(default_factory=Counter)  # by the interrupted step
     commands: int = 0
-    lost: int = 0  # finished trials or cells that were no longer there, or not the same
-    running: int = 0  # MLflow runs that stand RUNNING when the command has ended
-    unlinked: int = 0  # runs that were cut off and do not name the run that went on
-    different: Counter = field(default_factory=Counter)  # commands that ended otherwise, by what
+    lost: int = 0  # finished trials or cells that are missing or changed
+    running: int = 0  # MLflow runs with status RUNNING after the command has ended
+    unlinked: int = 0  # killed runs that do not name the run that continued them
+    different: Counter = field(default_factory=Counter)  # commands with another result, by its name
 
 
 def kill_and_compare(folder: Path, job: str, kills: int, seed: int) -> Iterator[str]:
-    """Runs commands until `kills` of their processes were killed; yields lines that tell of it."""
+    """Runs commands until `kills` processes were killed; yields lines of the report."""
     generator, toll = np.random.default_rng(seed), Toll()
     images = folder / "images"
     images.mkdir()
@@ -88,7 +88,7 @@ def kill_and_compare(folder: Path, job: str, kills: int, seed: int) -> Iterator[
 def _undisturbed(
     folder: Path, job: str, asked: Mapping[str, object]
 ) -> tuple[dict[str, object], float]:
-    """What a command comes to that nobody kills, and its seconds."""
+    """Returns the result of an undisturbed command and its duration in seconds."""
     command, began = Command(folder, job, asked), time.monotonic()
     command.start()
     command.ended()
@@ -113,8 +113,8 @@ def _lines(job: str, toll: Toll) -> Iterator[str]:
     counted = {
         "finished trials or cells lost": toll.lost,
         "runs left RUNNING": toll.running,
-        "cut-off runs without successor": toll.unlinked,
-        **{f"ended with other {name}": count for name, count in toll.different.items()},
+        "killed runs without successor": toll.unlinked,
+        **{f"results with other {name}": count for name, count in toll.different.items()},
     }
     for what, count in counted.items():
         yield f"{WRONG if count else ''}{what:<36}{count:>4}"

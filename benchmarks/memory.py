@@ -1,7 +1,7 @@
-"""What a search costs as images grow in number: memory, seconds and disk, stage by stage.
+"""Memory, time and disk of a search by number of images, stage by stage.
 
-The job is a process of its own, started as a user starts it, and watched from outside: its memory
-in /proc, its stages by the files that it writes.
+The search is its own process, started as a user starts it. Its memory is read from /proc, and its
+stage is derived from the files that it writes.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENT = "memory"
 PARTS = 50  # of the phantoms, drawn side by side
 IMAGES_OF_A_PATIENT = 3  # on average
-INTERVAL = 0.05  # seconds between two looks
+INTERVAL = 0.05  # seconds between two measurements
 DECODE, REPORT, KEEP, REST = "decoding", "data report", "activations", "all else"
 EPOCH = "an epoch"
 
 
 @dataclass
 class Stage:
-    """What one stage took: seconds, and the most memory seen in it, in GiB."""
+    """Seconds of one stage, and its peak memory in GiB."""
 
     seconds: float = 0.0
-    processor: float = 0.0  # seconds of all cores together, whatever else runs on the machine
+    processor: float = 0.0  # CPU seconds, summed over cores
     own: float = 0.0  # not backed by a file
-    mapped: float = 0.0  # pages of files, which the system takes back when it needs them
+    mapped: float = 0.0  # pages of files, which the system can reclaim
 
     def add(self, seconds: float, processor: float, own: float, mapped: float) -> None:
-        """What has passed since the last look at the process, and what it holds now."""
+        """Adds the time since the last measurement, and updates the peak memory."""
         self.seconds += seconds
         self.processor += processor
         self.own, self.mapped = max(self.own, own), max(self.mapped, mapped)
@@ -55,17 +55,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Job:
-    """A search that has ended."""
+    """Measurements of a finished search."""
 
     seconds: float
-    peak: float  # GiB, the most that was resident at a time
+    peak: float  # largest resident memory in GiB
     stages: dict[str, Stage]
     disk: dict[str, float]  # stage to MB that it left
-    epoch: float  # seconds of an epoch at the first cut-off, with all kept
+    epoch: float  # seconds of an epoch at the first cut-off, with all activations cached
 
 
 @click.command()
-@click.option("--images", default="5000,50000", help="comma list of how many images")
+@click.option("--images", default="5000,50000", help="comma list of numbers of images")
 @click.option("--image-size", default=64, help="side of the network's input in pixels")
 @click.option("--drawn", default=0, help="side of the image files in pixels; 0 for the same")
 @click.option("--architecture", default="small_resnet", help="with random weights")
@@ -74,7 +74,7 @@ class Job:
 def memory(
     images: str, image_size: int, drawn: int, architecture: str, cutoffs: str, views: int
 ) -> None:
-    """Memory, seconds and disk of a search over phantoms, by stage and by number of images."""
+    """Measures memory, seconds and disk of a search, by stage and by number of images."""
     options = {
         "architecture": architecture, "weights": "random", "image-size": image_size,
         "cutoffs": cutoffs, "views": views, "epochs": views + 1, "trials": 2, "pruner": "none",
@@ -97,7 +97,7 @@ def memory(
 
 
 def draw(folder: Path, count: int, image_size: int) -> Path:
-    """Chest phantoms of about three images a patient; the CSV of the first `count` of them."""
+    """Draws chest phantoms, about three a patient; returns the CSV of the first `count`."""
     patients = -(-count // (IMAGES_OF_A_PATIENT * PARTS)) + 2
     folders = [folder / f"{part:02d}" for part in range(PARTS)]
     for each in folders:
@@ -114,7 +114,7 @@ def draw(folder: Path, count: int, image_size: int) -> Path:
 
 
 def _draw_part(folder: Path, seed: int, patients: int, image_size: int) -> None:
-    with redirect_stderr(io.StringIO()):  # many bars at once tell nothing
+    with redirect_stderr(io.StringIO()):  # hides the progress bars of the processes
         write_chest_phantoms(folder, seed, patients, image_size)
 
 
@@ -122,7 +122,7 @@ def searched(root: Path, options: dict[str, object]) -> Job:
     """Runs a search to its end, in a store and a cache below `root`.
 
     Raises:
-        MedtlError: it failed; the message is its own last line.
+        MedtlError: it failed; the message has its last line.
     """
     store = f"sqlite:///{root / 'mlflow.db'}"
     client = mlflow.MlflowClient(store)
@@ -150,7 +150,7 @@ def searched(root: Path, options: dict[str, object]) -> Job:
             time.sleep(INTERVAL)
     seconds = time.perf_counter() - began
     _, status, usage = ended
-    process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for, and no longer there
+    process.returncode = os.waitstatus_to_exitcode(status)  # os.wait4 has already collected it
     if process.returncode:
         raise MedtlError(f"the search failed: {last_line((root / 'output.txt').read_text())}")
     disk = {
@@ -165,7 +165,7 @@ def searched(root: Path, options: dict[str, object]) -> Job:
 
 
 def resident(pid: int) -> tuple[float, float]:
-    """Memory of a process in GiB: its own, and pages of files; 0 where it has just ended."""
+    """Returns own memory and mapped file pages of a process in GiB; 0 if it has ended."""
     sizes = {"RssAnon": 0.0, "RssFile": 0.0}
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -178,7 +178,7 @@ def resident(pid: int) -> tuple[float, float]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Seconds that a process has had of all cores; 0 where it has just ended."""
+    """Returns the CPU seconds of a process, summed over cores; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -187,7 +187,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def _stage(root: Path) -> str:
-    """What a search is doing, by the files that are there."""
+    """Returns the stage of a search, derived from its files."""
     unfinished = {
         kind: root.glob(f"cache/{kind}/.unfinished-*") for kind in ("pixels", "activations")
     }

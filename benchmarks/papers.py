@@ -1,7 +1,7 @@
-"""Every network of the papers on the whole road: trained an epoch, registered, served, asked.
+"""Training, registration and serving of every network of the papers.
 
 Each step is a process as a user starts it: `python -m entrypoints.train`, then `mlflow models
-serve`. Weights are random and images few: this shows what works and what it costs, no scores.
+serve`. Weights are random and images few: this measures cost, not scores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NETWORKS = (
     "dual:densenet121+resnet101", "transmed",
 )  # fmt: skip
 PATIENTS = 20  # of the phantoms that are written for this: about 60 images
-ANSWERS = 5  # of which the median is told
+ANSWERS = 5  # whose median time is reported
 EXPERIMENT = "papers"
 ROOT = Path(__file__).parent.parent
 HEADING = (
@@ -36,8 +36,8 @@ HEADING = (
 
 
 @dataclass(frozen=True)
-class Travelled:
-    """What the whole road cost one network."""
+class NetworkCost:
+    """Cost of one network from training to the served answer."""
 
     network: str
     parameters: float  # millions
@@ -52,13 +52,13 @@ class Travelled:
         )
 
 
-class Road:
-    """A tracking store in a folder, in which networks are trained, registered and served."""
+class TrainAndServe:
+    """Trains, registers and serves networks in one tracking store."""
 
     def __init__(self, folder: Path, data: str, image_size: int) -> None:
         self._folder, self._data, self._image_size = folder, data, image_size
         store = f"sqlite:///{folder / 'mlflow.db'}"
-        # MLflow takes seconds to make a store's tables, which are no network's
+        # creates the tables of the store, whose seconds would count for the first network
         artifacts = (folder / "artifacts").as_uri()
         mlflow.MlflowClient(store).create_experiment(EXPERIMENT, artifact_location=artifacts)
         self.environment = environment_of(folder) | {
@@ -67,11 +67,11 @@ class Road:
             "MEDTL_CACHE": str(folder / "cache"),
         }
 
-    def travel(self, network: str) -> Travelled:
-        """Trains, serves and asks one network.
+    def measure(self, network: str) -> NetworkCost:
+        """Trains and serves one network, and times its answers.
 
         Raises:
-            MedtlError: training, server or answer failed; the message says which, and why.
+            MedtlError: training, server or answer failed.
         """
         name = plain(network)
         training = self.train(network, name)
@@ -90,10 +90,10 @@ class Road:
         built = build(network, len(table.classes), self._image_size, 0, modalities=len(names))
         parameters = sum(parameter.numel() for parameter in built.parameters()) / 1e6
         median = sorted(times)[ANSWERS // 2]
-        return Travelled(network, parameters, training, server.starting, 1000 * median)
+        return NetworkCost(network, parameters, training, server.starting, 1000 * median)
 
     def train(self, network: str, name: str) -> float:
-        """Trains a network an epoch, registers it under a name, and gives the seconds of that.
+        """Trains a network for one epoch and registers it under a name; returns the seconds.
 
         Raises:
             MedtlError: training failed; the message has its last line.

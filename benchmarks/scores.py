@@ -1,4 +1,4 @@
-"""Scores of ways to train: kept views against fresh augmentation, precisions, recipes."""
+"""Test scores by training settings: cached views, precision, optimizer and others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARCHITECTURE = "mobilenet_v2"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train, by the settings that make it."""
+    """Named settings of a training."""
 
     name: str
     settings: dict[str, object]
@@ -59,11 +59,11 @@ RECIPES = tuple(
 def compare_ways(
     folder: Path, ways: tuple[Way, ...], cutoff: str, epochs: int, seeds: int, size: int
 ) -> Iterator[str]:
-    """A line a way: AUROC on the test split, the paired difference from the first way, seconds.
+    """Yields a line for each way: test AUROC, paired difference from the first, seconds.
 
-    Scores are averaged over seeds (of initial weights, order and augmentation; the images and
-    splits are the same); the interval of the difference is over patients. With `epochs=0` each has
-    the budget of its cut-off.
+    Scores are averaged over seeds of initial weights, order and augmentation; images and splits
+    are the same. The interval of the difference is over patients. With `epochs=0` each training
+    has the epochs of its cut-off.
     """
     dataset = load(str(folder / "labels.csv"), size, seed=0, reading=Reading(duplicates="allow"))
     reference: list[np.ndarray] = []
@@ -78,7 +78,7 @@ def compare_ways(
 def _probabilities(
     dataset: Dataset, way: Way, cutoff: str, epochs: int, seed: int, size: int
 ) -> np.ndarray:
-    """Of the test split, [N, K]."""
+    """Returns the test probabilities [N, K] of one training."""
     settings = TrainSettings(epochs=epochs, patience=epochs, seed=seed, **way.settings)
     network = build(ARCHITECTURE, len(dataset.classes), size, seed)
     expected = dataclasses.replace(load_weights(network, ARCHITECTURE, "imagenet"), image_size=size)
@@ -107,5 +107,5 @@ def _line(
     pairs = list(zip(reference, each, strict=True))
     difference = mean_difference(labels, pairs, groups, "auroc", seed=0)
     largest = max(np.abs(one - other).max() for one, other in pairs)
-    told = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-    return f"{line}; difference {told}; a probability differs by {largest:.3f} at most"
+    interval = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    return f"{line}; difference {interval}; a probability differs by {largest:.3f} at most"

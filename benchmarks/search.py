@@ -1,8 +1,8 @@
-"""The time to the plain list's best score: the search of `tune` against ten plain trials.
+"""Time of the search of `tune` until it reaches the best score of ten plain trials.
 
-On each data set and for each seed, the plain loop trains the list of ten. The search then goes on
-until a trial reaches the list's best validation AUROC; no trial is begun after as many seconds as
-the whole list took. The seed draws the images, the plain loop's heads and orders, and the search.
+On each data set and for each seed, the plain loop trains the ten trials. The search then runs until
+a trial reaches the best validation AUROC of the ten. It starts no trial later than the seconds
+that the ten took. The seed draws the images, the search, and heads and orders of the plain loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from benchmarks.side import Side
+from benchmarks.side_process import Side
 from benchmarks.subset import SHIFTED, subset_of
 from benchmarks.trials import NETWORK, TEN, Found, Outcome, Trial
 
@@ -34,12 +34,12 @@ class Race:
 
     @property
     def reached(self) -> bool:
-        """True where the search reached the target."""
+        """Whether the search reached the target."""
         return self.found.best >= self.target
 
     @property
     def seconds(self) -> float:
-        """Seconds of the search until the target, infinite where it was not reached."""
+        """Seconds of the search until the target; infinite if it was not reached."""
         return self.found.seconds if self.reached else math.inf
 
 
@@ -81,7 +81,7 @@ def search(
     pruner: str,
     plain: Path | None,
 ) -> None:
-    """Seconds until the search of tune reaches the best score of ten plain trials."""
+    """Times the search of tune until it reaches the best score of ten plain trials."""
     races: list[Race] = []
     for source in data:
         name = source.parent.name if source.is_file() else source.name
@@ -109,7 +109,7 @@ def search(
 def plain_list(
     folder: Path, trials: tuple[Trial, ...], epochs: int, kept: Path | None, **settings: object
 ) -> list[Outcome]:
-    """Runs the plain loop's trials, or returns what a JSON file keeps of an equal list."""
+    """Runs the trials of the plain loop, or returns those of an equal list from a JSON file."""
     key = list_key(folder, trials, epochs, settings)
     known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     if key in known:
@@ -127,7 +127,7 @@ def plain_list(
 def list_key(
     folder: Path, trials: tuple[Trial, ...], epochs: int, settings: dict[str, object]
 ) -> str:
-    """Returns a key of a list: its images byte by byte, its trials, epochs and settings."""
+    """Returns a hash of the images, trials, epochs and settings of a list."""
     files = hashlib.sha256()
     for file in sorted(each for each in folder.rglob("*") if each.is_file()):
         files.update(file.relative_to(folder).as_posix().encode())
@@ -150,7 +150,7 @@ def search_line(target: float, until: float, found: Found) -> str:
 
 
 def spread_line(races: list[Race]) -> str:
-    """Summarises races by medians and ranges; one that was not reached counts as infinite."""
+    """Summarises races by medians and ranges; a race without success counts as infinite."""
     reached = [race for race in races if race.reached]
     short = max((race.target - race.found.best for race in races), default=0.0)
     missed = f", at most {short:.3f} short" if len(reached) < len(races) else ""

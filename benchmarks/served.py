@@ -1,4 +1,4 @@
-"""A registered model as its users meet it: `mlflow models serve` in an empty folder, asked."""
+"""Client of a registered model that `mlflow models serve` runs in an empty folder."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ PATIENCE = 600  # seconds for a server to start on a busy machine, to answer, or
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers at a port of this machine, `starting` seconds after it was started."""
+    """A server at a port of this machine; `starting` is the seconds until it answered."""
 
     port: int
     starting: float
-    process: int  # that was started; one of its children may be the one that answers
+    process: int  # id of the started process; the server may be one of its children
 
     def ask(self, files: Mapping[str, bytes], explain: bool = False) -> tuple[int, dict]:
-        """The status and the JSON for one row, whose columns hold the bytes of image files."""
+        """Sends one row with image files as columns; returns status and JSON of the answer."""
         row = [base64.b64encode(file).decode("ascii") for file in files.values()]
         body = {
             "dataframe_split": {"columns": list(files), "data": [row]},
@@ -78,23 +78,23 @@ class Server:
 
 @dataclass(frozen=True)
 class Memory:
-    """The resident memory of a process, as Linux tells it."""
+    """Resident memory of a process, read from /proc."""
 
     process: int
 
     def now(self) -> int:
-        """Bytes."""
-        return self._told("VmRSS")
+        """Returns the present resident memory in bytes."""
+        return self._status("VmRSS")
 
     def peak(self) -> int:
-        """Returns the most bytes since the process began, or since `forget_peak`."""
-        return self._told("VmHWM")
+        """Returns the peak in bytes since the process began, or since `forget_peak`."""
+        return self._status("VmHWM")
 
     def forget_peak(self) -> None:
-        """From here on the peak is counted anew."""
+        """Resets the peak."""
         Path(f"/proc/{self.process}/clear_refs").write_text("5")
 
-    def _told(self, name: str) -> int:
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith(f"{name}:"))
         return int(line.split()[1]) * 1024
@@ -157,22 +157,22 @@ def answering(
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """That of this process, without what would make a server other than a user's."""
+    """Returns the environment of this process without variables that a user would not have."""
     temporary = folder / "temporary"
     temporary.mkdir()
     outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_RUN_ID")}
     return outside | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # a server that is stopped leaves its copy of the model behind
+        # a stopped server leaves its copy of the model behind
         "TMPDIR": str(temporary),
     }
 
 
 def check_answer(status: int, answer: dict, classes: Sequence[str], explained: bool) -> None:
-    """Checks that a request of one readable row was answered as docs/serving.md has it.
+    """Checks the answer to a request of one readable row against docs/serving.md.
 
     Raises:
-        MedtlError: it was not; the message says what is wrong.
+        MedtlError: the answer is wrong.
     """
     if status != 200:
         raise MedtlError(f"status {status}: {answer.get('message', answer)}")
@@ -196,8 +196,8 @@ def _check_picture(text: object) -> None:
 
 
 def last_line(text: str) -> str:
-    """Returns the line with which a process ended, without the name of the project before it."""
-    return (text.strip().splitlines() or ["it said nothing"])[-1].removeprefix("medtl: ")
+    """Returns the last line of an output, without the name of the project before it."""
+    return (text.strip().splitlines() or ["no output"])[-1].removeprefix("medtl: ")
 
 
 def _listens(process: psutil.Process, port: int) -> bool:

@@ -1,7 +1,7 @@
-"""The served model under load: one client, a batch, sixteen clients; beside a bare app.
+"""Load tests of a served model: one client, a batch, sixteen clients; beside a bare app.
 
-Each server is a process as a user starts it, with `mlflow models serve` or `uvicorn`. What it
-takes to decode, preprocess and pass one image through the network is measured here, in process.
+Each server is a process as a user starts it, with `mlflow models serve` or `uvicorn`. Decoding,
+preprocessing and the forward pass of one image are timed in this process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.bare import MODEL
+from benchmarks.bare_app import MODEL
 from benchmarks.crafted import rewritten
 from benchmarks.hostile import Request, hostile_files, hostile_requests, odd_files, rows_of
 from benchmarks.served import Server, answering, post, serving
@@ -48,8 +48,8 @@ class Load:
     """Response times of requests of one image each."""
 
     times: tuple[float, ...]  # seconds of each answer
-    seconds: float  # that all of them took together
-    processor: float  # seconds that the processor worked on them
+    seconds: float  # from the first request to the last answer
+    processor: float  # CPU seconds of the server
 
     def __add__(self, other: Load) -> Load:
         return Load(
@@ -65,9 +65,9 @@ class Load:
 def measure(
     uri: str, files: Sequence[bytes], folder: Path, environment: Mapping[str, str], seconds: float
 ) -> Iterator[str]:
-    """The lines of the table; each load lasts so many seconds.
+    """Yields the lines of the table; each load lasts `seconds`.
 
-    The loads take turns, so that whatever else the machine does slows down all of them.
+    The loads alternate, so that other work on the machine slows down all of them.
 
     Raises:
         MedtlError: a server did not start, or answered wrong.
@@ -79,7 +79,7 @@ def measure(
     plain = [Request(file, "application/octet-stream") for file in pictures]
     asked = [rows_of([file]) for file in pictures]
     explained = [rows_of([file], explain=True) for file in pictures]
-    command = ["uvicorn", "--factory", "benchmarks.bare:make", "--log-level", "warning"]
+    command = ["uvicorn", "--factory", "benchmarks.bare_app:make", "--log-level", "warning"]
     with (
         contextlib.closing(_passes(bundle, pictures)) as passes,
         answering(command, ROOT, {**environment, MODEL: uri}, folder / "bare.log") as bare,
@@ -114,7 +114,7 @@ def measure(
 
 
 def _passes(bundle: Predictor, files: Sequence[bytes]) -> Iterator[torch.Tensor]:
-    """What cannot be left out of an answer, once each time."""
+    """Times the necessary parts of an answer: decoding, preprocessing, forward pass."""
     with torch.inference_mode():
         for file in cycle(files):
             pixels = np.array(square(decode(file), bundle.image_size))[None]
@@ -171,7 +171,7 @@ def _load(
 
 
 def _batch(server: Server, files: Sequence[bytes]) -> str:
-    """A request of many rows in all formats, two of them broken: what is answered, and how fast."""
+    """Sends a request of many rows in all formats, two of them broken; reports rows and time."""
     rows = list(islice(cycle(files), BATCH))
     for place in BROKEN:
         rows[place] = rows[place][: len(rows[place]) // 2]
@@ -209,7 +209,7 @@ def _hostile(server: Server, good: Request) -> Iterator[str]:
 
 
 def line_of(status: int, answer: bytes) -> str:
-    """What an answer says of a row, or of the whole request where that was refused."""
+    """Returns label or error of the only row, or the message of a refused request."""
     if status == 504:  # sent by MLflow itself, as plain text
         return f"status 504: {answer.decode()}"
     said = json.loads(answer)
@@ -220,7 +220,7 @@ def line_of(status: int, answer: bytes) -> str:
 
 
 def example_files(folder: Path) -> list[bytes]:
-    """The first images of a folder as they are; where all are PNG, in turn in other formats too."""
+    """Returns the first images of a folder; if all are PNG, some are converted to other formats."""
     found = sorted(each for each in folder.rglob("*") if each.suffix.casefold() in IMAGES)
     files = [file.read_bytes() for file in found[:MOST_FILES]]
     if {file.suffix.casefold() for file in found} != {".png"}:

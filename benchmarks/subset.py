@@ -1,4 +1,4 @@
-"""The folder on which all sides train: some patients of a data set, in folders of splits."""
+"""Folder of images that all sides train on: some patients of a data set, in splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-SHIFTED = "shifted-"  # begins the names of copies
+SHIFTED = "shifted-"  # prefix of the names of shifted copies
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")  # as ImageFolder reads them too
 
 
@@ -32,12 +32,12 @@ def write_subset(
 ) -> None:
     """Copies images of a data set into folders of splits.
 
-    `data` is a CSV (`path,label,patient` and perhaps `split`), or a folder `CLASS/...`, in which
-    each image counts as a patient. `labels.csv` in the new folder says the same, with the patients.
+    `data` is a CSV (`path,label,patient` and optionally `split`), or a folder `CLASS/...`, in which
+    each image counts as a patient. `labels.csv` in the new folder lists the copied images.
 
     Classes are equally frequent, patients are in one split only, and images of a published test
-    split are left alone. The seed draws the patients. Where `train` asks for more images than there
-    are, the rest are copies shifted by some pixels: good for a measurement of cost, not of scores.
+    split are not used. The seed draws the patients. If there are fewer than `train` images, the
+    rest are copies shifted by some pixels, which are good for measuring cost, not scores.
     """
     rows = _images_of(data)
     generator = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def write_subset(
 
 
 def _images_of(data: Path) -> pd.DataFrame:
-    """Reads which images may be taken: columns `path`, `label`, `patient`."""
+    """Reads the usable images: columns `path`, `label`, `patient`."""
     if data.is_dir():
         files = sorted(each for each in data.rglob("*") if each.suffix.casefold() in SUFFIXES)
         named = [(each, each.relative_to(data).parts[0], str(each)) for each in files]

@@ -1,9 +1,9 @@
 """Universal perturbations beside those of the Adversarial Robustness Toolbox (ART).
 
-Both make a pattern from the same natural images against the same model, with the same bound, step
-and number of passes, one image at a time (Minagi, Hirano & Takemoto 2022, whose authors used ART).
-They differ in the order of the images, and in ART's gradient of the cross-entropy, which rounds to
-zero where the model is sure.
+Both compute a pattern from the same natural images against the same model, with the same bound,
+step and number of passes, one image at a time (Minagi, Hirano & Takemoto 2022 used ART). They
+differ in the order of the images, and in ART's gradient of the cross-entropy, which rounds to zero
+for probabilities near 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medtl.settings.evaluation import PerturbSettings
 
 
 class _Scored(nn.Module):
-    """A function from images to logits as the module that ART takes."""
+    """Wraps a function from images to logits as a module for ART."""
 
     def __init__(self, scores: Scores) -> None:
         super().__init__()

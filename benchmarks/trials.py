@@ -1,4 +1,4 @@
-"""The trials that all sides run, in this order, and what comes back from them."""
+"""Trials that all sides run, and their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: everything from `cutoff` on, by this optimizer and learning rate."""
+    """A training from `cutoff` on, with an optimizer and a learning rate."""
 
     cutoff: str
     optimizer: str
@@ -19,14 +19,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a trial: validation AUROC and seconds since its start, after each epoch."""
+    """Result of a trial: validation AUROC and seconds since its start, after each epoch."""
 
     scores: list[float]
     seconds: list[float]
 
     @property
     def best(self) -> float:
-        """The best epoch's score."""
+        """Score of the best epoch."""
         return max(self.scores)
 
     @property
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Found:
-    """Outcome of a search that ends when it reaches a score."""
+    """Result of a search that ends when it reaches a score."""
 
     seconds: float  # from the first file read
     best: float  # validation AUROC
@@ -60,15 +60,15 @@ TEN = (
     Trial("features.4", "adam", 1e-3),
     Trial("features.0", "adam", 1e-3),
 )
-"""MobileNetV2: the first trial also makes what is kept, the second is the second of the head."""
+"""Trials of MobileNetV2. The first one fills the cache; the second trains the head again."""
 
 
 LATE = TEN[:7]
-"""Those that cut at features.11 or later."""
+"""Trials with cut-offs at features.11 or later."""
 
 
 def many(trials: tuple[Trial, ...], count: int) -> list[Trial]:
-    """`count` trials: the same ones again and again, each time with a tenth less learning rate."""
+    """Repeats trials up to `count`, each round with 0.9 times the learning rate."""
     return [
         Trial(trial.cutoff, trial.optimizer, trial.lr * 0.9**turn)
         for turn in range(-(-count // len(trials)))

@@ -21,15 +21,15 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.__main__ import benchmarks
-from benchmarks.killed import NAME, Command
+from benchmarks.killed_command import NAME, Command
+from benchmarks.medtl_side import OurSide
 from benchmarks.memory import draw
-from benchmarks.ours import OurSide
-from benchmarks.plain import auroc, freeze_before
+from benchmarks.plain_side import auroc, freeze_before
 from benchmarks.search import Race, list_key, plain_list, search_line, seconds_until, spread_line
 from benchmarks.served import check_answer
-from benchmarks.side import Side
+from benchmarks.side_process import Side
 from benchmarks.subset import write_subset
-from benchmarks.ten import summary
+from benchmarks.ten_trials import summary
 from benchmarks.trials import LATE, TEN, Found, Outcome, Trial, many
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError

@@ -1,6 +1,6 @@
-"""The list of ten trials on all sides in turn: seconds, scores and how they compare.
+"""Ten trials on all sides in turn: seconds, scores and ratios.
 
-The peers are the plain loop, and an expert's where Lightning is installed.
+The peers are the plain loop, and the expert's loop if Lightning is installed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from benchmarks.search import search_line, seconds_until
-from benchmarks.side import Side
+from benchmarks.side_process import Side
 from benchmarks.subset import subset_of
 from benchmarks.trials import NETWORK, TEN, Outcome
 from medtl.training.device import resolve_device, resolve_precision
@@ -54,7 +54,7 @@ def trials(
     seed: int,
     search_epochs: int,
 ) -> None:
-    """Ten trials of MobileNetV2; and the time to the plain list's best score, by a search."""
+    """Times ten trials of MobileNetV2, and the search until it has the best plain score."""
     precision = resolve_precision(precision, resolve_device("auto"))
     own = {
         "plain": {},
@@ -93,7 +93,7 @@ def trials(
 
 
 def summary(outcomes: dict[str, list[Outcome]], ready: float) -> list[str]:
-    """Compares medtl with each peer over the whole list; `ready` are its seconds of decoding."""
+    """Compares medtl with each peer over all trials; `ready` is its decoding time in seconds."""
     ours = outcomes["medtl"]
     own_total = ready + sum(outcome.total for outcome in ours)
     own_epochs = sum(outcome.total / len(outcome.scores) for outcome in ours)

@@ -1,4 +1,4 @@
-"""A side in a process of its own, so that none sees another's threads, memory or cache."""
+"""Each side in its own process, so that threads, memory and cache are separate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from types import TracebackType
 from benchmarks.trials import Found, Outcome, Trial
 
 SIDES = {
-    "plain": "benchmarks.plain:PlainSide",
-    "expert": "benchmarks.expert:ExpertSide",
-    "medtl": "benchmarks.ours:OurSide",
+    "plain": "benchmarks.plain_side:PlainSide",
+    "expert": "benchmarks.lightning_side:ExpertSide",
+    "medtl": "benchmarks.medtl_side:OurSide",
 }
 
 
@@ -25,7 +25,7 @@ class Side:
     """Worker process of one kind of `SIDES`, which runs requests one after the other."""
 
     def __init__(self, kind: str, cache: Path, **settings: object) -> None:
-        command = [sys.executable, "-m", "benchmarks.side", kind, json.dumps(settings)]
+        command = [sys.executable, "-m", "benchmarks.side_process", kind, json.dumps(settings)]
         environment = {**os.environ, "MEDTL_CACHE": str(cache)}
         self._cache = cache
         self._process = subprocess.Popen(
@@ -42,28 +42,28 @@ class Side:
         self._process.wait()
 
     def prepare(self) -> float:
-        """Seconds to be ready for the first trial."""
+        """Prepares the side; returns the seconds."""
         return self._ask({"do": "prepare"})["seconds"]
 
     def expect(self, cutoffs: list[str]) -> None:
-        """Tells which cut-offs will come."""
+        """Announces the cut-offs of the trials."""
         self._ask({"do": "expect", "cutoffs": cutoffs})
 
     def run(self, trial: Trial, epochs: int) -> Outcome:
-        """One trial."""
+        """Runs one trial."""
         return Outcome(**self._ask({"do": "run", "trial": asdict(trial), "epochs": epochs}))
 
     def search_until(self, score: float, epochs: int, limit: float, pruner: str) -> Found:
-        """A search that ends when it reaches the score."""
+        """Runs a search until it reaches the score."""
         asked = {"score": score, "epochs": epochs, "limit": limit, "pruner": pruner}
         return Found(**self._ask({"do": "search", **asked}))
 
     def peak_gb(self) -> float:
-        """The most memory that the process has held, in GB."""
+        """Returns the peak memory of the process in GB."""
         return self._ask({"do": "peak"})["gb"]
 
     def disk_gb(self) -> float:
-        """What it keeps on disk, in GB."""
+        """Returns the size of its cache in GB."""
         return sum(f.stat().st_size for f in self._cache.rglob("*") if f.is_file()) / 1e9
 
     def _ask(self, question: dict) -> dict:
@@ -71,7 +71,7 @@ class Side:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the worker ended while it was asked {question}")
+            raise RuntimeError(f"the process ended during the request {question}")
         return json.loads(answer)
 
 
@@ -99,7 +99,7 @@ def _work() -> None:
     module, _, name = SIDES[kind].partition(":")
     side = getattr(import_module(module), name)(folder, **settings)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed meanwhile does not mix with the answers
+    os.dup2(2, 1)  # other output must not mix with the answers
     for line in sys.stdin:
         answers.write(json.dumps(_answer(side, json.loads(line))) + "\n")
         answers.flush()

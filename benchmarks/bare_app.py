@@ -24,7 +24,7 @@ MODEL = "BARE_MODEL"  # the environment variable with the model's URI
 
 
 def make() -> FastAPI:
-    """The app; uvicorn calls this."""
+    """Builds the app for uvicorn."""
     bundle = load_bundle(os.environ[MODEL])
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""A command in a folder of its own, that is begun, killed, and looked at from outside."""
+"""A command in its own folder that is started, killed and inspected from outside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHERE tags.key = 'medtl.kind' AND runs.status = 'RUNNING'"""
 FINISHED = """SELECT 1 FROM runs JOIN tags USING (run_uuid)
 WHERE tags.key = 'medtl.kind' AND tags.value = '{}' AND runs.status = 'FINISHED'"""
 EPOCHS = "SELECT count(*) FROM metrics WHERE key = 'train_loss' AND run_uuid = '{}'"
-# what a cell came to; `seconds` and the like are another thing
+# results of cells; times differ between runs and are left out
 CELLS = """SELECT runs.run_uuid, runs.name, latest_metrics.key, latest_metrics.value
 FROM runs JOIN tags USING (run_uuid) JOIN latest_metrics USING (run_uuid)
 WHERE tags.key = 'medtl.kind' AND tags.value = 'cell' AND runs.status = 'FINISHED'
@@ -36,7 +36,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Command:
-    """An entry point in a folder of its own: tracking store, Optuna storage, cache, and a log."""
+    """An entry point in its own folder, with tracking store, Optuna storage, cache and log."""
 
     def __init__(self, folder: Path, job: str, asked: Mapping[str, object]) -> None:
         folder.mkdir()
@@ -46,11 +46,11 @@ class Command:
         self._asked = asked
         self._store = f"sqlite:///{folder / 'mlflow.db'}"
         self._seen: dict[object, object] = {}
-        self._started = 0.0  # of this life, in milliseconds since 1970
+        self._started = 0.0  # of the present process, in milliseconds since 1970
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Begins it, or goes on with it, by the same command."""
+        """Starts or resumes it by the same command."""
         asked = [f"--{name}={value}" for name, value in self._asked.items()]
         environment = {
             **os.environ,
@@ -71,7 +71,7 @@ class Command:
             )
 
     def ended(self, within: float | None = None) -> bool:
-        """Waits for its end; False when `within` seconds pass before.
+        """Waits for its end; returns False after `within` seconds without one.
 
         Raises:
             RuntimeError: it failed by itself.
@@ -86,35 +86,36 @@ class Command:
         return True
 
     def kill(self) -> str:
-        """Kills it with all its processes; what it was at."""
+        """Kills it with all its processes; returns the step that was interrupted."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        return self._standing()
+        return self._interrupted_step()
 
     def is_done(self) -> bool:
-        """Whether its run has ended, so that the same command again would be asked for another.
+        """Whether its run is finished, so that the same command would start a second one.
 
-        A search and a study are known by their name, and answer that they are done.
+        Always False for a search and a study: they have a name, and the same command returns the
+        finished result.
         """
         named = self.job in ("tune", "compare")
         return not named and bool(self._rows("mlflow.db", FINISHED.format(self.job)))
 
     def lost(self) -> int:
-        """Finished trials or cells that were there at an earlier look, and are not as they were."""
+        """Counts finished trials or cells that are missing or changed since the last call."""
         now = self._finished()
         lost = sum(now.get(each) != value for each, value in self._seen.items())
         self._seen |= now
         return lost
 
     def runs(self) -> list[Run]:
-        """All its MLflow runs, when it has ended."""
+        """Returns all its MLflow runs."""
         client = MlflowClient(self._store)
         experiments = [each.experiment_id for each in client.search_experiments()]
         return list(client.search_runs(experiments, max_results=5000))
 
     def result(self) -> dict[str, object]:
-        """What it came to, when it has ended, by names."""
-        # a life that begins after the end has nothing left to do; the newest run comes first
+        """Returns the results of the finished command by name."""
+        # a process started after the end adds a run without work; the newest run comes first
         *_, run = (
             run
             for run in self.runs()
@@ -125,7 +126,7 @@ class Command:
             for name, value in run.data.metrics.items()
             if name.startswith("test_") or name == "best_valid_auroc" or name.endswith("cells")
         }
-        # a trial that was killed as its parameters were drawn has a number, and nothing else
+        # a trial killed while its parameters were drawn has a number and nothing else
         return {
             "trials or cells": list(self._finished().values()),
             "scores": scores,
@@ -134,7 +135,7 @@ class Command:
         }
 
     def _registered(self) -> dict[str, tuple]:
-        """How many versions each registered model has, and its aliases."""
+        """Returns the number of versions and the aliases of each registered model."""
         client = MlflowClient(self._store)
         return {
             model.name: (
@@ -145,7 +146,7 @@ class Command:
         }
 
     def _digests(self) -> Counter:
-        """Of the weights of each registered model, and of what each finished cell answered."""
+        """Hashes the weights of registered models and the probabilities of finished cells."""
         client = MlflowClient(self._store)
         models = [
             client.get_model_version(model.name, "1").source.rpartition("/")[2]
@@ -161,7 +162,7 @@ class Command:
         )
 
     def _finished(self) -> dict[object, object]:
-        """Finished trials by their numbers, or cells by their runs, and what they came to."""
+        """Returns finished trials by number, or finished cells by run, with their results."""
         if self.job == "tune":
             return self._trials()
         cells: dict[object, object] = {}
@@ -180,11 +181,11 @@ class Command:
             if each.state in ENDED
         }
 
-    def _standing(self) -> str:
-        """What it was at when it was killed."""
+    def _interrupted_step(self) -> str:
+        """Returns the step that was interrupted."""
         rows = self._rows("mlflow.db", RUNNING)
         kinds = {kind: run for kind, _, run in rows}
-        # an earlier life's runs stand RUNNING too until the next has closed them
+        # runs of an earlier process have status RUNNING until the next process closes them
         newest = max((start for _, start, _ in rows), default=0)
         if self.is_done():
             return "at its end"
@@ -205,12 +206,12 @@ class Command:
         return "training" if epochs else "before an epoch"
 
     def _rows(self, database: str, query: str) -> list[tuple]:
-        """What a database answers as it was left: nothing in it is made or mended by the look."""
+        """Queries a database without creating or repairing anything in it."""
         file = self._folder / database
         if not file.exists():
             return []
         with contextlib.closing(sqlite3.connect(file)) as connection:
             try:
                 return connection.execute(query).fetchall()
-            except sqlite3.OperationalError:  # killed before the table was made
+            except sqlite3.OperationalError:  # killed before the table was created
                 return []

@@ -1,8 +1,8 @@
-"""The other side: a plain float32 loop, as one writes it from PyTorch's tutorials.
+"""The plain side: a float32 loop in the form of PyTorch's tutorials.
 
-ImageFolder decodes each image in each epoch, the whole network runs in each step, what is frozen
-has `requires_grad=False` and its batch norm in eval mode. Nothing of medtl is imported here: its
-settings of threads and memory must not reach this process.
+ImageFolder decodes each image in each epoch, and the whole network runs in each step. Frozen
+parameters have `requires_grad=False`, and frozen batch norms are in eval mode. Nothing of medtl is
+imported, because its settings of threads and memory must not apply here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PlainSide:
     seed: int = 0  # of the new head and of the order of the images
 
     def prepare(self) -> None:
-        """Nothing: a plain loop begins with its first trial."""
+        """Does nothing: a plain loop needs no preparation."""
 
     def run(self, trial: Trial, epochs: int) -> Iterator[tuple[float, float]]:
         """Yields the validation AUROC and the seconds since the trial began after each epoch."""
@@ -68,7 +68,7 @@ class PlainSide:
 
 
 def network_for(classes: int, architecture: str, weights: str) -> nn.Module:
-    """Builds a torchvision network whose last linear layer is a new one for these classes."""
+    """Builds a torchvision network with a new last linear layer for these classes."""
     chosen = None
     if weights == "imagenet":
         chosen = "IMAGENET1K_V1" if architecture == "mobilenet_v2" else "DEFAULT"
@@ -80,7 +80,7 @@ def network_for(classes: int, architecture: str, weights: str) -> nn.Module:
 
 
 def freeze_before(network: nn.Module, cutoff: str) -> list[nn.Module]:
-    """Freezes the parameters before `cutoff`; the batch norms among them, to be kept in eval."""
+    """Freezes the parameters before `cutoff`; returns the frozen batch norms."""
     frozen, norms = True, []
     for name, module in network.named_modules():
         frozen = frozen and name != cutoff
@@ -94,7 +94,7 @@ def freeze_before(network: nn.Module, cutoff: str) -> list[nn.Module]:
 
 
 def optimizer_of(trial: Trial, network: nn.Module) -> torch.optim.Optimizer:
-    """Builds the trial's optimizer of the parameters that are not frozen."""
+    """Builds the optimizer of the trial for the parameters that are not frozen."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if trial.optimizer == "sgd":
         return torch.optim.SGD(trained, trial.lr, momentum=0.9)

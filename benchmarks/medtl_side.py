@@ -1,4 +1,4 @@
-"""Our side: the same trials through `medtl`, and its search, on the same folder."""
+"""The side of `medtl`: the same trials, and its search, on the same folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class OurSide:
         self.transfer = origin.transfer(dataset, settings)
 
     def expect(self, cutoffs: list[str]) -> None:
-        """Tells which cut-offs will come, as a search does."""
+        """Announces the cut-offs of the trials, as a search does."""
         network = self.transfer.backbone.network
         self.transfer.activation_cache.expect(
             resolve(network, self.architecture, name) for name in cutoffs
@@ -64,7 +64,7 @@ class OurSide:
         def on_epoch(epoch: Epoch) -> None:
             seen.append((epoch.valid_auroc, time.perf_counter() - began))
 
-        # epochs that are asked for train a head by gradient too, as the other sides do
+        # with a number of epochs a head is trained by gradient too, as on the other sides
         self.transfer.settings = dataclasses.replace(self.transfer.settings, epochs=epochs)
         recipe = self.transfer.recipe(trial.optimizer, trial.lr)
         self.transfer.train(trial.cutoff, recipe, on_epoch)
@@ -73,8 +73,8 @@ class OurSide:
     def search_until(self, score: float, epochs: int, limit: float, pruner: str) -> Found:
         """Searches as `tune` does, until a validation AUROC is reached.
 
-        No trial is begun after `limit` seconds from the first file read. `epochs=0` is the default
-        of `tune`. Trials are not recorded as MLflow runs, and no data set is known from before.
+        No trial starts later than `limit` seconds after the first file read. `epochs=0` is the
+        default of `tune`. Trials are not logged as MLflow runs, and the dictionary is empty.
         """
         began = time.perf_counter()
         settings = TuneSettings(**self._shared(), epochs=epochs, pruner=pruner, trials=MANY)
