@@ -31,8 +31,8 @@ from medtl.pipeline.pretraining import backbone_of, drawn_down, with_phantom_bac
 from medtl.pipeline.run_logging import history, log_halved
 from medtl.pipeline.setup import Origin, fit_model, training_data
 from medtl.settings.comparison import CompareSettings
+from medtl.settings.fields import TRAINING, key_values
 from medtl.settings.training import (
-    OF_DATA,
     LearningSettings,
     ModelSettings,
     PretrainSettings,
@@ -44,10 +44,8 @@ from medtl.training.activation_cache import ActivationCache
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.learner import Trained, TransferLearner
 
-# Settings that change no result, or that the key covers by the cell, the data and the backbone.
-NOT_IN_KEY = OF_DATA | frozenset(
-    ("architecture", "weights", "transfer", "classifier", "augment", "hidden", "keep", "device")
-)
+# The key covers these by the cell. The seed of the settings is another one: of splits and views.
+OF_CELL = frozenset(field.name for field in dataclasses.fields(Cell)) - {"seed"}
 
 
 class SharedResources:
@@ -137,11 +135,8 @@ class SharedResources:
         own = dataclasses.asdict(dataclasses.replace(cell, series="", weights=""))
         if not cell.rates:
             del own["rates"]
-        asked = {
-            field.name: getattr(self._settings, field.name)
-            for field in dataclasses.fields(LearningSettings)
-            if field.name not in NOT_IN_KEY
-        }
+        shared = key_values(self._settings, TRAINING, declared_by=LearningSettings)
+        asked = {name: value for name, value in shared.items() if name not in OF_CELL}
         backbone = transfer.backbone
         return content_key(
             self._plan.study,

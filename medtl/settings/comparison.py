@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 
 from medtl.errors import ParameterError
 from medtl.settings.execution import LOCAL, ClusterSettings
-from medtl.settings.fields import check_number, comma_list, option
+from medtl.settings.fields import NETWORK, RECORD, check_number, comma_list, option
 from medtl.settings.training import (
     CLASSIFIERS,
     MOST_HIDDEN,
@@ -37,38 +37,75 @@ class CompareSettings(ClusterSettings, LearningSettings):
     An empty or `auto` value leaves the choice to the study.
     """
 
-    architecture: str = option("auto", "comma list of architectures; auto for the study's own")
-    weights: str = option("auto", "comma list of weights, as in train; auto for the study's own")
-    transfer: str = option("finetune", "comma list of finetune, hybrid; for study=grid")
-    classifier: str = option("", "comma list of logistic, svm, forest, knn; empty for the study's")
+    architecture: str = option(
+        "auto",
+        "comma list of architectures; auto for the study's own",
+        changes_result=True,
+        decides=NETWORK,
+    )
+    weights: str = option(
+        "auto",
+        "comma list of weights, as in train; auto for the study's own",
+        changes_result=True,
+        decides=NETWORK,
+        place=True,
+    )
+    transfer: str = option(
+        "finetune", "comma list of finetune, hybrid; for study=grid", changes_result=True
+    )
+    classifier: str = option(
+        "", "comma list of logistic, svm, forest, knn; empty for the study's", changes_result=True
+    )
     hidden: str = option(
         "",
         "comma list of units of a dense ReLU layer before the output layer, 0 for none; empty for "
         "the study's",
+        changes_result=True,
     )
-    seed: int = option(0, "seed of splits, kept views, bootstrap", low=0)
-    study: str = option("grid", "a study by its name, or a grid of one's own", choices=STUDIES)
+    seed: int = option(0, "seed of splits, kept views, bootstrap", low=0, changes_result=True)
+    study: str = option(
+        "grid",
+        "a study by its name, or a grid of one's own",
+        choices=STUDIES,
+        changes_result=True,
+        decides=RECORD,
+    )
     cutoffs: str = option(
-        "", "comma list of cut-offs (all, head, layers), or blocks; empty for the study's"
+        "",
+        "comma list of cut-offs (all, head, layers), or blocks; empty for the study's",
+        changes_result=True,
     )
-    optimizers: str = option("", "comma list of optimizers; empty for the study's")
-    lr: float = option(0.0, "learning rate of every cell; 0 for rates", low=0.0, high=10.0)
+    optimizers: str = option(
+        "", "comma list of optimizers; empty for the study's", changes_result=True
+    )
+    lr: float = option(
+        0.0, "learning rate of every cell; 0 for rates", low=0.0, high=10.0, changes_result=True
+    )
     rates: str = option(
         "",
         "comma list of learning rates, among which the validation split chooses one for each arm "
         "(all cells but for their seeds); empty for the study's",
+        changes_result=True,
     )
     fractions: str = option(
-        "", "comma list of shares of the training split, drawn by patient; empty for the study's"
+        "",
+        "comma list of shares of the training split, drawn by patient; empty for the study's",
+        changes_result=True,
     )
     seeds: str = option(
-        "", "comma list of seeds (initial weights, order, share drawn); empty for the study's"
+        "",
+        "comma list of seeds (initial weights, order, share drawn); empty for the study's",
+        changes_result=True,
     )
     different: str = option(
-        "digits", "source of another domain (alzubaidi2020): data to pretrain on, or weights"
+        "digits",
+        "source of another domain (alzubaidi2020): data to pretrain on, or weights",
+        changes_result=True,
     )
     same: str = option(
-        "", "source of the same domain, likewise; empty for phantoms-source where data=phantoms"
+        "",
+        "source of the same domain, likewise; empty for phantoms-source where data=phantoms",
+        changes_result=True,
     )
 
     def __post_init__(self) -> None:

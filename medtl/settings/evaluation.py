@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from medtl.errors import ParameterError
 from medtl.settings.fields import (
+    DATA,
+    NETWORK,
+    RECORD,
     Settings,
     check_device,
     check_number,
@@ -29,9 +32,22 @@ METHODS = tuple(SPOKEN)
 class TrainedModelSettings(DataSettings):
     """A trained model, and the images on which something is asked of it."""
 
-    data: str = option("", "data to evaluate on; empty for the data that the model was trained on")
-    model: str = option("", "MLflow URI of a model; empty for the champion of model_name")
-    model_name: str = option("auto", "the registered model whose champion is evaluated")
+    data: str = option(
+        "",
+        "data to evaluate on; empty for the data that the model was trained on",
+        changes_result=True,
+        decides=DATA,
+        place=True,
+    )
+    model: str = option(
+        "", "MLflow URI of a model; empty for the champion of model_name", changes_result=True
+    )
+    model_name: str = option(
+        "auto",
+        "the registered model whose champion is evaluated",
+        changes_result=True,
+        decides=RECORD,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,21 +58,34 @@ class TrainedModelSettings(DataSettings):
 class EvaluateSettings(TrainedModelSettings):
     """A model on any data."""
 
-    split: str = option("test", "the split to evaluate", choices=("train", "valid", "test", "all"))
-    mapping: str = option(
-        "", "which class of the model a label of the data is: comma list of LABEL=CLASS"
+    split: str = option(
+        "test",
+        "the split to evaluate",
+        choices=("train", "valid", "test", "all"),
+        changes_result=True,
     )
-    subgroups: str = option("", "comma list of columns of the CSV to score the model's cases by")
+    mapping: str = option(
+        "",
+        "which class of the model a label of the data is: comma list of LABEL=CLASS",
+        changes_result=True,
+    )
+    subgroups: str = option(
+        "", "comma list of columns of the CSV to score the model's cases by", changes_result=True
+    )
     against: str = option(
-        "", "comma list of folders with images, or CSV files, that in_domain should call strange"
+        "",
+        "comma list of folders with images, or CSV files, that in_domain should call strange",
+        changes_result=True,
+        place=True,
     )
     maps: str = option(
         "auto",
         "comma list of methods that draw heat maps: grad_cam, occlusion, integrated_gradients; "
         "auto is grad_cam, of a hybrid occlusion",
+        changes_result=True,
     )
-    seed: int = option(0, "seed of the bootstrap", low=0)
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = option(0, "seed of the bootstrap", low=0, changes_result=True)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,26 +123,43 @@ class EvaluateSettings(TrainedModelSettings):
 class PerturbSettings(TrainedModelSettings):
     """Universal perturbations against a model."""
 
-    images: str = option("", "folder of natural images; empty for patches of two photographs")
-    norm: str = option("l2", "the norm that bounds a perturbation", choices=("l2", "linf"))
+    images: str = option(
+        "",
+        "folder of natural images; empty for patches of two photographs",
+        changes_result=True,
+        place=True,
+    )
+    norm: str = option(
+        "l2", "the norm that bounds a perturbation", choices=("l2", "linf"), changes_result=True
+    )
     zeta: str = option(
         "0.01,0.02,0.04",
         "comma list of bounds, as shares of the mean norm of the training images (black is 0)",
+        changes_result=True,
     )
-    target: str = option("", "class that all images shall get; empty for any but their own")
+    target: str = option(
+        "", "class that all images shall get; empty for any but their own", changes_result=True
+    )
     order: str = option(
         "sequential",
         "one image at a time (the paper's), or one step for a batch of images",
         choices=("sequential", "batched"),
+        changes_result=True,
     )
-    passes: int = option(3, "the most passes over the images a perturbation is made from", low=1)
+    passes: int = option(
+        3, "the most passes over the images a perturbation is made from", low=1, changes_result=True
+    )
     step_size: float = option(0.1, "norm of one step, as a share of the bound",
-                              low=1e-6, high=1.0)  # fmt: skip
-    most_images: int = option(256, "the most images that a perturbation is made from", low=1)
-    models: str = option("", "comma list of URIs of other models to compare and to transfer to")
+                              low=1e-6, high=1.0, changes_result=True)  # fmt: skip
+    most_images: int = option(
+        256, "the most images that a perturbation is made from", low=1, changes_result=True
+    )
+    models: str = option(
+        "", "comma list of URIs of other models to compare and to transfer to", changes_result=True
+    )
     seed: int = option(0, "seed of the images drawn, their order, random controls, bootstrap",
-                       low=0)  # fmt: skip
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+                       low=0, changes_result=True)  # fmt: skip
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,13 +179,30 @@ class PerturbSettings(TrainedModelSettings):
 class PromoteSettings(Settings):
     """The gate alone, a version by hand, or a step back."""
 
-    data: str = option("phantoms", "the data set that model_name=auto is named after")
-    model_name: str = option("auto", "the registered model; auto is medtl-DATA")
+    data: str = option(
+        "phantoms",
+        "the data set that model_name=auto is named after",
+        changes_result=True,
+        decides=DATA,
+        place=True,
+    )
+    model_name: str = option(
+        "auto", "the registered model; auto is medtl-DATA", changes_result=True, decides=RECORD
+    )
     version: int = option(0, "version to make champion by hand; 0 lets the gate judge the newest",
-                          low=0)  # fmt: skip
-    rollback: bool = option(False, "true makes the previous champion the champion again")
-    confidence: float = option(0.95, "confidence of the gate, over all looks", low=0.5, high=1.0)
-    seed: int = option(0, "seed of the gate's bootstrap", low=0)
+                          low=0, changes_result=True)  # fmt: skip
+    rollback: bool = option(
+        False, "true makes the previous champion the champion again", changes_result=True
+    )
+    confidence: float = option(
+        0.95,
+        "confidence of the gate, over all looks",
+        low=0.5,
+        high=1.0,
+        changes_result=True,
+        decides=RECORD,
+    )
+    seed: int = option(0, "seed of the gate's bootstrap", low=0, changes_result=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,5 +215,7 @@ class PromoteSettings(Settings):
 class DictionarySettings(Settings):
     """The OCL dictionary."""
 
-    architecture: str = option("", "only this architecture; empty for all")
-    output: str = option("dictionary.csv", "CSV file to write; empty for none")
+    architecture: str = option(
+        "", "only this architecture; empty for all", changes_result=True, decides=NETWORK
+    )
+    output: str = option("dictionary.csv", "CSV file to write; empty for none", changes_result=True)

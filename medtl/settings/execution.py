@@ -10,8 +10,7 @@ from medtl.settings.fields import Settings, option
 
 LOCAL, RAY = "local", "ray"
 OF_RAY = ("cores_per_worker", "gpus_per_worker", "ray_address", "ship")
-CLUSTER = ("executor", "workers", *OF_RAY)
-"""What says who does the work, and changes nothing in what is asked."""
+"""Parameters that need `executor=ray`."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +18,31 @@ class ClusterSettings(Settings):
     """Where trials of a search and cells of a study are run, and how many at once."""
 
     executor: str = option(
-        LOCAL, "what runs trials and cells: this machine, or a Ray cluster", choices=(LOCAL, RAY)
+        LOCAL,
+        "what runs trials and cells: this machine, or a Ray cluster",
+        choices=(LOCAL, RAY),
+        changes_result=False,
     )
-    workers: int = option(1, "trials or cells that are run at once", low=1)
-    cores_per_worker: int = option(1, "processor cores that a worker on Ray asks for", low=1)
+    workers: int = option(1, "trials or cells that are run at once", low=1, changes_result=False)
+    cores_per_worker: int = option(
+        1, "processor cores that a worker on Ray asks for", low=1, changes_result=False
+    )
     gpus_per_worker: float = option(
-        0.0, "GPUs that a worker on Ray asks for; 0.5 lets two share one", low=0.0
+        0.0,
+        "GPUs that a worker on Ray asks for; 0.5 lets two share one",
+        low=0.0,
+        changes_result=False,
     )
     ray_address: str = option(
-        "", "the Ray cluster: auto (of this machine) or HOST:PORT; empty begins one here"
+        "",
+        "the Ray cluster: auto (of this machine) or HOST:PORT; empty begins one here",
+        changes_result=False,
     )
     ship: str = option(
         "path",
         "data on the nodes of a cluster: read there at the same path, or sent in Ray's store",
         choices=("path", "store"),
+        changes_result=False,
     )
 
     def __post_init__(self) -> None:

@@ -68,16 +68,48 @@ _REGISTERED_NAME = re.compile(r"(?! )[^/:@?'\"\x00-\x1f]{1,250}(?<! )")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
+DATA, NETWORK, TRAINING, RECORD = "data", "network", "training", "record"
+"""Parts of a result that a parameter decides: images, labels and splits; the network and its first
+weights; training, search and scores; where the result is kept, and its promotion."""
+
+
 def option(
     default: Any,
     meaning: str,
     *,
+    changes_result: bool,
+    decides: str = TRAINING,
+    place: bool = False,
+    added_later: bool = False,
     choices: tuple[str, ...] | None = None,
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A settings field: its default, its meaning, and what is allowed (both ends included)."""
-    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high}
+    """Declares a settings field.
+
+    Args:
+        default: value where none is given.
+        meaning: help line.
+        changes_result: false if work that was begun with one value continues with another one, as
+            with durations, devices and permissions. Such a field is in no key.
+        decides: the part of the result, DATA, NETWORK, TRAINING or RECORD.
+        place: true if the value may be a path, which keys hold in its absolute form.
+        added_later: true if keys of an earlier release lack the field: they leave it out at its
+            default.
+        choices: allowed values.
+        low: smallest allowed number.
+        high: largest allowed number.
+    """
+    metadata = {
+        "meaning": meaning,
+        "changes_result": changes_result,
+        "decides": decides,
+        "place": place,
+        "added_later": added_later,
+        "choices": choices,
+        "low": low,
+        "high": high,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -95,6 +127,34 @@ class Settings:
                 raise ParameterError(field.name, value, "a finite number")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise ParameterError(field.name, value, _range(low, high))
+
+
+def key_values(
+    settings: Settings, *parts: str, declared_by: type[Settings] | None = None
+) -> dict[str, object]:
+    """Returns the values that a key holds: those of fields that change a result.
+
+    Args:
+        settings: of any entry point.
+        parts: only fields that decide one of these parts; all without any.
+        declared_by: only fields of this class, which `settings` is derived from.
+    """
+    names = {field.name for field in dataclasses.fields(declared_by or settings)}
+    return {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name in names
+        and field.metadata["changes_result"]
+        and (not parts or field.metadata["decides"] in parts)
+        and not (field.metadata["added_later"] and getattr(settings, field.name) == field.default)
+    }
+
+
+def place_names(settings: Settings) -> frozenset[str]:
+    """Returns the fields whose value may be a path."""
+    return frozenset(
+        field.name for field in dataclasses.fields(settings) if field.metadata["place"]
+    )
 
 
 def comma_list(name: str, value: str) -> tuple[str, ...]:

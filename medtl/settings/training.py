@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from medtl.errors import ParameterError
 from medtl.settings.execution import LOCAL, ClusterSettings
-from medtl.settings.fields import Settings, check_device, check_registered_name, comma_list, option
+from medtl.settings.fields import (
+    DATA,
+    NETWORK,
+    RECORD,
+    Settings,
+    check_device,
+    check_registered_name,
+    comma_list,
+    option,
+)
 
 FIRST, ALL = "first", "all"
 
@@ -32,7 +41,7 @@ class Reading:
     def of(cls, settings: Mapping[str, object]) -> Reading:
         """Takes the options from settings by name; others keep their defaults."""
         names = {each.name for each in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in settings.items() if name in names})
+        return cls(**{name: str(value) for name, value in settings.items() if name in names})
 
 
 def check_pattern(pattern: str) -> None:
@@ -58,30 +67,57 @@ class DataSettings(Settings):
     """Which images, and what is asked of them."""
 
     data: str = option(
-        "phantoms", "phantoms (embedded), a folder of CLASS/... or of splits, or a CSV file"
+        "phantoms",
+        "phantoms (embedded), a folder of CLASS/... or of splits, or a CSV file",
+        changes_result=True,
+        decides=DATA,
+        place=True,
     )
     duplicates: str = option(
         "refuse",
         "identical images under two labels or in two splits",
         choices=("refuse", "allow"),
+        changes_result=False,
+        decides=DATA,
     )
-    unreadable: str = option("refuse", "images that cannot be read", choices=("refuse", "skip"))
+    unreadable: str = option(
+        "refuse",
+        "images that cannot be read",
+        choices=("refuse", "skip"),
+        changes_result=False,
+        decides=DATA,
+    )
     missing: str = option(
-        "refuse", "cases without the image of a modality", choices=("refuse", "mask")
+        "refuse",
+        "cases without the image of a modality",
+        choices=("refuse", "mask"),
+        changes_result=True,
+        decides=DATA,
     )
     positive: str = option(
-        "", "comma list of the labels that make an image positive, or any; empty keeps all classes"
+        "",
+        "comma list of the labels that make an image positive, or any; empty keeps all classes",
+        changes_result=True,
+        decides=DATA,
     )
     frames: str = option(
-        FIRST, "of several frames or pages in a file: first, all (a sample each), or a number"
+        FIRST,
+        "of several frames or pages in a file: first, all (a sample each), or a number",
+        changes_result=True,
+        decides=DATA,
     )
     outside: str = option(
         "refuse",
         "paths that lead out of the folder of a CSV, themselves or by a link",
         choices=("refuse", "allow"),
+        changes_result=False,
+        decides=DATA,
     )
     patient_pattern: str = option(
-        "", "regular expression whose first group, found in the path of an image, is its patient"
+        "",
+        "regular expression whose first group, found in the path of an image, is its patient",
+        changes_result=True,
+        decides=DATA,
     )
 
     def __post_init__(self) -> None:
@@ -110,63 +146,79 @@ class LearningSettings(DataSettings):
     """Settings common to training one model, searching many and comparing many."""
 
     architecture: str = option(
-        "auto", "an architecture by its name (docs/architectures.md); auto chooses for the data"
+        "auto",
+        "an architecture by its name (docs/architectures.md); auto chooses for the data",
+        changes_result=True,
+        decides=NETWORK,
     )
     weights: str = option(
-        "auto", "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI"
+        "auto",
+        "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI",
+        changes_result=True,
+        decides=NETWORK,
+        place=True,
     )
     transfer: str = option(
         "finetune",
         "train on from the cut-off, or give its features to a classical classifier",
         choices=TRANSFERS,
+        changes_result=True,
     )
     classifier: str = option(
         "logistic",
         "the classical classifier of transfer=hybrid",
         choices=CLASSIFIERS,
+        changes_result=True,
     )
-    hidden: int = option(
-        0,
-        "units of a dense ReLU layer before the output layer; 0 for none",
-        low=0,
-        high=MOST_HIDDEN,
+    pca: int = option(
+        0, "principal components given to the classifier; 0 for none", low=0, changes_result=True
     )
-    pca: int = option(0, "principal components given to the classifier; 0 for none", low=0)
     epochs: int = option(
         0,
         "the most epochs a model is trained; 0 solves a linear head to its optimum, and trains all "
         "else the longer, the cheaper its epochs are",
         low=0,
+        changes_result=True,
     )
     patience: int = option(
         0,
         "epochs without a better validation AUROC before stopping; 0 for a quarter of the epochs",
         low=0,
+        changes_result=True,
     )
-    batch_size: int = option(32, "images a step", low=2)
-    weight_decay: float = option(1e-4, "weight decay of the optimizer", low=0.0)
+    batch_size: int = option(32, "images a step", low=2, changes_result=True)
+    weight_decay: float = option(
+        1e-4, "weight decay of the optimizer", low=0.0, changes_result=True
+    )
     image_size: int = option(0, "side of the square input in pixels; 0 for that of the weights",
-                             low=0, high=2048)  # fmt: skip
+                             low=0, high=2048, changes_result=True)  # fmt: skip
     augment: str = option(
         "light",
         "augmentation: light (shift, scale, tilt, exposure, noise), flip (light and mirroring)",
         choices=("none", "light", "flip"),
+        changes_result=True,
     )
     views: int = option(4, "augmented views kept of each training image where activations are kept",
-                        low=1, high=64)  # fmt: skip
+                        low=1, high=64, changes_result=True)  # fmt: skip
     keep: str = option(
         "auto",
         "cache the activations at the cut-off; auto where it pays",
         choices=("auto", "always", "never"),
+        changes_result=False,
     )
-    balance: str = option("none", "class imbalance", choices=("none", "loss", "sampler"))
-    seed: int = option(0, "seed of splits, initial weights, augmentation, search", low=0)
+    balance: str = option(
+        "none", "class imbalance", choices=("none", "loss", "sampler"), changes_result=True
+    )
+    seed: int = option(
+        0, "seed of splits, initial weights, augmentation, search", low=0, changes_result=True
+    )
     precision: str = option(
         "auto",
         "arithmetic: auto is bf16 where the processor has it",
         choices=("auto", "float32", "bf16"),
+        changes_result=True,
     )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,12 +229,22 @@ class LearningSettings(DataSettings):
 class ModelSettings(LearningSettings):
     """Settings common to training one model and searching many: a registered model."""
 
-    model_name: str = option("auto", "the registered model; auto is medtl-DATA")
+    model_name: str = option(
+        "auto", "the registered model; auto is medtl-DATA", changes_result=True, decides=RECORD
+    )
+    hidden: int = option(
+        0,
+        "units of a dense ReLU layer before the output layer; 0 for none",
+        low=0,
+        high=MOST_HIDDEN,
+        changes_result=True,
+    )
     sensitivity: float = option(
         0.0,
         "least sensitivity on validation at the operating point; 0 for Youden's",
         low=0.0,
         high=1.0,
+        changes_result=True,
     )
 
     def __post_init__(self) -> None:
@@ -198,30 +260,57 @@ class ModelSettings(LearningSettings):
 class TrainSettings(ModelSettings):
     """One model."""
 
-    cutoff: str = option("head", "the first layer that is trained: head, all, or a layer's name")
+    cutoff: str = option(
+        "head", "the first layer that is trained: head, all, or a layer's name", changes_result=True
+    )
     schedule: str = option(
         "single",
         "single, or two_stage: the head first, then from the cut-off on",
         choices=("single", "two_stage"),
+        changes_result=True,
     )
-    optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
-    lr: float = option(1e-3, "learning rate", low=1e-8, high=10.0)
+    optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS, changes_result=True)
+    lr: float = option(1e-3, "learning rate", low=1e-8, high=10.0, changes_result=True)
 
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainSettings):
     """A backbone, trained on any labelled source."""
 
-    data: str = option("phantoms-source", "the source: phantoms-source (embedded), a folder, a CSV")
-    weights: str = option("random", "where its training starts: random, imagenet, a file or a URI")
-    cutoff: str = option("all", "the first layer that is trained: all, head, or a layer's name")
-    optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS)
-    lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0)
-    epochs: int = option(8, "the most epochs it is trained; 0 as in train", low=0)
-    train_images: int = option(
-        0, "about how many training images are learned from, drawn by patient; 0 for all", low=0
+    data: str = option(
+        "phantoms-source",
+        "the source: phantoms-source (embedded), a folder, a CSV",
+        changes_result=True,
+        decides=DATA,
+        place=True,
     )
-    backbone_name: str = option("auto", "the registered backbone; auto is medtl-DATA-ARCHITECTURE")
+    weights: str = option(
+        "random",
+        "where its training starts: random, imagenet, a file or a URI",
+        changes_result=True,
+        decides=NETWORK,
+        place=True,
+    )
+    cutoff: str = option(
+        "all", "the first layer that is trained: all, head, or a layer's name", changes_result=True
+    )
+    optimizer: str = option("adamw", "the optimizer", choices=OPTIMIZERS, changes_result=True)
+    lr: float = option(4e-3, "learning rate", low=1e-8, high=10.0, changes_result=True)
+    epochs: int = option(
+        8, "the most epochs it is trained; 0 as in train", low=0, changes_result=True
+    )
+    train_images: int = option(
+        0,
+        "about how many training images are learned from, drawn by patient; 0 for all",
+        low=0,
+        changes_result=True,
+    )
+    backbone_name: str = option(
+        "auto",
+        "the registered backbone; auto is medtl-DATA-ARCHITECTURE",
+        changes_result=True,
+        decides=RECORD,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -235,20 +324,52 @@ class TuneSettings(ClusterSettings, ModelSettings):
     """A search over architecture, cut-off, optimizer and learning rate."""
 
     architecture: str = option(
-        "auto", "an architecture, or a comma list to choose among; auto chooses for the data"
+        "auto",
+        "an architecture, or a comma list to choose among; auto chooses for the data",
+        changes_result=True,
+        decides=NETWORK,
     )
-    trials: int = option(12, "trials of the whole study, those of earlier runs counted", low=1)
-    timeout: float = option(0.0, "seconds after which no trial is begun; 0 for none", low=0.0)
-    cutoffs: str = option("blocks", "blocks, layers, or a comma list of layers")
-    optimizers: str = option("adam,sgd,rmsprop", "comma list of optimizers to search")
-    lr_low: float = option(1e-4, "lowest learning rate searched", low=1e-8, high=10.0)
-    lr_high: float = option(1e-2, "highest learning rate searched", low=1e-8, high=10.0)
+    trials: int = option(
+        12, "trials of the whole study, those of earlier runs counted", low=1, changes_result=False
+    )
+    timeout: float = option(
+        0.0, "seconds after which no trial is begun; 0 for none", low=0.0, changes_result=False
+    )
+    cutoffs: str = option(
+        "blocks", "blocks, layers, or a comma list of layers", changes_result=True
+    )
+    optimizers: str = option(
+        "adam,sgd,rmsprop", "comma list of optimizers to search", changes_result=True
+    )
+    lr_low: float = option(
+        1e-4, "lowest learning rate searched", low=1e-8, high=10.0, changes_result=True
+    )
+    lr_high: float = option(
+        1e-2, "highest learning rate searched", low=1e-8, high=10.0, changes_result=True
+    )
     pruner: str = option(
-        "median", "stops trials that fall behind", choices=("median", "hyperband", "none")
+        "median",
+        "stops trials that fall behind",
+        choices=("median", "hyperband", "none"),
+        changes_result=True,
     )
-    study: str = option("", "name of the study to resume or join; empty names a new one")
-    storage: str = option("", "Optuna storage URL; empty for the embedded one")
-    confidence: float = option(0.95, "confidence of the gate, over all looks", low=0.5, high=1.0)
+    study: str = option(
+        "",
+        "name of the study to resume or join; empty names a new one",
+        changes_result=True,
+        decides=RECORD,
+    )
+    storage: str = option(
+        "", "Optuna storage URL; empty for the embedded one", changes_result=True, decides=RECORD
+    )
+    confidence: float = option(
+        0.95,
+        "confidence of the gate, over all looks",
+        low=0.5,
+        high=1.0,
+        changes_result=True,
+        decides=RECORD,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

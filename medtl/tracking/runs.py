@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.entities import LoggedModelStatus, Run
@@ -23,8 +24,7 @@ from medtl.cache import cache_root, content_key
 from medtl.data.printable_names import printable_text
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError, masked_value
-from medtl.settings.execution import CLUSTER
-from medtl.settings.fields import Settings
+from medtl.settings.fields import Settings, key_values, place_names
 from medtl.tracking.lineage import SETTINGS_FILE
 from medtl.tracking.refusal_logging import log_refused
 from medtl.tracking.relocate import check_in_place
@@ -77,19 +77,6 @@ DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as MLflow names a run that was 
 TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
 STOPPED = "stopped; the same command goes on from here"
 
-# Settings of duration, place and permitted data, which do not change the question of a run.
-_NOT_ASKED = (
-    "trials",
-    "timeout",
-    "device",
-    "keep",
-    "outside",
-    "unreadable",
-    "duplicates",
-    *CLUSTER,
-)
-_PLACES = ("data", "weights", "against", "images")  # settings that may be paths
-
 
 @contextmanager
 def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
@@ -103,18 +90,8 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     make_tables()
     mlflow.set_system_metrics_sampling_interval(5)
     nested = mlflow.active_run() is not None
-    values = {
-        name: printable_text(masked_value(value)) if isinstance(value, str) else value
-        for name, value in dataclasses.asdict(settings).items()
-    }
-    asks = content_key(
-        kind,
-        {
-            name: _place(value) if name in _PLACES else value
-            for name, value in values.items()
-            if name not in _NOT_ASKED
-        },
-    )
+    values = _printable_values(settings)
+    asks = question_key(kind, settings)
     # tags are given with the run: one that is killed as it begins has them too
     tags = {"medtl.kind": kind, OWNER_TAG: owner(), ASKS_TAG: asks}
     with (
@@ -134,6 +111,25 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         yield run
         # again: what was cut off on another host is known to be so only after a while
         _close_predecessors(run, asks)
+
+
+def question_key(kind: str, settings: Settings) -> str:
+    """Returns the key by which a repeated command finds the runs that were cut off."""
+    values, places = _printable_values(settings), place_names(settings)
+    return content_key(
+        kind,
+        {
+            name: _place(values[name]) if name in places else values[name]
+            for name in key_values(settings)
+        },
+    )
+
+
+def _printable_values(settings: Settings) -> dict[str, Any]:
+    return {
+        name: printable_text(masked_value(value)) if isinstance(value, str) else value
+        for name, value in dataclasses.asdict(settings).items()
+    }
 
 
 def name_run(subject: str) -> None:

@@ -18,9 +18,8 @@ from medtl.networks.registry import check_architecture
 from medtl.pipeline.parameter_checks import check_places, outlined
 from medtl.pipeline.pretraining import with_phantom_backbone
 from medtl.pipeline.setup import Origin, noted_data, plain, study_name, training_data
-from medtl.settings.execution import CLUSTER
-from medtl.settings.fields import comma_list
-from medtl.settings.training import OF_DATA, TuneSettings
+from medtl.settings.fields import TRAINING, comma_list, key_values
+from medtl.settings.training import TuneSettings
 from medtl.training import epoch_budget
 from medtl.training.learner import TransferLearner
 from medtl.tuning.search_space import (
@@ -34,12 +33,6 @@ from medtl.tuning.search_space import (
 
 OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
 
-# Settings without an effect on the search itself: duration, place, ownership, and those represented
-# by the data or the network. Any other setting makes a different search.
-NOT_ASKED = OF_DATA | frozenset(
-    ("trials", "timeout", "study", "storage", "confidence", "model_name", "device", "keep",
-     "architecture", "weights", *CLUSTER)
-)  # fmt: skip
 OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
 
 
@@ -130,11 +123,9 @@ class BackbonePool:
         """A key of all that makes two searches the same question."""
         parts = []
         for each in self.all:
-            asked = dataclasses.asdict(each.settings)
-            asked = {name: value for name, value in asked.items() if name not in NOT_ASKED}
             # the digest says which weights, whatever they are called on this machine
             network = (each.architecture, each.backbone, each.space.cutoffs)
-            parts += [asked, self.dataset.identity, network]
+            parts += [key_values(each.settings, TRAINING), self.dataset.identity, network]
         return content_key(epoch_budget.FORMAT, *parts)
 
     @property
