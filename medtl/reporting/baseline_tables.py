@@ -1,15 +1,17 @@
-"""The baselines of a study in its report: a sentence, and tables of scores and gains."""
+"""Baselines in the report of a comparison: a sentence, and tables of scores and gains."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
+from medtl.evaluation.metrics import metric_named
 from medtl.evaluation.model_comparison import Comparison
-from medtl.reporting import html
-from medtl.reporting.comparison_summary import METRICS
+from medtl.reporting.html import Illustrated, Picture, Row, Table
 from medtl.reporting.plots import training_comparison
+from medtl.reporting.rounding import confidence_text
 
 SAME = 0.0005  # of the score: below that no difference is shown
 NAMED = 6  # arms that are named in the sentence; all stand in the table
@@ -27,53 +29,75 @@ def against_baselines(comparison: Comparison) -> str:
         first = (
             f"{above} of {_many(len(gains))} {'is' if above == 1 else 'are'} above logistic "
             f"regression on the frozen features of the same backbone in test "
-            f"{METRICS[comparison.metric]}, with a 95 % interval off zero."
+            f"{metric_named(comparison.metric).label}, with a 95 % interval off zero."
         )
         sentences = [first, *_below(gains), *sentences]
     return " ".join(sentences)
 
 
-def baseline_tables(comparison: Comparison, metrics: Sequence[str]) -> Iterator[str]:
-    """Yields the scores of the baselines, and the gain of each arm, as a picture and tables."""
-    found, metric = comparison.beside, METRICS[comparison.metric]
-    if found.notes:
-        yield html.listing(found.notes)
-    if not found.references:
-        return
+@dataclass(frozen=True)
+class BaselineSection:
+    """Section of the report on baselines; None for a part without content."""
+
+    notes: tuple[str, ...]
+    scores: Table | None
+    gains: Illustrated | None
+
+
+def baseline_section(comparison: Comparison, metrics: Sequence[str]) -> BaselineSection | None:
+    """Builds the section; None for a study without baselines."""
+    beside = comparison.beside
+    if not beside.references and not beside.notes:
+        return None
+    scores = _scores(comparison, metrics) if beside.references else None
+    gains = None if beside.gains.empty else _gains(comparison)
+    return BaselineSection(tuple(beside.notes), scores, gains)
+
+
+def _scores(comparison: Comparison, metrics: Sequence[str]) -> Table:
+    beside = comparison.beside
     rows = [
-        html.row(each.name, [str(found.scores[each.name][name]) for name in metrics])
-        for each in found.references
+        Row(each.name, [str(beside.scores[each.name][name]) for name in metrics])
+        for each in beside.references
     ]
     caption = (
         "Classifiers without fine-tuning, on the same splits: logistic regression on the features "
         "before the head of each frozen backbone, and on the brightness of 8 x 8 fields; a random "
-        "forest on what the files give away (size, shape, mode, format, bytes). They are no cells."
+        "forest on file properties (size, shape, mode, format, bytes). They are not counted as "
+        "cells."
     )
-    yield html.table(caption, ["baseline", *(f"test {METRICS[name]}" for name in metrics)], rows)
-    gains = found.gains
-    if gains.empty:
-        return
-    drawn = gains.assign(name=gains["arm"], value=gains["difference"])
+    return Table(
+        caption, ["baseline", *(f"test {metric_named(name).label}" for name in metrics)], rows
+    )
+
+
+def _gains(comparison: Comparison) -> Illustrated:
+    gains, metric = comparison.beside.gains, metric_named(comparison.metric).label
     title = f"Gain in test {metric} over the frozen features"
     figure = training_comparison.values_with_intervals(
-        drawn, title, f"Gain in test {metric}", zero=True
+        gains.assign(name=gains["arm"], value=gains["difference"]),
+        title,
+        f"Gain in test {metric}",
+        zero=True,
     )
-    yield html.picture(figure, f"{title} of the same backbone, with 95 % intervals")
     rows = [
-        html.row(
+        Row(
             each.arm,
             [
                 each.baseline,
                 f"{each.difference:+.3f}",
                 f"{each.low:+.3f} to {each.high:+.3f}",
-                f"{each.confidence:.3f}",
+                confidence_text(each.confidence),
                 each.seeds,
             ],
         )
         for each in gains.itertuples()
     ]
     head = ["cell", "over", f"test {metric}", "95 % interval", "confidence", "seeds"]
-    yield html.table("Gain over the baseline of the same backbone and share.", head, rows)
+    return Illustrated(
+        Picture.of(figure, f"{title} of the same backbone, with 95 % intervals"),
+        Table("Gain over the baseline of the same backbone and share.", head, rows),
+    )
 
 
 def _below(gains: pd.DataFrame) -> list[str]:

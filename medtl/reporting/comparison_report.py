@@ -8,36 +8,52 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medtl.evaluation.model_comparison import CellResult, Comparison
-from medtl.reporting import html
-from medtl.reporting.baseline_tables import against_baselines, baseline_tables
-from medtl.reporting.comparison_summary import METRICS, nearest_source, summary
+from medtl.evaluation.metrics import metric_named
+from medtl.evaluation.model_comparison import Comparison, Outcome
+from medtl.reporting.baseline_tables import against_baselines, baseline_section
+from medtl.reporting.comparison_summary import nearest_source, summary
+from medtl.reporting.html import Illustrated, Picture, Row, Table, render
 from medtl.reporting.markdown import plain
 from medtl.reporting.plots import training_comparison, tuning
+from medtl.reporting.rounding import confidence_text
 
 SHOWN = ("accuracy", "auroc", "f1")  # of the test split, beside the one that is compared
 NOT_A_DEVICE = "For research. Not a medical device, not for diagnosis."
 DESCRIBED = 25  # rows of the table in a run's description
+SETTINGS_HEAD = ("parameter", "given", "used")
+NO_VALUE = ("", "0")  # of a cell: it has no such setting
+CELL_FIELDS = {
+    "architecture": "architecture",
+    "weights": "weights",
+    "transfer": "transfer",
+    "classifier": "classifier",
+    "hidden": "hidden",
+    "cutoffs": "cutoff",
+    "optimizers": "optimizer",
+    "lr": "lr",
+    "rates": "rates",
+    "augment": "augment",
+}  # parameters that a study resolves for each cell
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Subject of a report, apart from its numbers.
+    """Content of a report beside its numbers.
 
     Attributes:
-        study: its name.
-        title: what it asks.
-        source: the paper, or empty.
-        notes: what is known of the paper, what is a choice of this project.
-        data: the data set's name.
-        data_notes: what a reader should know of the data.
+        study: name of the study.
+        title: its question.
+        source: the paper; empty for a grid of the user's own.
+        notes: facts of the paper, and choices of this project.
+        data: name of the data set.
+        data_notes: notes on reading the data.
         counts: a row a split: `split`, `images`, `patients` and a column a class.
-        sources: a row a backbone and what one was pretrained on: `architecture`, `seen_by`,
-            `source`, `data`, `distance` from the target; empty where nothing is known of it.
+        sources: a row a backbone and source of weights: `architecture`, `seen_by`, `source`,
+            `data`, `distance` from the target; empty where no source is known.
         sheet: some of the images.
-        embedded: whether they are drawn by the project.
-        settings: the study's parameters by their names.
-        pictures: which are drawn, of `convergence`, `depth`, `size`.
+        embedded: True for images that the project draws.
+        settings: the study's parameters, as they were given.
+        pictures: of `convergence`, `depth`, `size`.
     """
 
     study: str
@@ -56,7 +72,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Report:
-    """`html` for the reader, `description` in Markdown for the run, `summary` for the console."""
+    """Page in HTML, description of the run in Markdown, summary for the console."""
 
     html: str
     description: str
@@ -64,79 +80,67 @@ class Report:
 
 
 def report(subject: Subject, comparison: Comparison) -> Report:
-    """Writes the report of a comparison in which at least one contender has an outcome."""
+    """Writes the report of a comparison with at least one finished cell."""
     paragraphs = summary(comparison, subject.embedded)
     if nearer := nearest_source(subject.sources, subject.data):
         paragraphs.insert(-1, nearer)
     if against := against_baselines(comparison):
         paragraphs.insert(-1, against)
     return Report(
-        html=html.page(f"{subject.study}: {subject.title}", _body(subject, comparison, paragraphs)),
+        html=_page(subject, comparison, paragraphs),
         description=_description(subject, comparison, paragraphs),
         summary="\n".join(paragraphs),
     )
 
 
-def _body(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> Iterator[str]:
-    yield html.element("h1", subject.title)
-    after = f", after {subject.source}" if subject.source else ""
-    yield html.element("p", f"Study {subject.study}{after}, on {subject.data}.", "source")
-    yield html.element("p", NOT_A_DEVICE, "source")
-    yield html.element("h2", "What the numbers allow one to say")
-    yield f'<div class="summary">{"".join(html.element("p", each) for each in paragraphs)}</div>'
-    yield html.element("h2", "Scores")
-    yield _scores(comparison)
-    yield from _rates(comparison)
-    yield from _drawn(subject, comparison)
-    yield html.element("h2", "Paired differences")
-    yield from _differences(comparison)
-    if comparison.beside.references or comparison.beside.notes:
-        yield html.element("h2", "Baselines")
-        yield from baseline_tables(comparison, _metrics(comparison))
-    yield html.element("h2", "Cost")
-    yield from _costs(comparison)
-    yield html.element("h2", "The data")
-    yield _counts(subject)
-    if subject.data_notes:
-        yield html.listing(subject.data_notes)
-    if len(subject.sources):
-        yield html.element("h2", "What the networks were pretrained on")
-        yield _sources(subject)
-    yield html.picture(subject.sheet, f"Some training images of {subject.data}, by class")
-    yield html.element("h2", "How it was made")
-    yield html.listing(subject.notes)
-    rows = [html.row(name, [value]) for name, value in subject.settings.items()]
-    yield html.table("Settings of all cells", ["parameter", "value"], rows)
+def _page(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> str:
+    return render(
+        "comparison.html.jinja",
+        title=f"{subject.study}: {subject.title}",
+        subject=subject,
+        disclaimer=NOT_A_DEVICE,
+        paragraphs=paragraphs,
+        scores=_scores(comparison),
+        rates=_rates(comparison),
+        pictures=list(_drawn(subject, comparison)),
+        differences=_differences(comparison),
+        baselines=baseline_section(comparison, _metrics(comparison)),
+        costs=_costs(comparison),
+        counts=_counts(subject),
+        sources=_sources(subject) if len(subject.sources) else None,
+        sheet=Picture.of(subject.sheet, f"Some training images of {subject.data}, by class"),
+        settings=_settings(subject, comparison),
+    )
 
 
-def _scores(comparison: Comparison) -> str:
+def _scores(comparison: Comparison) -> Table:
     metrics = _metrics(comparison)
-    tests = [f"test {METRICS[name]}" for name in metrics]
-    head = ["cell", *tests, "validation AUROC", "learning rate", "epochs"]
+    tests = [f"test {metric_named(name).label}" for name in metrics]
     rows = []
     for each in comparison.cell_results:
         if each.outcome is None:
-            rows.append(html.failed_row(each.name, each.error, len(head) - 1))
+            rows.append(Row(each.name, failure=each.error))
             continue
         scores = comparison.scores[each.name]
         values = [str(scores[name]) for name in metrics]
         epochs = f"{len(each.outcome.history)} (best {each.outcome.best_epoch})"
         rate = f"{each.outcome.lr:g}" if each.outcome.lr else "none"
         values += [f"{each.outcome.valid_auroc:.3f}", rate, epochs]
-        rows.append(html.row(each.name, values))
+        rows.append(Row(each.name, values))
+    images = len(comparison.cases.labels)
     caption = (
-        "Each cell once. Test scores with their 95 % intervals; the "
-        "decision is the most probable class. The validation split chose the epoch."
+        f"Each cell once, on the same n = {images} test images; 95 % intervals over "
+        f"{comparison.cases.unit}. The decision is the most probable class. The validation split "
+        "chose the epoch."
     )
-    return html.table(caption, head, rows)
+    return Table(caption, ["cell", *tests, "validation AUROC", "learning rate", "epochs"], rows)
 
 
-def _rates(comparison: Comparison) -> Iterator[str]:
-    """The candidates for learning rates and their validation scores, where any were tried."""
+def _rates(comparison: Comparison) -> Table | None:
+    """Builds the table of candidates for learning rates; None where none was tried."""
     table = comparison.rates()
     if table.empty:
-        return
-    yield html.element("h2", "Learning rates")
+        return None
     rows = []
     for (cell, arm), tried in table.groupby(["cell", "arm"], sort=False):
         scores = [
@@ -144,14 +148,13 @@ def _rates(comparison: Comparison) -> Iterator[str]:
             for each in tried.itertuples()
         ]
         chosen = tried.loc[tried["chosen"], "lr"].iloc[0]
-        rows.append(html.row(arm, [cell, "; ".join(scores), f"{chosen:g}"]))
+        rows.append(Row(arm, [cell, "; ".join(scores), f"{chosen:g}"]))
     caption = (
-        "The learning rate of each arm was chosen by the validation AUROC of its first seed, of "
-        "equal ones by the validation loss. The test split was scored at the chosen rate alone. "
-        "Arms that are not here have no learning rate (a head that was solved, a classical "
-        "classifier), or have one that was given."
+        "The learning rate of each arm was chosen by the validation AUROC of its first seed; ties "
+        "by the validation loss. The test split was scored at the chosen rate alone. Arms that are "
+        "not listed have no learning rate (a solved head, a classical classifier) or a given one."
     )
-    yield html.table(caption, ["arm", "chosen by", "validation AUROC at each rate", "rate"], rows)
+    return Table(caption, ["arm", "chosen by", "validation AUROC at each rate", "rate"], rows)
 
 
 def _metrics(comparison: Comparison) -> tuple[str, ...]:
@@ -159,39 +162,40 @@ def _metrics(comparison: Comparison) -> tuple[str, ...]:
     return tuple(dict.fromkeys((comparison.metric, *SHOWN)))
 
 
-def _drawn(subject: Subject, comparison: Comparison) -> Iterator[str]:
-    metric = METRICS[comparison.metric]
+def _drawn(subject: Subject, comparison: Comparison) -> Iterator[Picture]:
+    """Yields the pictures of the scores."""
+    metric = metric_named(comparison.metric).label
     arms = comparison.arms
     named = arms.rename(columns={"arm": "name", "score": "value"})
     figure = training_comparison.values_with_intervals(
         named, f"Test {metric}", f"Test {metric}", zero=False
     )
-    yield html.picture(figure, f"Test {metric} of every cell with its 95 % interval")
+    yield Picture.of(figure, f"Test {metric} of every cell with its 95 % interval")
     if "convergence" in subject.pictures and (panels := _histories(comparison)):
         figure = training_comparison.convergence_curves(
             panels, "valid_accuracy", "Validation accuracy"
         )
-        yield html.picture(figure, "Validation accuracy after each epoch, first seed of each cell")
+        yield Picture.of(figure, "Validation accuracy after each epoch, first seed of each cell")
     if "depth" in subject.pictures:
         yield from _depths(arms, metric)
     if "size" in subject.pictures:
-        curves = _by_place(arms)
+        curves = _by_size(arms)
         figure = training_comparison.score_against_size(curves, f"test {metric}")
-        yield html.picture(figure, f"Test {metric} against the share of the training images")
+        yield Picture.of(figure, f"Test {metric} against the share of the training images")
 
 
 def _histories(comparison: Comparison) -> dict[str, dict[str, pd.DataFrame]]:
     """Returns the epochs of the first seed of each arm of several epochs, by architecture."""
     panels: dict[str, dict[str, pd.DataFrame]] = {}
-    for each in comparison.finished:
-        if len(each.outcome.history) > 1:
+    for each in comparison.cell_results:
+        if each.outcome is not None and len(each.outcome.history) > 1:
             panel = panels.setdefault(each.architecture, {})
             panel.setdefault(_within(each.arm, each.architecture), each.outcome.history)
     return panels
 
 
-def _depths(arms: pd.DataFrame, metric: str) -> Iterator[str]:
-    """The score over the cut-offs: of all architectures together, and of each with its layers."""
+def _depths(arms: pd.DataFrame, metric: str) -> Iterator[Picture]:
+    """Yields the score by cut-off: of all architectures together, and of each by its layers."""
     full = arms[arms["fraction"] == arms["fraction"].max()]
     curves, single = {}, {}
     for architecture, rows in full.groupby("architecture", sort=False):
@@ -206,14 +210,13 @@ def _depths(arms: pd.DataFrame, metric: str) -> Iterator[str]:
             curves[label] = table.drop_duplicates("cutoff")
     if len(single) > 1:
         figure = training_comparison.score_against_depth(curves, f"test {metric}")
-        yield html.picture(figure, f"Test {metric} against how deeply each network was trained")
+        yield Picture.of(figure, f"Test {metric} against the depth of fine-tuning")
     for architecture, (tables, order) in single.items():
         figure = tuning.score_against_cutoff(tables, order, f"test {metric} of {architecture}")
-        told = f"Test {metric} of {architecture} against the first layer that is trained"
-        yield html.picture(figure, told)
+        yield Picture.of(figure, f"Test {metric} of {architecture} against the first trained layer")
 
 
-def _by_place(arms: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _by_size(arms: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Returns the arms of each curve over the size of the training set."""
     several = arms["architecture"].nunique() > 1
     keys = ["architecture", "series", "cutoff"]
@@ -226,24 +229,22 @@ def _by_place(arms: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return curves
 
 
-def _differences(comparison: Comparison) -> Iterator[str]:
-    table, metric = comparison.differences, METRICS[comparison.metric]
+def _differences(comparison: Comparison) -> Illustrated | None:
+    table, metric = comparison.differences, metric_named(comparison.metric).label
     if table.empty:
-        yield html.element("p", "Nothing in this study is paired.")
-        return
+        return None
     named = table.assign(name=table["b"] + ", against " + table["a"], value=table["difference"])
     figure = training_comparison.values_with_intervals(
         named, f"Differences in test {metric}", f"Difference in test {metric}", zero=True
     )
-    yield html.picture(figure, f"Paired differences in test {metric} with their 95 % intervals")
     rows = [
-        html.row(
+        Row(
             each["b"],
             [
                 each["a"],
                 f"{each['difference']:+.3f}",
                 f"{each['low']:+.3f} to {each['high']:+.3f}",
-                f"{each['confidence']:.3f}",
+                confidence_text(each["confidence"]),
                 each["seeds"],
             ],
         )
@@ -251,32 +252,38 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     ]
     head = ["cell", "against", f"test {metric}", "95 % interval", "confidence", "seeds"]
     caption = (
-        "On the same test cases, with 95 % intervals. The confidence that the cell is the better "
-        "one is over 0.975 where the interval lies above 0."
+        f"On the same n = {len(comparison.cases.labels)} test images, with 95 % intervals. The "
+        "confidence that the cell is better is over 0.975 where the interval lies above 0."
     )
-    yield html.table(caption, head, rows)
+    text = f"Paired differences in test {metric} with their 95 % intervals"
+    return Illustrated(Picture.of(figure, text), Table(caption, head, rows))
 
 
-def _costs(comparison: Comparison) -> Iterator[str]:
-    head = ["cell", "seconds", "trained parameters", "trained compute", "of the network's"]
-    rows = [html.row(each.name, _cost(each)) for each in comparison.finished]
+def _costs(comparison: Comparison) -> Illustrated:
+    head = ["cell", "seconds", "trained parameters", "trained compute", "share of the network's"]
+    rows = [
+        Row(each.name, _cost(each.outcome))
+        for each in comparison.cell_results
+        if each.outcome is not None
+    ]
     caption = (
-        "Seconds on this machine; what comes before a cut is computed by the first cell that needs "
-        "it and read by the others. Trainings at learning rates that were not chosen are left "
-        "out. Compute is of one image in the forward pass."
+        "Seconds on this machine, with its load at that time; they are no measure of a method. The "
+        "part before a cut is computed by the first cell that needs it and cached for the others. "
+        "Trainings at learning rates that were not chosen are left out. Compute is of one image in "
+        "the forward pass."
     )
-    yield html.table(caption, head, rows)
     arms = comparison.arms
     if arms["architecture"].nunique() > 1:
         arms = arms.assign(series=arms["architecture"] + ", " + arms["series"])
-    metric = f"test {METRICS[comparison.metric]}"
-    yield html.picture(
-        training_comparison.score_against_cost(arms, metric), f"{metric} against seconds"
+    metric = f"test {metric_named(comparison.metric).label}"
+    figure = training_comparison.score_against_cost(arms, metric)
+    return Illustrated(
+        Picture.of(figure, f"{metric[:1].upper()}{metric[1:]} against seconds"),
+        Table(caption, head, rows),
     )
 
 
-def _cost(cell_result: CellResult) -> list[str]:
-    outcome = cell_result.outcome
+def _cost(outcome: Outcome) -> list[str]:
     return [
         f"{outcome.seconds:.1f}",
         f"{outcome.trained_parameters:,}",
@@ -285,27 +292,46 @@ def _cost(cell_result: CellResult) -> list[str]:
     ]
 
 
-def _counts(subject: Subject) -> str:
+def _counts(subject: Subject) -> Table:
     columns = [name for name in subject.counts.columns if name != "split"]
     rows = [
-        html.row(each["split"], [each[name] for name in columns])
+        Row(each["split"], [each[name] for name in columns])
         for _, each in subject.counts.iterrows()
     ]
-    return html.table("Images of each split and class", ["split", *columns], rows)
+    return Table("Images of each split and class", ["split", *columns], rows)
 
 
-def _sources(subject: Subject) -> str:
+def _sources(subject: Subject) -> Table:
     rows = [
-        html.row(each.source, [each.data, each.seen_by, each.architecture, f"{each.distance:.2f}"])
+        Row(each.source, [each.data, each.seen_by, each.architecture, f"{each.distance:.2f}"])
         for each in subject.sources.itertuples()
     ]
     caption = (
         f"Distance of each source from {subject.data}, by the features of each network before its "
         "head: the Frechet distance of Gaussians with independent features, in units of their "
-        "spread; 0 is alike. A network sees its own source with a trained eye."
+        "spread; 0 is alike. Features of a network were trained on its own source."
     )
-    head = ["source", "data", "seen by", "architecture", "distance"]
-    return html.table(caption, head, rows)
+    return Table(caption, ["source", "data", "seen by", "architecture", "distance"], rows)
+
+
+def _settings(subject: Subject, comparison: Comparison) -> Table:
+    """Builds the table of parameters, with the values that the cells used."""
+    rows = []
+    for name, given in subject.settings.items():
+        used = _used(CELL_FIELDS[name], comparison) if name in CELL_FIELDS else given
+        rows.append(Row(name, ["empty" if given == "" else given, used]))
+    return Table("Parameters as given, and the values that the cells used", SETTINGS_HEAD, rows)
+
+
+def _used(field: str, comparison: Comparison) -> str:
+    """Lists the distinct values of a field of the finished cells."""
+    values = [
+        each.outcome.lr if field == "lr" else each.settings.get(field, "")
+        for each in comparison.cell_results
+        if each.outcome is not None
+    ]
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return ", ".join(dict.fromkeys(text for text in texts if text not in NO_VALUE)) or "none"
 
 
 def _within(arm: str, architecture: str) -> str:
@@ -313,7 +339,7 @@ def _within(arm: str, architecture: str) -> str:
 
 
 def _description(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> str:
-    metric = METRICS[comparison.metric]
+    metric = metric_named(comparison.metric).label
     lines = [f"## {plain(subject.title)}", "", *(f"{plain(each)}\n" for each in paragraphs)]
     lines += [f"| cell | test {metric} | validation AUROC | seconds |", "| --- | --- | --- | --- |"]
     for each in comparison.cell_results[:DESCRIBED]:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medtl.evaluation.model_comparison import CellResult, Comparison
+from medtl.evaluation.metrics import metric_named
+from medtl.evaluation.model_comparison import Comparison
 
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "f1": "F1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "mcc": "Matthews correlation",
-    "ece": "calibration error",
-    "brier": "Brier score",
-}
 NAMED = 6  # differences that are named in the text; all stand in the table
 
 
 def summary(comparison: Comparison, embedded: bool) -> list[str]:
-    """The paragraphs: what differs, what converged faster, what one would take, what is not said.
+    """Writes the paragraphs: differences, convergence, learning rates, recommendation, limits.
 
-    `embedded` says that the images are drawn by the project.
+    `embedded` is True for images that the project draws.
     """
     paragraphs = [
         " ".join([_counts(comparison), *_differences(comparison)]),
@@ -37,7 +26,7 @@ def summary(comparison: Comparison, embedded: bool) -> list[str]:
 
 
 def chosen(arms: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """The best arm by validation AUROC, and the cheapest that is not clearly worse.
+    """Returns the best arm by validation AUROC, and the cheapest that is not clearly worse.
 
     Not clearly worse is within one standard error of the best (Breiman et al. 1984,
     Classification and regression trees: the one-standard-error rule); the cheapest trains with
@@ -52,7 +41,7 @@ def chosen(arms: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def nearest_source(sources: pd.DataFrame, data: str) -> str:
-    """Which of several sources the networks see nearest to the data; '' where there are none.
+    """Formats which of several sources is nearest to the data; '' for fewer than two.
 
     `sources` has a row a network and source: `architecture`, `seen_by`, `source`, `data`,
     `distance`.
@@ -91,7 +80,7 @@ def _counts(comparison: Comparison) -> str:
 
 
 def _differences(comparison: Comparison) -> list[str]:
-    table, metric = comparison.differences, METRICS[comparison.metric]
+    table, metric = comparison.differences, metric_named(comparison.metric).label
     if table.empty:
         return []
     off_zero = table[(table["low"] > 0) | (table["high"] < 0)]
@@ -136,22 +125,20 @@ def _beaten(row: pd.Series) -> str:
 
 def _convergence(comparison: Comparison) -> list[str]:
     """Compares pairs after the first epoch, if both sides have several epochs."""
-    by_name = {each.name: each for each in comparison.cell_results}
+    first = {
+        each.name: (each.series, each.outcome.history["valid_accuracy"].iloc[0])
+        for each in comparison.cell_results
+        if each.outcome is not None and len(each.outcome.history) > 1
+    }
     kinds: dict[tuple[str, str], list[bool]] = {}
     for a, b in comparison.pairs:
-        sides = by_name[a], by_name[b]
-        if sides[0].series != sides[1].series and all(map(_has_epochs, sides)):
-            first = [each.outcome.history["valid_accuracy"].iloc[0] for each in sides]
-            kinds.setdefault((sides[0].series, sides[1].series), []).append(first[1] > first[0])
+        if a in first and b in first and first[a][0] != first[b][0]:
+            kinds.setdefault((first[a][0], first[b][0]), []).append(first[b][1] > first[a][1])
     return [
         f"After the first epoch “{b}” had the higher validation accuracy than “{a}” in "
         f"{sum(ahead)} of {_many(len(ahead), 'pair', 'pairs')}."
         for (a, b), ahead in kinds.items()
     ]
-
-
-def _has_epochs(cell_result: CellResult) -> bool:
-    return len(cell_result.outcome.history) > 1
 
 
 def _rates(comparison: Comparison) -> str:
@@ -180,17 +167,20 @@ def _rates(comparison: Comparison) -> str:
 
 def _pick(comparison: Comparison) -> str:
     best, cheapest = chosen(comparison.arms)
-    score = METRICS[comparison.metric]
+    score = metric_named(comparison.metric).label
     sentence = (
         f"By the validation split the best is “{best['arm']}” (AUROC {best['valid_auroc']:.3f}, "
         f"standard error {best['valid_error']:.3f}; test {score} {_score(best)}), at {_cost(best)}."
     )
     if cheapest["arm"] == best["arm"]:
-        return f"{sentence} Nothing cheaper comes within one standard error of it: take it."
+        return (
+            f"{sentence} No arm with fewer trained operations comes within one standard error of "
+            "it."
+        )
     return (
         f"{sentence} The cheapest within one standard error of it is “{cheapest['arm']}” "
         f"(AUROC {cheapest['valid_auroc']:.3f}; test {score} {_score(cheapest)}), at "
-        f"{_cost(cheapest)}: that is the one to take where compute counts."
+        f"{_cost(cheapest)}: the choice where compute counts."
     )
 
 
@@ -200,16 +190,15 @@ def _score(row: pd.Series) -> str:
 
 def _cost(row: pd.Series) -> str:
     return (
-        f"{row['seconds']:.1f} s, {row['trained_parameters']:,.0f} trained parameters and "
+        f"{row['trained_parameters']:,.0f} trained parameters and "
         f"{100 * row['trained_share']:.1f} % of the network's compute in each step"
     )
 
 
 def _limits(comparison: Comparison, embedded: bool) -> list[str]:
     sentences = [
-        "What this does not say: the scores hold for images like those of this one test split.",
-        "Test scores are here to be reported; the highest of many is flattered by chance, and "
-        "nothing was chosen by them.",
+        "Limits: the scores hold for images like those of this one test split.",
+        "Nothing was chosen by test scores; the highest of many is too high by chance.",
     ]
     if comparison.arms["seeds"].max() > 1:
         sentences.append("Intervals cover the choice of test cases, not that of the seeds.")
@@ -221,12 +210,12 @@ def _limits(comparison: Comparison, embedded: bool) -> list[str]:
     if not comparison.rates().empty:
         sentences.append(
             "The validation AUROC of an arm whose learning rate was chosen is the highest of "
-            "several, and so a little flattered beside that of one that has none."
+            "several, and so slightly optimistic beside that of an arm without a choice."
         )
     if embedded:
         sentences.append(
             "The images are drawings of this project: the numbers show how to read the report, "
-            "and tell nothing about patients."
+            "and say nothing about patients."
         )
     return sentences
 

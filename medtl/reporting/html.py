@@ -1,53 +1,80 @@
-"""The few pieces of HTML that a report is made of; every text that goes in is escaped."""
+"""HTML pages from Jinja2 templates; every text in them is escaped."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 DPI = 110  # of pictures: sharp in print, small in the file
 
-STYLE = """
-:root { color-scheme: light; }
-body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; background: #fff; color: #1f2328;
-  font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: .2rem; }
-h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #e3e6ea; }
-.source, figcaption, caption { color: #57606a; font-size: .9rem; }
-.summary { background: #f6f8fa; border-left: 4px solid #0072b2; padding: .4rem 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .87rem; width: 100%; }
-caption { text-align: left; padding: .3rem 0; }
-th, td { padding: .28rem .55rem; border-bottom: 1px solid #e3e6ea; text-align: right;
-  vertical-align: top; font-variant-numeric: tabular-nums; }
-th { background: #f6f8fa; }
-th:first-child, td.text { text-align: left; }
-tr.failed td { color: #8c2f00; text-align: left; }
-figure { margin: 1.2rem 0; break-inside: avoid; }
-img { max-width: 100%; height: auto; }
-@media print {
-  body { margin: 0; max-width: none; font-size: 11pt; }
-  .wide { overflow: visible; }
-  table { font-size: 8pt; }
-  tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
-}
-"""
+ENVIRONMENT = Environment(
+    loader=PackageLoader("medtl.reporting"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Row of a table: its name and formatted values, or the reason for their absence."""
+
+    name: str
+    values: Sequence[object] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table with a caption; `head` names the column of row names, too."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Picture within a page: base64 of a PNG file, and its description."""
+
+    png: str
+    text: str
+
+    @classmethod
+    def of(cls, figure: Figure, text: str) -> Picture:
+        """Encodes a figure; `text` stands below it and describes it to screen readers."""
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=DPI)
+        return cls(base64.b64encode(file.getvalue()).decode(), text)
+
+
+@dataclass(frozen=True)
+class Illustrated:
+    """Table and a picture of the same numbers."""
+
+    picture: Picture
+    table: Table
+
+
+def render(template: str, **values: object) -> str:
+    """Fills in a template of `medtl/reporting/templates`: one page without other files."""
+    return ENVIRONMENT.get_template(template).render(values)
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """A whole document that needs no other file and no network."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
+    """Builds a page of finished pieces of HTML."""
+    template = ENVIRONMENT.from_string(
+        '{% extends "page.html.jinja" %}{% block body %}{{ content }}{% endblock %}'
     )
+    return template.render(title=title, content=Markup("\n".join(body)))
 
 
 def element(tag: str, text: object, kind: str = "") -> str:

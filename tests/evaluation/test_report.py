@@ -60,7 +60,7 @@ def test_the_words_follow_the_numbers(comparison, cases, made):
     assert "“pretrained” is" in text
     assert "above “random”" in text
     assert "had the higher validation accuracy than “random” in 0 of 2 pairs" in text
-    assert "tell nothing about patients" in text
+    assert "say nothing about patients" in text
     equal = compared(
         cases,
         [made("a", 0, 0.5), made("b", 1, 0.5)],
@@ -109,4 +109,4 @@ def test_the_nearest_source_is_named_where_the_networks_agree(subject, compariso
     assert "nearest to “near”" in page
     assert "<td>1.25</td>" in page
     without = report(dataclasses.replace(subject, sources=alone[:0]), comparison).html
-    assert "What the networks were pretrained on" not in without
+    assert "Sources of the pretrained weights" not in without
