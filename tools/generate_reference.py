@@ -48,7 +48,7 @@ PURPOSES = {
     "perturb": "Computes universal perturbations against a trained model and counts the images "
     "whose prediction they change.",
 }
-OWN = "Of this entry point alone"
+OWN = "Own parameters"
 HEADINGS = {
     "DataSettings": "Data",
     "LearningSettings": "Network and training",
