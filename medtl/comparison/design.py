@@ -120,7 +120,13 @@ def repeated(
 def paired(
     cells: Sequence[Cell], is_baseline: Callable[[Cell], bool], *same: str
 ) -> tuple[tuple[Cell, Cell], ...]:
-    """Pairs each cell with the baseline that has the same seed and equal fields `same`, if any."""
+    """Pairs each cell with the baseline that has the same seed and equal fields `same`, if any.
+
+    >>> cells = [Cell("head", "vgg11", cutoff="head"), Cell("all", "vgg11"), Cell("all", "vgg16")]
+    >>> pairs = paired(cells, lambda cell: cell.cutoff == "head", "architecture")
+    >>> [(a.series, b.series, b.architecture) for a, b in pairs]
+    [('head', 'all', 'vgg11')]
+    """
 
     def place(cell: Cell) -> tuple[object, ...]:
         return tuple(getattr(cell, name) for name in ("seed", *same))
@@ -136,7 +142,12 @@ def paired(
 
 
 def cell_names(cells: Sequence[Cell]) -> dict[Cell, str]:
-    """Returns a short unique name for each cell, of the fields in which it differs from others."""
+    """Returns a short unique name for each cell, of the fields in which it differs from others.
+
+    >>> cells = [Cell("head", "vgg11", cutoff="head"), Cell("all", "vgg11", seed=1)]
+    >>> list(cell_names([*cells, Cell("all", "vgg11")]).values())
+    ['head', 'all, seed 1', 'all, seed 0']
+    """
     shown = [name for name in ("architecture", "series") if _differ(cells, name)]
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
