@@ -22,7 +22,7 @@ from medtl.evaluation.jackknife import Interval
 from medtl.inference.decisions import findings_text
 from medtl.inference.grad_cam import side_by_side
 from medtl.reporting.csv_export import harmless
-from medtl.reporting.data_report import data_report
+from medtl.reporting.data_report import data_report, report_page
 from medtl.reporting.plots import classification, image_sheets, robustness, training_curves
 from medtl.tracking.artifacts import log_intervals, log_picture, log_table
 from medtl.training.loop import Epoch, TrainResult
@@ -32,21 +32,11 @@ SEED = 0  # equal data has an equal report, whatever the seed of the training
 
 def log_data_report(dataset: Dataset) -> None:
     """The page `data/report.html` and its tables; prints a line on stderr for what matters."""
-    facts = data_facts(dataset, SEED)
-    written = data_report(facts, SEED)
-    mlflow.log_text(written.html, "data/report.html")
-    tables = {
-        "classes": facts.counts,
-        "sizes": facts.sizes,
-        "together": facts.together,
-        "near_duplicates": facts.copies.drop(columns=["first", "second"]),
-        "blank": facts.blank,
-        "shortcuts": written.shortcuts,
-    }
-    for name, table in tables.items():
-        if len(table):
-            mlflow.log_text(harmless(table).to_csv(index=False), f"data/{name}.csv")
-    for line in written.findings:
+    report = data_report(data_facts(dataset, SEED), SEED)
+    mlflow.log_text(report_page(report), "data/report.html")
+    for name, table in report.tables.items():
+        mlflow.log_text(harmless(table).to_csv(index=False), f"data/{name}.csv")
+    for line in report.findings:
         if line not in dataset.notes:  # notes are printed separately
             print(f"data {dataset.name}: {line}", file=sys.stderr)
 

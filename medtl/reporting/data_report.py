@@ -161,34 +161,55 @@ ROWS = 20  # of a table in the page; the CSV files have all
 
 @dataclass(frozen=True)
 class DataReport:
-    """`html` for the reader, `findings` for the console, `shortcuts` as `shortcut_table` has it."""
+    """Results of the checks of a data set, before anything is shown.
 
-    html: str
-    findings: tuple[str, ...]
+    Attributes:
+        facts: counts, copies, sizes, blank images.
+        shortcuts: table of `shortcut_table`.
+        findings: lines on what to look at before training; none where nothing stands out.
+        seed: seed of the choice of images on the page.
+    """
+
+    facts: DataFacts
     shortcuts: pd.DataFrame
+    findings: tuple[str, ...]
+    seed: int
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Tables by name, those with rows."""
+        facts = self.facts
+        tables = {
+            "classes": facts.counts,
+            "sizes": facts.sizes,
+            "together": facts.together,
+            "near_duplicates": facts.copies.drop(columns=["first", "second"]),
+            "blank": facts.blank,
+            "shortcuts": self.shortcuts,
+        }
+        return {name: table for name, table in tables.items() if len(table)}
 
 
 def data_report(facts: DataFacts, seed: int) -> DataReport:
-    """Writes the report.
-
-    Args:
-        facts: what was found.
-        seed: of the bootstrap and of which images are shown.
-    """
+    """Computes the report; `seed` is that of the bootstrap and of the images on the page."""
     shortcuts = shortcut_table(facts.shortcuts, seed)
-    found = findings(facts, shortcuts)
-    body = _body(facts, found, shortcuts, seed)
-    return DataReport(html.page(f"Data: {facts.name}", body), tuple(found), shortcuts)
+    return DataReport(facts, shortcuts, tuple(findings(facts, shortcuts)), seed)
 
 
-def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int) -> Iterator[str]:
+def report_page(report: DataReport) -> str:
+    """Renders a report as one HTML page without other files."""
+    return html.page(f"Data: {report.facts.name}", _body(report))
+
+
+def _body(report: DataReport) -> Iterator[str]:
+    facts, shortcuts = report.facts, report.shortcuts
     yield html.element("h1", f"The data: {facts.name}")
     count = many(len(facts.images.frame), "image", "images")
     cases = f", of cases with {', '.join(facts.modalities)}" if facts.modalities else ""
     told = f"{count} of {len(facts.classes)} {facts.kind}{cases}. Looked at before any training."
     yield html.element("p", told, "source")
     yield html.element("h2", "What to look at first")
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in found] or [
+    lines = [f"{line[:1].upper()}{line[1:]}." for line in report.findings] or [
         nothing_found(facts, shortcuts)
     ]
     yield f'<div class="summary">{"".join(html.element("p", line) for line in lines)}</div>'
@@ -207,7 +228,7 @@ def _body(facts: DataFacts, found: list[str], shortcuts: pd.DataFrame, seed: int
     yield html.element("h2", "Blank images")
     yield from _blank(facts)
     yield html.element("h2", "Some images of each class")
-    yield from _strips(facts, np.random.default_rng(seed))
+    yield from _strips(facts, np.random.default_rng(report.seed))
 
 
 def _counts(facts: DataFacts) -> str:

@@ -15,7 +15,7 @@ from medtl.data.dataset import load
 from medtl.data.quality.checks import data_facts
 from medtl.data.refused_data import RefusedDataError
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
-from medtl.reporting.data_report import DataReport, data_report, refusal_report
+from medtl.reporting.data_report import DataReport, data_report, refusal_report, report_page
 from medtl.settings.training import Reading
 
 ALLOW = Reading(duplicates="allow")
@@ -45,11 +45,11 @@ def written(data: str | Path) -> DataReport:
 def test_nothing_stands_out_in_phantoms(drawn):
     report = written(drawn / "labels.csv")
     assert report.findings == ()
-    assert "Nothing stands out" in report.html
-    assert "no clear shortcut" in report.html
+    assert "Nothing stands out" in report_page(report)
+    assert "no clear shortcut" in report_page(report)
     assert set(report.shortcuts["trace"]) == {"file size", "border brightness", "all together"}
-    assert report.html.count("<img ") == 4
-    assert "No image is a copy of another" in report.html
+    assert report_page(report).count("<img ") == 4
+    assert "No image is a copy of another" in report_page(report)
 
 
 def test_the_page_needs_nothing_but_itself_and_escapes_what_users_wrote(phantoms):
@@ -57,7 +57,7 @@ def test_the_page_needs_nothing_but_itself_and_escapes_what_users_wrote(phantoms
     (phantoms / "clear").rename(named)
     first = sorted(named.iterdir())[0]
     Image.open(first).save(named / "<b>copy.jpg", quality=80)
-    page = written(phantoms).html
+    page = report_page(written(phantoms))
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
     assert set(re.findall(r'src="([^;"]+)', page)) == {"data:image/png"}
     assert "&lt;i&gt;odd &amp; even" in page
@@ -77,7 +77,7 @@ def test_a_class_of_another_size_is_a_shortcut(phantoms):
     assert scores["low"]["width and height"] > 0.7
     assert scores["low"]["all together"] > 0.7
     assert "aspect ratio" not in scores.index
-    assert "Width against height" in report.html
+    assert "Width against height" in report_page(report)
 
 
 def test_one_patient_under_two_names_is_said_first(drawn, tmp_path):
@@ -95,16 +95,16 @@ def test_one_patient_under_two_names_is_said_first(drawn, tmp_path):
     assert "again.png" in first
     assert first == dataset.notes[0]
     assert second.startswith("1 group of nearly identical images under two patients")
-    summary = report.html.split('<div class="summary">')[1]
+    summary = report_page(report).split('<div class="summary">')[1]
     assert summary.index("1 pair of identical") < summary.index("1 group of nearly")
 
 
 def test_unknown_patients_are_not_said_to_be_in_one_split(phantoms):
     report = written(phantoms)
-    assert "Patients are unknown: images of one may lie in two splits" in report.html
-    assert "no patient in two splits" not in report.html
-    assert "; patients unknown" in report.html
-    assert "patients</td>" not in report.html
+    assert "Patients are unknown: images of one may lie in two splits" in report_page(report)
+    assert "no patient in two splits" not in report_page(report)
+    assert "; patients unknown" in report_page(report)
+    assert "patients</td>" not in report_page(report)
 
 
 def test_a_refusal_lists_every_image_and_escapes_what_users_wrote():
@@ -126,7 +126,7 @@ def test_copies_across_splits_and_labels_and_blank_images_are_said(write_splits)
     labels = next(line for line in report.findings if "under two labels" in line)
     assert labels.startswith("1 group of identical images")
     assert any(line == "1 image is blank (valid/b/blank.png)" for line in report.findings)
-    assert "across splits" in report.html
+    assert "across splits" in report_page(report)
 
 
 @pytest.fixture
@@ -151,4 +151,4 @@ def test_data_to_evaluate_on_has_a_report(write_splits):
     for split in ("train", "valid"):
         (write_splits / split).rename(write_splits.parent / split)
     report = written(write_splits)
-    assert "a: 6 of 6 images" in report.html
+    assert "a: 6 of 6 images" in report_page(report)
