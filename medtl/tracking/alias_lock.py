@@ -1,8 +1,8 @@
 """Lock: one process at a time moves an alias.
 
-MLflow cannot set an alias only where it still is what it was. So whoever moves one has the turn
-while he looks again and moves it: on one machine by a lock file, among machines that share a
-tracking server by a claim that each writes on the registered model before he looks.
+MLflow has no compare-and-set for aliases, so a process reads and sets one under a lock: on one
+machine a lock file, among machines that share a tracking server a claim, which is a tag of the
+registered model.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from medtl.tracking.run_ownership import owner
 from medtl.tracking.runs import store_folder
 
 LOCK_FILE = "aliases.lock"  # an empty SQLite file: it locks on every system, and a kill frees it
-PATIENCE = 120.0  # seconds; a turn takes less than one
-CLAIM = "medtl.turn."  # begins a tag on a registered model: who has, or wants, the turn
-RENEWED = 10.0  # seconds after which who still waits writes another
-DEAD = 60.0  # seconds after which a claim that still stands is that of a process that was killed
-LOOK = 0.2  # seconds between two looks
+PATIENCE = 120.0  # seconds; the lock is held for less than one
+CLAIM = "medtl.turn."  # prefix of a tag on a registered model: a process holds or wants the lock
+RENEWED = 10.0  # seconds after which a waiting process replaces its claim
+DEAD = 60.0  # seconds after which a remaining claim is taken for that of a killed process
+POLL = 0.2  # seconds between two reads
 
 
 @contextmanager
 def alias_lock(model_name: str, patience: float = PATIENCE) -> Iterator[None]:
-    """Waits for the turn at a registered model, and has it until the block ends.
+    """Locks the aliases of a registered model until the block ends.
 
-    With an SQLite store the lock file lies beside it, and holds for all who use it. With a
-    tracking server it lies in the folder of all that is kept, and holds for this machine; a claim
-    on the model then holds for all.
+    With an SQLite store the lock file lies beside it and covers all of its users. With a tracking
+    server it lies in the cache folder and covers this machine; a claim on the model covers all
+    machines.
 
     Raises:
-        MedtlError: another process has not ended its turn in `patience` seconds.
+        MedtlError: another process has held the lock for `patience` seconds.
     """
     folder = store_folder()
     served = mlflow.get_tracking_uri().partition(":")[0] != "sqlite"
@@ -62,11 +62,11 @@ def alias_lock(model_name: str, patience: float = PATIENCE) -> Iterator[None]:
 
 @contextmanager
 def _claimed(model_name: str, patience: float) -> Iterator[None]:
-    """Alone among machines: each writes its claim first, and then looks for those of others.
+    """Locks among machines: each process writes its claim first, then reads those of others.
 
-    Of two, at least one sees the other's, whatever the order. Who sees one that sorts before his
-    own takes his back and writes another; who sees only others waits for them to do so. A claim
-    never stands for long, so one that does is of a dead process.
+    Of two processes at least one sees the claim of the other, in any order. A process that sees a
+    claim that sorts before its own withdraws its own and writes another; else it waits for the
+    others to withdraw. A claim is short-lived, so an old one is of a dead process.
     """
     client = MlflowClient()
     began = time.monotonic()
@@ -88,12 +88,12 @@ def _claimed(model_name: str, patience: float) -> Iterator[None]:
                     return
                 if min(alive) < claim or now - began > patience:
                     break
-                time.sleep(LOOK)
+                time.sleep(POLL)
         finally:
             client.delete_registered_model_tag(model_name, claim)
         if time.monotonic() - began > patience:
             raise MedtlError(
-                f"the aliases of {model_name} cannot be moved: {tags[min(alive)]} has claimed the "
-                f"turn for {patience:.0f} s; end that process, then run promote"
+                f"the aliases of {model_name} cannot be moved: {tags[min(alive)]} has held the "
+                f"lock for {patience:.0f} s; end that process, then run promote"
             )
-        time.sleep(LOOK)
+        time.sleep(POLL)

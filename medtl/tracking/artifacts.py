@@ -21,9 +21,9 @@ DPI = 160
 
 
 def log_intervals(intervals: Mapping[str, Interval | Difference]) -> None:
-    """Each as the metrics NAME, NAME_low and NAME_high, where they are finite.
+    """Logs each as the metrics NAME, NAME_low and NAME_high, where they are finite.
 
-    All at once: each call is a request to a tracking server.
+    In one call, as each is a request to a tracking server.
     """
     bounds = {
         f"{name}{end}": value
@@ -34,7 +34,7 @@ def log_intervals(intervals: Mapping[str, Interval | Difference]) -> None:
 
 
 def log_picture(figure: Figure, place: str) -> None:
-    """A figure as a PNG artifact."""
+    """Logs a figure as a PNG artifact."""
     with _file_for(place) as path:
         figure.savefig(path, dpi=DPI)
 
@@ -46,7 +46,7 @@ def log_table(frame: pd.DataFrame, place: str) -> None:
 
 
 def log_tensors(tensors: Mapping[str, Tensor], place: str, facts: Mapping[str, str]) -> None:
-    """Tensors by name as a safetensors artifact, with `facts` in its metadata."""
+    """Logs tensors by name as a safetensors artifact, with `facts` in its metadata."""
     with _file_for(place) as path:
         kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         save_file(kept, path, dict(facts))

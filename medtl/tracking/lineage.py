@@ -27,8 +27,9 @@ def architecture_of(uri: str) -> str:
     check_login()
     make_tables()
     try:
-        return mlflow.models.get_model_info(uri).metadata["architecture"]
-    except (MlflowException, OSError, TypeError, KeyError) as error:
+        metadata = mlflow.models.get_model_info(uri).metadata or {}
+        return metadata["architecture"]
+    except (MlflowException, OSError, KeyError) as error:
         raise MedtlError(
             f"the model {uri} cannot be loaded: it is not there, or holds no model of medtl "
             f"({' '.join(str(error).split())[:300]})"
@@ -36,7 +37,7 @@ def architecture_of(uri: str) -> str:
 
 
 def training_settings(uri: str) -> dict[str, object]:
-    """The settings with which the model at this MLflow URI was made, by their names.
+    """Reads the settings of the training of the model at an MLflow URI.
 
     Raises:
         MedtlError: the model's run is gone, or was not made by this project.
@@ -48,14 +49,15 @@ def training_settings(uri: str) -> dict[str, object]:
     except (MlflowException, OSError, ValueError) as error:
         raise MedtlError(
             f"the settings that {uri} was trained with cannot be read "
-            f"({' '.join(str(error).split())[:200]}); say which data with data="
+            f"({' '.join(str(error).split())[:200]}); give data="
         ) from error
 
 
 def test_predictions(uri: str) -> pd.DataFrame:
-    """What the model at this MLflow URI said of its own test split: a row a case, all as text.
+    """Reads the predictions of the model at an MLflow URI on its own test split.
 
-    Columns `label`, `patient` ('' where unknown), `decision` and a `probability_CLASS` each.
+    A row a case, all as text: columns `label`, `patient` ('' where unknown), `decision` and
+    `probability_CLASS` for each class.
 
     Raises:
         MedtlError: the model's run is gone, or was not made by this project.
@@ -70,9 +72,9 @@ def test_predictions(uri: str) -> pd.DataFrame:
 
 
 def test_baselines(uri: str) -> pd.DataFrame | None:
-    """The baselines beside the model at this MLflow URI: a row each, all as text.
+    """Reads the baselines of the training of the model at an MLflow URI: a row each, as text.
 
-    None where its run is gone, or has none.
+    None if its run is gone, or has none.
     """
     try:
         return _logged_table(uri, BASELINES)
@@ -90,12 +92,12 @@ RECIPE_TAG = "medtl.recipe"  # on a backbone's version: key of the settings that
 
 
 def find_backbone(name: str, recipe: str) -> int | None:
-    """The newest version of `name` that this recipe made; None where there is none."""
+    """Returns the newest version of `name` made by this recipe, None if there is none."""
     found = MlflowClient().search_model_versions(f"name='{name}'")
     made = [int(each.version) for each in found if each.tags.get(RECIPE_TAG) == recipe]
     return max(made, default=None)
 
 
 def mark_backbone(name: str, version: int, recipe: str) -> None:
-    """Notes on a version which recipe made it."""
+    """Tags a version with the key of its recipe."""
     MlflowClient().set_model_version_tag(name, str(version), RECIPE_TAG, recipe)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from medtl.evaluation.jackknife import Difference, Interval
 from medtl.reporting.markdown import plain
 from medtl.reporting.model_card import BELOW_TAG
 from medtl.reporting.plots import training_comparison
@@ -48,12 +49,12 @@ def log_verdict(model_name: str, verdict: Verdict) -> None:
 
 
 def _log_contest(verdict: Verdict, contest: Contest) -> None:
-    rows = {
+    rows: dict[str, tuple[str, Interval | Difference]] = {
         "challenger_auroc": (f"challenger, version {verdict.version}", contest.challenger_auroc),
         "champion_auroc": (f"champion, version {verdict.before}", contest.champion_auroc),
         "auroc_difference": ("challenger less champion", contest.difference),
     }
-    metrics = {
+    metrics: dict[str, float] = {
         "cases": contest.cases,
         "left_out": contest.left_out,
         "confidence_reached": contest.difference.confidence,
@@ -70,6 +71,6 @@ def _log_contest(verdict: Verdict, contest: Contest) -> None:
     # each bound of the difference is at the required level, both together at twice that less one
     table["level"] = [0.95, 0.95, 2 * contest.asked - 1]
     log_table(table, "gate/contest.csv")
-    title = f"The champion's place: AUROC on the same {contest.cases} cases"
+    title = f"Challenger and champion: AUROC on the same {contest.cases} cases"
     figure = training_comparison.values_with_intervals(table.iloc[:2], title, "AUROC", zero=False)
     log_picture(figure, "gate/contest.png")

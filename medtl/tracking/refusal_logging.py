@@ -7,6 +7,7 @@ import mlflow
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
 from medtl.reporting.csv_export import harmless
+from medtl.tracking.store import current_run
 
 
 def log_refused(error: RefusedDataError) -> MedtlError:
@@ -16,5 +17,5 @@ def log_refused(error: RefusedDataError) -> MedtlError:
 
     mlflow.log_text(refusal_report(error), "data/report.html")
     mlflow.log_text(harmless(error.table).to_csv(index=False), f"data/{error.listing}.csv")
-    run = mlflow.active_run().info.run_id
-    return MedtlError(f"{error}; all are listed in data/{error.listing}.csv of run {run}")
+    run_id = current_run().info.run_id
+    return MedtlError(f"{error}; all are listed in data/{error.listing}.csv of run {run_id}")

@@ -29,7 +29,7 @@ PLACES = (
 
 
 def check_in_place(run: Run) -> None:
-    """Refuses to write artifacts of a run to the former place of a moved project folder.
+    """Refuses to write artifacts of a run to the former path of a moved project folder.
 
     Raises:
         MedtlError: the folder was moved after the experiment was created; the message has the
@@ -47,7 +47,7 @@ def check_in_place(run: Run) -> None:
             command = shlex.join([*COMMAND, str(old), str(database.parent)])
             raise MedtlError(
                 f"this project folder was moved from {old} to {database.parent}, and {database} "
-                f"still names the old place; run there: {command}"
+                f"still has the old path; run there: {command}"
             )
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     if len(sys.argv) != 3 or database is None or not database.is_file():
         sys.exit("usage, beside mlflow.db: python -m medtl.tracking.relocate OLD NEW")
     old, new = (argument.rstrip("/") for argument in sys.argv[1:])
-    print(f"{renamed(database, old, new)} places of {database} are now in {new}")
+    print(f"{renamed(database, old, new)} paths in {database} are now in {new}")
 
 
 if __name__ == "__main__":

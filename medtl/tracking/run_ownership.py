@@ -1,7 +1,7 @@
 """Owner process of a run, and detection of orphaned runs.
 
-MLflow does not know when a process was killed: its run stands RUNNING for ever. So each run says in
-a tag whose it is, and whoever wants to close one looks first whether that process still lives.
+MLflow does not notice that a process was killed: its run stays RUNNING. So each run has a tag with
+its process, and is closed by another process only if that one is dead.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from mlflow.tracking import MlflowClient
 OWNER_TAG = "medtl.process"  # on a run: host, process number, and when the process began
 PARENT_TAG = "mlflow.parentRunId"
 SILENT = 3600.0
-"""Seconds without a sign after which a run of another host is nobody's. A run logs what the machine
-does every few seconds, and each run nested in it is vouched for by that."""
+"""Seconds without a logged metric after which a run of another host is orphaned. A run logs system
+metrics every few seconds, which also count for the runs nested in it."""
 
-_SAME_START = 0.02  # seconds that two looks at a process's start may differ by
+_SAME_START = 0.02  # seconds by which two readings of a process's start may differ
 
 
 def owner(number: int | None = None) -> str:
-    """A process of this host, or this one, as the tag `medtl.process` names it."""
+    """Formats a process of this host (default: this one) as the tag `medtl.process`."""
     process = psutil.Process(number)
     return f"{_host()} {process.pid} {_began(process):.2f}"
 
 
 def is_orphaned(run: Run) -> bool:
-    """Whether a run that stands RUNNING is worked in by no process any more.
+    """Returns whether a run is RUNNING without a process.
 
-    On this host the process itself is looked for. Of another host nothing can be seen but what the
-    run and its parent log: only when nothing has come from either for an hour, it counts as cut
-    off. So does a run without the tag, that began elsewhere or in an older version.
+    On this host the process itself is looked up. A run of another host is orphaned if neither it
+    nor its parent has logged a metric for an hour; so is a run without the tag, which began
+    elsewhere or in an older version.
     """
     if run.info.status != "RUNNING":
         return False
@@ -48,7 +48,7 @@ def is_orphaned(run: Run) -> bool:
 
 
 def _host() -> str:
-    """The name of this host, and in a container the number of its process table."""
+    """Returns the name of this host, and the number of its process table (of a container)."""
     table = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}/{table.stat().st_ino if table.exists() else 0}"
 
@@ -63,21 +63,21 @@ def _lives(number: int, started: float) -> bool:
 
 
 def _began(process: psutil.Process) -> float:
-    """When a process began: seconds since the machine did, which no clock that is set moves.
+    """Returns the start of a process in seconds since boot, independent of clock changes.
 
-    Where the system does not show that, seconds since 1970.
+    Seconds since 1970 on systems without /proc.
     """
     try:
         shown = Path(f"/proc/{process.pid}/stat").read_text()
     except FileNotFoundError:
         return process.create_time()
-    # after the program's name, which may hold anything
+    # after the program's name, which may contain anything
     return int(shown.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _last_sign(run: Run) -> float:
-    """When the run, or one above it, last logged a number: seconds since 1970."""
-    # MLflow's public `metrics` has the values alone, without their times
+    """Returns when the run, or one above it, last logged a metric: seconds since 1970."""
+    # MLflow's public `metrics` has values without times
     times = [metric.timestamp for metric in run.data._metric_objs]
     sign = max([run.info.start_time, *times]) / 1000
     parent = run.data.tags.get(PARENT_TAG)

@@ -1,4 +1,4 @@
-"""MLflow runs: started, named, nested, and ended in a true state."""
+"""MLflow runs: start, name, nesting, and a true final state."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from medtl.tracking.run_ownership import OWNER_TAG, PARENT_TAG, is_orphaned, own
 from medtl.tracking.store import (
     ask_only_once,
     check_login,
+    current_run,
     is_lost,
     make_tables,
     permission_watched,
@@ -42,10 +43,10 @@ from medtl.tracking.store import (
 
 
 def hide_passwords(run: Run) -> None:
-    """Masks the passwords in a run's parameters, where the store lies open to this process.
+    """Masks passwords in a run's parameters, if the store is a database.
 
-    MLflow itself never changes a parameter. Over a tracking server it cannot be done, and the
-    line on stderr says so. Either way the password has stood on the command line.
+    MLflow has no request that changes a parameter, so it is not possible over a tracking server;
+    a line on stderr says so. Either way the password was visible on the command line.
     """
     typed = {name: value for name, value in run.data.params.items() if masked_value(value) != value}
     if not typed:
@@ -65,26 +66,27 @@ def hide_passwords(run: Run) -> None:
 
 
 ERROR_TAG = "medtl.error"
-ASKS_TAG = "medtl.asks"  # on a run of an entry point: key of what was asked
-SUCCESSOR_TAG = "medtl.successor"  # on a run that was cut off: the run that went on with its work
+ASKS_TAG = "medtl.asks"  # on a run of an entry point: key of its settings
+SUCCESSOR_TAG = "medtl.successor"  # on an interrupted run: the run that continued its work
+STOPPED = "stopped; the same command goes on from here"
+DIED = "its worker died; the search goes on"
+DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # of a run that MLflow named
+TEXT_LIMIT = 5000  # most characters of a tag in any store of MLflow
 
-# MLflow tells of its own tables and threads at INFO; what a user must know comes as a warning
+# messages of MLflow on its own tables and threads
 logging.getLogger("alembic").setLevel(logging.WARNING)
-# that a store is lost is raised as well, and said in one line
+# a lost store is also raised, as one line
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # as MLflow names a run that was given no name
-TEXT_LIMIT = 5000  # characters a tag of MLflow may have on every store
-STOPPED = "stopped; the same command goes on from here"
 
 
 @contextmanager
 def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
-    """The run of a job: the one `mlflow run` handed over, or a new one (under an active one).
+    """Yields the run of a command: the one that `mlflow run` created, or a new one.
 
-    Parameters already logged by `mlflow run` stay as the user typed them; the others are added,
-    and the settings as they were resolved stand in the artifact `settings.json`. What a killed
-    process left of the same question is closed, and linked to this run.
+    Parameters logged by `mlflow run` stay as typed; the others are added, and all settings are in
+    the artifact `settings.json`. Interrupted runs with the same settings are closed and linked to
+    this one.
     """
     check_login()
     make_tables()
@@ -92,14 +94,14 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
     nested = mlflow.active_run() is not None
     values = _printable_values(settings)
     asks = question_key(kind, settings)
-    # tags are given with the run: one that is killed as it begins has them too
+    # created with its tags, so that a run killed at its start has them, too
     tags = {"medtl.kind": kind, OWNER_TAG: owner(), ASKS_TAG: asks}
     with (
         translate_store_errors(),
         permission_watched(),
         mlflow.start_run(nested=nested, tags=tags, log_system_metrics=True) as run,
         error_tagged(),
-        permission_watched(),  # again: what is refused later is to stand in the run
+        permission_watched(),  # again: a later refusal is recorded in the run
         room_watched(),
     ):
         check_in_place(run)
@@ -109,7 +111,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         mlflow.log_params(missing)
         mlflow.log_dict(values, SETTINGS_FILE)
         yield run
-        # again: what was cut off on another host is known to be so only after a while
+        # again: an interruption on another host is noticed only after a while
         _close_predecessors(run, asks)
 
 
@@ -133,8 +135,8 @@ def _printable_values(settings: Settings) -> dict[str, Any]:
 
 
 def name_run(subject: str) -> None:
-    """Names the active run KIND SUBJECT, where it has no name but the one that MLflow drew."""
-    run = mlflow.active_run()
+    """Names the active run KIND SUBJECT, if MLflow chose its name."""
+    run = current_run()
     if DRAWN_NAME.fullmatch(run.info.run_name or ""):
         kind = MlflowClient().get_run(run.info.run_id).data.tags["medtl.kind"]
         mlflow.set_tag("mlflow.runName", f"{kind} {subject}")
@@ -147,9 +149,9 @@ def nested_run(
     params: Mapping[str, object],
     parent: str | None = None,
 ) -> Iterator[Run]:
-    """A run under the one now active: a trial of a search, a cell of a study.
+    """Yields a run below the active one: a trial of a search, a cell of a study.
 
-    In a process without an active run, `parent` is the run of the process that this one works for.
+    In a worker process without an active run, `parent` is the run that it works for.
     """
     experiment = None if parent is None else MlflowClient().get_run(parent).info.experiment_id
     with (
@@ -169,9 +171,9 @@ def nested_run(
 
 @contextmanager
 def error_tagged() -> Iterator[None]:
-    """Writes the one line of an error that passes through into the active run's tag.
+    """Writes the line of an error into a tag of the active run.
 
-    A run that the user, or the scheduler of a cluster, stops ends KILLED.
+    A run that is stopped by the user or by the scheduler of a cluster ends KILLED.
     """
     try:
         yield
@@ -193,9 +195,9 @@ def error_tagged() -> Iterator[None]:
 
 
 def refuse_run(message: str, status: str) -> None:
-    """Ends the run that `mlflow run` handed over when no work was begun in it: FAILED or KILLED.
+    """Ends the run that `mlflow run` created, before its work began: FAILED or KILLED.
 
-    A tracking store that was lost is told nothing.
+    Errors of a lost tracking store are ignored.
     """
     client, run_id = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
     with suppress(MlflowException, RequestException):
@@ -205,10 +207,9 @@ def refuse_run(message: str, status: str) -> None:
 
 
 def close_cut_off_run(run_id: str | None, successor: str) -> None:
-    """Ends a run that a killed process left RUNNING, and those nested in it; links them.
+    """Ends an orphaned run and those nested in it, and links them to their successor.
 
-    A run whose process lives is left alone. Nested ones are found by their parent: one that was
-    killed as it began is known by no other. A run that was stopped, or that `mlflow run` called
+    A run with a live process is unchanged. A run that was stopped, or that `mlflow run` marked
     FAILED because its process was stopped or killed, is only linked.
     """
     if run_id is None or run_id == successor:
@@ -233,7 +234,7 @@ def close_cut_off_run(run_id: str | None, successor: str) -> None:
 
 
 def _close_predecessors(run: Run, asks: str) -> None:
-    """Ends and links what killed processes left of a question that `run` now asks again."""
+    """Ends and links interrupted runs with the settings of `run`."""
     found = MlflowClient().search_runs(
         [run.info.experiment_id],
         f"tags.`{ASKS_TAG}` = '{asks}' and attributes.status != 'FINISHED'",
@@ -244,7 +245,7 @@ def _close_predecessors(run: Run, asks: str) -> None:
 
 
 def _close_unfinished_models(run: Run) -> None:
-    """Models that were being logged when their run was cut off are shown as failed."""
+    """Marks models that were being logged by an interrupted run as failed."""
     client = MlflowClient()
     found = client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
@@ -261,15 +262,12 @@ def _place(value: str) -> str:
 
 
 def embedded_storage() -> str:
-    """The Optuna storage that lies beside the tracking store, so that both are kept or lost."""
+    """Returns the URL of the Optuna storage beside the tracking store."""
     return f"sqlite:///{store_folder() / 'optuna.db'}"
 
 
 def store_folder() -> Path:
-    """The folder that an SQLite tracking store lies in.
-
-    With a tracking server there is no such place: it is then the folder of all that is kept.
-    """
+    """Returns the folder of an SQLite tracking store; the cache folder for a tracking server."""
     file = store_file()
     if file is not None:
         return file.parent
@@ -278,15 +276,11 @@ def store_folder() -> Path:
     return folder
 
 
-DIED = "its worker died; the search goes on"
-
-
 def close_dead(run_id: str | None, parent: str, reason: str = DIED) -> None:
-    """Ends what a dead worker left RUNNING: the run of its trial, and what was cut off in `parent`.
+    """Ends the run of a dead worker's trial, and orphaned runs in `parent`.
 
-    The worker was found dead by the study, wherever it was; of the runs nested in `parent` only
-    those are closed whose process is gone. One that was killed as its run began is known by no
-    other sign.
+    The study has found the worker dead, on any host. Runs nested in `parent` are closed only if
+    their process is gone.
     """
     client = MlflowClient()
     nested = client.search_runs(
@@ -303,18 +297,18 @@ def close_dead(run_id: str | None, parent: str, reason: str = DIED) -> None:
 
 
 def close_stopped(run_id: str | None, parent: str) -> None:
-    """As `close_dead`, of a worker that was stopped with the command that it worked for."""
+    """As `close_dead`, for a worker that was stopped with its command."""
     close_dead(run_id, parent, STOPPED)
 
 
 def link_successor(run_id: str | None, successor: str) -> None:
-    """Links the run of a trial that was cut off to the run that does its work again."""
+    """Links the run of an interrupted trial to the run that repeats it."""
     if run_id is not None:
         MlflowClient().set_tag(run_id, SUCCESSOR_TAG, successor)
 
 
 def has_answered(run_id: str, asking: str) -> bool:
-    """Returns whether a run with the settings of the run `asking` has ended well."""
+    """Returns whether a run has the settings of the run `asking` and is finished."""
     client = MlflowClient()
     try:
         run = client.get_run(run_id)
@@ -325,7 +319,7 @@ def has_answered(run_id: str, asking: str) -> bool:
 
 
 def was_cut_off(run_id: str) -> bool:
-    """Whether a run did not come to its end, and nobody works in it; False where there is none."""
+    """Returns whether a run ended early and has no process; False for a deleted run."""
     try:
         run = MlflowClient().get_run(run_id)
     except MlflowException:  # it was deleted
@@ -334,12 +328,12 @@ def was_cut_off(run_id: str) -> bool:
 
 
 def is_at_work(run_id: str, study: str) -> bool:
-    """Whether a process of this host works in the run of a study.
+    """Returns whether a process of this host works in the run of a study.
 
-    Of another host it cannot be seen; that one works in an SQLite study here is not likely.
+    Processes of other hosts cannot be seen; they are unlikely to use an SQLite study of this one.
 
     Raises:
-        MedtlError: the run is not where this process tracks its own.
+        MedtlError: the run is not in the tracking store of this process.
     """
     try:
         run = MlflowClient().get_run(run_id)

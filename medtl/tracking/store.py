@@ -29,27 +29,27 @@ from sqlalchemy.exc import OperationalError
 from medtl.cache import cache_root, is_full, unfinished
 from medtl.errors import MedtlError, masked_value, without_secrets
 
-# MLflow asks a server that does not answer again and again, for four minutes as it is set by itself
-# (`MLFLOW_HTTP_REQUEST_MAX_RETRIES`, `MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR`): until then the work
-# only waits. What was logged before stays, and the same command goes on from there.
+# MLflow repeats requests to a server without response for four minutes by default
+# (`MLFLOW_HTTP_REQUEST_MAX_RETRIES`, `MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR`). Logged values stay, and
+# the same command resumes from them.
 
 
 LITTLE = 1 << 20  # bytes; a disk with less free space is full
-QUIET = 60.0  # seconds between two lines that say that the server is waited for
+QUIET = 60.0  # seconds between two lines on a server without response
 AGAIN = "the same command goes on from here"
 
 
 @contextmanager
 def translate_store_errors() -> Iterator[None]:
-    """Says in one line that the tracking store was lost.
+    """Translates errors of a lost tracking store into one line.
 
     Raises:
-        MedtlError: a server does not answer any more, or a database cannot be opened or written.
+        MedtlError: a server does not respond, or a database cannot be opened or written.
     """
     try:
         yield
     except OperationalError as error:
-        # MLflow passes on as it is what keeps it from opening a database
+        # MLflow passes on the error of a database that does not open
         place, reason = _said(error.orig)
         raise MedtlError(
             f"the tracking store {place} does not open ({reason}); where a "
@@ -67,10 +67,10 @@ def translate_store_errors() -> Iterator[None]:
 
 @contextmanager
 def room_watched() -> Iterator[None]:
-    """Says in one line which disk has no room left.
+    """Translates errors of a full disk into one line that names the disk.
 
     Raises:
-        MedtlError: none is left for an artifact, or for a temporary file.
+        MedtlError: no room for an artifact, or for a temporary file.
     """
     try:
         yield
@@ -114,7 +114,7 @@ def is_lost(error: Exception) -> bool:
 
 
 def ask_only_once() -> None:
-    """From now on in this process MLflow asks once: a server was waited for, and did not return."""
+    """Disables MLflow's HTTP retries in this process, after a server did not come back."""
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)
 
 
@@ -125,7 +125,7 @@ def _said(error: object) -> tuple[str, str]:
 
 
 class _OneLine(logging.Filter):
-    """Now and then says that a server is waited for, where urllib3 would at every repetition."""
+    """Replaces urllib3's warning at every retry by a line per minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _OneLine(logging.Filter):
         return False
 
 
-# requests of all threads, also when a run has ended
+# for requests of all threads, also after the end of a run
 logging.getLogger("urllib3.connectionpool").addFilter(_OneLine())
 
 
@@ -190,10 +190,9 @@ def check_opens(uri: str, what: str, variable: str) -> None:
 
 
 def make_tables() -> None:
-    """Makes the file of an SQLite tracking store where there is none yet.
+    """Creates the file of a missing SQLite tracking store.
 
-    Of several processes that begin at once the first to be ready makes it. What cannot be made
-    here is left to MLflow, which says why.
+    Of several simultaneous processes the first to finish creates it. Errors are left to MLflow.
     """
     file = store_file()
     if file is None or file.exists():
@@ -203,7 +202,7 @@ def make_tables() -> None:
         engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{made}")
         _initialize_tables(engine)
         engine.dispose()
-        os.link(made, file)  # unlike a renaming it never takes the place of another's file
+        os.link(made, file)  # unlike renaming, never replaces the file of another process
 
 
 def _file(path: str) -> Path:
@@ -254,9 +253,21 @@ def check_login() -> None:
         ) from error
 
 
+def current_run() -> mlflow.ActiveRun:
+    """Returns the active run.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError("no active run")
+    return run
+
+
 def found_at(place: str) -> str:
-    """Where a person finds an artifact of the active run: its file, or its page on a server."""
-    uri, run = mlflow.get_tracking_uri(), mlflow.active_run().info
+    """Returns the file of an artifact of the active run, or its page on a tracking server."""
+    uri, run = mlflow.get_tracking_uri(), current_run().info
     if not uri.startswith("http"):
         return mlflow.get_artifact_uri(place).removeprefix("file://")
     page = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{place}"
@@ -264,8 +275,7 @@ def found_at(place: str) -> str:
 
 
 # The basic-auth app of MLflow gives each user a permission for each experiment and registered
-# model: READ, EDIT (with which runs and versions are made), MANAGE (with which they are deleted
-# too).
+# model: READ, EDIT (to create runs and versions), MANAGE (to delete them, too).
 
 
 ASKED_AT = "/api/3.0/mlflow/users/permissions/get"
@@ -274,13 +284,13 @@ OF_REGISTRY = ("/registered-models/", "/model-versions/")
 
 
 def check_may_change(model_name: str) -> None:
-    """Asks whether this user may change a registered model, which is done when all else is.
+    """Checks at the start that this user may change a registered model at the end.
 
-    A name that nobody has taken is everybody's. A server without the basic-auth app of MLflow does
-    not answer this, and may still refuse at the end.
+    A new name is allowed to all users. A server without the basic-auth app of MLflow has no such
+    request, and may still refuse at the end.
 
     Raises:
-        MedtlError: the model is another's, and this user may not change it.
+        MedtlError: this user may not change the model.
     """
     uri, user = mlflow.get_registry_uri(), read_mlflow_creds().username
     if user is None or not uri.startswith("http"):
@@ -299,10 +309,10 @@ def check_may_change(model_name: str) -> None:
 
 @contextmanager
 def permission_watched() -> Iterator[None]:
-    """Says in one line what the tracking server does not let this user do.
+    """Translates a denied permission into one line.
 
     Raises:
-        MedtlError: it has refused a request for want of permission.
+        MedtlError: the tracking server has denied a request.
     """
     try:
         yield
@@ -333,8 +343,8 @@ def _is_free(model_name: str) -> bool:
 
 
 def _experiment() -> str:
-    """Returns the experiment in which runs are begun, by its name where that may be read."""
-    number = _get_experiment_id()
+    """Returns the name of the experiment of new runs, or its number if it cannot be read."""
+    number = _get_experiment_id() or "0"
     with suppress(MlflowException):
         return f"experiment {MlflowClient().get_experiment(number).name}"
     return f"experiment number {number}"

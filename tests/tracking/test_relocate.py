@@ -57,7 +57,7 @@ def test_a_moved_folder_is_said_before_any_work_and_put_right_by_the_command(
     assert called == ["python", "-m", main.__module__]
     monkeypatch.setattr("sys.argv", ["moved", named_old, named_new])
     main()
-    assert capsys.readouterr().out.startswith("5 places of ")
+    assert capsys.readouterr().out.startswith("5 paths in ")
 
     check_registry("mine")
     assert load_bundle("models:/mine@champion").architecture == "squeezenet1_1"
