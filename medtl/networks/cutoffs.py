@@ -1,27 +1,28 @@
-"""Naming the places where a network can be cut, in forward order."""
+"""Cut points: the places where a network can be cut, by name and in forward order."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from medtl.errors import ParameterError
-from medtl.networks.architectures.dual_backbone import HALVES, Dual
-from medtl.networks.graph import Graph, block_names, has_parameters, is_within, trace
+from medtl.networks.graph import Composed, Graph, block_names, has_parameters, is_within, trace
 from medtl.networks.keras_layer_names import keras_names
 
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A place to cut: before the layer, block or directly read parameter called `name`.
+    """Cut before the layer, block or directly read parameter called `name`.
 
-    `position` counts the operations in forward order before the first that is trained. `beyond`
-    are the places of operations that come later and are frozen all the same: those of the half of
-    a `dual` that a cut `LAYER+LAYER` freezes further than the other.
+    Attributes:
+        name: of the first layer that is trained.
+        position: number of operations in forward order before the first that is trained.
+        beyond: places of later operations that are frozen too: those of a branch that a cut
+            `LAYER+LAYER` freezes further than the other.
     """
 
     name: str
@@ -29,33 +30,33 @@ class CutPoint:
     beyond: frozenset[int] = frozenset()
 
     def freezes(self, place: int) -> bool:
-        """Is the operation at this place in the graph before the cut?"""
+        """Returns whether the operation at this place in the graph is before the cut."""
         return place < self.position or place in self.beyond
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Equal for two points of one architecture that are the same cut; (0,) freezes nothing."""
+        """Key that equal cuts of one architecture share; (0,) freezes nothing."""
         return (self.position, *sorted(self.beyond))
 
 
 def cut_points(network: nn.Module, kind: Literal["blocks", "layers"]) -> tuple[CutPoint, ...]:
-    """All cut points in forward order: the first is the cut `all`, the last the cut `head`.
+    """Returns all cut points in forward order: the first is the cut `all`, the last `head`.
 
     `layers` are the modules with parameters of their own, and the parameters that a larger
     module reads directly (a class token, a layer scale). Where one operation reads the
-    parameters of several layers (Swin's attention), the first of them stands for all.
+    parameters of several layers (Swin's attention), the first of them represents all.
 
     A head of several layers (that of a `dual`) is one layer. `blocks` are coarser: see
-    `medtl.networks.graph`.
+    `medtl.networks.graph.block_names`.
     """
     graph = trace(network)
     return _blocks(graph) if kind == "blocks" else _layers(graph)
 
 
 def halfway(network: nn.Module, point: CutPoint) -> CutPoint | None:
-    """The cut point of the block in the middle of those that `point` freezes.
+    """Returns the cut point of the middle block of those that `point` freezes.
 
-    None where it freezes less than two.
+    None if it freezes fewer than two.
     """
     blocks = cut_points(network, "blocks")
     before = [block for block in blocks if 0 < block.position < point.position]
@@ -63,12 +64,13 @@ def halfway(network: nn.Module, point: CutPoint) -> CutPoint | None:
 
 
 def resolve(network: nn.Module, architecture: str, cutoff: str) -> CutPoint:
-    """The cut point that `cutoff` names.
+    """Returns the cut point that `cutoff` names.
 
-    `cutoff` is `head`, `all`, the torchvision name of a layer or of any module that holds layers
-    (`layer4`, `features.18`), or the Keras name of a layer where Keras has the architecture. For
-    a `dual` it may be `LAYER+LAYER`, one for each half without its `first.` or `second.`: each
-    half is trained from its own layer on, `head` freezing all of it and `all` nothing.
+    `cutoff` is `head`, `all`, the name of a layer or of any module that holds layers in the
+    network (`layer4`, `features.18`), or the Keras name of a layer where Keras has the
+    architecture. For a `dual` it may be `LAYER+LAYER`, one for each half without its `first.` or
+    `second.`: each half is trained from its own layer on, `head` freezes all of it and `all`
+    nothing.
 
     Raises:
         ParameterError: there is no such layer (the nearest right names are given), it has no
@@ -76,9 +78,11 @@ def resolve(network: nn.Module, architecture: str, cutoff: str) -> CutPoint:
             (which is then named).
     """
     graph = trace(network)
-    halves = cutoff.split("+")
-    if len(halves) == len(HALVES) and isinstance(network, Dual):
-        return _two_sided(graph, architecture, cutoff)
+    branches = network.branches if isinstance(network, Composed) else ()
+    layers = cutoff.split("+")
+    if branches and len(layers) == len(branches):
+        each = dict(zip(branches, layers, strict=True))
+        return _by_branch(graph, architecture, cutoff, each)
     return _one_sided(graph, architecture, cutoff)
 
 
@@ -104,11 +108,11 @@ def _one_sided(graph: Graph, architecture: str, cutoff: str) -> CutPoint:
     return CutPoint(name, position)
 
 
-def _two_sided(graph: Graph, architecture: str, cutoff: str) -> CutPoint:
-    """The cut with each half of a dual frozen up to a layer of its own."""
+def _by_branch(graph: Graph, architecture: str, cutoff: str, layers: Mapping[str, str]) -> CutPoint:
+    """Returns the cut with each branch frozen up to its own layer."""
     frozen = set()
-    for half, layer in zip(HALVES, cutoff.split("+"), strict=True):
-        name = layer if layer in ("all", "head") else f"{half}.{layer}"
+    for branch, layer in layers.items():
+        name = layer if layer in ("all", "head") else f"{branch}.{layer}"
         try:
             point = _one_sided(graph, architecture, name)
         except ParameterError as error:
@@ -116,7 +120,7 @@ def _two_sided(graph: Graph, architecture: str, cutoff: str) -> CutPoint:
         frozen |= {
             place
             for node, place in graph.places.items()
-            if point.freezes(place) and is_within(graph.modules[node], half)
+            if point.freezes(place) and is_within(graph.modules[node], branch)
         }
     position = next(place for place in range(len(graph.nodes)) if place not in frozen)
     return CutPoint(cutoff, position, frozenset(place for place in frozen if place > position))
@@ -133,7 +137,7 @@ def _layers(graph: Graph) -> tuple[CutPoint, ...]:
 
 
 def _points(graph: Graph, names: Iterable[str]) -> tuple[CutPoint, ...]:
-    """The points of these names in forward order, the first name only for each position."""
+    """Returns the points of these names in forward order, one name for each position."""
     points: dict[int, CutPoint] = {}
     for name in names:
         position = graph.position(name)

@@ -21,6 +21,7 @@ class DenseHead(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:
+        """Computes scores [B, K] of features [B, F]."""
         return self.output(self.relu(self.hidden(features)))
 
 

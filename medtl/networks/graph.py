@@ -1,4 +1,4 @@
-"""Traced graph of a network: its operations, and its blocks."""
+"""Traced graph of a network: its operations and its blocks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from torchvision.models.resnet import ResNet
 from torchvision.models.vision_transformer import Encoder
 from torchvision.ops import StochasticDepth
 
-SCOPE = "scope"  # under which an operation notes the path of the module that it runs in
+SCOPE = "scope"  # key, in `meta` of an operation, of the path of the module that it runs in
 
 
 class Composed(nn.Module):
-    """Runs a graph of operations on its own layers.
+    """Network that runs a graph of operations on its own layers.
 
     `operations` lead from images to scores; each has its `SCOPE`. `blocks` are the names of the
-    coarse places to cut: the first is the cut `all`, the last the cut `head`.
+    coarse cut points: the first is the cut `all`, the last the cut `head`. `branches` are the
+    names of children that do not depend on each other, each of which may have a cut of its own.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = fx.Graph()
         self.blocks: tuple[str, ...] = ()
+        self.branches: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:
+        """Runs the operations on images."""
         return fx.Interpreter(self, graph=self.operations).run(images)
 
 

@@ -1,10 +1,10 @@
-"""The names that Keras gives to layers, for the networks whose papers use them."""
+"""Names of layers in Keras, for networks whose papers use them."""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
-from medtl.networks.architectures.dual_backbone import halves_of
+from medtl.networks.registry import find
 
 _DENSENET_LAYERS = {
     "densenet121": (6, 12, 24, 16),
@@ -21,17 +21,22 @@ _INCEPTION_BLOCKS = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b",
 
 
 def keras_names(architecture: str) -> dict[str, str]:
-    """Keras layer name to torchvision name; empty for architectures that Keras does not have.
+    """Maps Keras layer names to torchvision names; empty for architectures Keras does not have.
 
-    Only layers with parameters are listed. Keras calls InceptionV3's convolutions by numbers
-    that depend on the session, so there its blocks `mixed0` ... `mixed10` stand for themselves,
-    from their first convolution on. The halves of a `dual` have theirs, under `first` and `second`.
+    Only layers with parameters are listed. Keras numbers the convolutions of InceptionV3 by
+    session, so its blocks `mixed0` ... `mixed10` are listed instead, each by its first convolution.
+    Networks within another (the halves of a `dual`) are listed under their path.
+
+    >>> keras_names("resnet50")["conv5_block1_1_conv"]
+    'layer4.0.conv1'
+    >>> keras_names("dual:densenet121+resnet50")["second.conv5_block1_1_conv"]
+    'second.layer4.0.conv1'
     """
-    if halves := halves_of(architecture):
+    if parts := find(architecture).parts:
         return {
-            f"{half}.{keras}": f"{half}.{name}"
-            for half, own in halves.items()
-            for keras, name in keras_names(own).items()
+            f"{path}.{keras}": f"{path}.{name}"
+            for path, within in parts.items()
+            for keras, name in keras_names(within).items()
         }
     if architecture in _DENSENET_LAYERS:
         return _densenet(_DENSENET_LAYERS[architecture])

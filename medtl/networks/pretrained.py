@@ -1,4 +1,4 @@
-"""Backbones: pretrained weights from torchvision or a file."""
+"""Backbones: networks with pretrained weights, published or from a file."""
 
 from __future__ import annotations
 
@@ -6,51 +6,55 @@ import copy
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from medtl.errors import MedtlError, ParameterError
-from medtl.networks.architectures.dual_backbone import halves_of
 from medtl.networks.cutoffs import resolve
 from medtl.networks.graph import has_parameters
 from medtl.networks.preprocessing import Preprocessing
-from medtl.networks.registry import image_network, torchvision_within
+from medtl.networks.registry import (
+    IMAGE_NETWORK,
+    Architecture,
+    find,
+    image_network,
+    part,
+    published_within,
+)
+from medtl.networks.weights_file import read_weights
 
-# The usual image sizes, in pixels, of architectures that have nothing of torchvision's.
-_OWN_SIZES = {"small_resnet": 96, "parallel_cnn": 224}
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 # DenseNet's published files name the layers inside a dense layer `norm.1` instead of `norm1`.
 _OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def preprocessing(architecture: str) -> Preprocessing:
-    """That of the published weights of an architecture (of its default ones, if several).
+    """Returns what the published weights of an architecture expect (its default ones, if several).
 
-    Those of torchvision's networks within a larger one count for the whole, with the smallest of
-    their sizes. Where there are none, images are taken to be grey.
+    Published weights of networks within a larger one count for the whole, with the smallest of
+    their image sizes. Where no weights are published, images are taken to be grey.
 
     Raises:
         ParameterError: the weights of two networks within expect images normalised differently.
     """
-    within = torchvision_within(architecture)
-    if "" in within:
-        return _published(architecture, get_model_weights(architecture).DEFAULT)
-    if not within:
-        names = list(halves_of(architecture).values())
-        names = names or [image_network(architecture) or architecture]
-        size = min(_OWN_SIZES[name] for name in names)
-        return Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), size)
-    expected = [_transformed(get_model_weights(name).DEFAULT) for name in within.values()]
+    return _expected(find(architecture))
+
+
+def _expected(architecture: Architecture) -> Preprocessing:
+    if architecture.published is not None:
+        return architecture.published.preprocessing()
+    if architecture.preprocessing is not None:
+        return architecture.preprocessing
+    published = published_within(architecture).values()
+    expected = [weights.preprocessing() for weights in published]
+    expected = expected or [_expected(part(name)) for name in architecture.parts.values()]
     if len({(each.mean, each.std) for each in expected}) > 1:
         raise ParameterError(
-            "architecture", architecture, "two whose weights expect images normalised alike"
+            "architecture", architecture.name, "two whose weights expect images normalised alike"
         )
     return min(expected, key=lambda each: each.image_size)
 
@@ -61,7 +65,7 @@ def check_weights(architecture: str, weights: str) -> None:
     Raises:
         ParameterError: unknown weights, or none for this architecture.
     """
-    if weights == "imagenet" and not torchvision_within(architecture):
+    if weights == "imagenet" and not published_within(find(architecture)):
         raise ParameterError(
             "weights", "imagenet", f"{architecture} has none: give random or a file"
         )
@@ -70,28 +74,28 @@ def check_weights(architecture: str, weights: str) -> None:
 
 
 def load_weights(network: nn.Module, architecture: str, weights: str) -> Preprocessing:
-    """Loads weights into a network that `build` made, and tells what images they expect.
+    """Loads weights into a network that `build` made; returns what they expect of images.
 
     `weights` is `imagenet`, `random` (the network stays as it was built), or a file:
-    `.safetensors`, or `.pth` / `.pt` holding tensors only. The head is loaded when it has the
-    network's number of classes, and else left as it was built (of a head of several layers, each
-    that fits is loaded). A vision transformer's position
-    embedding is interpolated to the network's image size. For a file, the images are expected as
-    by the architecture's published weights. ImageNet weights are loaded into those layers of the
-    project's own architectures that are torchvision's; the others stay as they were built. So do
-    those around the network that reads each image of a case, where a file is of that network.
+    `.safetensors`, or `.pth` / `.pt` that holds tensors only. The head is loaded if it has the
+    network's number of classes, else it stays as it was built (of a head of several layers, each
+    that fits is loaded). Position embeddings of a vision transformer are interpolated to the
+    network's image size. A file has the preprocessing of the architecture's published weights.
+    Published weights of networks within a larger one are loaded into these; the other layers stay
+    as they were built. So do those around the network that reads each image of a case, where a
+    file is of that network.
 
     Raises:
         ParameterError: `weights` is none of these.
-        MedtlError: the file cannot be had or read, or does not fit the network.
+        MedtlError: the file is not to be had, cannot be read, or does not fit the network.
     """
     check_weights(architecture, weights)
     if weights == "random":
         return preprocessing(architecture)
     if weights == "imagenet":
-        return _load_imagenet(network, architecture)
+        return _load_published(network, architecture)
     path = _weights_file(weights)
-    load_state(network, architecture, _read(path), str(path))
+    load_state(network, architecture, read_weights(path), str(path))
     return preprocessing(architecture)
 
 
@@ -104,107 +108,49 @@ def _weights_file(weights: str) -> Path:
     return path
 
 
-def _load_imagenet(network: nn.Module, architecture: str) -> Preprocessing:
-    for path, name in torchvision_within(architecture).items():
-        chosen = _cached_or_default(name)
-        state = _imagenet(chosen)
+def _load_published(network: nn.Module, architecture: str) -> Preprocessing:
+    for path, published in published_within(find(architecture)).items():
+        loaded = published.load()
         if path == "":
-            load_state(network, architecture, state, chosen.url)
-            return _published(architecture, chosen)
-        load_state(network, architecture, _placed(state, network, path), chosen.url)
+            load_state(network, architecture, loaded.state, loaded.source)
+            return loaded.preprocessing
+        state = _placed(loaded.state, network, path)
+        load_state(network, architecture, state, loaded.source)
     return preprocessing(architecture)
 
 
-def _published(architecture: str, weights: WeightsEnum) -> Preprocessing:
-    expected = _transformed(weights)
-    if architecture in ("googlenet", "inception_v3"):
-        # Their weights expect values from -1 to 1. torchvision normalises like ImageNet's and
-        # lets the network undo that (`transform_input`); this is the same in one step.
-        return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), expected.image_size)
-    return expected
-
-
-def _transformed(weights: WeightsEnum) -> Preprocessing:
-    """As torchvision's own transforms for these weights have it."""
-    transforms = weights.transforms()
-    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0])
-
-
-def _cached_or_default(architecture: str) -> WeightsEnum:
-    """Returns the published weights whose file is here already, else the default ones."""
-    published = get_model_weights(architecture)
-    # VGG16's FEATURES have no classifier and are for style transfer.
-    usable = [published.DEFAULT, *(w for w in published if not w.name.endswith("FEATURES"))]
-    cached = [weights for weights in usable if _cache_file(weights).is_file()]
-    return cached[0] if cached else published.DEFAULT
-
-
-def _cache_file(weights: WeightsEnum) -> Path:
-    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
-
-
-def _imagenet(weights: WeightsEnum) -> dict[str, Tensor]:
-    file = _cache_file(weights)
-    if file.is_file():
-        return _read(file)
-    try:
-        return weights.get_state_dict(
-            progress=True, check_hash=True, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise MedtlError(
-            f"cannot download ImageNet weights ({error}): put the file {file.name} "
-            f"from {weights.url} into {file.parent}, or give weights=random"
-        ) from error
-
-
-def _placed(state: dict[str, Tensor], network: nn.Module, path: str) -> dict[str, Tensor]:
-    """The network's own state, with another's in place of that at `path`, which has no head."""
-    part = network.get_submodule(path)
-    layers = [name for name, child in part.named_children() if has_parameters(child)]
+def _placed(state: Mapping[str, Tensor], network: nn.Module, path: str) -> dict[str, Tensor]:
+    """Returns the network's state with another one at `path`, where the network has no head."""
+    within = network.get_submodule(path)
+    layers = [name for name, child in within.named_children() if has_parameters(child)]
     own = {k: v for k, v in network.state_dict().items() if not k.startswith(f"{path}.")}
     return own | {f"{path}.{k}": v for k, v in state.items() if k.partition(".")[0] in layers}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Returns the named tensors in a file, those of a training checkpoint included."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes the readers raise is not documented
-        raise MedtlError(
-            f"{path} cannot be loaded: it is damaged, or holds more than tensors (which could run "
-            "any code); save only the network's state_dict() in it"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise MedtlError(f"{path} is not a state dict; save the network's state_dict()")
-    return state
-
-
 def load_state(
-    network: nn.Module, architecture: str, state: dict[str, Tensor], source: str
+    network: nn.Module, architecture: str, state: Mapping[str, Tensor], source: str
 ) -> None:
-    """Loads a state dict in which only the head may be of another shape, or missing.
+    """Loads a state dict in which only the head may have another shape or be missing.
 
-    Into an architecture of cases goes also that of the network that reads each image.
+    For an architecture of cases it may also be that of the network that reads each image.
+
+    Raises:
+        MedtlError: it does not fit; names `source` and the first tensors that do not.
     """
     own = network.state_dict()
     shapes = {name: value.shape for name, value in own.items()}
     head = resolve(network, architecture, "head").name + "."
     present = _present_names(network, state, source)
-    if image_network(architecture) and not any(name.startswith("cnn.") for name in present):
-        present = _placed(present, network, "cnn")
+    inner = f"{IMAGE_NETWORK}."
+    if image_network(architecture) and not any(name.startswith(inner) for name in present):
+        present = _placed(present, network, IMAGE_NETWORK)
     fitting = OrderedDict(
         (name, value)
         for name, value in present.items()
         if not name.startswith(_AUXILIARY_HEADS)
         and not (name.startswith(head) and value.shape != shapes.get(name))
     )
-    # Layers bring old files up to date by the versions that are noted here.
+    # load_state_dict updates old formats of layers by the versions in here
     fitting._metadata = getattr(state, "_metadata", own._metadata)
     try:
         missing, unexpected = network.load_state_dict(fitting, strict=False)
@@ -224,8 +170,10 @@ def load_state(
             )
 
 
-def _present_names(network: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The state dict under torchvision's present names, and for the network's image size."""
+def _present_names(
+    network: nn.Module, state: Mapping[str, Tensor], source: str
+) -> Mapping[str, Tensor]:
+    """Returns a state dict under torchvision's present names, for the network's image size."""
     state = OrderedDict(
         (_OLD_DENSE_NAME.sub(r"\1\2", name.removeprefix("module.")), value)
         for name, value in state.items()
@@ -240,19 +188,19 @@ def _present_names(network: nn.Module, state: dict[str, Tensor], source: str) ->
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network as it was before any training here; what is trained is always a copy."""
+    """Network before any training here; only copies of it are trained."""
 
     architecture: str
-    weights: str  # where they came from, in the user's words
+    weights: str  # the value of the parameter `weights`
     network: nn.Module
     preprocessing: Preprocessing
 
     def copy(self) -> nn.Module:
-        """A network of its own, to be cut and trained."""
+        """Returns a copy of the network, to be cut and trained."""
         return copy.deepcopy(self.network)
 
     def digest(self) -> str:
-        """16 hex digits of all weights but the head's: what a prefix can depend on."""
+        """Returns 16 hex digits of all weights but the head's, on which activations depend."""
         head = resolve(self.network, self.architecture, "head").name
         digest = hashlib.sha256(self.architecture.encode())
         for name, value in self.network.state_dict().items():

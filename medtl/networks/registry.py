@@ -1,109 +1,339 @@
-"""Building torchvision's classification networks and the project's own by their names."""
+"""Registry of architectures: their names, and networks built by name.
+
+An architecture is registered by a file of `medtl/networks/architectures/`, or by a module of
+another package that the entry point group `medtl.architectures` names. Both are imported when a
+name is first looked up.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterable
+import importlib
+import logging
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, TypeVar
 
 import torch
-import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from medtl.errors import ParameterError
-from medtl.networks.architectures.dual_backbone import PREFIX, Dual, halves_of
-from medtl.networks.architectures.late_fusion import LateFusion
-from medtl.networks.architectures.parallel_cnn import ParallelCNN
-from medtl.networks.architectures.small_resnet import SmallResNet
-from medtl.networks.architectures.transmed import HEADS, TransMed
+from medtl.networks import architectures
 from medtl.networks.dense_head import put_dense_layer
 from medtl.networks.graph import evaluating
-from medtl.networks.pooled_head import pool_before_output
+from medtl.networks.preprocessing import Preprocessing
 
-# Architectures of this project, beside torchvision's: those of one image, whose layers are all its
-# own, and those of cases with one or more, around a ResNet of torchvision's or `small_resnet`
-# (`NAME:RESNET`).
-OWN = {"small_resnet": SmallResNet, "parallel_cnn": ParallelCNN}
-OF_CASES = ("late_fusion", *HEADS)
-USUAL_RESNET = "resnet18"
+ENTRY_POINTS = "medtl.architectures"
+IMAGE_NETWORK = "cnn"  # attribute of an architecture of cases: the network that reads each image
+GREY_MEAN, GREY_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+_SEPARATORS = ":+,"  # within composed names, and in lists of names
+
+Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Published weights in memory.
+
+    Attributes:
+        state: tensors by the names of the network's state dict; the head may differ in shape.
+        source: URL or file that they come from.
+        preprocessing: what they expect of images.
+    """
+
+    state: Mapping[str, Tensor]
+    source: str
+    preprocessing: Preprocessing
+
+
+class PublishedWeights(Protocol):
+    """Weights that the authors of an architecture publish (`weights=imagenet`)."""
+
+    def preprocessing(self) -> Preprocessing:
+        """Returns what the default weights expect of images; reads no file."""
+        ...
+
+    def load(self) -> LoadedWeights:
+        """Loads the weights, and downloads them if needed.
+
+        Raises:
+            MedtlError: they are not on this machine and cannot be downloaded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Constructor of a network, with the facts that are known before it is built.
+
+    Attributes:
+        name: value of the parameter `architecture`.
+        make: builds a randomly initialised network from the number of classes, the side of the
+            images in pixels, and the number of images in a case.
+        preprocessing: what it expects of images; None where published weights or its parts say it.
+        takes_cases: whether it takes the M images of a case, [B, M x 3, S, S], at once.
+        makes_maps: whether it has feature maps [B, C, H, W] that `dual:` can join.
+        output_layer: name of the linear layer behind its pooled features, if it can read the
+            images of a case one by one (`late_fusion:NAME`); else empty.
+        published: weights with `weights=imagenet`; None where there are none.
+        parts: names of the architectures within, by their path in the network.
+        as_part: its form within another architecture; None if that is the same.
+        requirements: packages that a served model needs for it.
+    """
+
+    name: str
+    make: Callable[[int, int, int], nn.Module]
+    preprocessing: Preprocessing | None = None
+    takes_cases: bool = False
+    makes_maps: bool = True
+    output_layer: str = ""
+    published: PublishedWeights | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    as_part: Architecture | None = None
+    requirements: tuple[str, ...] = ()
+
+
+_architectures: dict[str, Architecture] = {}
+_families: dict[str, tuple[str, Callable[[str], Architecture]]] = {}
+_providers: list[str] = []  # the package whose entry point is being loaded
+_broken: dict[str, str] = {}  # packages whose entry point cannot be loaded, with the reason
+
+
+def register(architecture: Architecture) -> None:
+    """Registers an architecture under its name.
+
+    Raises:
+        ValueError: the name is taken, empty, or contains one of `:+,`.
+    """
+    name = architecture.name
+    if not name or set(name) & set(_SEPARATORS):
+        raise ValueError(f"{name!r} cannot name an architecture: it is empty or contains :, + or ,")
+    if name in _architectures:
+        raise ValueError(f"there is an architecture {name} already")
+    needed = (*architecture.requirements, *_providers)
+    _architectures[name] = dataclasses.replace(architecture, requirements=needed)
+
+
+def register_architecture(
+    name: str,
+    *,
+    image_size: int,
+    takes_cases: bool = False,
+    fixed_size: bool = False,
+    makes_maps: bool = True,
+    output_layer: str = "",
+    mean: tuple[float, float, float] = GREY_MEAN,
+    std: tuple[float, float, float] = GREY_STD,
+    published: PublishedWeights | None = None,
+) -> Callable[[Factory], Factory]:
+    """Registers the decorated class or function as an architecture.
+
+    It is called with `classes=K` and returns a network from images [B, 3, S, S] to scores [B, K].
+    With `takes_cases` it is also called with `modalities=M`, takes [B, M x 3, S, S], and keeps M as
+    its attribute `modalities`. With `fixed_size` it is also called with `image_size=S`, for a
+    network whose shape depends on S.
+
+    Args:
+        name: value of the parameter `architecture`, without `:`, `+` and comma.
+        image_size: usual side of images in pixels.
+        takes_cases: whether it takes all images of a case at once.
+        fixed_size: whether it is built for one image size.
+        makes_maps: False for a network without feature maps [B, C, H, W].
+        output_layer: name of the linear layer behind pooled features, if the network may read each
+            image of a case (`late_fusion:NAME`).
+        mean: subtracted from each channel of images in 0..1, where no weights are published.
+        std: by which each channel is divided then.
+        published: weights with `weights=imagenet`.
+    """
+
+    def decorate(factory: Factory) -> Factory:
+        def make(classes: int, side: int, modalities: int) -> nn.Module:
+            options = {"classes": classes}
+            if takes_cases:
+                options["modalities"] = modalities
+            if fixed_size:
+                options["image_size"] = side
+            return factory(**options)
+
+        register(
+            Architecture(
+                name,
+                make,
+                Preprocessing(mean, std, image_size),
+                takes_cases=takes_cases,
+                makes_maps=makes_maps and not takes_cases,
+                output_layer=output_layer,
+                published=published,
+            )
+        )
+        return factory
+
+    return decorate
+
+
+def register_case_architecture(name: str, *, image_network: str) -> Callable[[Factory], Factory]:
+    """Registers the decorated class or function as a network of cases around another network.
+
+    It is called with `network`, from images [B, 3, S, S] to features [B, F], with `width=F`,
+    `modalities=M` and `classes=K`, and returns a network from cases [B, M x 3, S, S] to scores
+    [B, K]. This keeps `network` as its attribute `cnn`, and M as `modalities`.
+
+    Args:
+        name: value of the parameter `architecture`; `NAME:OTHER` reads the images by OTHER, an
+            architecture with an `output_layer`.
+        image_network: architecture of `network` unless another is named.
+    """
+
+    def decorate(factory: Factory) -> Factory:
+        def around(full_name: str, other: str) -> Architecture:
+            def make(classes: int, side: int, modalities: int) -> nn.Module:
+                network, width = _without_output(part(other), side)
+                return factory(network=network, width=width, modalities=modalities, classes=classes)
+
+            parts = {IMAGE_NETWORK: other}
+            return Architecture(full_name, make, takes_cases=True, makes_maps=False, parts=parts)
+
+        def named(other: str) -> Architecture:
+            readers = [each for each, found in _all().items() if found.output_layer]
+            if other not in readers:
+                near = ", ".join(f"{name}:{each}" for each in nearest(other, readers))
+                raise ParameterError(
+                    "architecture", f"{name}:{other}", f"the nearest names are {near}"
+                )
+            return around(f"{name}:{other}", other)
+
+        register(around(name, image_network))
+        register_family(name, "")(named)
+        return factory
+
+    return decorate
+
+
+def register_family(
+    prefix: str, usage: str
+) -> Callable[[Callable[[str], Architecture]], Callable[[str], Architecture]]:
+    """Registers the decorated function as the architectures `PREFIX:REST`.
+
+    It is called with REST, and returns the architecture or raises `ParameterError`.
+
+    Args:
+        prefix: what stands before the colon.
+        usage: the form of such names, for messages; empty if PREFIX alone is a name too.
+    """
+
+    def decorate(find_rest: Callable[[str], Architecture]) -> Callable[[str], Architecture]:
+        _families[prefix] = (usage, find_rest)
+        return find_rest
+
+    return decorate
+
+
+def find(name: str) -> Architecture:
+    """Returns the architecture of a name.
+
+    Raises:
+        ParameterError: there is none; gives the nearest names, and packages that cannot be loaded.
+    """
+    if name not in _architectures:
+        _import_own()
+    prefix, colon, rest = name.partition(":")
+    if name not in _architectures and not (colon and prefix in _families):
+        _import_others()
+    if name in _architectures:
+        return _architectures[name]
+    if colon and prefix in _families:
+        return _families[prefix][1](rest)
+    near = nearest(name, [*architecture_names(), *(use for use, _ in _families.values() if use)])
+    reasons = [f"{package} cannot be loaded ({reason})" for package, reason in _broken.items()]
+    hint = "; ".join(reasons) or "one of another package needs that package installed"
+    raise ParameterError("architecture", name, f"the nearest names are {', '.join(near)}; {hint}")
+
+
+def part(name: str) -> Architecture:
+    """Returns an architecture in its form within another."""
+    found = find(name)
+    return found.as_part or found
 
 
 def architecture_names() -> tuple[str, ...]:
-    """The names of all architectures, sorted; `dual:ARCH+ARCH` and `NAME:RESNET` are made of them.
+    """Returns the names of all architectures, sorted, but for those composed of several."""
+    return tuple(sorted(_all()))
 
-    A `dual` is of two of these that make maps: not of ViTs, nor of those of cases.
-    """
-    return tuple(sorted([*OWN, *OF_CASES, *_torchvision_names()]))
+
+def joinable_names() -> tuple[str, ...]:
+    """Returns the names of the architectures with maps that `dual:` can join, sorted."""
+    return tuple(sorted(name for name, found in _all().items() if found.makes_maps))
 
 
 def check_architecture(name: str) -> None:
     """Raises `ParameterError`, with the nearest names, when there is no architecture `name`."""
-    if halves := halves_of(name):
-        if not all(half in _mapping_names() for half in halves.values()):
-            near = "+".join(_nearest(half, _mapping_names())[0] for half in halves.values())
-            allowed = f"two that make maps, the nearest is {PREFIX}{near}"
-            raise ParameterError("architecture", name, allowed)
-        return
-    if name.startswith(PREFIX):
-        allowed = f"give {PREFIX}ARCH+ARCH, two architectures that make maps"
-        raise ParameterError("architecture", name, allowed)
-    of_cases, colon, resnet = name.partition(":")
-    if of_cases in OF_CASES and colon:
-        if resnet not in _resnet_names():
-            near = ", ".join(f"{of_cases}:{each}" for each in _nearest(resnet, _resnet_names()))
-            raise ParameterError("architecture", name, f"the nearest names are {near}")
-        return
-    if name not in architecture_names():
-        near = ", ".join(_nearest(name, [*architecture_names(), f"{PREFIX}ARCH+ARCH"]))
-        raise ParameterError("architecture", name, f"the nearest names are {near}")
-
-
-def torchvision_within(name: str) -> dict[str, str]:
-    """Where an architecture has layers of torchvision's: path to name, `""` for the whole.
-
-    ImageNet weights are published for these, but for their heads.
-    """
-    if name in OWN:
-        return {}
-    if halves := halves_of(name):
-        return {path: half for path, half in halves.items() if half not in OWN}
-    resnet = image_network(name)
-    if not resnet:
-        return {"": name}
-    return {} if resnet in OWN else {"cnn": resnet}
+    find(name)
 
 
 def image_network(name: str) -> str:
-    """The network within an architecture of cases that reads each image; empty for all others."""
-    of_cases, _, resnet = name.partition(":")
-    return (resnet or USUAL_RESNET) if of_cases in OF_CASES else ""
+    """Returns the architecture that reads each image, of one that takes cases; else ""."""
+    return find(name).parts.get(IMAGE_NETWORK, "")
+
+
+def published_within(architecture: Architecture) -> dict[str, PublishedWeights]:
+    """Returns published weights by the path of their network; the path of the whole is ""."""
+    if architecture.published is not None:
+        return {"": architecture.published}
+    return {
+        f"{path}.{within}".removesuffix("."): weights
+        for path, name in architecture.parts.items()
+        for within, weights in published_within(part(name)).items()
+    }
+
+
+def packages(name: str) -> tuple[str, ...]:
+    """Returns the packages, beside PyTorch's, without which an architecture cannot be served."""
+    found = find(name)
+    within = (package for each in found.parts.values() for package in packages(each))
+    return tuple(dict.fromkeys((*found.requirements, *within)))
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Returns the three of these names that are most like `name`."""
+    return difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.0)
 
 
 def build(
     name: str, classes: int, image_size: int, seed: int, modalities: int = 1, hidden: int = 0
 ) -> nn.Module:
-    """A randomly initialised network from images [B, 3, S, S] to scores [B, `classes`].
+    """Builds a randomly initialised network from images [B, 3, S, S] to scores [B, `classes`].
 
-    The same seed gives the same weights; torch's global generator is left as it was. Inception
-    and GoogLeNet come without their auxiliary heads. Transformers whose shape depends on the
-    image size (ViT, MaxViT) are built for `image_size`. `modalities` is the number M of images of
-    a case: architectures of cases take [B, M x 3, S, S], all others have one. `hidden` units, if
-    any, are a dense ReLU layer before the output layer; it does not change the other weights.
+    The same seed gives the same weights; the state of torch's global generator is restored.
+
+    Args:
+        name: architecture.
+        classes: number of scores.
+        image_size: side S in pixels; some networks (ViT, MaxViT) are built for one size.
+        seed: of the weights.
+        modalities: number M of images in a case; architectures of cases take [B, M x 3, S, S], all
+            others one image.
+        hidden: units of a dense ReLU layer before the output layer; 0 for none. Does not change
+            the other weights.
 
     Raises:
         ParameterError: there is no such architecture, or it cannot take images of this size or
             cases of so many.
     """
-    check_architecture(name)
-    if modalities != 1 and name.partition(":")[0] not in OF_CASES:
+    architecture = find(name)
+    if modalities != 1 and not architecture.takes_cases:
+        several = [each for each, found in _all().items() if found.takes_cases]
         raise ParameterError(
             "architecture",
             name,
-            f"it takes one image, these cases have {modalities}: give {' or '.join(OF_CASES)}",
+            f"it takes one image, these cases have {modalities}: give {' or '.join(several)}",
         )
     generator_state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
-        network = _built(name, classes, image_size, modalities)
+        network = architecture.make(classes, image_size, modalities)
         if hidden:
             put_dense_layer(network, hidden)
         with evaluating(network), torch.no_grad():
@@ -134,59 +364,50 @@ def outline(name: str, image_size: int) -> nn.Module:
     return build(name, 2, image_size, seed=0)
 
 
-def _built(name: str, classes: int, image_size: int, modalities: int) -> nn.Module:
-    if name in OWN:
-        return OWN[name](classes)
-    if halves := halves_of(name):
-        first, second = (_half(half, image_size) for half in halves.values())
-        return Dual((first, second), classes, image_size)
-    of_cases = name.partition(":")[0]
-    if of_cases == "late_fusion":
-        return LateFusion(image_network(name), modalities, classes)
-    if of_cases in HEADS:
-        return TransMed(image_network(name), HEADS[of_cases], modalities, classes)
-    options = _own_options(name, image_size)
-    network = torchvision.models.get_model(name, num_classes=classes, **options)
-    if name.startswith("squeezenet"):
-        pool_before_output(network)
-    return network
+def _without_output(architecture: Architecture, side: int) -> tuple[nn.Module, int]:
+    """Returns a network from images [B, 3, S, S] to pooled features [B, F], and F."""
+    network = architecture.make(1, side, 1)
+    output = network.get_submodule(architecture.output_layer)
+    if not isinstance(output, nn.Linear):
+        raise TypeError(f"{architecture.name}: {architecture.output_layer} is no linear layer")
+    network.set_submodule(architecture.output_layer, nn.Identity())
+    return network, output.in_features
 
 
-def _half(name: str, image_size: int) -> nn.Module:
-    """Returns a network of which a dual takes the last map."""
-    if name in OWN:
-        return OWN[name](1)
-    options = _own_options(name, image_size)
-    if "aux_logits" in options:
-        # The other half's images are normalised as ImageNet's: this one rescales them itself.
-        options["transform_input"] = True
-    return torchvision.models.get_model(name, **options)
+def _all() -> dict[str, Architecture]:
+    _import_own()
+    _import_others()
+    return _architectures
 
 
-def _own_options(name: str, image_size: int) -> dict[str, object]:
-    """What the builder of this architecture must be told beside the number of classes."""
-    if name in ("googlenet", "inception_v3"):
-        return {"aux_logits": False, "init_weights": True}
-    if name.startswith("vit_"):
-        return {"image_size": image_size}
-    if name.startswith("maxvit_"):
-        return {"input_size": (image_size, image_size)}
-    return {}
+def _import_own() -> None:
+    """Imports every module of `medtl/networks/architectures/`."""
+    for module in pkgutil.iter_modules(architectures.__path__, f"{architectures.__name__}."):
+        importlib.import_module(module.name)
 
 
-def _torchvision_names() -> list[str]:
-    return torchvision.models.list_models(module=torchvision.models)
+def _import_others() -> None:
+    """Loads the entry points of other packages; one that fails is reported once, in one line."""
+    for point in entry_points(group=ENTRY_POINTS):
+        _load(point)
 
 
-def _resnet_names() -> list[str]:
-    families = ("resnet", "resnext", "wide_resnet")
-    published = [name for name in _torchvision_names() if name.startswith(families)]
-    return [*published, "small_resnet"]
-
-
-def _mapping_names() -> list[str]:
-    return [*OWN, *(name for name in _torchvision_names() if not name.startswith("vit_"))]
-
-
-def _nearest(name: str, names: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.0)
+def _load(point: EntryPoint) -> None:
+    package = point.dist.name if point.dist is not None else point.module
+    before = dict(_architectures)
+    _providers.append(package)
+    try:
+        point.load()
+    except Exception as error:  # code of another package
+        _architectures.clear()
+        _architectures.update(before)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if package not in _broken:
+            logging.getLogger(__name__).warning(
+                "architectures of the package %s are left out, it cannot be loaded: %s",
+                package,
+                reason,
+            )
+        _broken[package] = reason
+    finally:
+        _providers.pop()

@@ -1,9 +1,9 @@
 """`dual:ARCH+ARCH`: last feature maps of two networks, joined before one dense head.
 
-Trinh & Nguyen 2021, DenseNet-121 and ResNet-101 on eight classes of the gastrointestinal tract.
-Known, from the authors' sibling code: each map through a 3x3 convolution to 1,024 channels, the two
-added, global average pooling, dropout 0.2, a dense head. Ours: any two networks; where their maps
-differ in size, both are averaged to the smaller; what joins them is a part of the head.
+After Trinh & Nguyen 2021, DenseNet-121 and ResNet-101 on eight classes of the gastrointestinal
+tract, and related code of the authors: a 3x3 convolution of each map to 1,024 channels, their sum,
+global average pooling, dropout 0.2, a dense head. Our choices: any two networks; maps of different
+sizes are averaged to the smaller; the layers that join the maps belong to the head.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from medtl.errors import ParameterError
 from medtl.networks.graph import (
     SCOPE,
     Composed,
@@ -26,6 +27,13 @@ from medtl.networks.graph import (
     put,
     trace,
 )
+from medtl.networks.registry import (
+    Architecture,
+    joinable_names,
+    nearest,
+    part,
+    register_family,
+)
 
 # At this size no architecture is down to one place a side before it pools.
 _ROOMY = 224
@@ -34,10 +42,14 @@ _AFTERWARDS = (nn.AdaptiveAvgPool2d, nn.Dropout, nn.Dropout2d)
 
 @dataclass(frozen=True)
 class LastMap:
-    """Where the last map is in the `graph` of a network, at a place before the head.
+    """Last feature map [B, C, H, W] before the head of a network.
 
-    `channels` and `side` are C and H = W; `blocks` are the names of the blocks that lead to it.
-    Swin's maps have the channels last inside, but torchvision permutes the last one itself.
+    Attributes:
+        graph: operations of the network.
+        node: the operation that gives the map.
+        channels: C.
+        side: H = W.
+        blocks: names of the blocks that lead to it.
     """
 
     graph: Graph
@@ -48,9 +60,9 @@ class LastMap:
 
     @classmethod
     def of(cls, network: nn.Module, image_size: int) -> LastMap:
-        """The last map of a network, for images of this size.
+        """Finds the last map of a network, for images of this size.
 
-        What a pooling to a fixed size or dropout makes of it is passed over.
+        Maps behind a pooling to a fixed size or dropout do not count.
 
         Raises:
             ValueError: the network makes no map.
@@ -78,11 +90,11 @@ class LastMap:
 
     @property
     def nodes(self) -> tuple[fx.Node, ...]:
-        """The operations from the first on the images to the one that gives the map."""
+        """Operations from the first on the images to the one that gives the map."""
         return self.graph.nodes[1 : self.graph.nodes.index(self.node) + 1]
 
     def holder(self) -> nn.Module:
-        """A module that holds those children of the network that lead to the map."""
+        """Returns a module that holds those children of the network that lead to the map."""
         holder = nn.Module()
         targets = [node.target for node in self.nodes if node.op in ("call_module", "get_attr")]
         for name, child in self.graph.network.named_children():
@@ -96,7 +108,7 @@ def _is_afterwards(graph: Graph, node: fx.Node) -> bool:
 
 
 def _shapes(graph: Graph, image_size: int) -> dict[fx.Node, torch.Size]:
-    """The shapes of all tensors for one image of this size; nothing is computed."""
+    """Returns the shapes of all tensors for one image of this size; computes no values."""
     network = copy.deepcopy(graph.network).to("meta")
     recorder = _Recorder(network, graph=graph.nodes[0].graph)
     with evaluating(network), torch.no_grad():
@@ -116,26 +128,18 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-PREFIX = "dual:"
+PREFIX = "dual"
 HALVES = ("first", "second")
 JOINED_WIDTH = 1024
 DROPOUT = 0.2
 
 
-def halves_of(architecture: str) -> dict[str, str]:
-    """`first` and `second` with their architectures, of a name `dual:ARCH+ARCH`; else nothing."""
-    names = architecture.removeprefix(PREFIX).split("+")
-    if not architecture.startswith(PREFIX) or len(names) != len(HALVES):
-        return {}
-    return dict(zip(HALVES, names, strict=True))
-
-
 class Dual(Composed):
     """Images [B, 3, S, S] to scores [B, classes] by two networks up to their last maps.
 
-    The halves do not see each other before the head. In forward order their operations stand by
-    depth, block i of the n blocks of a half at i / n: a cut freezes about as much of the one half
-    as of the other. Layers keep their names, under `first`, `second` and `head`.
+    The halves do not depend on each other before the head. Operations are ordered by depth, block i
+    of the n blocks of a half at i / n: a cut freezes about equal shares of both halves. Layers keep
+    their names, under `first`, `second` and `head`.
 
     Raises:
         ValueError: a network makes no map.
@@ -146,6 +150,7 @@ class Dual(Composed):
         self, networks: tuple[nn.Module, nn.Module], classes: int, image_size: int
     ) -> None:
         super().__init__()
+        self.branches = HALVES
         maps = {
             half: LastMap.of(network, image_size)
             for half, network in zip(HALVES, networks, strict=True)
@@ -156,7 +161,7 @@ class Dual(Composed):
         self._compose(maps)
 
     def _compose(self, maps: dict[str, LastMap]) -> None:
-        """Puts the operations of the halves and of the head into one graph."""
+        """Joins the operations of the halves and of the head in one graph."""
         images = self.operations.placeholder("images")
         images.meta[SCOPE] = ""
         done = {last.graph.nodes[0]: images for last in maps.values()}
@@ -180,7 +185,7 @@ class Dual(Composed):
 
 
 class Joint(nn.Module):
-    """Joins two maps [B, C, H, W], each of its own C and H = W, to scores [B, classes]."""
+    """Two maps [B, C, H, W], each of its own C and H = W, to scores [B, classes]."""
 
     def __init__(self, maps: tuple[LastMap, LastMap], classes: int) -> None:
         super().__init__()
@@ -197,13 +202,14 @@ class Joint(nn.Module):
         self.dense = nn.Linear(JOINED_WIDTH, classes)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Adds the maps and computes scores [B, classes]."""
         joined = self.resize(self.first(first)) + self.resize(self.second(second))
         return self.dense(self.dropout(torch.flatten(self.avgpool(joined), 1)))
 
 
 @dataclass(frozen=True)
 class _Step:
-    """An operation of a half, the module it runs in, and how deep it stands: from 0 to 1."""
+    """An operation of a half, the module it runs in, and its depth in the half from 0 to 1."""
 
     half: str
     node: fx.Node
@@ -217,3 +223,36 @@ def _steps(half: str, last: LastMap) -> Iterator[_Step]:
     for place, node in enumerate(last.nodes):
         block = max(0, bisect_right(begin, place) - 1)
         yield _Step(half, node, graph.modules[node], block / len(begin))
+
+
+@register_family(PREFIX, f"{PREFIX}:ARCH+ARCH")
+def dual(rest: str) -> Architecture:
+    """Returns the architecture `dual:ARCH+ARCH` of `rest`, ARCH+ARCH.
+
+    Raises:
+        ParameterError: `rest` is not of this form, or one of the two makes no maps.
+    """
+    name = f"{PREFIX}:{rest}"
+    halves = rest.split("+")
+    if len(halves) != len(HALVES):
+        allowed = f"give {PREFIX}:ARCH+ARCH, two architectures that make maps"
+        raise ParameterError("architecture", name, allowed)
+    if not all(map(_makes_maps, halves)):
+        known = joinable_names()
+        near = "+".join(each if _makes_maps(each) else nearest(each, known)[0] for each in halves)
+        allowed = f"two that make maps, the nearest is {PREFIX}:{near}"
+        raise ParameterError("architecture", name, allowed)
+
+    def make(classes: int, side: int, modalities: int) -> nn.Module:
+        first, second = (part(half).make(1, side, 1) for half in halves)
+        return Dual((first, second), classes, side)
+
+    parts = dict(zip(HALVES, halves, strict=True))
+    return Architecture(name, make, makes_maps=False, parts=parts)
+
+
+def _makes_maps(name: str) -> bool:
+    try:
+        return part(name).makes_maps
+    except ParameterError:
+        return False

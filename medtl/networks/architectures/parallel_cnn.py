@@ -1,9 +1,9 @@
 """`parallel_cnn`: convolutions of several sizes side by side, with residual connections.
 
-Known of the paper (Alzubaidi et al. 2020, "Towards a better understanding of transfer learning for
-medical imaging: a case study", Applied Sciences 10(13):4523): traditional convolutions, parallel
-convolutions and residual connections, then global average pooling; batch normalisation, dropout
-and fully connected layers. Ours: the table of layers, and with it all widths.
+After Alzubaidi et al. 2020, "Towards a better understanding of transfer learning for medical
+imaging: a case study", Applied Sciences 10(13):4523, which describes traditional convolutions,
+parallel convolutions and residual connections, then global average pooling; batch normalisation,
+dropout and fully connected layers. The table of layers, and with it all widths, are our choice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
+
+from medtl.networks.registry import register_architecture
 
 STEM = (32, 64)
 KERNELS = (1, 3, 5, 7)
@@ -20,7 +22,7 @@ DROPOUT = 0.5
 
 
 class ParallelBlock(nn.Module):
-    """Maps [B, C, H, W] to [B, 4 x `branch`, H, W]: four convolutions, and a way around them."""
+    """Maps [B, C, H, W] to [B, 4 x `branch`, H, W]: four convolutions, and a shortcut."""
 
     def __init__(self, channels: int, branch: int) -> None:
         super().__init__()
@@ -35,10 +37,12 @@ class ParallelBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """Adds the four branches, joined along the channels, and the shortcut."""
         joined = torch.cat([branch(features) for branch in self.branches], dim=1)
         return joined + self.shortcut(features)
 
 
+@register_architecture("parallel_cnn", image_size=224)
 class ParallelCNN(nn.Module):
     """Images [B, 3, S, S], S at least 32, to scores [B, classes].
 
@@ -62,6 +66,7 @@ class ParallelCNN(nn.Module):
         self.fc2 = nn.Linear(HIDDEN, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Computes scores [B, classes] of images [B, 3, S, S]."""
         features = self.conv2(self.conv1(images))
         features = self.maxpool(self.block2(self.block1(features)))
         features = self.maxpool(self.block4(self.block3(features)))

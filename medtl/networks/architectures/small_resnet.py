@@ -1,8 +1,8 @@
 """`small_resnet`: a residual network small enough to be pretrained on two processor cores.
 
-Ours: the residual blocks are torchvision's (He et al. 2016, "Deep residual learning for image
-recognition", arXiv 1512.03385), the widths are chosen so that 2,400 images of 96 pixels train in a
-minute. It is what the embedded phantoms are searched with; for real images take a larger one.
+The residual blocks are torchvision's (He et al. 2016, "Deep residual learning for image
+recognition", arXiv 1512.03385). The widths are our choice: 2,400 images of 96 pixels train in a
+minute. Meant for the embedded phantoms; real images need a larger network.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from medtl.networks.registry import register_architecture
+
 WIDTHS = (16, 24, 48, 96, 96)
 
 
+@register_architecture("small_resnet", image_size=96, output_layer="fc")
 class SmallResNet(nn.Module):
     """Images [B, 3, S, S] to scores [B, classes]; the stem and three of four blocks halve S."""
 
@@ -31,6 +34,7 @@ class SmallResNet(nn.Module):
         self.fc = nn.Linear(fourth, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Computes scores [B, classes] of images [B, 3, S, S]."""
         features = self.relu(self.bn1(self.conv1(images)))
         features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
         return self.fc(torch.flatten(self.avgpool(features), 1))

@@ -1,21 +1,24 @@
 """`transmed`: a CNN reads every patch of every image of a case, a transformer relates them.
 
 Dai, Gao & Liu 2021, "TransMed: Transformers advance multi-modal medical image classification",
-Diagnostics 11(8):1384. Known, in part from reproductions: the images are cut into patches, a ResNet
-on each gives a token; learned positions and a class token; an encoder as DeiT's (pre-norm, 12
-layers; 192 / 384 / 768 wide with 3 / 6 / 12 heads). Ours: 4 x 4 patches an image, one learned
-position for each place and one for each modality, ResNet-18 where no other is named; `transmed`
-alone is the smallest, Ti; the tokens of a missing image are one learned token (as in BEiT, Bao et
-al. 2021, arXiv 2106.08254), with its places' positions.
+Diagnostics 11(8):1384. From the paper and reproductions: the images are cut into patches, a ResNet
+maps each to a token; learned positions and a class token; an encoder like DeiT's (pre-norm, 12
+layers; 192 / 384 / 768 wide with 3 / 6 / 12 heads). Our choices: 4 x 4 patches per image, one
+learned position for each place and one for each modality, ResNet-18 unless another is named;
+`transmed` alone is the smallest, Ti; the tokens of a missing image are one learned token (as in
+BEiT, Bao et al. 2021, arXiv 2106.08254) with the positions of its places.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from medtl.networks.architectures.late_fusion import headless, shown
+from medtl.networks.architectures.late_fusion import present_images
+from medtl.networks.registry import register_case_architecture
 
 GRID = 4  # patches along each side of an image
 LAYERS = 12
@@ -26,15 +29,17 @@ HEAD_WIDTH = 64
 class TransMed(nn.Module):
     """Cases [B, M x 3, S, S], the M images along the channels, to scores [B, classes].
 
-    `cnn` is as in `headless`; S must be a multiple of 4. Of several images, one that
-    is all 0 is missing.
+    `network` maps patches [B, 3, S / 4, S / 4] to features [B, `width`]; S must be a multiple of 4.
+    `heads` are those of the attention. Of several images, one that is all 0 is missing.
     """
 
-    def __init__(self, cnn: str, heads: int, modalities: int, classes: int) -> None:
+    def __init__(
+        self, network: nn.Module, width: int, modalities: int, classes: int, heads: int
+    ) -> None:
         super().__init__()
-        width = heads * HEAD_WIDTH
+        features, width = width, heads * HEAD_WIDTH
         self.modalities = modalities
-        self.cnn, features = headless(cnn)
+        self.cnn = network
         self.projection = nn.Linear(features, width)
         self.positions = nn.Parameter(0.02 * torch.randn(GRID * GRID, width))
         self.modality = nn.Parameter(0.02 * torch.randn(modalities, 1, width))
@@ -48,7 +53,8 @@ class TransMed(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        present = shown(images, self.modalities) if self.modalities > 1 else None
+        """Computes scores [B, classes] of cases [B, M x 3, S, S]."""
+        present = present_images(images, self.modalities) if self.modalities > 1 else None
         tokens = self.projection(self.cnn(self._patches(images)))
         tokens = tokens.unflatten(0, (-1, self.modalities, GRID * GRID))
         if present is not None:
@@ -60,7 +66,11 @@ class TransMed(nn.Module):
         return self.head(tokens[:, 0])
 
     def _patches(self, images: Tensor) -> Tensor:
-        """The patches [B x M x 16, 3, S / 4, S / 4] of cases, those of one image together."""
+        """Returns patches [B x M x 16, 3, S / 4, S / 4], those of one image one after another."""
         rows = images.unflatten(1, (self.modalities, 3)).unflatten(3, (GRID, -1))
         patches = rows.unflatten(5, (GRID, -1)).permute(0, 1, 3, 5, 2, 4, 6)
         return patches.flatten(0, 3)
+
+
+for _name, _heads in HEADS.items():
+    register_case_architecture(_name, image_network="resnet18")(partial(TransMed, heads=_heads))
