@@ -5,14 +5,17 @@ from __future__ import annotations
 import mlflow
 
 from medtl.data.dataset import without
+from medtl.evaluation.split_evaluation import evaluate_split
 from medtl.pipeline.baselines import lines_of_training
+from medtl.pipeline.evaluation_logging import log_evaluation, log_heatmaps
 from medtl.pipeline.external_validation import class_mapping, note_seen, set_beside
 from medtl.pipeline.heatmap_methods import methods_for
+from medtl.pipeline.heatmaps import explain_split
 from medtl.pipeline.model_and_data import check_one_label, chosen_model, images_for
 from medtl.pipeline.ood_report import check_sources, measure_domain
 from medtl.pipeline.parameter_checks import check_asked_of_model
 from medtl.pipeline.run_logging import log_data
-from medtl.pipeline.scoring import indices_of, score
+from medtl.pipeline.scoring import indices_of, predict_split
 from medtl.pipeline.subgroups import compare_subgroups, grouped_by
 from medtl.settings.evaluation import EvaluateSettings
 from medtl.tracking.runs import name_run, tracked_run
@@ -47,19 +50,23 @@ def evaluate(settings: EvaluateSettings) -> None:
         )
         name_run(f"{dataset.name} {settings.split}")
         log_data(dataset)
-        scored = score(bundle, dataset, settings.split, settings.seed, mapping, maps=maps)
-        checked = scored.maps.replace("\n", "\n" + " " * 14)
+        predictions = predict_split(bundle, dataset, settings.split, mapping)
+        evaluation = evaluate_split(dataset, predictions, settings.seed)
+        heatmaps = explain_split(bundle, dataset, predictions, mapping, settings.seed, maps)
+        log_evaluation(evaluation)
+        log_heatmaps(heatmaps)
+        checked = heatmaps.words.replace("\n", "\n" + " " * 14)
         own_test = not external and settings.split == "test"
         lines = [
             f"{uri} on {dataset.name}",
-            scored.summary(),
+            evaluation.summary(),
             *(f"baseline      {line}" for line in lines_of_training(uri, own_test)),
             f"heat maps     {checked}",
         ]
         if grouped:
-            lines += compare_subgroups(dataset, indices, grouped, scored, settings.seed)
+            lines += compare_subgroups(evaluation, grouped, settings.seed)
         lines += measure_domain(bundle, dataset, indices, settings)
         if external:
             note_seen(bundle, dataset, indices)
-            lines += set_beside(uri, bundle, dataset, scored, mapping)
+            lines += set_beside(uri, bundle, dataset, evaluation, mapping)
     print("\n".join(lines))

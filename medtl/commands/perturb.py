@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
+from medtl.evaluation.adversarial import Examples
 from medtl.pipeline.adversarial import (
     NATURAL,
     RANDOM,
@@ -18,7 +19,6 @@ from medtl.pipeline.adversarial import (
     WITHOUT,
     Attack,
     Attacked,
-    Examples,
     Made,
     Perturbed,
     attacked_splits,
@@ -161,6 +161,12 @@ def _examples(attack: Attack, model: Attacked, strongest: dict[str, Tensor]) -> 
     drawn = np.sort(np.random.default_rng(attack.settings.seed).choice(test, count, False))
     images, own = model.images(drawn).cpu().numpy(), model.predictions(drawn)
     return {
-        source: Examples(images, own, model.predictions(drawn, strongest[source][0]))
+        source: Examples(
+            images,
+            strongest[source][0].cpu().numpy(),
+            own,
+            model.predictions(drawn, strongest[source][0]),
+            model.dataset.classes,
+        )
         for source in (NATURAL, TRAINING)
     }

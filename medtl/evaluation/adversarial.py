@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 Scores = Callable[[Tensor], Tensor]
-"""Images [B, C, S, S] to logits [B, K], each image for itself, with a gradient on the images."""
+"""Images [B, C, S, S] to logits [B, K], differentiable and independent for each image."""
 
 Classes = TypeVar("Classes", Tensor, np.ndarray)
 
@@ -35,8 +35,8 @@ class AttackRecipe:
     Attributes:
         norm: `l2` or `linf`.
         limit: largest norm of the perturbation (the paper's xi).
-        step_size: norm of one step, as a share of the limit. Every pixel changes by the same amount
-            (the paper's epsilon).
+        step_size: norm of one step, as a share of the limit. A step changes every pixel by the same
+            amount (the paper's epsilon).
         passes: maximum number of passes over the images.
         target: target class of all images; None for any class but the original prediction.
     """
@@ -53,20 +53,39 @@ class AttackRecipe:
         return length / math.sqrt(values) if self.norm == "l2" else length
 
 
+@dataclass(frozen=True)
+class Examples:
+    """M images before and after a perturbation.
+
+    Attributes:
+        images: [M, C, S, S] from -1 to 1.
+        pattern: the perturbation [C, S, S].
+        own: int [M], predictions before.
+        after: int [M], predictions after.
+        classes: K names.
+    """
+
+    images: np.ndarray
+    pattern: np.ndarray
+    own: np.ndarray
+    after: np.ndarray
+    classes: tuple[str, ...]
+
+
 def sequential(
     scores: Scores, images: Tensor, recipe: AttackRecipe, generator: torch.Generator
 ) -> Tensor:
-    """The paper's order, one image after the other in a drawn order: the perturbation [C, S, S].
+    """Makes the perturbation [C, S, S] by the paper's method, one image at a time.
 
-    An image that is not yet fooled takes one step (fast gradient sign); when that step fools it,
-    the perturbation takes the step too and is projected to the limit. A step that does not fool
-    its image is dropped, so that nothing is learned where one step never suffices.
+    Each image that is not yet fooled is changed by one step (fast gradient sign). If this step
+    fools it, the step is added to the perturbation, which is projected to the limit; otherwise the
+    step is dropped.
 
     Args:
         scores: the model under attack, in eval mode.
         images: [N, C, S, S].
         recipe: norm, limit, steps and target.
-        generator: draws the order; equal seeds give equal perturbations.
+        generator: draws the order of the images; equal seeds give equal perturbations.
     """
     own = predicted(scores, images)
     perturbation = torch.zeros_like(images[0])
@@ -122,7 +141,7 @@ ORDERS = {"batched": batched, "sequential": sequential}
 def random_perturbation(
     like: Tensor, norm: str, length: float, generator: torch.Generator
 ) -> Tensor:
-    """The control, of the shape and device of `like` and of exactly the norm `length`.
+    """Draws a control with the shape and device of `like` and exactly the norm `length`.
 
     L2: uniform on the sphere; L-infinity: random signs, each corner of the cube as likely.
     """
@@ -131,20 +150,20 @@ def random_perturbation(
 
 
 def project(perturbation: Tensor, norm: str, limit: float) -> Tensor:
-    """Returns the perturbation that is nearest and whose norm is at most `limit`."""
+    """Projects a perturbation to the nearest one with a norm of at most `limit`."""
     if norm == "linf":
         return perturbation.clamp(-limit, limit)
     return perturbation * (limit / perturbation.norm().clamp_min(limit))
 
 
 def scaled(perturbation: Tensor, norm: str, length: float) -> Tensor:
-    """Returns the same pattern with the norm `length`; a pattern of zeros stays as it is."""
+    """Scales a pattern to the norm `length`; a pattern of zeros is unchanged."""
     present = norms(perturbation[None], norm)[0]
     return perturbation * (length / present) if present > 0 else perturbation
 
 
 def resized(perturbation: Tensor, image_size: int, norm: str, length: float) -> Tensor:
-    """Returns the perturbation for images of another side, with the norm `length` there."""
+    """Resizes a perturbation for images of another size, and scales it to the norm `length`."""
     side = (image_size, image_size)
     other = nn.functional.interpolate(perturbation[None], side, mode="bilinear", antialias=True)
     return scaled(other[0], norm, length)
@@ -174,9 +193,10 @@ def fooled(own: Classes, after: Classes, target: int | None) -> Classes:
 def _steps(
     scores: Scores, shifted: Tensor, own: Tensor, recipe: AttackRecipe
 ) -> tuple[Tensor, Tensor]:
-    """A step [B, C, S, S] for each image that is not yet fooled, 0 for the others; which those are.
+    """Returns a step [B, C, S, S] for each image, and which images are not yet fooled, bool [B].
 
-    Uphill in the cross-entropy of the image's own class, or downhill in that of the target.
+    A step increases the cross-entropy of the image's own class, or decreases that of the target. It
+    is 0 for fooled images.
     """
     with torch.inference_mode(False), torch.enable_grad():
         shifted = shifted.clone().requires_grad_(True)

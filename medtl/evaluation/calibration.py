@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from medtl.evaluation.confidence_intervals import Sampling, scored
-from medtl.evaluation.jackknife import difference
-from medtl.evaluation.metrics import (
+from medtl.evaluation.confidence_intervals import Sampling, wilson
+from medtl.evaluation.jackknife import Difference, Estimate, Interval, difference
+from medtl.evaluation.metrics import overall_metrics
+from medtl.evaluation.scored_cases import (
     CALIBRATION_BINS,
     Ranking,
+    ScoredCases,
     calibration_bin,
     checked,
     has_findings,
@@ -19,17 +21,17 @@ from medtl.evaluation.metrics import (
 )
 from medtl.inference.decisions import calibrated, presence
 
-# Where a temperature is looked for; networks of this field lie between 0.5 and 5.
+# Range of temperatures; those of trained networks lie between 0.5 and 5.
 COLDEST, HOTTEST = 0.05, 20.0
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that makes validation labels most likely (Guo et al. 2017, arXiv 1706.04599).
+    """Fits the temperature that maximises the likelihood of validation labels.
 
-    `logits` [N, K], `labels` int [N]. The likelihood of `softmax(logits / T)` is concave in 1/T and
-    at its top where the logit expected under the probabilities equals, on average, the logit of
-    the label. Without a mistake among the cases it has no top (the colder the better), nothing
-    can be learned from them, and the temperature is 1.
+    Guo et al. 2017, arXiv 1706.04599. `logits` [N, K], `labels` int [N]. The likelihood of
+    `softmax(logits / T)` is concave in 1 / T. At its maximum the logit expected under the
+    probabilities equals, on average, the logit of the label. If every case is classified correctly
+    there is no maximum (any lower temperature is better), and the temperature is 1.
     """
     logits = checked(logits)
     of_label = logits[np.arange(len(logits)), labels]
@@ -53,12 +55,12 @@ def temperature_between(too_cold: Callable[[float], bool]) -> float:
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """A threshold a class, float64 [K]: where sensitivity + specificity is highest (Youden 1950).
+    """Chooses a threshold per class, float64 [K], by the highest sensitivity + specificity.
 
-    Each class against the rest, on validation `labels` int [N] and `probabilities` [N, K]. With
-    two classes the threshold of the first is one less that of the second, so that one rule decides.
-    A class without cases, or without others, has 1 / K. Of findings (int8 [N, K]) each by itself,
-    on the cases of which it is known; without a case of either kind it has one half.
+    Youden 1950. Each class is against the rest, on validation `labels` int [N] and `probabilities`
+    [N, K]. With two classes the threshold of the first is one less that of the second, so that both
+    give the same decision. A class without positive or negative cases has 1 / K. Findings (int8
+    [N, K]) use the cases with a known label; without both kinds of cases the threshold is one half.
     """
 
     def highest_youden(true: np.ndarray, false: np.ndarray) -> int:
@@ -70,13 +72,11 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 def operating_points_at(
     labels: np.ndarray, probabilities: np.ndarray, sensitivity: float
 ) -> np.ndarray:
-    """Returns the highest thresholds that give at least `sensitivity`.
+    """Chooses the highest thresholds with at least `sensitivity` on the given cases.
 
-    This holds on the given cases for any probability of a positive one: if that is 0, so is the
-    threshold, and every case is positive.
-
-    Classes are independent: with several, a case above two thresholds is assigned to one class, so
-    the sensitivity of `decide` may be lower for the other. Arguments as in `operating_points`.
+    If a positive case that is needed has a probability of 0, so has the threshold, and every case
+    is positive. Each class is taken alone: a case above two thresholds is assigned to one class, so
+    that the sensitivity of `decide` may be lower for the other. Arguments as in `operating_points`.
     """
 
     def first_sensitive(true: np.ndarray, false: np.ndarray) -> int:
@@ -118,7 +118,7 @@ def _thresholds_where(
 def reliability_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Computes the accuracy of the most probable class in 15 equal bins of its probability.
 
-    `labels` int [N], `probabilities` [N, K]. A row a bin that has cases: `from`, `to`, `cases`,
+    `labels` int [N], `probabilities` [N, K]. One row per bin with cases: `from`, `to`, `cases`,
     `confidence` (mean probability), `accuracy` and its 95 % Wilson interval `low`, `high`.
     The mean of |accuracy - confidence| over cases is the expected calibration error.
     """
@@ -132,41 +132,28 @@ def binned(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
     bins = calibration_bin(confidence)
     for index in np.unique(bins):
         inside = bins == index
-        low, high = wilson_interval(int(right[inside].sum()), int(inside.sum()))
+        found = wilson(float(right[inside].mean()), int(inside.sum()))
         rows.append(
             {
                 "from": index / CALIBRATION_BINS,
                 "to": (index + 1) / CALIBRATION_BINS,
                 "cases": int(inside.sum()),
                 "confidence": confidence[inside].mean(),
-                "accuracy": right[inside].mean(),
-                "low": low,
-                "high": high,
+                "accuracy": found.value,
+                "low": found.low,
+                "high": found.high,
             }
         )
     columns = ["from", "to", "cases", "confidence", "accuracy", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Returns the 95 % score interval of a proportion (Wilson 1927)."""
-    z = 1.959964
-    share = successes / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / (1 + z**2 / trials)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
-# What `calibration` does for classes, of which a case has one, for findings, of which it has any
-# number.
-
-
 def fit_presence_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The one temperature that makes all that is known on validation most likely.
+    """Fits one temperature for all findings to the known validation labels.
 
-    `logits` [N, K], `labels` int8 [N, K]. One for all findings, not one for each: rare findings
-    have too few validation cases to fit it to, and with one the finding of the highest score stays
-    the most probable one. As in `fit_temperature` it is 1 where there is no mistake to learn from.
+    `logits` [N, K], `labels` int8 [N, K]. A temperature for each finding would need more validation
+    cases than rare findings have, and would change their order. It is 1 if every known label is
+    classified correctly, as in `fit_temperature`.
     """
     logits, known = checked(logits), np.asarray(labels) >= 0
     scores, there = logits[known], np.asarray(labels)[known] == 1
@@ -182,10 +169,10 @@ def fit_presence_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def presence_reliability(
     labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
 ) -> pd.DataFrame:
-    """How often a finding was there, by its probability, in 15 bins of equal width.
+    """Computes the frequency of each finding in 15 equal bins of its probability.
 
-    `labels` int8 [N, K], `probabilities` [N, K]. The rows of `reliability_table` for each of the K
-    `findings`, which stands in the first column, `finding`; none where nothing is known of it.
+    `labels` int8 [N, K], `probabilities` [N, K]. The rows are those of `reliability_table` for each
+    of the K `findings`, named in the first column, `finding`; none for one without known labels.
     """
     probabilities = checked(probabilities)
     tables = []
@@ -201,10 +188,11 @@ def presence_reliability(
 def finding_counts(
     labels: np.ndarray, decisions: np.ndarray, findings: Sequence[str]
 ) -> pd.DataFrame:
-    """The two by two table of each finding, a row each.
+    """Counts the decisions on each finding, a row each.
 
-    `labels` int8 [N, K], `decisions` bool [N, K]. Columns `finding`, `found` (there and called so),
-    `missed` (there and not called so), `false_alarms`, `rightly_not_called` and `unknown`.
+    `labels` int8 [N, K], `decisions` bool [N, K]. Columns: `finding`, `found` (true positives),
+    `missed` (false negatives), `false_alarms` (false positives), `rightly_not_called` (true
+    negatives) and `unknown` (no label).
     """
     there, absent = labels == 1, labels == 0
     return pd.DataFrame(
@@ -219,54 +207,38 @@ def finding_counts(
     )
 
 
-ERRORS = ("ece", "brier")
-
-
 def calibration_gain(
-    labels: np.ndarray,
-    as_trained: np.ndarray,
-    calibrated: np.ndarray,
-    groups: np.ndarray,
-    seed: int,
-    resamples: int = 2000,
+    sampling: Sampling, as_trained: ScoredCases, calibrated: ScoredCases
 ) -> pd.DataFrame:
-    """Compares calibration errors before and after recalibration on the same cases.
+    """Compares errors of probabilities before and after recalibration on the same cases.
 
-    `as_trained` and `calibrated` are [N, K]; other arguments as in
-    `medtl.evaluation.confidence_intervals.measure`. One row each for both and for their difference,
-    named in `probabilities`; `ece` and `brier` with 95 % bounds `_low` and `_high` over groups. A
-    negative difference is an improvement.
+    One row each for both and for their difference, named in `probabilities`; each error (a metric
+    `of_probabilities`, such as `ece` and `brier`) with 95 % bounds `_low` and `_high` over groups.
+    A negative difference is an improvement.
     """
-    sampling = Sampling.of(labels, groups, np.shape(calibrated)[1], seed, resamples)
-    both = []
-    for probabilities in (as_trained, calibrated):
-        cases = scored(labels, probabilities)
+    errors = [each for each in overall_metrics() if each.of_probabilities]
 
-        def errors(weights: np.ndarray, of: object = cases) -> np.ndarray:
-            found = of.probability_errors(weights)
-            return np.column_stack([found[name] for name in ERRORS])
+    def estimates(cases: ScoredCases) -> dict[str, Estimate]:
+        def values(weights: np.ndarray) -> np.ndarray:
+            weighted = cases.weighted(weights)
+            return np.column_stack([each.score(weighted) for each in errors])
 
-        columns = sampling.table(errors).T
-        both.append(
-            {
-                name: sampling.overall(name, column, [cases])
-                for name, column in zip(ERRORS, columns, strict=True)
-            }
-        )
-    before, after = both
-    found = {
+        columns = sampling.table(values).T
+        return {
+            each.name: sampling.overall(each, column, [cases])
+            for each, column in zip(errors, columns, strict=True)
+        }
+
+    before, after = estimates(as_trained), estimates(calibrated)
+    found: dict[str, dict[str, Interval | Difference]] = {
         "as trained": {name: each.interval for name, each in before.items()},
         "calibrated": {name: each.interval for name, each in after.items()},
-        "difference": {name: difference(before[name], after[name]) for name in ERRORS},
+        "difference": {name: difference(before[name], after[name]) for name in before},
     }
     rows = []
     for which, errors_of in found.items():
-        columns: dict[str, object] = {"probabilities": which}
-        for name, interval in errors_of.items():
-            columns |= {
-                name: interval.value,
-                f"{name}_low": interval.low,
-                f"{name}_high": interval.high,
-            }
-        rows.append(columns)
+        row: dict[str, object] = {"probabilities": which}
+        for name, each in errors_of.items():
+            row |= {name: each.value, f"{name}_low": each.low, f"{name}_high": each.high}
+        rows.append(row)
     return pd.DataFrame(rows)

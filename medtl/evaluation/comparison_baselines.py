@@ -1,4 +1,4 @@
-"""Baselines beside a study: their scores on its test cases, and the gain of each arm over them."""
+"""Baselines of a study: scores on its test cases, and the gain of each arm over them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 
 from medtl.evaluation.confidence_intervals import mean_difference, measure
 from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.metrics import OVERALL
 
 GAIN_COLUMNS = (
     "arm", "baseline", "difference", "low", "high", "confidence", "seeds",
@@ -19,16 +18,16 @@ GAIN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Reference:
-    """A baseline of a study: fitted on one share of the training images, scored on the test cases.
+    """Baseline of a study: fitted on a share of the training images, scored on the test cases.
 
     Attributes:
         name: name in the report, unique.
-        kind: what it reads.
-        architecture: of the frozen backbone whose features it reads; '' where it reads none.
-        weights: of this backbone, as the cells have them.
-        modality: as the cells have it.
+        kind: its input (frozen features, brightness, file properties).
+        architecture: frozen backbone of its features; '' for other inputs.
+        weights: weights of this backbone, as in the cells.
+        modality: modality, as in the cells.
         fraction: share of the training split that it is fitted on.
-        seeds: of the cells whose backbone and share are the same.
+        seeds: seeds of the cells with this backbone and share.
         probabilities: [N, K] of the test cases, calibrated.
     """
 
@@ -42,13 +41,13 @@ class Reference:
     probabilities: np.ndarray
 
     def is_of(self, cell: Mapping[str, object]) -> bool:
-        """Whether it is fitted on the backbone and the share of the cell with these settings."""
+        """Returns whether a cell with these settings has the same backbone and share."""
         own = (self.architecture, self.weights, self.modality, self.fraction)
         names = ("architecture", "weights", "modality", "fraction")
         return own == tuple(cell[name] for name in names) and cell["seed"] in self.seeds
 
     def settings(self) -> dict[str, object]:
-        """What it shares with the settings of a cell."""
+        """Returns the settings that it has in common with cells."""
         return {
             "series": self.kind,
             "architecture": self.architecture,
@@ -65,11 +64,11 @@ class Beside:
 
     Attributes:
         references: in the order of the report.
-        scores: name of a reference to metric to interval.
-        gains: a row an arm whose backbone has a reference: `arm`, `baseline` (the names of its
-            references, joined by a semicolon), `difference` (arm less baseline), `low`, `high`,
+        scores: intervals by reference and metric.
+        gains: a row an arm with a reference for its backbone: `arm`, `baseline` (names of its
+            references, joined by semicolons), `difference` (arm less baseline), `low`, `high`,
             `confidence` (that the arm is better), `seeds`.
-        notes: lines on baselines that are missing.
+        notes: lines on missing baselines.
     """
 
     references: tuple[Reference, ...] = ()
@@ -78,7 +77,7 @@ class Beside:
     notes: tuple[str, ...] = ()
 
     def gain_of(self, arm: str) -> dict[str, float]:
-        """Returns the gain of an arm as columns of a table; none where it has no reference."""
+        """Returns the gain of an arm as columns of a table; none without a reference."""
         own = self.gains[self.gains["arm"] == arm]
         if own.empty:
             return {}
@@ -90,7 +89,7 @@ class Beside:
         }
 
     def table(self) -> pd.DataFrame:
-        """A row a reference: its name, the settings that it shares with cells, its scores."""
+        """Builds a row a reference: its name, the settings in common with cells, its scores."""
         rows = []
         for each in self.references:
             row = {"baseline": each.name, **each.settings()}
@@ -119,14 +118,13 @@ def beside(
         classes: K names.
         references: baselines; those of an architecture are compared.
         arms: name of an arm to the settings and probabilities [N, K] of each of its repeats.
-        metric: the score that is compared, one of `medtl.evaluation.metrics.OVERALL`.
+        metric: the score that is compared, an overall one of `medtl.evaluation.metrics`.
         seed: of the intervals.
         notes: lines on baselines that are missing.
     """
     scores = {}
     for each in references:
-        summary = measure(labels, each.probabilities, groups, classes, seed).summary
-        scores[each.name] = {name: summary[name] for name in OVERALL}
+        scores[each.name] = measure(labels, each.probabilities, groups, classes, seed).summary
     rows = []
     for arm, repeats in arms.items():
         own = [

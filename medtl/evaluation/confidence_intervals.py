@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from medtl.errors import ParameterError
 from medtl.evaluation.jackknife import (
     CHUNK_VALUES,
     LEVEL,
@@ -27,25 +26,24 @@ from medtl.evaluation.jackknife import (
     score_bounds,
 )
 from medtl.evaluation.metrics import (
-    OVERALL,
-    PER_CLASS,
-    PooledCases,
-    ScoredCases,
-    has_findings,
-    macro,
+    Metric,
+    class_metrics,
+    metric_named,
+    overall_metrics,
 )
-from medtl.evaluation.multilabel_metrics import PooledFindings, ScoredFindings
-
-Scored = ScoredCases | ScoredFindings
+from medtl.evaluation.scored_cases import ScoredCases, has_findings
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Measured metrics: `summary` with the interval by metric, and two tables.
+    """Metrics with 95 % intervals.
 
-    The columns of `per_class`, a row a class, are `class`, `cases`, and for each metric M of a
-    class `M`, `M_low` and `M_high`. Those of `averages`, a row a metric of a class, are `metric`,
-    and `macro`, `micro` with their bounds likewise; macro is over all classes, also over two.
+    Attributes:
+        summary: interval by name of the metric.
+        per_class: a row a class: `class`, `cases`, and `M`, `M_low`, `M_high` for each metric M of
+            classes.
+        averages: a row a metric of classes: `metric`, and `macro` and `micro` with bounds; macro is
+            over all classes, also over two.
     """
 
     summary: dict[str, Interval]
@@ -63,6 +61,7 @@ class Sampling:
 
     labels: np.ndarray
     groups: np.ndarray
+    classes: int
     seed: int
     resamples: int
     blocks: Blocks
@@ -73,10 +72,10 @@ class Sampling:
     def of(
         cls, labels: np.ndarray, groups: np.ndarray, classes: int, seed: int, resamples: int
     ) -> Sampling:
-        """Prepares the arguments of `measure`."""
+        """Prepares the arguments of `measure`; `classes` is their number."""
         labels, blocks = np.asarray(labels), Blocks.of(groups, seed)
         return cls(
-            labels, groups, seed, resamples, blocks,
+            labels, groups, classes, seed, resamples, blocks,
             ByStratum(blocks.strata(labels)), evidence(labels, groups, classes),
         )  # fmt: skip
 
@@ -90,30 +89,34 @@ class Sampling:
             parts += [of(weights) for weights in self.blocks.without()]
         return np.concatenate(parts)
 
-    def estimate(self, column: np.ndarray, behind: float) -> Estimate:
-        """Returns the estimate of one column of `table`, for a metric from 0 to 1."""
-        return Estimate(float(column[0]), self.blocks.moves(column[1:]), self.freedom, behind)
+    def estimate(self, column: np.ndarray, behind: float, metric: Metric | None = None) -> Estimate:
+        """Returns the estimate of one column of `table`; without a metric its range is 0 to 1."""
+        least, most = (0.0, 1.0) if metric is None else self._bounds(metric)
+        moves = self.blocks.moves(column[1:])
+        return Estimate(float(column[0]), moves, self.freedom, behind, least, most)
 
-    def overall(self, name: str, column: np.ndarray, models: Sequence[Scored]) -> Estimate:
-        """Returns the estimate of metric `name` of `OVERALL`, averaged over `models`."""
-        found = self.estimate(column, self.evidence.overall[name])
-        if name == "mcc":
-            return replace(found, least=-1.0)
-        if name not in ("ece", "brier"):
+    def overall(
+        self, metric: Metric, column: np.ndarray, models: Sequence[ScoredCases]
+    ) -> Estimate:
+        """Returns the estimate of a metric's column of `table`, averaged over `models`."""
+        found = self.estimate(column, self.evidence.overall[metric.name], metric)
+        if metric.of_probabilities and all(model.spotless for model in models):
+            found = replace(found, unseen=1 / self.evidence.groups)
+        if metric.heavy_tailed:
+            found = replace(found, freedom=by_tails)
+        if metric.gaps is None:
             return found
-        if all(model.spotless for model in models):
-            found = replace(found, unseen=1 / self.evidence.overall["accuracy"])
-        if name == "brier":
-            # with several classes the sum of their squared errors
-            several = not has_findings(self.labels) and len(self.evidence.per_class["auroc"]) > 2
-            return replace(found, freedom=by_tails, most=2.0 if several else 1.0)
+        gaps_of = metric.gaps
 
         def gaps(weights: np.ndarray) -> np.ndarray:
-            return np.hstack([model.calibration_gaps(weights) / len(models) for model in models])
+            return np.hstack([gaps_of(each.weighted(weights)) / len(models) for each in models])
 
         (whole,) = gaps(np.ones((1, len(self.labels))))
         drawn = [gaps(each) for each in resamplings(self.groups, self.seed, self.resamples)]
         return gap_estimate(found, whole, drawn, len(np.unique(self.groups)))
+
+    def _bounds(self, metric: Metric) -> tuple[float, float]:
+        return metric.bounds(self.classes, has_findings(self.labels))
 
 
 def measure(
@@ -128,11 +131,11 @@ def measure(
     """Computes every metric of `medtl.evaluation.metrics` with its 95 % interval.
 
     The interval is that of `medtl.evaluation.jackknife`: a t interval on the logit scale, from the
-    jackknife over groups (`medtl.evaluation.jackknife`), and for `ece` one from resampled gaps.
-    `python -m benchmarks coverage` simulates their coverage.
+    jackknife over groups, and for `ece` one from resampled gaps. `python -m benchmarks coverage`
+    simulates their coverage.
 
     Args:
-        labels: int [N], index into `classes`; for findings int8 [N, K], as in `truth`.
+        labels: int [N], index into `classes`; for findings int8 [N, K], as in `ScoredCases`.
         probabilities: [N, K], rows that sum to one; independent for findings.
         groups: [N], any codes; cases of one group (a patient, or identical images) are dependent.
             The class counts are treated as random.
@@ -146,39 +149,47 @@ def measure(
     A class without a case has NaN; means are over the other classes. A class of a single group has
     the score interval of one case. With one group in total the bounds are NaN.
     """
-    cases = scored(labels, probabilities, decisions)
-    pools = PooledFindings if has_findings(labels) else PooledCases
-    pooled = pools.of(labels, probabilities, decisions)
-    sampling = Sampling.of(labels, groups, len(classes), seed, resamples)
+    cases = ScoredCases.of(labels, probabilities, decisions)
+    return measured(Sampling.of(labels, groups, len(classes), seed, resamples), cases, classes)
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        found = cases.metrics(weights)
-        micro, means = pooled.micro(weights), macro(found.per_class)
+
+def measured(sampling: Sampling, cases: ScoredCases, classes: Sequence[str]) -> Measures:
+    """Computes the same as `measure` for prepared cases."""
+    overall, by_class = overall_metrics(), class_metrics()
+
+    def values(weights: np.ndarray) -> np.ndarray:
+        weighted = cases.weighted(weights)
         return np.column_stack(
             [
-                *(found.overall[name] for name in OVERALL),
-                *(found.per_class[name] for name in PER_CLASS),
-                *(means[name] for name in PER_CLASS),
-                *(micro[name] for name in PER_CLASS),
+                *(each.score(weighted) for each in overall),
+                *(each.by_class(weighted) for each in by_class),
+                *(each.mean(weighted) for each in by_class),
+                *(each.pooled(weighted) for each in by_class),
             ]
         )
 
-    columns = iter(sampling.table(measured).T)
-    summary = {name: sampling.overall(name, next(columns), [cases]).interval for name in OVERALL}
+    columns = iter(sampling.table(values).T)
+    summary = {
+        each.name: sampling.overall(each, next(columns), [cases]).interval for each in overall
+    }
     per_class: dict[str, Sequence] = {
         "class": list(classes),
         "cases": cases.actual.sum(axis=0).astype(int),
     }
     behind = sampling.evidence
-    for name in PER_CLASS:
+    for metric in by_class:
         intervals = [
-            sampling.estimate(next(columns), each).interval for each in behind.per_class[name]
+            sampling.estimate(next(columns), each, metric).interval
+            for each in behind.per_class[metric.name]
         ]
-        per_class |= _columns(name, intervals)
-    averages: dict[str, Sequence] = {"metric": PER_CLASS}
-    for kind, shares in (("macro", behind.macro), ("micro", behind.micro)):
-        intervals = [sampling.estimate(next(columns), shares[name]).interval for name in PER_CLASS]
-        averages |= _columns(kind, intervals)
+        per_class |= _columns(metric.name, intervals)
+    averages: dict[str, Sequence] = {"metric": [each.name for each in by_class]}
+    macro = [
+        sampling.estimate(next(columns), behind.macro[each.name], each).interval
+        for each in by_class
+    ]
+    micro = [sampling.estimate(next(columns), behind.groups, each).interval for each in by_class]
+    averages |= _columns("macro", macro) | _columns("micro", micro)
     return Measures(summary, pd.DataFrame(per_class), pd.DataFrame(averages))
 
 
@@ -254,25 +265,14 @@ def mean_estimate(
     Raises:
         ParameterError: there is no such metric.
     """
-    if metric not in OVERALL:
-        raise ParameterError("metric", metric, f"one of {', '.join(OVERALL)}")
-    prepared = [scored(labels, each) for each in repeats]
+    row = metric_named(metric)
+    prepared = [ScoredCases.of(labels, each) for each in repeats]
     sampling = Sampling.of(labels, groups, np.shape(repeats[0])[1], seed, resamples)
 
     def mean(weights: np.ndarray) -> np.ndarray:
-        return np.mean([each.metrics(weights).overall[metric] for each in prepared], axis=0)[
-            :, None
-        ]
+        return np.mean([row.score(each.weighted(weights)) for each in prepared], axis=0)[:, None]
 
-    return sampling.overall(metric, sampling.table(mean)[:, 0], prepared)
-
-
-def scored(
-    labels: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray | None = None
-) -> Scored:
-    """The cases with a model's scores, by what their labels are; arguments as in `measure`."""
-    kind = ScoredFindings if has_findings(labels) else ScoredCases
-    return kind.of(labels, probabilities, decisions)
+    return sampling.overall(row, sampling.table(mean)[:, 0], prepared)
 
 
 def resamplings(groups: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from medtl.evaluation.metrics import Ranking, asked_about, checked, labelled_cases
+from medtl.evaluation.scored_cases import Ranking, asked_about, checked, labelled_cases
 
 THRESHOLDS = np.arange(1, 100) / 100
 
@@ -19,13 +19,13 @@ THRESHOLDS = np.arange(1, 100) / 100
 def net_benefit(
     positive: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray
 ) -> np.ndarray:
-    """True positives a case, less false positives a case at the threshold's odds: float64 [T].
+    """Computes the net benefit float64 [T]: true positives less weighted false positives, per case.
 
     Args:
         positive: bool [N].
         probabilities: [N], calibrated; a case is treated from the threshold on.
-        thresholds: [T], above 0 and below 1. Who treats from a probability p on holds a missed
-            case to be as bad as (1 - p) / p false alarms.
+        thresholds: [T], above 0 and below 1. A threshold p weights a false positive by its odds,
+            p / (1 - p).
     """
     thresholds = np.asarray(thresholds, dtype=np.float64)
     ranking = Ranking.of(positive, np.asarray(probabilities, dtype=np.float64))
@@ -36,19 +36,19 @@ def net_benefit(
 
 
 def treat_all(positive: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The net benefit of treating every case, float64 [T]; that of treating none is 0."""
+    """Computes the net benefit of treating every case, float64 [T]; that of treating none is 0."""
     return net_benefit(positive, np.ones(len(positive)), thresholds)
 
 
 def decision_curve(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """The net benefit at thresholds from 1 % to 99 %, each class against the rest.
+    """Computes the net benefit at thresholds from 1 % to 99 %, each class against the rest.
 
-    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K], calibrated. Of two classes
-    the second, the positive one. A row a class and threshold: `class`, `threshold`, and the net
-    benefit of the `model`, of `treat_all` and of `treat_none`. A class without cases has no rows.
-    It holds where classes are as frequent as among these cases.
+    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K], calibrated. With two classes
+    only the second, the positive one, has rows. One row per class and threshold: `class`,
+    `threshold`, and the net benefit of the `model`, of `treat_all` and of `treat_none`. A class
+    without cases has no rows. It holds for classes as frequent as among these cases.
     """
     probabilities = checked(probabilities)
     parts = []

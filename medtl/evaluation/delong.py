@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from medtl.errors import MedtlError
 from medtl.evaluation.jackknife import LEVEL, Difference, Interval, evidence, quantile, score_bounds
-from medtl.evaluation.metrics import asked_about, labelled_cases
+from medtl.evaluation.scored_cases import asked_about, labelled_cases
 
 Z95 = quantile(LEVEL, math.inf)
 LEAST_CASES = 2  # positive, and negative: a variance needs two
@@ -108,24 +108,18 @@ def delong_difference(
 
 
 def _placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive the share of negatives below it, for each negative of positives above.
+    """Returns the placements of positives and of negatives.
 
-    Ties count half. The mean of either is the area under the ROC curve.
+    The mean of either is the area under the ROC curve.
     """
-    positives, negatives = np.sort(scores[positive]), np.sort(scores[~positive])
-    if min(len(positives), len(negatives)) < LEAST_CASES:
+    count, others = int(positive.sum()), int((~positive).sum())
+    if min(count, others) < LEAST_CASES:
         raise MedtlError(
-            f"an area with {len(positives)} positive and {len(negatives)} negative cases has no "
-            "variance; measure on data with at least two of each"
+            f"an area with {count} positive and {others} negative cases has no variance; measure "
+            "on data with at least two of each"
         )
-
-    def share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-        left, right = (np.searchsorted(others, values, side) for side in ("left", "right"))
-        return (left + right) / (2 * len(others))
-
-    of_positives = share_below(scores[positive], negatives)
-    of_negatives = 1 - share_below(scores[~positive], positives)
-    return of_positives, of_negatives
+    placed = _placement_values(positive, scores)
+    return placed[positive], placed[~positive]
 
 
 # DeLong's variance of the difference, clustered as in Obuchowski 1997, Biometrics 53:567, and
@@ -177,7 +171,7 @@ def paired_auroc_test(
     overrated), and a side with one group has the fixed error `LONE`.
 
     Args:
-        labels: int [N], index of the class; for findings int8 [N, K], as in `truth`.
+        labels: int [N], index of the class; for findings int8 [N, K], as in `ScoredCases`.
         probabilities_a: [N, K].
         probabilities_b: [N, K].
         groups: [N], any codes; cases of one group are dependent.
@@ -208,8 +202,8 @@ def paired_auroc_test(
             influence += sums * np.sqrt(size / max(size - 1, 1))
             lone = LONE / len(each) if size < LEAST_CASES else 0.0
             sides.append((np.square(sums).sum(), size, own / len(each) / size, lone))
-    variance, sizes, doubt, lone = (np.array(column) for column in zip(*sides, strict=True))
-    error = np.sqrt(np.square(influence).sum() + np.square(doubt).sum() + np.square(lone).sum())
+    variance, sizes, doubt, alone = (np.array(column) for column in zip(*sides, strict=True))
+    error = np.sqrt(np.square(influence).sum() + np.square(doubt).sum() + np.square(alone).sum())
     return PairedTest(float(value), float(error), _degrees(variance, sizes))
 
 

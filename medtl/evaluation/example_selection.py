@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from medtl.evaluation.metrics import asked_about, labelled_cases
+from medtl.evaluation.scored_cases import asked_about, labelled_cases
 
 TRUE_POSITIVES, FALSE_POSITIVES = "true positives", "false positives"
 FALSE_NEGATIVES, TRUE_NEGATIVES = "false negatives", "true negatives"
+KINDS = (TRUE_POSITIVES, FALSE_POSITIVES, FALSE_NEGATIVES, TRUE_NEGATIVES)
 
 
 def most_confident(
     labels: np.ndarray, decisions: np.ndarray, probabilities: np.ndarray, most: int
 ) -> dict[str, np.ndarray]:
-    """The cases (int, at most `most` each) by kind, the surest first, of a class against the rest.
+    """Selects the most confident decisions of each kind (int, at most `most` each) for one class.
 
-    A case that was decided to be of the class is the surer the higher its probability of it, any
-    other the surer the lower. A kind of which there is no case is empty.
+    Confidence is the probability of the class for a positive decision, and one less that for a
+    negative one. A kind without cases is empty.
 
     Args:
-        labels: bool [N], is the case of the class.
-        decisions: bool [N], was it decided to be.
+        labels: bool [N], True for cases of the class.
+        decisions: bool [N], True for cases decided to be of it.
         probabilities: [N], of the class.
-        most: cases of each kind.
+        most: number of cases of each kind.
     """
     kinds = {
         TRUE_POSITIVES: labels & decisions,
@@ -36,10 +37,10 @@ def most_confident(
 
 
 def shown_classes(labels: np.ndarray, count: int, most: int) -> list[int]:
-    """The classes (of `count`) that get a gallery, in order: of two, the second, the positive one.
+    """Selects the classes (of `count`) that have a gallery, in order.
 
-    Of several, or of findings, the `most` that have the most cases in `labels` (int [N], or int8
-    [N, K]).
+    Of two classes it is the second, the positive one; of more, or of findings, the `most` with the
+    most cases in `labels` (int [N], or int8 [N, K]).
     """
     about = np.array(asked_about(labels, count))
     cases = np.array([labelled_cases(labels, index)[1].sum() for index in about])
@@ -49,7 +50,7 @@ def shown_classes(labels: np.ndarray, count: int, most: int) -> list[int]:
 def worst_mistakes(
     labels: np.ndarray, decisions: np.ndarray, probabilities: np.ndarray, count: int = 12
 ) -> np.ndarray:
-    """Indices of at most `count` wrongly decided cases, the most confidently wrong first.
+    """Selects at most `count` wrongly decided cases, the most confidently wrong first.
 
     `labels`, `decisions` int [N], `probabilities` [N, K].
     """
@@ -61,7 +62,7 @@ def worst_mistakes(
 def worst_finding_mistakes(
     labels: np.ndarray, decisions: np.ndarray, probabilities: np.ndarray, count: int = 12
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most `count` wrong decisions on findings, the most confidently wrong first.
+    """Selects at most `count` wrong decisions on findings, the most confidently wrong first.
 
     `labels` int8 [N, K] (1 present, 0 absent, -1 unknown), `decisions` bool [N, K],
     `probabilities` [N, K].

@@ -12,7 +12,6 @@ import pandas as pd
 from medtl.errors import ParameterError
 from medtl.evaluation.confidence_intervals import Measures
 from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.metrics import OVERALL
 from medtl.inference.decisions import decide
 from medtl.settings.fields import quoted
 
@@ -21,14 +20,14 @@ PARAMETER = "mapping"
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """K labels, and for each the classes of a model (of J) that mean it.
+    """Mapping of the J classes of a model to K labels of other data.
 
-    A class means one label at most. A class that means none is as if the model did not have it:
-    its probability is shared out among the others, in proportion.
+    A class is mapped to at most one label. The probabilities of unmapped classes are distributed
+    over the others in proportion.
 
     Attributes:
         labels: K labels of the data, in their order.
-        columns: for each label the places of its classes among the model's J, at least one.
+        columns: for each label the indices of its classes, at least one.
         dropped: labels of the data that are left out.
     """
 
@@ -45,13 +44,13 @@ class ClassMapping:
     def of(
         cls, asked: Mapping[str, Sequence[str]], labels: Sequence[str], classes: Sequence[str]
     ) -> ClassMapping:
-        """The mapping that is asked for: label to classes, an empty list to leave the label out.
+        """Builds a mapping from labels to classes; an empty list leaves the label out.
 
-        A label that is also a class, and that nothing is asked of, stands for itself.
+        A label that is not mentioned is mapped to the class of its name.
 
         Raises:
-            ParameterError: a label or a class does not exist, a label is without a class, a class
-                means two labels, or fewer than two labels are left.
+            ParameterError: a label or a class does not exist, a label has no class, a class is
+                mapped to two labels, or fewer than two labels are left.
         """
         known = {name: (name,) for name in labels if name in classes}
         meant = {name: tuple(asked.get(name, known.get(name, ()))) for name in labels}
@@ -72,7 +71,7 @@ class ClassMapping:
         return cls(kept, columns, tuple(name for name in labels if not meant[name]))
 
     def probabilities(self, own: np.ndarray) -> np.ndarray:
-        """The model's probabilities [N, J] as those of the labels [N, K], rows that sum to one."""
+        """Converts a model's probabilities [N, J] to those of the labels [N, K]; rows sum to 1."""
         added = np.stack([own[:, list(each)].sum(axis=1) for each in self.columns], axis=1)
         if sum(len(each) for each in self.columns) == own.shape[1]:
             return added
@@ -81,17 +80,17 @@ class ClassMapping:
         return np.divide(added, total, out=even, where=total > 0)
 
     def decisions(self, own: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-        """The label of the class that the model decides for, int64 [N].
+        """Decides for a label, int64 [N], among the classes that are mapped.
 
         Args:
             own: the model's probabilities [N, J].
-            thresholds: [J], as `decide` takes them; it decides among classes that mean a label.
+            thresholds: [J], as in `decide`.
         """
         means = np.isin(np.arange(own.shape[1]), [place for each in self.columns for place in each])
         return self.labels_of_classes(decide(np.where(means, own, -1.0), thresholds))
 
     def labels_of_classes(self, classes: np.ndarray) -> np.ndarray:
-        """The label (int64 [N]) of each of a model's classes (int [N]); -1 where it means none."""
+        """Converts classes of a model (int [N]) to labels (int64 [N]); -1 for unmapped ones."""
         table = np.full(max(classes.max(initial=0), *map(max, self.columns)) + 1, -1)
         for label, each in enumerate(self.columns):
             table[list(each)] = label
@@ -127,15 +126,16 @@ def _wrong(value: str, allowed: str) -> ParameterError:
 
 
 def beside(internal: Measures, external: Measures) -> pd.DataFrame:
-    """A row a metric: `metric`, and `internal`, `external`, `difference` with `_low` and `_high`.
+    """Compares internal and external scores, a row a metric.
 
-    The difference is external less internal, of other patients; its 95 % interval comes from
-    those of both (Zou & Donner 2008, "Construction of confidence limits about effect measures",
-    Statistics in Medicine 27:1693). An interval that excludes zero is a drift.
+    Columns: `metric`, and `internal`, `external`, `difference` with `_low` and `_high`. The
+    difference is external less internal, on different patients; its 95 % interval is computed from
+    both intervals (Zou & Donner 2008, "Construction of confidence limits about effect measures",
+    Statistics in Medicine 27:1693). An interval without zero is a drift.
     """
     rows = []
-    for name in OVERALL:
-        here, there = internal.summary[name], external.summary[name]
+    for name, here in internal.summary.items():
+        there = external.summary[name]
         each = {
             "internal": here,
             "external": there,
@@ -149,7 +149,7 @@ def beside(internal: Measures, external: Measures) -> pd.DataFrame:
 
 
 def independent_difference(a: Interval, b: Interval) -> Interval:
-    """b less a, measured on different patients, by the method of Zou & Donner 2008."""
+    """Computes b less a, measured on different patients (Zou & Donner 2008)."""
     value = b.value - a.value
     low = value - math.hypot(b.value - b.low, a.high - a.value)
     high = value + math.hypot(b.high - b.value, a.value - a.low)

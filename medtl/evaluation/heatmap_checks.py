@@ -1,8 +1,8 @@
 """Checks of heat maps: randomised weights, agreement of methods, deletion scores.
 
 Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: weights are randomised
-from the scores down, and the rank correlation of the maps before and after is looked at. A map
-that hardly changes shows the image, not what the network has learned of it.
+from the output down, and maps before and after are compared by rank correlation. A map that hardly
+changes depends on the image alone, not on the trained weights.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from medtl.inference.captum_maps import Scores, even
 from medtl.networks.cutoffs import CutPoint
 from medtl.networks.partition import cut
 
-# Ours: the source looks at curves and names no bound.
+# Chosen here: the source compares curves and gives no bound.
 HARDLY_CHANGED = 0.5
-# Of weights that are all zero at first (the head of a ViT), which no map would come from.
+# Replaces initial weights that are all zero (the head of a ViT), which give no map.
 FIRST_SPREAD = 0.02
 
 
@@ -33,11 +33,10 @@ def names_from(network: nn.Module, point: CutPoint, image_size: int) -> frozense
 
 
 def randomised(network: nn.Module, fresh: nn.Module, lost: Collection[str], seed: int) -> nn.Module:
-    """A copy of `network` with what is `lost` as in `fresh`, weights that learned nothing.
+    """Copies `network` with the entries `lost` of its state dict taken from `fresh`.
 
-    `fresh` is of the same architecture, `lost` are names of its state dict: batch norm statistics
-    are replaced too. Where the weights of `fresh` are all zero, they are drawn (normal, standard
-    deviation 0.02).
+    `fresh` is an untrained network of the same architecture. Batch norm statistics are replaced,
+    too. Weights of `fresh` that are all zero are drawn (normal, standard deviation 0.02).
     """
     changed = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(seed)
@@ -52,10 +51,9 @@ def randomised(network: nn.Module, fresh: nn.Module, lost: Collection[str], seed
 
 
 def rank_correlations(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Spearman's correlation, over its places, of each map [N, H, W] with its other: float64 [N].
+    """Computes Spearman's correlation of each map [N, H, W] with its counterpart: float64 [N].
 
-    Places of equal heat share their rank. Where the other is the same everywhere the correlation
-    is 0: it has no order. Where the map itself is, there is nothing to lose: NaN.
+    Pixels of equal heat share their rank. A constant counterpart gives 0, a constant map NaN.
     """
     first, second = (_ranks(each) for each in (maps, others))
     spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
@@ -100,43 +98,43 @@ def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:
 
 
 def _ranks(maps: np.ndarray) -> np.ndarray:
-    """The ranks [N, P] of the places of each map, less their mean; all 0 where all are equal."""
+    """Ranks the pixels of each map, less their mean: [N, P]; all 0 for a constant map."""
     ranks = pd.DataFrame(maps.reshape(len(maps), -1)).rank(axis=1).to_numpy()
     return ranks - ranks.mean(axis=1, keepdims=True)
 
 
-# A map is faithful where the score falls when its hottest places are covered (deletion, after Samek
+# A map is faithful if the score falls when its hottest squares are covered (deletion, after Samek
 # et al. 2017, "Evaluating the visualization of what a deep neural network has learned", arXiv
-# 1509.06321). Any covering may lower a score: ours is to compare with the same shape elsewhere.
+# 1509.06321). Any covering may lower a score; the control covers the same shape elsewhere.
 
 
-SQUARES = 16  # a side, that are covered or not
-HOTTEST = 0.1  # of the squares are covered
-ELSEWHERE = 4  # places to which the same shape is moved, as a control
-PLACES = 8  # a side of each image, by which maps are compared
+SQUARES = 16  # per side of an image; each is covered or not
+HOTTEST = 0.1  # share of the squares that is covered
+ELSEWHERE = 4  # shifts of the same shape, as a control
+FIELDS = 8  # per side of an image; maps are compared by the mean heat of each
 
 
 @dataclass(frozen=True)
 class DeletionScores:
     """Drops in the score of M samples, float64 [M] each; NaN for a map without heat."""
 
-    hottest: np.ndarray  # where the hottest tenth is covered
-    elsewhere: np.ndarray  # where the same shape is, at other places: the mean of four
+    hottest: np.ndarray  # with the hottest tenth covered
+    elsewhere: np.ndarray  # with the same shape covered elsewhere: mean of four shifts
 
 
-def falls(
+def deletion_scores(
     scores: Scores, images: Tensor, classes: Tensor, heats: np.ndarray, seed: int
 ) -> DeletionScores:
     """Computes the drop in the score of each sample's class with its hottest squares covered.
 
-    Covered means grey, each image at its own mean. Fewer squares are where fewer have heat.
+    Covered squares get the image's mean. Fewer are covered if fewer have heat.
 
     Args:
-        scores: in eval mode, where it is a network.
-        images: [M, 3, S, S] as a network takes them, or cases [M, images x 3, S, S].
+        scores: images to scores, in eval mode.
+        images: [M, 3, S, S] as input of a network, or cases [M, images x 3, S, S].
         classes: int [M].
         heats: [M, S, S], of cases [M, S, images x S].
-        seed: of the places elsewhere, the same for each method.
+        seed: draws the shifts, the same for each method.
     """
     generator, found = np.random.default_rng(seed), []
     for image, index, heat in zip(images.split(1), classes.tolist(), heats, strict=True):
@@ -157,13 +155,13 @@ def falls(
 
 
 def coarse(maps: np.ndarray) -> np.ndarray:
-    """Maps [M, S, images x S] by the mean heat of 8 x 8 places of each image, to be compared.
+    """Averages maps [M, S, images x S] over 8 x 8 fields of each image.
 
-    What is finer than this is the grain of a method, which no two maps share.
+    Finer detail is the noise of a method.
     """
     images = maps.shape[2] // maps.shape[1]
     return nn.functional.adaptive_avg_pool2d(
-        torch.from_numpy(maps), (PLACES, PLACES * images)
+        torch.from_numpy(maps), (FIELDS, FIELDS * images)
     ).numpy()
 
 
@@ -196,7 +194,7 @@ def method_table(
         }
         for other, others in heats.items():
             measured[f"agreement_{other}"] = agreement(maps, others, groups)
-        columns = {"method": method}
+        columns: dict[str, object] = {"method": method}
         for name, found in measured.items():
             columns |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append(columns)

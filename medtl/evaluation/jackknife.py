@@ -17,7 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 
-from medtl.evaluation.metrics import OVERALL, PER_CLASS, has_findings, labelled_cases
+from medtl.evaluation.metrics import (
+    GroupCounts,
+    Metric,
+    class_metrics,
+    overall_metrics,
+)
+from medtl.evaluation.scored_cases import has_findings, labelled_cases
 
 LEVEL = 0.975  # one-sided level of each bound of a 95 % interval
 FARTHEST = 1e3  # standard errors; the confidence is 1 beyond
@@ -267,8 +273,8 @@ class Blocks:
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Returns the rarest class, or finding, among the cases of each block: int [J].
 
-        `labels` as in `medtl.evaluation.metrics`. K for a block without a finding, -1 for an empty
-        block.
+        `labels` as in `medtl.evaluation.scored_cases`. K for a block without a finding, -1 for an
+        empty block.
         """
         labels = np.asarray(labels)
         classes = labels.shape[1] if has_findings(labels) else int(labels.max()) + 1
@@ -320,56 +326,46 @@ def by_tails(moves: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Effective numbers of groups behind each metric, by name; per class [K]."""
+    """Effective numbers of groups behind each metric, by its name; by class float64 [K]."""
 
+    groups: float  # all of them
     overall: dict[str, float]
     per_class: dict[str, np.ndarray]
     macro: dict[str, float]
-    micro: dict[str, float]
 
 
 def evidence(labels: np.ndarray, groups: np.ndarray, classes: int) -> Evidence:
-    """Computes the evidence; `labels` as in `truth`, `groups` any codes [N].
+    """Computes the evidence for each metric of the table (`Metric.groups`).
 
-    For sensitivity it is the number of groups with the class, for specificity of those without it.
-    For the area under the ROC curve it is 4 m n / (m + n + 2) for m and n of them: near 1 the
-    variance of the area is that of a proportion of so many cases (limit of the variance of Hanley &
-    McNeil 1982 for exponential scores, as in Newcombe 2006, Statistics in Medicine 25:559). For a
-    mean over K classes it is K times the least, as one class contributes a K-th of the mean.
+    `labels` int [N], of findings int8 [N, K]; `groups` any codes [N]. A micro average has all
+    groups behind it.
     """
-    groups, whole = np.asarray(groups), float(len(np.unique(groups)))
+    counts = _group_counts(labels, np.asarray(groups), classes)
+    positive = classes == 2 and not counts.multi_label
+
+    def by_class(metric: Metric) -> np.ndarray:
+        return np.maximum(np.broadcast_to(metric.groups(counts), classes), 1.0)
+
+    def of_score(metric: Metric) -> float:
+        found = metric.groups(counts)
+        if np.ndim(found) == 0:
+            return float(found)
+        return float(by_class(metric)[1]) if positive else counts.of_mean(np.asarray(found))
+
+    in_tables = {each.name: by_class(each) for each in class_metrics()}
+    return Evidence(
+        counts.total,
+        {each.name: of_score(each) for each in overall_metrics()},
+        in_tables,
+        {name: counts.of_mean(each) for name, each in in_tables.items()},
+    )
+
+
+def _group_counts(labels: np.ndarray, groups: np.ndarray, classes: int) -> GroupCounts:
     counts = []
     for index in range(classes):
         cases, positive = labelled_cases(labels, index)
         own = groups[cases]
         counts.append([len(np.unique(own[positive])), len(np.unique(own[~positive]))])
-    there, absent = np.array(counts, np.float64).T
-    fewer = np.minimum(there, absent)
-    per_class = {
-        "sensitivity": there,
-        "specificity": absent,
-        "precision": there,
-        "f1": fewer,
-        "auroc": 4 * there * absent / (there + absent + 2),
-        "auprc": fewer,
-    }
-    per_class = {name: np.maximum(per_class[name], 1.0) for name in PER_CLASS}
-    defined = (there > 0) & ((absent > 0) | (not has_findings(labels)))
-    overall = {
-        "accuracy": whole,
-        "balanced_accuracy": _mean(
-            np.maximum(fewer if has_findings(labels) else there, 1), defined
-        ),
-        "mcc": float(max(1.0, min(fewer[defined], default=1.0))),
-        "ece": whole,
-        "brier": whole,
-    }
-    macro = {name: _mean(each, defined) for name, each in per_class.items()}
-    alone = classes == 2 and not has_findings(labels)
-    own = {name: float(each[1]) for name, each in per_class.items()} if alone else macro
-    overall = {name: (own | overall)[name] for name in OVERALL}
-    return Evidence(overall, per_class, macro, dict.fromkeys(PER_CLASS, whole))
-
-
-def _mean(each: np.ndarray, defined: np.ndarray) -> float:
-    return float(defined.sum() * each[defined].min()) if defined.any() else 1.0
+    actual, absent = np.array(counts, np.float64).T
+    return GroupCounts(actual, absent, float(len(np.unique(groups))), has_findings(labels))

@@ -1,328 +1,398 @@
-"""Metrics of a classifier's scores, computed for many weightings of the cases at once.
+"""The table of metrics: all that is measured, logged and reported is a row of it.
 
-A weighting says how often each case counts: all ones give the metric itself, the multiplicities
-of a bootstrap resample give the metric of that resample. Nothing is sorted twice.
+A new metric is one more row (`register`). It is then logged with its 95 % interval as
+`test_NAME`, `test_NAME_low` and `test_NAME_high`, and stands in the tables, the model card and the
+comparison report.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from medtl.errors import MedtlError
+from medtl.errors import ParameterError
+from medtl.evaluation.scored_cases import ScoredCases, WeightedCases, mean_over_classes, ratio
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """N cases sorted once by falling score, so that any weighting of them is a cumulative sum.
+class GroupCounts:
+    """Groups of dependent cases (patients) behind a metric of K classes or findings.
 
-    `order` [N] are the cases by falling score and `positive` bool [N] says, in that order, which
-    are positive. Cases of equal score stand or fall together: the groups of equal score begin at
-    `starts` [G] and end before `stops` [G], places in that order.
-    """
-
-    order: np.ndarray
-    positive: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-
-    @classmethod
-    def of(cls, positive: np.ndarray, scores: np.ndarray) -> Ranking:
-        """Sorts N cases: `positive` bool [N], `scores` [N], higher meaning more positive."""
-        order = np.argsort(-scores, kind="stable")
-        starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf) < 0)
-        return cls(order, positive[order], starts, np.append(starts[1:], len(order)))
-
-    def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """True and false positives, each [G], with the threshold at the score of each group."""
-        true = np.cumsum(self.positive)[self.stops - 1]
-        return true, self.stops - true
-
-    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Area under the ROC curve and average precision, each [R].
-
-        `weights` [R, N] says how often each case counts in each of R weightings. Ties count half
-        in the first (the Mann-Whitney statistic). The second is the sum of precision over the
-        gains in recall, without interpolation between points (Davis & Goadrich 2006). NaN where a
-        weighting has no positives or, in the first, no negatives.
-        """
-        called = np.zeros((len(weights), len(self.order) + 1))
-        np.cumsum(np.take(weights, self.order, axis=1), axis=1, out=called[:, 1:])
-        total = called[:, -1]
-
-        # Both areas grow only at the groups that hold a positive: nothing else is looked at.
-        group = np.repeat(np.arange(len(self.starts)), self.stops - self.starts)
-        groups, first = np.unique(group[self.positive], return_index=True)
-        if len(groups) == 0:
-            return np.full_like(total, np.nan), np.full_like(total, np.nan)
-        before, after = called[:, self.starts[groups]], called[:, self.stops[groups]]
-        gained = np.take(weights, self.order[self.positive], axis=1)
-        if len(groups) < gained.shape[1]:
-            gained = np.add.reduceat(gained, first, axis=1)
-        true = np.cumsum(gained, axis=1)
-
-        positives = true[:, -1]
-        negatives = total - positives
-        # A positive beats the negatives ranked below it, and half of those it is tied with.
-        below = negatives[:, None] - (after - true)
-        tied = (after - before) - gained
-        roc = np.einsum("rg,rg->r", gained, below + tied / 2)
-        precision = true / np.maximum(after, np.finfo(float).tiny)
-        average = np.einsum("rg,rg->r", gained, precision)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return roc / (positives * negatives), average / positives
-
-
-OVERALL = (
-    "accuracy",
-    "balanced_accuracy",
-    "auroc",
-    "auprc",
-    "f1",
-    "sensitivity",
-    "specificity",
-    "mcc",
-    "ece",
-    "brier",
-)
-PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")
-CALIBRATION_BINS = 15
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Metrics under R weightings: `overall` name to [R], `per_class` name to [R, K]."""
-
-    overall: dict[str, np.ndarray]
-    per_class: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class ScoredCases:
-    """N labelled cases with a model's scores, prepared so that any weighting is cheap.
-
-    `actual`, `decided` [N, K] are one-hot; `calibration` [N, 15] holds, in the bin of the case's
-    highest probability, whether that class was right less the probability; `squared_error` [N].
+    Attributes:
+        actual: float64 [K], groups with a case of the class.
+        absent: float64 [K], groups with a case that is known not to be of it.
+        total: number of groups.
+        multi_label: True for findings.
     """
 
     actual: np.ndarray
-    decided: np.ndarray
-    rankings: tuple[Ranking, ...]
-    calibration: np.ndarray
-    squared_error: np.ndarray
-
-    @classmethod
-    def of(
-        cls, labels: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray | None = None
-    ) -> ScoredCases:
-        """Prepares `labels` int [N], `probabilities` [N, K] and `decisions` int [N].
-
-        Without `decisions` the most probable class is the decision.
-
-        Raises:
-            MedtlError: there is no case, or a probability is not a number.
-        """
-        labels = np.asarray(labels)
-        probabilities = checked(probabilities)
-        classes = probabilities.shape[1]
-        chosen = probabilities.argmax(axis=1)
-        decisions = chosen if decisions is None else np.asarray(decisions)
-        actual = _one_hot(labels, classes)
-        confidence = probabilities.max(axis=1)
-        right = (chosen == labels).astype(np.float64)
-        squared_error = np.square(probabilities - actual).sum(axis=1)
-        return cls(
-            actual=actual,
-            decided=_one_hot(decisions, classes),
-            rankings=tuple(
-                Ranking.of(labels == index, probabilities[:, index]) for index in range(classes)
-            ),
-            calibration=_one_hot(calibration_bin(confidence), CALIBRATION_BINS)
-            * (right - confidence)[:, None],
-            squared_error=squared_error / 2 if classes == 2 else squared_error,
-        )
-
-    def metrics(self, weights: np.ndarray) -> Metrics:
-        """All metrics under `weights` float64 [R, N].
-
-        With two classes, the second is the positive one and `auroc`, `auprc`, `f1`, `sensitivity`
-        and `specificity` are its own. With more they are unweighted means over the classes, each
-        against the rest. `balanced_accuracy` is the mean sensitivity, `mcc` Matthews' correlation
-        for any number of classes (Gorodkin 2004, 0 where it is undefined), `ece` the expected
-        calibration error of the most probable class over 15 bins of equal width (Guo et al. 2017,
-        arXiv 1706.04599), `brier` the squared error of all probabilities (0 to 2; two classes: of
-        the positive one, 0 to 1).
-
-        A class that has no case in a weighting has NaN there, and the means are over the others.
-        """
-        total = weights.sum(axis=1)
-        per_class = self._per_class(weights, total)
-        overall = {
-            "accuracy": self._agreed(weights).sum(axis=1) / total,
-            "balanced_accuracy": mean_over_classes(per_class["sensitivity"]),
-            "mcc": self._matthews(weights, total),
-            **self.probability_errors(weights),
-        }
-        for name in ("auroc", "auprc", "f1", "sensitivity", "specificity"):
-            columns = per_class[name]
-            overall[name] = columns[:, 1] if columns.shape[1] == 2 else mean_over_classes(columns)
-        return Metrics({name: overall[name] for name in OVERALL}, per_class)
-
-    def probability_errors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Computes the metrics of probabilities, `ece` and `brier`: [R] each."""
-        return {
-            "ece": np.abs(self.calibration_gaps(weights)).sum(axis=1),
-            "brier": weights @ self.squared_error / weights.sum(axis=1),
-        }
+    absent: np.ndarray
+    total: float
+    multi_label: bool
 
     @property
-    def spotless(self) -> bool:
-        """True if the most probable class is correct for every case."""
-        return bool((self.calibration.sum(axis=1) >= 0).all())
+    def fewer(self) -> np.ndarray:
+        """The smaller of both counts: float64 [K]."""
+        return np.minimum(self.actual, self.absent)
 
-    def calibration_gaps(self, weights: np.ndarray) -> np.ndarray:
-        """Computes the gap of each bin, [R, 15], weighted by cases; `ece` is the absolute sum."""
-        return weights @ self.calibration / weights.sum(axis=1, keepdims=True)
+    @property
+    def defined(self) -> np.ndarray:
+        """Flags classes that have a case; findings that also have a case without it: bool [K]."""
+        return (self.actual > 0) & ((self.absent > 0) | (not self.multi_label))
 
-    def _agreed(self, weights: np.ndarray) -> np.ndarray:
-        return weights @ (self.actual * self.decided)
+    def of_mean(self, each: np.ndarray) -> float:
+        """Returns the number behind a mean over classes, from the number behind each class [K].
 
-    def _per_class(self, weights: np.ndarray, total: np.ndarray) -> dict[str, np.ndarray]:
-        actual, decided = weights @ self.actual, weights @ self.decided
-        agreed = self._agreed(weights)
-        areas = [ranking.areas(weights) for ranking in self.rankings]
-        negatives = total[:, None] - actual
-        present = actual > 0
-        return {
-            "sensitivity": ratio(agreed, actual),
-            "specificity": ratio(negatives - (decided - agreed), negatives),
-            "precision": np.where(present, ratio(agreed, decided), np.nan),
-            "f1": np.where(present, ratio(2 * agreed, actual + decided), np.nan),
-            "auroc": np.stack([roc for roc, _ in areas], axis=1),
-            "auprc": np.stack([average for _, average in areas], axis=1),
-        }
-
-    def _matthews(self, weights: np.ndarray, total: np.ndarray) -> np.ndarray:
-        actual, decided = weights @ self.actual, weights @ self.decided
-        agreed = self._agreed(weights).sum(axis=1)
-        covariance = agreed * total - (actual * decided).sum(axis=1)
-        spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (decided**2).sum(axis=1))
-        return np.where(spread > 0, ratio(covariance, np.sqrt(spread)), 0.0)
-
-
-def checked(probabilities: np.ndarray) -> np.ndarray:
-    """Returns the probabilities as float64 [N, K], once they are known to be numbers."""
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if len(probabilities) == 0:
-        raise MedtlError("there is no case to measure; choose a split that has images")
-    broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-    if len(broken):
-        raise MedtlError(
-            f"the scores of {len(broken)} of {len(probabilities)} cases are not numbers "
-            f"(first: case {broken[0]}); the training diverged, try a lower lr"
-        )
-    return probabilities
-
-
-def calibration_bin(confidence: np.ndarray) -> np.ndarray:
-    """The bin (0 to 14) of each probability; a bin holds its upper edge, as in Guo et al. 2017."""
-    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-
-
-def _one_hot(indices: np.ndarray, size: int) -> np.ndarray:
-    """Rows of the identity, float64 [N, size]."""
-    return np.eye(size)[indices]
-
-
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, NaN where `whole` is zero."""
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole != 0)
-
-
-def mean_over_classes(columns: np.ndarray) -> np.ndarray:
-    """Returns the mean of each row [R, K] over what is a number; NaN for a row without any."""
-    present = ~np.isnan(columns)
-    return ratio(np.where(present, columns, 0.0).sum(axis=1), present.sum(axis=1).astype(float))
-
-
-@dataclass(frozen=True)
-class PooledCases:
-    """N cases of K classes as N x K questions, is this case of that class, answered in one list.
-
-    `ranking` has a place for each question, whose `order` is the case that is asked about; `right`
-    [N] says whether the class decided is the case's own.
-    """
-
-    ranking: Ranking
-    right: np.ndarray
-    classes: int
-
-    @classmethod
-    def of(
-        cls, labels: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray | None = None
-    ) -> PooledCases:
-        """Prepares the arguments of `ScoredCases.of`."""
-        probabilities = checked(probabilities)
-        classes = probabilities.shape[1]
-        decisions = probabilities.argmax(axis=1) if decisions is None else decisions
-        asked = np.asarray(labels)[:, None] == np.arange(classes)
-        ranking = Ranking.of(asked.ravel(), probabilities.ravel())
-        return cls(
-            dataclasses.replace(ranking, order=ranking.order // classes),
-            (np.asarray(decisions) == labels).astype(np.float64),
-            classes,
-        )
-
-    def micro(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of `PER_CLASS` over all questions, each [R], under `weights` [R, N].
-
-        Each case has one label and gets one decision. A wrong one is a false negative of one class
-        and a false positive of another, so that micro sensitivity, precision and F1 are all the
-        accuracy. The areas are those of scikit-learn's `average="micro"`.
+        It is K times the least, as one class contributes a K-th of the mean.
         """
-        accuracy = weights @ self.right / weights.sum(axis=1)
-        roc, average = self.ranking.areas(weights)
-        found = {
-            "sensitivity": accuracy,
-            "specificity": 1 - (1 - accuracy) / (self.classes - 1),
-            "precision": accuracy,
-            "f1": accuracy,
-            "auroc": roc,
-            "auprc": average,
-        }
-        return {name: found[name] for name in PER_CLASS}
+        known = np.maximum(each, 1.0)[self.defined]
+        return float(len(known) * known.min()) if len(known) else 1.0
 
 
-def macro(per_class: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The unweighted mean of each metric [R, K] over the classes that have it: [R]."""
-    return {name: mean_over_classes(per_class[name]) for name in PER_CLASS}
+Score = Callable[[WeightedCases], np.ndarray]
+"""Weighted sums to a metric under R weightings: [R], or [R, K] with a value for each class."""
 
 
-# Labels int [N] are classes, of which a case has one. Labels int8 [N, K] are findings, of which it
-# has any number: 1 present, 0 absent, -1 unknown. All that is asked of one class against the rest,
-# or of one finding, is asked of the cases of which the answer is known.
+def _unit_interval(classes: int, multi_label: bool) -> tuple[float, float]:
+    return 0.0, 1.0
 
 
-def has_findings(labels: np.ndarray) -> bool:
-    """Whether labels are findings."""
-    return np.ndim(labels) == 2
+def _fewer(counts: GroupCounts) -> np.ndarray:
+    return counts.fewer
 
 
-def labelled_cases(labels: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cases that can be asked whether they are of a class, or have a finding, and the answers.
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric: its computation, its range, its sampling error and its place in reports.
 
-    Returns:
-        int64 [A], places among the N cases, ascending, and bool [A].
+    A function that returns [R, K] gives a value for each class against the rest. The metric is then
+    that of the second class of two (the positive one), and else the unweighted mean over the
+    classes or findings, without those for which it is undefined (NaN).
+
+    Attributes:
+        name: name in MLflow and in tables.
+        label: name in reports.
+        meaning: explanation in the model card.
+        single_label: function for classes.
+        multi_label: function for findings; None for the same function.
+        higher_is_better: False for errors.
+        overall: True if it is one number per split; False if it stands only in tables by class.
+        per_class: True if it also stands in the tables by class. Its functions return [R, K] from
+            the sums of `WeightedCases`, so that they also hold for pooled answers.
+        headline: True if it is printed on the console.
+        subgroups: True if it is computed for subgroups.
+        bounds: number of classes and whether they are findings, to the lowest and highest value.
+        groups: effective number of groups behind a flawless value, one number or [K]; the default
+            is the smaller number of groups on either side of each class.
+        gaps: for a sum of absolute gaps, a function that returns the gaps [R, B]; its interval
+            allows for their noise (`medtl.evaluation.jackknife.GapEstimate`).
+        of_probabilities: True for an error of probabilities, which one unseen misclassification
+            may raise (`medtl.evaluation.jackknife.Estimate.unseen`).
+        heavy_tailed: True if few cases contribute most of the variance.
     """
-    labels = np.asarray(labels)
-    if not has_findings(labels):
-        return np.arange(len(labels)), labels == index
-    cases = np.flatnonzero(labels[:, index] >= 0)
-    return cases, labels[cases, index] == 1
+
+    name: str
+    label: str
+    meaning: str
+    single_label: Score
+    multi_label: Score | None = None
+    higher_is_better: bool = True
+    overall: bool = True
+    per_class: bool = False
+    headline: bool = False
+    subgroups: bool = False
+    bounds: Callable[[int, bool], tuple[float, float]] = _unit_interval
+    groups: Callable[[GroupCounts], float | np.ndarray] = _fewer
+    gaps: Score | None = None
+    of_probabilities: bool = False
+    heavy_tailed: bool = False
+
+    def by_class(self, cases: WeightedCases) -> np.ndarray:
+        """Computes the values of the classes [R, K], or one value [R] where it has no others."""
+        of_findings = self.multi_label or self.single_label
+        return (of_findings if cases.cases.multi_label else self.single_label)(cases)
+
+    def score(self, cases: WeightedCases) -> np.ndarray:
+        """Computes the metric: [R]."""
+        values = self.by_class(cases)
+        if values.ndim == 1:
+            return values
+        if values.shape[1] == 2 and not cases.cases.multi_label:
+            return values[:, 1]
+        return mean_over_classes(values)
+
+    def mean(self, cases: WeightedCases) -> np.ndarray:
+        """Computes the unweighted mean over all classes, also over two (macro average): [R]."""
+        return mean_over_classes(self.by_class(cases))
+
+    def pooled(self, cases: WeightedCases) -> np.ndarray:
+        """Computes the metric of the pooled answers of all classes (micro average): [R].
+
+        For classes each case has one label and gets one decision: a wrong one is a false negative
+        of one class and a false positive of another, so that micro sensitivity, precision and F1
+        are all the accuracy. Areas are those of scikit-learn's `average="micro"`.
+        """
+        return self.by_class(cases.pooled())[:, 0]
 
 
-def asked_about(labels: np.ndarray, count: int) -> range:
-    """Which of `count` classes or findings are asked about: of two classes the second alone."""
-    return range(1, 2) if count == 2 and not has_findings(labels) else range(count)
+_TABLE: dict[str, Metric] = {}
+
+
+def register(metric: Metric) -> None:
+    """Adds a row to the table of metrics.
+
+    Raises:
+        ValueError: there is a metric of this name.
+    """
+    if metric.name in _TABLE:
+        raise ValueError(f"there is a metric {metric.name} already")
+    _TABLE[metric.name] = metric
+
+
+def all_metrics() -> tuple[Metric, ...]:
+    """Returns the rows in the order of reports."""
+    return tuple(_TABLE.values())
+
+
+def overall_metrics() -> tuple[Metric, ...]:
+    """Returns the metrics that are one number per split."""
+    return tuple(each for each in all_metrics() if each.overall)
+
+
+def class_metrics() -> tuple[Metric, ...]:
+    """Returns the metrics in tables by class."""
+    return tuple(each for each in all_metrics() if each.per_class)
+
+
+def headline_metrics() -> tuple[Metric, ...]:
+    """Returns the metrics that are printed on the console."""
+    return tuple(each for each in overall_metrics() if each.headline)
+
+
+def subgroup_metrics() -> tuple[Metric, ...]:
+    """Returns the metrics of subgroups."""
+    return tuple(each for each in overall_metrics() if each.subgroups)
+
+
+def metric_named(name: str) -> Metric:
+    """Returns the overall metric `name`.
+
+    Raises:
+        ParameterError: there is no such metric.
+    """
+    known = {each.name: each for each in overall_metrics()}
+    if name not in known:
+        raise ParameterError("metric", name, f"one of {', '.join(known)}")
+    return known[name]
+
+
+def scores(cases: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes all overall metrics, by name, under `weights` float64 [R, N]: [R] each."""
+    weighted = cases.weighted(weights)
+    return {each.name: each.score(weighted) for each in overall_metrics()}
+
+
+def class_scores(cases: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes the metrics of each class, by name, under `weights` float64 [R, N]: [R, K] each.
+
+    A class without a case in a weighting has NaN there.
+    """
+    weighted = cases.weighted(weights)
+    return {each.name: each.by_class(weighted) for each in class_metrics()}
+
+
+def _sensitivity(cases: WeightedCases) -> np.ndarray:
+    return ratio(cases.hits, cases.actual)
+
+
+def _specificity(cases: WeightedCases) -> np.ndarray:
+    return ratio(cases.absent - cases.false_alarms, cases.absent)
+
+
+def _precision(cases: WeightedCases) -> np.ndarray:
+    found = ratio(cases.hits, cases.hits + cases.false_alarms)
+    return np.where(cases.actual > 0, found, np.nan)
+
+
+def _f1(cases: WeightedCases) -> np.ndarray:
+    found = ratio(2 * cases.hits, cases.actual + cases.hits + cases.false_alarms)
+    return np.where(cases.actual > 0, found, np.nan)
+
+
+def _right_classes(cases: WeightedCases) -> np.ndarray:
+    return cases.hits.sum(axis=1) / cases.total
+
+
+def _right_findings(cases: WeightedCases) -> np.ndarray:
+    known = cases.actual + cases.absent
+    return ratio(cases.hits + cases.absent - cases.false_alarms, known)
+
+
+def _mean_sensitivity(cases: WeightedCases) -> np.ndarray:
+    return mean_over_classes(_sensitivity(cases))
+
+
+def _balance_of_findings(cases: WeightedCases) -> np.ndarray:
+    return (_sensitivity(cases) + _specificity(cases)) / 2
+
+
+def _matthews_of_classes(cases: WeightedCases) -> np.ndarray:
+    """Matthews' correlation for any number of classes (Gorodkin 2004); 0 where undefined."""
+    total, actual = cases.total, cases.actual
+    decided = cases.hits + cases.false_alarms
+    covariance = cases.hits.sum(axis=1) * total - (actual * decided).sum(axis=1)
+    spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (decided**2).sum(axis=1))
+    return np.where(spread > 0, ratio(covariance, np.sqrt(spread)), 0.0)
+
+
+def _matthews_of_findings(cases: WeightedCases) -> np.ndarray:
+    """Matthews' correlation of each finding; 0 where undefined, NaN where no label is known."""
+    actual, absent, hits, false_alarms = (
+        cases.actual, cases.absent, cases.hits, cases.false_alarms,
+    )  # fmt: skip
+    known, called = actual + absent, hits + false_alarms
+    spread = actual * absent * called * (known - called)
+    covariance = hits * (absent - false_alarms) - false_alarms * (actual - hits)
+    found = np.where(spread > 0, ratio(covariance, np.sqrt(spread)), 0.0)
+    return np.where(known > 0, found, np.nan)
+
+
+def _all_groups(counts: GroupCounts) -> float:
+    return counts.total
+
+
+def _groups_with_class(counts: GroupCounts) -> np.ndarray:
+    return counts.actual
+
+
+def _groups_of_area(counts: GroupCounts) -> np.ndarray:
+    """Returns 4 m n / (m + n + 2) for m groups with the class and n without.
+
+    Near 1 the variance of the area is that of a proportion of so many cases (limit of the variance
+    of Hanley & McNeil 1982 for exponential scores, as in Newcombe 2006, Statistics in Medicine
+    25:559).
+    """
+    return 4 * counts.actual * counts.absent / (counts.actual + counts.absent + 2)
+
+
+def _groups_of_balance(counts: GroupCounts) -> float:
+    return counts.of_mean(counts.fewer if counts.multi_label else counts.actual)
+
+
+def _groups_of_rarest(counts: GroupCounts) -> float:
+    return float(max(1.0, min(counts.fewer[counts.defined], default=1.0)))
+
+
+for _row in (
+    Metric(
+        name="auroc",
+        label="AUROC",
+        meaning="how often an image of a class scores higher for it than an image of another; 0.5 "
+        "is chance",
+        single_label=lambda cases: cases.auroc,
+        per_class=True,
+        headline=True,
+        subgroups=True,
+        groups=_groups_of_area,
+    ),
+    Metric(
+        name="auprc",
+        label="AUPRC",
+        meaning="how pure the images most suspected of a class are; the share of the class is "
+        "chance",
+        single_label=lambda cases: cases.average_precision,
+        per_class=True,
+    ),
+    Metric(
+        name="accuracy",
+        label="accuracy",
+        meaning="share of images called right",
+        single_label=_right_classes,
+        multi_label=_right_findings,
+        groups=_all_groups,
+    ),
+    Metric(
+        name="balanced_accuracy",
+        label="balanced accuracy",
+        meaning="the same, every class counting equally",
+        single_label=_mean_sensitivity,
+        multi_label=_balance_of_findings,
+        headline=True,
+        groups=_groups_of_balance,
+    ),
+    Metric(
+        name="sensitivity",
+        label="sensitivity",
+        meaning="share of a class's images that are called so",
+        single_label=_sensitivity,
+        per_class=True,
+        headline=True,
+        subgroups=True,
+        groups=_groups_with_class,
+    ),
+    Metric(
+        name="specificity",
+        label="specificity",
+        meaning="share of the other images that are not called so",
+        single_label=_specificity,
+        per_class=True,
+        headline=True,
+        subgroups=True,
+        groups=lambda counts: counts.absent,
+    ),
+    Metric(
+        name="precision",
+        label="precision",
+        meaning="share of the images called so that are of the class",
+        single_label=_precision,
+        overall=False,
+        per_class=True,
+        groups=_groups_with_class,
+    ),
+    Metric(
+        name="f1",
+        label="F1",
+        meaning="balance of sensitivity and of the share of calls that are right",
+        single_label=_f1,
+        per_class=True,
+        headline=True,
+    ),
+    Metric(
+        name="mcc",
+        label="MCC",
+        meaning="agreement with the truth beyond chance (Matthews' correlation); 0 is none, 1 is "
+        "full",
+        single_label=_matthews_of_classes,
+        multi_label=_matthews_of_findings,
+        bounds=lambda classes, multi_label: (-1.0, 1.0),
+        groups=_groups_of_rarest,
+    ),
+    # of the most probable class, or of each finding, over 15 bins of equal width: Guo et al. 2017,
+    # arXiv 1706.04599
+    Metric(
+        name="ece",
+        label="calibration error",
+        meaning="mean gap between the probability given and how often it was right; 0 is best",
+        single_label=lambda cases: np.abs(cases.calibration_gaps).sum(axis=1),
+        higher_is_better=False,
+        headline=True,
+        groups=_all_groups,
+        gaps=lambda cases: cases.calibration_gaps,
+        of_probabilities=True,
+    ),
+    # of several classes the sum of their squared errors, of two classes that of the positive one
+    Metric(
+        name="brier",
+        label="Brier score",
+        meaning="mean squared error of the probabilities; 0 is best",
+        single_label=lambda cases: cases.squared_error,
+        higher_is_better=False,
+        bounds=lambda classes, multi_label: (0.0, 2.0 if classes > 2 and not multi_label else 1.0),
+        groups=_all_groups,
+        of_probabilities=True,
+        heavy_tailed=True,
+    ),
+):
+    register(_row)

@@ -12,12 +12,11 @@ import pandas as pd
 from medtl.evaluation.comparison_baselines import Beside
 from medtl.evaluation.confidence_intervals import mean_difference, mean_score, measure
 from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.metrics import OVERALL
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Test cases that all models score.
+    """Test cases of a comparison.
 
     Attributes:
         labels: int [N], index into `classes`.
@@ -38,10 +37,10 @@ class TriedRate:
 
     Attributes:
         lr: learning rate.
-        valid_auroc: of its best epoch; NaN where the training failed.
-        valid_loss: of the same epoch.
-        best_epoch: from 1; 0 where the training failed.
-        seconds: of its training.
+        valid_auroc: AUROC of its best epoch; NaN if the training failed.
+        valid_loss: loss of the same epoch.
+        best_epoch: from 1; 0 if the training failed.
+        seconds: duration of its training.
     """
 
     lr: float
@@ -57,18 +56,18 @@ class Outcome:
 
     Attributes:
         probabilities: [N, K] of the test cases, calibrated.
-        history: a row an epoch, as `learning_curves` takes it.
-        valid_auroc: of the best epoch, on the validation split.
+        history: a row an epoch, as in `learning_curves`.
+        valid_auroc: validation AUROC of the best epoch.
         valid_error: its standard error, over patients.
         best_epoch: from 1.
-        seconds: of training and of scoring.
-        place: of the cut, in forward order; larger is deeper.
-        trained_parameters: how many numbers the gradient moved.
-        trained_flops: operations for one image, in the forward pass, that came after the cut.
-        trained_share: their share, 0 to 1, of all the network's.
-        run_id: where it is logged.
-        lr: learning rate; 0 where there is none, as in a hybrid or a head that was solved.
-        rates: candidates among which `lr` was chosen in this training; none where it was given.
+        seconds: duration of training and scoring.
+        place: index of the cut in forward order; larger is deeper.
+        trained_parameters: number of trained parameters.
+        trained_flops: forward operations after the cut, for one image.
+        trained_share: their share, 0 to 1, of the network's operations.
+        run_id: its MLflow run.
+        lr: learning rate; 0 for a hybrid or a solved head.
+        rates: candidates among which `lr` was chosen; none if it was given.
     """
 
     probabilities: np.ndarray
@@ -88,10 +87,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell of a study; it has an outcome, or an error.
+    """One cell of a study, with an outcome or an error.
 
-    Repeats under several seeds have one `arm`. `series` is its curve among those of its
-    `architecture`; `settings` are shown as they are.
+    Repeats under several seeds share an `arm`. `series` names its curve among those of its
+    `architecture`; `settings` are columns of the table.
     """
 
     name: str
@@ -108,21 +107,21 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The numbers of a study.
+    """Results of a study.
 
     Attributes:
         cases: the test cases.
-        contenders: in the order of the report, those that failed among them.
-        pairs: names of contenders (a, b) that both have an outcome.
-        metric: the score that is compared, one of `medtl.evaluation.metrics.OVERALL`.
-        scores: name of a contender to metric to interval.
-        arms: a row an arm that has an outcome: `arm`, `architecture`, `series`, `cutoff`,
-            `place`, `fraction`, `seeds` (how many), `score`, `low`, `high` of the metric, and the
+        cell_results: cells in the order of the report, also failed ones.
+        pairs: names of cells (a, b) with an outcome each.
+        metric: name of the compared score, an overall metric of `medtl.evaluation.metrics`.
+        scores: intervals by cell and metric.
+        arms: a row an arm with an outcome: `arm`, `architecture`, `series`, `cutoff`, `place`,
+            `fraction`, `seeds` (their number), `score`, `low`, `high` of the metric, and the
             means of `valid_auroc`, `valid_error`, `seconds`, `trained_parameters`,
             `trained_flops`, `trained_share`.
         differences: a row a pair of arms: `a`, `b`, `difference` (b less a), `low`, `high`,
             `confidence` (that b is better), `seeds`.
-        beside: baselines, which are no contenders.
+        beside: baselines, which are not cells.
     """
 
     cases: Cases
@@ -136,25 +135,25 @@ class Comparison:
 
     @property
     def finished(self) -> list[CellResult]:
-        """The contenders that have an outcome."""
+        """Cells with an outcome."""
         return [each for each in self.cell_results if each.outcome is not None]
 
     @property
     def failed(self) -> list[CellResult]:
-        """Those that have none."""
+        """Cells without an outcome."""
         return [each for each in self.cell_results if each.outcome is None]
 
     def table(self) -> pd.DataFrame:
-        """A row a contender: settings, every metric with its bounds, validation, cost, run.
+        """Builds a row a cell: settings, every metric with its bounds, validation, cost, run.
 
-        `baseline_gain` is that of its arm over the frozen features of its backbone.
+        `baseline_gain` is the gain of its arm over the frozen features of its backbone.
         """
         return pd.DataFrame([self._row(each) for each in self.cell_results])
 
     def rates(self) -> pd.DataFrame:
-        """A row a candidate for a learning rate.
+        """Builds a row a candidate for a learning rate.
 
-        `cell`, `arm`, the fields of `TriedRate`, and `chosen`.
+        Columns: `cell`, `arm`, the fields of `TriedRate`, and `chosen`.
         """
         rows = [
             {
@@ -163,7 +162,8 @@ class Comparison:
                 **dataclasses.asdict(tried),
                 "chosen": tried.lr == each.outcome.lr,
             }
-            for each in self.finished
+            for each in self.cell_results
+            if each.outcome is not None
             for tried in each.outcome.rates
         ]
         tried = [field.name for field in dataclasses.fields(TriedRate)]
@@ -206,23 +206,31 @@ def compared(
     metric: str,
     seed: int,
 ) -> Comparison:
-    """Measures every contender on the cases, and every pair on the cases that both share.
+    """Measures every finished cell on the cases, and every pair of cells on the same cases.
 
-    `pairs` are names of contenders (a, b) of one seed; pairs of the same two arms are averaged.
-    Decisions are the most probable class. A pair without two outcomes is left out.
+    `pairs` are names of cells (a, b) of one seed; pairs of the same two arms are averaged.
+    Decisions are the most probable class. A pair with a failed cell is left out.
     """
-    finished = {each.name: each for each in cell_results if each.outcome is not None}
-    scores = {name: _scores(cases, each.outcome, seed) for name, each in finished.items()}
-    arms: dict[str, list[CellResult]] = {}
+    finished = {
+        each.name: (each, each.outcome) for each in cell_results if each.outcome is not None
+    }
+    scores = {
+        name: measure(cases.labels, of.probabilities, cases.groups, cases.classes, seed).summary
+        for name, (_, of) in finished.items()
+    }
+    arms: dict[str, list[tuple[CellResult, Outcome]]] = {}
     for each in finished.values():
-        arms.setdefault(each.arm, []).append(each)
+        arms.setdefault(each[0].arm, []).append(each)
     pairs = [(a, b) for a, b in pairs if a in finished and b in finished]
     sides: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     for a, b in pairs:
-        names = finished[a].arm, finished[b].arm
-        probabilities = (finished[a].outcome.probabilities, finished[b].outcome.probabilities)
-        sides.setdefault(names, []).append(probabilities)
-    rows = [_difference(cases, *names, each, metric, seed) for names, each in sides.items()]
+        (cell_a, of_a), (cell_b, of_b) = finished[a], finished[b]
+        both = of_a.probabilities, of_b.probabilities
+        sides.setdefault((cell_a.arm, cell_b.arm), []).append(both)
+    rows = []
+    for (a, b), repeats in sides.items():
+        found = mean_difference(cases.labels, repeats, cases.groups, metric, seed)
+        rows.append((a, b, found.value, found.low, found.high, found.confidence, len(repeats)))
     columns = ["a", "b", "difference", "low", "high", "confidence", "seeds"]
     return Comparison(
         cases,
@@ -235,13 +243,10 @@ def compared(
     )
 
 
-def _scores(cases: Cases, outcome: Outcome, seed: int) -> dict[str, Interval]:
-    measures = measure(cases.labels, outcome.probabilities, cases.groups, cases.classes, seed)
-    return {name: measures.summary[name] for name in OVERALL}
-
-
-def _arm(cases: Cases, repeats: list[CellResult], metric: str, seed: int) -> dict[str, object]:
-    first, outcomes = repeats[0], [each.outcome for each in repeats]
+def _arm(
+    cases: Cases, repeats: Sequence[tuple[CellResult, Outcome]], metric: str, seed: int
+) -> dict[str, object]:
+    (cell, outcome), outcomes = repeats[0], [outcome for _, outcome in repeats]
     probabilities = [each.probabilities for each in outcomes]
     score = mean_score(cases.labels, probabilities, cases.groups, metric, seed)
     means = (
@@ -249,27 +254,15 @@ def _arm(cases: Cases, repeats: list[CellResult], metric: str, seed: int) -> dic
         "trained_share",
     )  # fmt: skip
     return {
-        "arm": first.arm,
-        "architecture": first.architecture,
-        "series": first.series,
-        "cutoff": first.cutoff,
-        "place": first.outcome.place,
-        "fraction": first.fraction,
+        "arm": cell.arm,
+        "architecture": cell.architecture,
+        "series": cell.series,
+        "cutoff": cell.cutoff,
+        "place": outcome.place,
+        "fraction": cell.fraction,
         "seeds": len(repeats),
         "score": score.value,
         "low": score.low,
         "high": score.high,
         **{name: float(np.mean([getattr(each, name) for each in outcomes])) for name in means},
     }
-
-
-def _difference(
-    cases: Cases,
-    a: str,
-    b: str,
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-    metric: str,
-    seed: int,
-) -> tuple[object, ...]:
-    found = mean_difference(cases.labels, pairs, cases.groups, metric, seed)
-    return a, b, found.value, found.low, found.high, found.confidence, len(pairs)

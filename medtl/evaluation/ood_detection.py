@@ -1,7 +1,8 @@
 """Separation of out-of-distribution images from those that a model was made for.
 
-The yardstick of out-of-distribution detection (Hendrycks & Gimpel 2017, arXiv 1610.02136): how
-often a strange image scores as stranger than a familiar one.
+The measure is the AUROC of out-of-distribution detection (Hendrycks & Gimpel 2017, arXiv
+1610.02136): how often an out-of-distribution image has a higher distance than an in-distribution
+one.
 """
 
 from __future__ import annotations
@@ -11,31 +12,31 @@ import torch
 
 from medtl.evaluation.confidence_intervals import Sampling
 from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.metrics import Ranking
+from medtl.evaluation.scored_cases import Ranking
 
-CENTRE = 0.5  # of the side, that is left of a cropped image
-TRIMMED = 0.85  # of the side, that is left of a trimmed one
+CENTRE = 0.5  # share of the side that a cropped image keeps
+TRIMMED = 0.85  # share of the side that a trimmed image keeps
 
 
 def inverted(images: np.ndarray) -> np.ndarray:
-    """Stored pixels [..., C, S, S] with black for white; an image that is all 0 (missing) stays."""
+    """Inverts stored pixels [..., C, S, S]; a missing image (all 0) is unchanged."""
     white = np.iinfo(images.dtype).max
     present = images.any(axis=(-3, -2, -1), keepdims=True)
     return np.where(present, white - images, images)
 
 
 def cropped(images: np.ndarray) -> np.ndarray:
-    """The middle (half of each side) of stored pixels [..., C, S, S], enlarged to the whole."""
+    """Crops stored pixels [..., C, S, S] to the middle half of each side, and enlarges them."""
     return _middle(images, CENTRE)
 
 
 def trimmed(images: np.ndarray) -> np.ndarray:
-    """The middle (0.85 of each side) of stored pixels [..., C, S, S], enlarged to the whole."""
+    """Crops stored pixels [..., C, S, S] to 0.85 of each side, and enlarges them."""
     return _middle(images, TRIMMED)
 
 
 def turned(images: np.ndarray) -> np.ndarray:
-    """Stored pixels [..., C, S, S] turned by 90 degrees, counter-clockwise."""
+    """Rotates stored pixels [..., C, S, S] by 90 degrees, counter-clockwise."""
     return np.rot90(images, axes=(-2, -1)).copy()
 
 

@@ -19,48 +19,21 @@ from medtl.evaluation.jackknife import (
     difference,
     evidence,
 )
-from medtl.evaluation.metrics import ScoredCases
+from medtl.evaluation.metrics import subgroup_metrics
+from medtl.evaluation.scored_cases import DecidedCases, ScoredCases
 
 PARAMETER = "subgroups"
-METRICS = ("auroc", "sensitivity", "specificity")
 LEAST_CASES = 20
-MOST_VALUES = 8  # a column of numbers with more different ones is cut at its quartiles
+MOST_VALUES = 8  # columns with more different numbers are cut at their quartiles
 MOST_GROUPS = 30
-UNKNOWN = "unknown"  # the group of cases whose field is empty
-
-
-@dataclass(frozen=True)
-class DecidedCases:
-    """N cases with a model's answers.
-
-    Attributes:
-        labels: int [N].
-        probabilities: [N, K].
-        decisions: int [N], at the operating point.
-        patients: [N], any codes.
-        classes: K names.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    decisions: np.ndarray
-    patients: np.ndarray
-    classes: tuple[str, ...]
-
-    def lacking(self, inside: np.ndarray) -> str:
-        """Why the cases `inside` (bool [N]) cannot be scored; '' where they can."""
-        if inside.sum() < LEAST_CASES:
-            return f"fewer than {LEAST_CASES} cases"
-        counts = np.bincount(self.labels[inside], minlength=len(self.classes))
-        absent = [name for name, count in zip(self.classes, counts, strict=True) if not count]
-        return f"no case of {', '.join(absent)}" if absent else ""
+UNKNOWN = "unknown"  # group of cases with an empty field
 
 
 def groups(values: pd.Series, column: str) -> pd.Series:
-    """The group of each case, a name; in the order of the groups a categorical.
+    """Assigns a group to each case: a categorical of names.
 
-    Numbers of which there are more than 8 are cut at their quartiles, and a group is named after
-    the lowest and the highest in it. Empty fields are one group, the last.
+    Columns with more than 8 different numbers are cut at their quartiles; a group is named after
+    its lowest and highest number. Empty fields are the last group.
 
     Raises:
         ParameterError: the column has too many groups.
@@ -97,17 +70,17 @@ def score_subgroups(
         seed: seed of the blocks of more than 400 patients.
 
     Returns:
-        One row per group: `column`, `group`, `cases`, `patients`; for each metric M of `METRICS`
-        (as in `ScoredCases`) `M`, `M_low`, `M_high`, and the difference to the rest `M_difference`,
-        `M_difference_low`, `M_difference_high`; `note`, the reason for a missing value. A group has
-        no scores with fewer than 20 cases or without a case of each class, and no difference if the
-        rest has no scores. Of two groups the second has no difference, as it is the negative of the
-        first.
+        One row per group: `column`, `group`, `cases`, `patients`; for each metric M of
+        `subgroup_metrics` its `M`, `M_low`, `M_high`, and the difference to the rest
+        `M_difference`, `M_difference_low`, `M_difference_high`; `note`, the reason for a missing
+        value. A group has no scores with fewer than 20 cases or without a case of each class, and
+        no difference if the rest has no scores. Of two groups the second has no difference, as it
+        is the negative of the first.
 
     Intervals over patients are those of `medtl.evaluation.jackknife`; that of a difference allows
     for patients on both sides.
     """
-    blocks = Blocks.of(cases.patients, seed)
+    blocks = Blocks.of(cases.groups, seed)
 
     def side(inside: np.ndarray) -> _Side:
         return _Side.of(cases, inside, blocks)
@@ -126,13 +99,13 @@ def score_subgroups(
 
 
 def differing(table: pd.DataFrame) -> tuple[list[str], int]:
-    """A line for each difference whose interval excludes zero, and how many differences there are.
+    """Formats a line per difference whose interval excludes zero; counts all differences.
 
     `table` is that of `score_subgroups`.
     """
     lines, count = [], 0
     for row in table.to_dict("records"):
-        for metric in METRICS:
+        for metric in _names():
             name = f"{metric}_difference"
             value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
             if np.isnan([low, high]).any():
@@ -159,20 +132,21 @@ class _Side:
 
     @classmethod
     def of(cls, cases: DecidedCases, inside: np.ndarray, blocks: Blocks) -> _Side:
-        patients, note = len(np.unique(cases.patients[inside])), cases.lacking(inside)
+        patients, note = len(np.unique(cases.groups[inside])), _lacking(cases, inside)
         both = ByStratum(blocks.strata(cases.labels))
         if note:
             return cls(inside, patients, note, {}, both)
         labels, here = cases.labels[inside], blocks.among(inside)
-        scored = ScoredCases.of(labels, cases.probabilities[inside], cases.decisions[inside])
-        whole = _metrics(scored, np.ones((1, len(labels))))
-        parts = [_metrics(scored, weights) for weights in here.without()] if patients > 1 else []
-        behind = evidence(labels, cases.patients[inside], len(cases.classes)).overall
+        scored = cases.among(inside).scored()
+        whole = _scores(scored, np.ones((1, len(labels))))
+        parts = [_scores(scored, weights) for weights in here.without()] if patients > 1 else []
+        behind = evidence(labels, cases.groups[inside], len(cases.classes)).overall
         own = ByStratum(here.strata(labels))
         scores = {}
-        for name in METRICS:
-            without = np.concatenate([*(part[name] for part in parts), []])
-            scores[name] = Estimate(float(whole[name][0]), here.moves(without), own, behind[name])
+        for metric in subgroup_metrics():
+            name, bounds = metric.name, metric.bounds(len(cases.classes), False)
+            moves = here.moves(np.concatenate([*(part[name] for part in parts), []]))
+            scores[name] = Estimate(float(whole[name][0]), moves, own, behind[name], *bounds)
         return cls(inside, patients, "", scores, both)
 
     def row(self) -> dict[str, object]:
@@ -187,6 +161,15 @@ class _Side:
         return difference(rest.scores[metric], here)
 
 
+def _lacking(cases: DecidedCases, inside: np.ndarray) -> str:
+    """Returns why the cases `inside` (bool [N]) cannot be scored; '' if they can."""
+    if inside.sum() < LEAST_CASES:
+        return f"fewer than {LEAST_CASES} cases"
+    counts = np.bincount(cases.labels[inside], minlength=len(cases.classes))
+    absent = [name for name, count in zip(cases.classes, counts, strict=True) if not count]
+    return f"no case of {', '.join(absent)}" if absent else ""
+
+
 def _bounded(name: str, found: Interval | Difference) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
@@ -195,24 +178,27 @@ def _difference_row(side: _Side, rest: _Side) -> dict[str, object]:
     if rest.note:
         return {"note": f"not compared: the rest has {rest.note}"}
     row: dict[str, object] = {}
-    for metric in METRICS:
+    for metric in _names():
         row |= _bounded(f"{metric}_difference", side.difference(rest, metric))
     return row
 
 
-def _metrics(scored: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _scores(scored: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Computes the metrics [R] under `weights` [R, N]; NaN for all-zero weights."""
     drawn = weights.any(axis=1)
-    found = scored.metrics(weights[drawn]).overall
-    metrics = {}
-    for name in METRICS:
-        metrics[name] = np.full(len(weights), np.nan)
-        metrics[name][drawn] = found[name]
-    return metrics
+    weighted, scores = scored.weighted(weights[drawn]), {}
+    for metric in subgroup_metrics():
+        scores[metric.name] = np.full(len(weights), np.nan)
+        scores[metric.name][drawn] = metric.score(weighted)
+    return scores
+
+
+def _names() -> list[str]:
+    return [each.name for each in subgroup_metrics()]
 
 
 def _columns() -> list[str]:
-    each = [name + kind for name in METRICS for kind in ("", "_difference")]
+    each = [name + kind for name in _names() for kind in ("", "_difference")]
     bounds = [name + end for name in each for end in ("", "_low", "_high")]
     return ["column", "group", "cases", "patients", *bounds, "note"]
 

@@ -17,6 +17,7 @@ from medtl.errors import MedtlError
 from medtl.evaluation.adversarial import (
     ORDERS,
     AttackRecipe,
+    Examples,
     fooled,
     norms,
     norms_from_black,
@@ -229,15 +230,6 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class Examples:
-    """M images [M, C, S, S] from -1 to 1, and the predictions of them before and after, int [M]."""
-
-    images: np.ndarray
-    own: np.ndarray
-    after: np.ndarray
-
-
-@dataclass(frozen=True)
 class Perturbed:
     """Results of an attack on a model.
 
@@ -418,14 +410,11 @@ def _log_pictures(found: Perturbed) -> None:
     figure = robustness.perturbations_sheet(shown, f"{found.bound}; grey is no change")
     log_picture(figure, f"{PLACE}/perturbations.png")
     for source, examples in found.examples.items():
-        images, changed = examples.images, int((examples.own != examples.after).sum())
+        changed = int((examples.own != examples.after).sum())
         figure = robustness.perturbed_sheet(
-            images,
-            shown[source],
-            examples.own,
-            examples.after,
-            found.classes,
-            f"pattern from {source} images, {found.bound}; {changed} of {len(images)} changed",
+            examples,
+            f"pattern from {source} images, {found.bound}; {changed} of {len(examples.own)} "
+            "changed",
         )
         log_picture(figure, f"{PLACE}/perturbed_{source}.png")
 

@@ -15,23 +15,25 @@ from medtl.data.splits import patient_groups
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.confidence_intervals import Measures, measure
 from medtl.evaluation.external_validation import ClassMapping, beside
+from medtl.evaluation.metrics import headline_metrics
+from medtl.evaluation.split_evaluation import SplitEvaluation
 from medtl.inference.predictor import Predictor
 from medtl.inference.training_record import learned_from
-from medtl.pipeline.run_logging import log_sites
-from medtl.pipeline.scoring import HEADLINES, Scored, decided
+from medtl.pipeline.evaluation_logging import log_sites
+from medtl.pipeline.scoring import decided
 from medtl.tracking.lineage import test_predictions, training_settings
 
-SEEN_TAG = "medtl.seen"  # on a run: how many of its cases the model has learned from
+SEEN_TAG = "medtl.seen"  # number of cases of a run in the model's training record
 
 
 def class_mapping(
     uri: str, bundle: Predictor, dataset: Dataset, asked: Mapping[str, Sequence[str]]
 ) -> ClassMapping:
-    """What the labels of the data are among the model's classes.
+    """Maps the model's classes to the labels of the data.
 
     Raises:
-        MedtlError: they differ, and nothing is said of that.
-        ParameterError: what is said does not fit the labels and classes.
+        MedtlError: they differ, and no mapping is given.
+        ParameterError: the mapping does not fit the labels and classes.
     """
     if asked and bundle.multi_label:
         raise ParameterError(
@@ -41,31 +43,35 @@ def class_mapping(
         return ClassMapping.of(asked, dataset.classes, bundle.classes)
     if dataset.classes != bundle.classes:
         raise MedtlError(
-            f"{uri} answers with {', '.join(bundle.classes)}, and {dataset.name} is labelled "
-            f"{', '.join(dataset.classes)}: say which is which with mapping=LABEL=CLASS,..."
+            f"{uri} has the classes {', '.join(bundle.classes)}, and {dataset.name} the labels "
+            f"{', '.join(dataset.classes)}: map them with mapping=LABEL=CLASS,..."
         )
     return ClassMapping.same(bundle.classes)
 
 
 def set_beside(
-    uri: str, bundle: Predictor, dataset: Dataset, scored: Scored, mapping: ClassMapping
+    uri: str,
+    bundle: Predictor,
+    dataset: Dataset,
+    evaluation: SplitEvaluation,
+    mapping: ClassMapping,
 ) -> list[str]:
-    """Logs the model's scores at home beside those just found; lines for the console.
+    """Logs internal and external scores, and returns lines for the console.
 
-    Where the scores at home cannot be read any more, that is the line.
+    If the internal scores cannot be read, the only line says why.
     """
     try:
         internal = internal_measures(uri, bundle, mapping, dataset)
     except MedtlError as error:
-        return [f"no internal scores beside these: {error}"]
-    table = beside(internal, scored.measures)
+        return [f"no internal scores: {error}"]
+    table = beside(internal, evaluation.measures)
     log_sites(table, dataset.name)
     sides = ("internal", f"external: {dataset.name}", "difference")
     lines = [
         "internal and external   (the model's own test split and this data, in the same labels)",
         " " * 22 + "".join(f"{side:<27}" for side in sides).rstrip(),
     ]
-    for name in HEADLINES:
+    for name in (each.name for each in headline_metrics()):
         row = table.set_index("metric").loc[name]
         each = [
             f"{row[column]:{sign}.3f} ({row[f'{column}_low']:{sign}.3f} to "
@@ -79,10 +85,9 @@ def set_beside(
 def internal_measures(
     uri: str, bundle: Predictor, mapping: ClassMapping, dataset: Dataset
 ) -> Measures:
-    """A model's scores on its own test split, with its classes put as the labels of other data.
+    """Measures a model on its own test split, with its classes mapped to the labels of other data.
 
-    Classes that mean no label are left out, as their cases could not be told there; and so are
-    findings of which nothing is known there.
+    Cases of unmapped classes are left out, and findings without a known label in the other data.
 
     Raises:
         MedtlError: the run that made the model is gone.
@@ -101,15 +106,15 @@ def internal_measures(
         mapping.probabilities(own[kept]),
         patient_groups(table)[kept],
         mapping.labels,
-        int(training_settings(uri)["seed"]),
+        int(str(training_settings(uri)["seed"])),
         decisions=decided(bundle, own[kept], mapping),
     )
 
 
 def note_seen(bundle: Predictor, dataset: Dataset, indices: np.ndarray) -> None:
-    """Says, on the console and in the run, how many of these cases the model has learned from."""
+    """Logs how many of these cases are in the model's training record, and prints a note."""
     if bundle.seen is None:
-        line = "it has no record of its training: whether it learned from these cases is not known"
+        line = "the model has no training record: it may have been trained on these cases"
         mlflow.set_tag(SEEN_TAG, "unknown")
     else:
         count = int(learned_from(bundle.seen, dataset, indices).sum())
@@ -117,7 +122,7 @@ def note_seen(bundle: Predictor, dataset: Dataset, indices: np.ndarray) -> None:
         if not count:
             return
         line = (
-            f"the model has learned from {count} of these {len(indices)} cases, or from their "
-            "patients: the scores flatter it"
+            f"the model was trained on {count} of these {len(indices)} cases, or on their "
+            "patients: the scores are biased upwards"
         )
     print(f"note: {line}", file=sys.stderr)

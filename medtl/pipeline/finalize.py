@@ -18,6 +18,7 @@ from medtl.evaluation.calibration import (
     operating_points_at,
 )
 from medtl.evaluation.external_validation import ClassMapping
+from medtl.evaluation.split_evaluation import SplitEvaluation, evaluate_split
 from medtl.inference.decisions import calibrated, presence
 from medtl.inference.label_record import LabelRecord, sample_codes
 from medtl.inference.out_of_distribution import DomainReference, sampled
@@ -25,8 +26,10 @@ from medtl.inference.predictor import Predictor
 from medtl.inference.training_record import TrainingRecord, learned_from
 from medtl.pipeline.baselines import FEATURES, FILES, METRICS, Baseline, baselines, without_files
 from medtl.pipeline.baselines import table as baseline_table
+from medtl.pipeline.evaluation_logging import log_evaluation, log_heatmaps
+from medtl.pipeline.heatmaps import explain_split
 from medtl.pipeline.run_logging import log_fit, log_halved
-from medtl.pipeline.scoring import Scored, compared_in_batches, in_batches, score
+from medtl.pipeline.scoring import compared_in_batches, in_batches, predict_split
 from medtl.reporting.model_card import BELOW_TAG, CardFacts, SplitFacts, model_card
 from medtl.settings.training import DataSettings, ModelSettings
 from medtl.tracking.artifacts import log_intervals, log_table
@@ -46,7 +49,7 @@ class Concluded:
     dataset: Dataset
     bundle: Predictor
     facts: CardFacts
-    scored: Scored
+    evaluation: SplitEvaluation
     below: tuple[Baseline, ...]  # that beat the model
     unfinished: str  # a line where the training was not at its end, else ''
     model: ModelInfo
@@ -57,7 +60,7 @@ class Concluded:
         lines += [f"warning       {each.warning()}" for each in self.below]
         if self.unfinished:
             lines.append(f"best epoch    {self.unfinished}")
-        return "\n".join([self.scored.summary(), *lines])
+        return "\n".join([self.evaluation.summary(), *lines])
 
 
 def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
@@ -71,12 +74,15 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
         log_table(trained.solved.path, "training/penalties.csv")
     bundle = _bundle(transfer, trained)
     mapping = ClassMapping.same(bundle.classes)
-    scored = score(bundle, dataset, "test", settings.seed, mapping, transfer.team)
-    summary = scored.measures.summary
+    predictions = predict_split(bundle, dataset, "test", mapping, transfer.team)
+    evaluation = evaluate_split(dataset, predictions, settings.seed)
+    heatmaps = explain_split(bundle, dataset, predictions, mapping, settings.seed)
+    log_evaluation(evaluation)
+    log_heatmaps(heatmaps)
     unfinished = _unfinished(trained)
     notes = (*dataset.notes, *([f"best epoch {unfinished}"] if unfinished else []))
-    notes += (scored.twins,) if scored.twins else ()
-    found = _beside(transfer, scored.probabilities)
+    notes += evaluation.notes
+    found = _beside(transfer, predictions.probabilities)
     without = without_files(transfer)
     below = tuple(
         each
@@ -90,9 +96,9 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
         bundle,
         dataset.unit,
         split_facts(dataset),
-        summary,
+        evaluation.measures.summary,
         notes,
-        scored.maps,
+        heatmaps.words,
         (*(each.line() for each in found), *([f"{FILES}: none, {without}"] if without else [])),
         tuple(each.shortfall() for each in below),
     )
@@ -100,7 +106,7 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
     *_, channels, side, _ = dataset.pixels.array.shape
     example = example_images(side, channels, max(1, len(dataset.modalities)))
     model = log_model(bundle, example)
-    return Concluded(settings, dataset, bundle, facts, scored, below, unfinished, model)
+    return Concluded(settings, dataset, bundle, facts, evaluation, below, unfinished, model)
 
 
 def _beside(transfer: TransferLearner, probabilities: np.ndarray) -> tuple[Baseline, ...]:
@@ -133,7 +139,7 @@ def register_and_gate(concluded: Concluded, model_name: str, confidence: float) 
     The verdict has a run of its own under the active one.
     """
     dataset, settings = concluded.dataset, concluded.settings
-    scores = Scores(concluded.scored.probabilities, _seen_by(concluded.bundle, dataset))
+    scores = Scores(concluded.evaluation.cases.probabilities, _seen_by(concluded.bundle, dataset))
     cases, seed = gate_cases(dataset, scores), settings.seed
     score_champion = partial(test_scores, dataset, settings, seed)
     version = register(concluded.model, concluded.facts, model_name)

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,30 +18,34 @@ from medtl.evaluation.heatmap_checks import names_from, randomised
 from medtl.inference.captum_maps import Scores, integrated_gradients, occlusion
 from medtl.inference.grad_cam import explanation_cut, grad_cam
 from medtl.inference.predictor import Predictor
-from medtl.networks.cutoffs import resolve
+from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
-from medtl.settings.evaluation import GRAD_CAM, INTEGRATED_GRADIENTS, OCCLUSION
+from medtl.settings.evaluation import GRAD_CAM, OCCLUSION
 
-DRAWS = 3  # of random weights: one draw may happen to look where the network looks
-# Images whose maps are made again: of a method with a gradient's few passes, and with many.
+if TYPE_CHECKING:
+    from medtl.inference.sklearn_head import SklearnHead
+
+DRAWS = 3  # of random weights: the maps of a single draw may resemble the network's by chance
+# Images whose maps are drawn again: fewer for methods that need many forward passes.
 MOST_CHECKED, FEWER_CHECKED = 24, 12
 
 Draw = Callable[[Tensor, Tensor], np.ndarray]
-"""Maps [B, S, M x S] of images as a network takes them, each of its class (int [B])."""
+"""Input of a network and a class per image (int [B]) to maps [B, S, M x S]."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One method for one model.
+    """Heat-map method of one model, with its control.
 
     Attributes:
-        scores: those that the maps explain.
+        scores: function whose values the maps explain.
         trained: draws the model's maps.
-        without: draws maps with what was learned lost: for each draw, and each stage of the loss,
-            the names of the stage and how its maps are drawn. The last stage is the loss of all.
-        lost: what becomes of it then, in words.
-        most: how many maps the check should draw again.
+        without: for each random draw and each stage of randomisation the names of the stage, and a
+            function that draws the maps of the randomised model. In the last stage all that was
+            trained is randomised.
+        lost: the randomisation in words.
+        most: number of images whose maps are drawn again.
     """
 
     scores: Scores
@@ -51,10 +56,10 @@ class Drawing:
 
 
 def methods_for(bundle: Predictor, asked: Sequence[str]) -> tuple[str, ...]:
-    """The methods that are asked for; where none is, the one that is for this kind of model.
+    """Returns the methods `asked`, or the default of this kind of model if there is none.
 
     Raises:
-        ParameterError: a hybrid is asked for what needs a gradient.
+        ParameterError: a method that needs a gradient, for a hybrid.
     """
     if bundle.tail is None:
         return tuple(asked) or (GRAD_CAM,)
@@ -65,23 +70,26 @@ def methods_for(bundle: Predictor, asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def drawing(bundle: Predictor, method: str, seed: int) -> Drawing:
-    """How `method` draws the maps of a model, whose own network stays as it is.
+    """Prepares a method for a model, whose network is unchanged.
 
     Raises:
-        MedtlError: the network has no map that the method could take.
+        MedtlError: the network has no feature map for the method.
     """
     if bundle.tail is not None:
-        return _of_hybrid(bundle, seed)
+        return _of_hybrid(bundle, bundle.tail, seed)
     if method == GRAD_CAM:
         size = bundle.image_size
         halves = explanation_cut(copy.deepcopy(bundle.network), size)
-        trained = partial(grad_cam, halves)
+        trained: Draw = partial(grad_cam, halves)
 
         def of(network: nn.Module) -> Draw:
             return partial(grad_cam, cut(network, halves.point, size))
     else:
-        asks = {OCCLUSION: occlusion, INTEGRATED_GRADIENTS: integrated_gradients}[method]
-        of = partial(partial, asks)
+        draw = occlusion if method == OCCLUSION else integrated_gradients
+
+        def of(network: nn.Module) -> Draw:
+            return partial(draw, network)
+
         trained = of(bundle.network)
     most = MOST_CHECKED if method == GRAD_CAM else FEWER_CHECKED
     without = _randomised(bundle, of, seed)
@@ -91,15 +99,15 @@ def drawing(bundle: Predictor, method: str, seed: int) -> Drawing:
 def _randomised(
     bundle: Predictor, of: Callable[[nn.Module], Draw], seed: int
 ) -> Iterator[tuple[tuple[str, ...], Draw]]:
-    """`head` is the loss of the head alone, `trained` of all that was trained."""
+    """Yields the stages of each draw: `head` randomises the head, `trained` all trained layers."""
     network, size = bundle.network, bundle.image_size
     head, trained = (
         resolve(network, bundle.architecture, name) for name in ("head", bundle.cutoff)
     )
-    stages = [(("head",), head), (("trained",), trained)]
+    points: dict[tuple[str, ...], CutPoint] = {("head",): head, ("trained",): trained}
     if trained.key == head.key:
-        stages = [(("head", "trained"), head)]
-    stages = [(names, names_from(network, point, size)) for names, point in stages]
+        points = {("head", "trained"): head}
+    stages = [(names, names_from(network, point, size)) for names, point in points.items()]
     images = max(1, len(bundle.modalities))
     for draw in range(seed, seed + DRAWS):
         fresh = build(bundle.architecture, len(bundle.classes), size, draw, images, bundle.hidden)
@@ -107,26 +115,26 @@ def _randomised(
             yield names, of(randomised(network, fresh, lost, draw))
 
 
-def _of_hybrid(bundle: Predictor, seed: int) -> Drawing:
-    """All that a hybrid has learned is its tail: it is lost where its features are exchanged."""
-    # scikit-learn takes a second to import, and only a hybrid needs it
-    from medtl.inference.sklearn_head import SklearnHead, shuffled
+def _of_hybrid(bundle: Predictor, trained: SklearnHead, seed: int) -> Drawing:
+    """Returns occlusion maps of a hybrid; its control permutes the features of its classifier."""
+    # imported here: scikit-learn takes a second, and only a hybrid needs it
+    from medtl.inference.sklearn_head import shuffled
 
-    known: dict[bytes, np.ndarray] = {}
+    features: dict[bytes, np.ndarray] = {}
 
-    def scores(tail: SklearnHead, images: Tensor) -> Tensor:
-        # The tails that learned nothing read what the trained one has read: no pass is made twice.
-        key = hashlib.blake2b(images.cpu().contiguous().numpy()).digest()
-        if key not in known:
-            known[key] = bundle.read(images)
-        return torch.from_numpy(tail.logits(known[key])).to(images.device)
+    def scores(head: SklearnHead, images: Tensor) -> Tensor:
+        # all heads read the same features: the network runs once for equal images
+        key = hashlib.blake2b(images.cpu().numpy().tobytes()).digest()
+        if key not in features:
+            features[key] = bundle.read(images)
+        return torch.from_numpy(head.logits(features[key])).to(images.device)
 
     def without() -> Iterator[tuple[tuple[str, ...], Draw]]:
         for draw in range(seed, seed + DRAWS):
-            tail = shuffled(bundle.tail, draw)
-            yield ("classifier",), partial(occlusion, partial(scores, tail))
+            head = shuffled(trained, draw)
+            yield ("classifier",), partial(occlusion, partial(scores, head))
 
-    of_trained = partial(scores, bundle.tail)
+    of_trained = partial(scores, trained)
     return Drawing(
         of_trained,
         partial(occlusion, of_trained),

@@ -1,4 +1,4 @@
-"""Trained model and images that a command is about."""
+"""Trained model and data set of a command."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ About = EvaluateSettings | PerturbSettings
 
 
 def chosen_model(settings: About) -> tuple[str, Predictor]:
-    """The model asked for, or the champion of `model_name`: its URI and itself.
+    """Loads the model of the settings, or the champion of `model_name`; returns its URI, too.
 
     Raises:
-        MedtlError: there is no such model; where a champion is missing, with the command that
-            makes one.
+        MedtlError: there is no such model, or no champion (with the command that makes one).
     """
     if settings.model:
         return settings.model, load_bundle(settings.model)
@@ -63,19 +62,19 @@ def _search_for(settings: About) -> str:
 
 
 def images_for(settings: About, uri: str, bundle: Predictor, image_size: int) -> Dataset:
-    """The data asked for, or the very data and split that the model was trained on.
+    """Loads the data of the settings, or the data and splits that the model was trained on.
 
-    Of findings those that the model knows are asked about.
+    Findings are restricted to those of the model.
 
     Raises:
-        MedtlError: the data has changed since, or has other modalities than the model, or other
-            numbers of labels an image.
+        MedtlError: the data has changed since training, or its modalities or kind of labels differ
+            from the model's.
     """
     if settings.data:
         dataset = load(settings.data, image_size, settings.seed, settings.reading)
     else:
         made = training_settings(uri)
-        data, seed = str(made["data"]), int(made["seed"])
+        data, seed = str(made["data"]), int(str(made["seed"]))
         dataset = load(data, image_size, seed, Reading.of(made))
         if dataset.fingerprint != bundle.fingerprint:
             raise MedtlError(
@@ -104,10 +103,10 @@ def images_for(settings: About, uri: str, bundle: Predictor, image_size: int) ->
 
 
 def check_one_label(dataset: Dataset, what: str) -> None:
-    """Refuses images of several labels for `what`, which needs one an image.
+    """Checks that images have one label each, as `what` needs.
 
     Raises:
-        MedtlError: they have findings, of which an image has any number.
+        MedtlError: labels are findings, any number an image.
     """
     if dataset.multi_label:
         raise MedtlError(
@@ -117,9 +116,13 @@ def check_one_label(dataset: Dataset, what: str) -> None:
 
 
 def check_classes(uri: str, bundle: Predictor, dataset: Dataset) -> None:
-    """Refuses a model that answers with other classes than the data is labelled with."""
+    """Checks that the classes of a model are the labels of the data.
+
+    Raises:
+        MedtlError: they differ.
+    """
     if dataset.classes != bundle.classes:
         raise MedtlError(
-            f"{uri} answers with {', '.join(bundle.classes)}, and {dataset.name} is labelled "
-            f"{', '.join(dataset.classes)}: the classes must be the same"
+            f"{uri} has the classes {', '.join(bundle.classes)}, and {dataset.name} the labels "
+            f"{', '.join(dataset.classes)}: they must be the same"
         )

@@ -24,15 +24,15 @@ from medtl.settings.evaluation import EvaluateSettings
 from medtl.tracking.artifacts import log_picture, log_table
 from medtl.training.loaders import PASS_BATCH
 
-MOST_IMAGES = 512  # of each set; of a larger one as many are drawn
+MOST_IMAGES = 512  # of each set; larger sets are sampled
 COPIES = {"inverted": inverted, "turned": turned, "cropped": cropped, "trimmed": trimmed}
 
 
 def check_sources(sources: tuple[str, ...]) -> None:
-    """Refuses what is no embedded data set, folder with images or file.
+    """Checks that each source is an embedded data set, a folder with images or a file.
 
     Raises:
-        ParameterError: naming the first that is none.
+        ParameterError: one is not.
     """
     for source in sources:
         place = Path(source).expanduser()
@@ -46,10 +46,10 @@ def check_sources(sources: tuple[str, ...]) -> None:
 def measure_domain(
     bundle: Predictor, dataset: Dataset, indices: np.ndarray, settings: EvaluateSettings
 ) -> list[str]:
-    """Logs how strange other images are to the model beside these; lines for the console.
+    """Logs the detection of out-of-distribution images, and returns lines for the console.
 
-    Others are copies of these images (the samples `indices` of the data) that were changed, and
-    those of each source of the parameter `against`.
+    The images are the samples `indices`, transformed copies of them, and those of each source of
+    the parameter `against`.
     """
     if bundle.domain is None:
         return ["in domain     the model keeps no training features to compare with"]
@@ -104,12 +104,10 @@ def _others(
 
 
 def _distances(bundle: Predictor, images: np.ndarray) -> np.ndarray:
-    """How strange stored pixels [N, C, S, S] (of cases [N, M, C, S, S]) are: [N]."""
-    parts = [
-        bundle.distances(images[start : start + PASS_BATCH])
-        for start in range(0, len(images), PASS_BATCH)
-    ]
-    return np.concatenate(parts)
+    """Computes the distances [N] of stored pixels [N, C, S, S] (of cases [N, M, C, S, S])."""
+    batches = (images[start : start + PASS_BATCH] for start in range(0, len(images), PASS_BATCH))
+    parts = [bundle.distances(batch) for batch in batches]
+    return np.concatenate([part for part in parts if part is not None])
 
 
 def _table(
@@ -118,7 +116,7 @@ def _table(
     """Returns a row a set: `images`, `auroc` against the first, and `flagged`, each with bounds."""
     familiar, *_ = distances.values()
     known, *_ = codes.values()
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, each in distances.items():
         auroc = Interval(np.nan, np.nan, np.nan)
         if rows:

@@ -1,4 +1,4 @@
-"""Parameter checks before any work; they need no image and no weights, and take seconds."""
+"""Parameter checks before any work, without images and weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from medtl.training.device import resolve_device
 
 
 def check_training(settings: TrainSettings) -> str:
-    """Refuses settings of a model that cannot be trained on any images; returns its architecture.
+    """Checks the settings of a training as far as possible without images.
+
+    Returns the architecture.
 
     Raises:
         ParameterError: an invalid parameter.
@@ -34,12 +36,10 @@ def check_training(settings: TrainSettings) -> str:
 
 
 def check_places(settings: LearningSettings) -> None:
-    """Refuses an unavailable device, and data that is neither a folder nor a file.
-
-    On a cluster, devices are checked by the nodes.
+    """Checks the device and the data's place. On a cluster, nodes check their own devices.
 
     Raises:
-        ParameterError: naming which.
+        ParameterError: the device is unavailable, or the data is neither a folder nor a file.
     """
     if getattr(settings, "executor", "") != RAY:
         resolve_device(settings.device)
@@ -67,10 +67,10 @@ def outlined(settings: ModelSettings) -> tuple[str, nn.Module]:
 
 
 def check_asked_of_model(settings: EvaluateSettings | PerturbSettings) -> None:
-    """Refuses data and devices of `evaluate` and `perturb` that do not exist.
+    """Checks the device and the data's place of `evaluate` and `perturb`.
 
     Raises:
-        ParameterError: naming which.
+        ParameterError: one does not exist.
     """
     resolve_device(settings.device)
     if settings.data:
@@ -78,10 +78,10 @@ def check_asked_of_model(settings: EvaluateSettings | PerturbSettings) -> None:
 
 
 def check_image_folder(name: str, folder: str) -> None:
-    """Refuses the parameter `name` if it is not a folder with images.
+    """Checks that the parameter `name` is a folder with images.
 
     Raises:
-        ParameterError: not a folder, or without images.
+        ParameterError: it is not a folder, or has no images.
     """
     place = Path(folder).expanduser()
     if not place.is_dir() or next(images_below(place), None) is None:

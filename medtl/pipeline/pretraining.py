@@ -41,7 +41,7 @@ def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
         if name == "auto":
             name = backbone_name(data_name(settings.data), outlined(settings)[0])
         check_may_change(name)
-        transfer = _of_some(prepare(settings))
+        transfer = _of_some(prepare(settings), settings.train_images)
         mlflow.set_tag("medtl.cutoff", settings.cutoff)
         concluded = evaluate_and_log(
             transfer, fit_model(settings, transfer, settings.cutoff, ends=ends)
@@ -52,7 +52,7 @@ def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
 
 
 def drawn_down(dataset: Dataset, images: int, seed: int) -> np.ndarray:
-    """Returns the rows of about `images` of the training split, by patient and class alike.
+    """Draws rows of about `images` of the training split, by patient and the same share per class.
 
     Raises:
         ParameterError: the images have several labels.
@@ -69,9 +69,9 @@ def drawn_down(dataset: Dataset, images: int, seed: int) -> np.ndarray:
 
 
 def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
-    """The settings with `weights=auto` on chest phantoms made the URI of a backbone made here.
+    """Replaces `weights=auto` on chest phantoms by a backbone pretrained on source phantoms.
 
-    It is pretrained on the embedded source phantoms. Other settings come back as they are.
+    The backbone is pretrained on first use. Other settings are returned unchanged.
     """
     if settings.weights != "auto" or settings.data not in (TARGET, FINDINGS):
         return settings
@@ -86,10 +86,7 @@ def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
 
 
 def backbone_of(source: PretrainSettings) -> str:
-    """The URI of the backbone that these settings make.
-
-    It is trained when there is none of this kind yet, and found in the registry from then on.
-    """
+    """Returns the URI of the backbone of these settings; trains it unless it is registered."""
     data, identity = source.data, ""
     if data not in EMBEDDED:
         dataset = training_data(source, Origin.of(source).image_size)
@@ -103,16 +100,16 @@ def backbone_of(source: PretrainSettings) -> str:
     return uri
 
 
-def _of_some(transfer: TransferLearner) -> TransferLearner:
-    """Returns the transfer with the images of the training split that shall be learned from."""
-    settings, dataset = transfer.settings, transfer.dataset
+def _of_some(transfer: TransferLearner, images: int) -> TransferLearner:
+    """Restricts the training split to about `images`; 0 for all."""
+    dataset = transfer.dataset
     count = len(dataset.splits["train"])
-    if not 0 < settings.train_images < count:
+    if not 0 < images < count:
         return transfer
-    rows = drawn_down(dataset, settings.train_images, settings.seed)
+    rows = drawn_down(dataset, images, transfer.settings.seed)
     note = (
-        f"{len(rows):,} of {count:,} training images are learned from, drawn by patient and of "
-        f"each class alike (train_images={settings.train_images})"
+        f"{len(rows):,} of {count:,} training images are used, drawn by patient with the same "
+        f"share of each class (train_images={images})"
     )
     print(f"data {dataset.name}: {note}", file=sys.stderr)
     return dataclasses.replace(

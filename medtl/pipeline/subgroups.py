@@ -1,4 +1,4 @@
-"""A model on parts of its cases: by the columns that the user's table brings."""
+"""Subgroups of a split, by columns of the user's table."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import pandas as pd
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
+from medtl.evaluation.metrics import subgroup_metrics
+from medtl.evaluation.split_evaluation import SplitEvaluation
 from medtl.evaluation.subgroups import (
-    METRICS,
     PARAMETER,
-    DecidedCases,
     differing,
     groups,
     score_subgroups,
 )
-from medtl.pipeline.run_logging import log_subgroups
-from medtl.pipeline.scoring import Scored
+from medtl.pipeline.evaluation_logging import log_subgroups
 
-CHANCE = 0.05  # of an interval that excludes zero where nothing differs
+CHANCE = 0.05  # probability that an interval excludes zero without a difference
 
 
 def grouped_by(
     dataset: Dataset, indices: np.ndarray, columns: Sequence[str]
 ) -> dict[str, pd.Series]:
-    """The group of each case of `indices`, by the name of each column.
+    """Groups the cases of `indices` by each column.
 
     Raises:
         ParameterError: there is no such column, or it has too many groups.
@@ -40,23 +39,13 @@ def grouped_by(
 
 
 def compare_subgroups(
-    dataset: Dataset,
-    indices: np.ndarray,
-    grouped: dict[str, pd.Series],
-    scored: Scored,
-    seed: int,
+    evaluation: SplitEvaluation, grouped: dict[str, pd.Series], seed: int
 ) -> list[str]:
-    """Logs the scores of each group; lines for the console on those that differ from the rest."""
-    cases = DecidedCases(
-        dataset.labels[indices],
-        scored.probabilities,
-        scored.decisions,
-        dataset.groups[indices],
-        dataset.classes,
-    )
-    table = score_subgroups(cases, grouped, seed)
-    overall = {name: scored.measures.summary[name] for name in METRICS}
-    log_subgroups(table, overall, scored.split)
+    """Logs scores of each group; returns lines for the console on those that differ."""
+    table = score_subgroups(evaluation.cases, grouped, seed)
+    summary = evaluation.measures.summary
+    overall = {each.name: summary[each.name] for each in subgroup_metrics()}
+    log_subgroups(table, overall, evaluation.split)
     lines, count = differing(table)
     opening = [
         f"subgroups     {len(table)} by {', '.join(grouped)}: {len(lines)} of {count} differences "
@@ -64,7 +53,7 @@ def compare_subgroups(
     ]
     if count:
         opening.append(f"  (by chance alone about {CHANCE * count:.1f} of {count} would have)")
-    unscored = int(table[METRICS[0]].isna().sum())
+    unscored = int(table[subgroup_metrics()[0].name].isna().sum())
     if unscored:
         opening.append(f"  {unscored} without scores: too few cases, or none of some class")
     return [*opening, *(f"  {line}" for line in lines)]

@@ -9,27 +9,12 @@ from dataclasses import dataclass
 
 from medtl.cache import digest_of
 from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import overall_metrics
 from medtl.inference.out_of_distribution import STRANGE_SHARE
 from medtl.inference.predictor import Predictor
 from medtl.label_syntax import NO_FINDING
 from medtl.reporting.markdown import code, plain
 
-# Each measure's name in print and what it says, in the order in which a reader needs them.
-MEASURES = {
-    "auroc": ("AUROC", "how often an image of a class scores higher for it than an image of "
-              "another; 0.5 is chance"),
-    "auprc": ("AUPRC", "how pure the images most suspected of a class are; the share of the class "
-              "is chance"),
-    "sensitivity": ("sensitivity", "share of a class's images that are called so"),
-    "specificity": ("specificity", "share of the other images that are not called so"),
-    "accuracy": ("accuracy", "share of images called right"),
-    "balanced_accuracy": ("balanced accuracy", "the same, every class counting equally"),
-    "f1": ("F1", "balance of sensitivity and of the share of calls that are right"),
-    "mcc": ("MCC", "agreement with the truth beyond chance; 0 is none, 1 is full"),
-    "ece": ("calibration error", "mean gap between the probability given and how often it was "
-            "right; 0 is best"),
-    "brier": ("Brier score", "mean squared error of the probabilities; 0 is best"),
-}  # fmt: skip
 BELOW_TAG = "medtl.below_baseline"  # on a run and a version whose model a baseline beats
 FEW_PATIENTS = 100  # in the test split; fewer give wide intervals
 NOT_FOR_DIAGNOSIS = (
@@ -158,9 +143,9 @@ def _data(facts: CardFacts) -> str:
 
 def _scores(facts: CardFacts) -> str:
     rows = [
-        [name, f"{interval.value:.3f}", _bounds(interval), meaning]
-        for metric, (name, meaning) in MEASURES.items()
-        if (interval := facts.scores.get(metric)) is not None
+        [metric.label, f"{interval.value:.3f}", _bounds(interval), metric.meaning]
+        for metric in overall_metrics()
+        if (interval := facts.scores.get(metric.name)) is not None
     ]
     if facts.bundle.multi_label:
         averaged = (

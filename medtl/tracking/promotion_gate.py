@@ -11,7 +11,7 @@ import numpy as np
 from medtl.evaluation.confidence_intervals import mean_score
 from medtl.evaluation.delong import paired_auroc_test
 from medtl.evaluation.jackknife import Difference, Interval
-from medtl.evaluation.metrics import labelled_cases
+from medtl.evaluation.scored_cases import labelled_cases
 from medtl.inference.label_record import Agreement
 from medtl.tracking.alpha_spending import confidence_at
 

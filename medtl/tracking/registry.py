@@ -11,7 +11,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError, ParameterError, masked_value, without_secrets
-from medtl.evaluation.metrics import has_findings
+from medtl.evaluation.scored_cases import has_findings
 from medtl.inference.predictor import Predictor
 from medtl.reporting.model_card import CardFacts, model_card, version_tags
 from medtl.tracking.alias_lock import alias_lock

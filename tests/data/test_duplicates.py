@@ -17,7 +17,7 @@ from medtl.data.duplicates import (
 )
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
-from medtl.pipeline.scores_without_duplicates import twins_in_training
+from medtl.evaluation.scores_without_duplicates import duplicates_of_training
 from medtl.settings.training import Reading
 
 
@@ -109,7 +109,7 @@ def test_twins_in_training_are_told(write_folder):
         shutil.copy(root / split / "a" / "000.png", root / "test" / "a" / f"twin{number}.png")
     dataset = load(str(root), 16, 0, Reading(duplicates="allow"))
     test = dataset.splits["test"]
-    twins = twins_in_training(dataset, test)
+    twins = duplicates_of_training(dataset, test)
     paths = dataset.frame["path"].to_numpy()[test]
     assert sorted(paths[twins]) == ["test/a/twin0.png", "test/a/twin1.png"]
-    assert twins_in_training(dataset, dataset.splits["train"]).all()
+    assert duplicates_of_training(dataset, dataset.splits["train"]).all()

@@ -7,7 +7,8 @@ import pytest
 from sklearn import metrics as reference
 
 from medtl.evaluation.confidence_intervals import measure
-from medtl.evaluation.metrics import PER_CLASS, PooledCases
+from medtl.evaluation.metrics import class_metrics
+from medtl.evaluation.scored_cases import ScoredCases
 
 
 def made_scores(classes: int, cases: int, seed: int, decimals: int = 9):
@@ -41,7 +42,7 @@ def test_both_averages_are_scikit_learns(classes: int, decimals: int):
     labels, probabilities, decisions = made
     names = [f"class {index}" for index in range(classes)]
     found = measure(labels, probabilities, np.arange(400), names, 0, 20, decisions).averages
-    assert tuple(found["metric"]) == PER_CLASS
+    assert list(found["metric"]) == [each.name for each in class_metrics()]
     for average in ("macro", "micro"):
         values = expected(*made, average)
         for _, row in found.iterrows():
@@ -52,7 +53,8 @@ def test_both_averages_are_scikit_learns(classes: int, decimals: int):
 def test_weights_are_repeated_cases():
     labels, probabilities, decisions = made_scores(4, 90, seed=1, decimals=1)
     weights = np.random.default_rng(2).integers(4, size=(5, 90))
-    found = PooledCases.of(labels, probabilities, decisions).micro(weights.astype(float))
+    cases = ScoredCases.of(labels, probabilities, decisions).weighted(weights.astype(float))
+    found = {each.name: each.pooled(cases) for each in class_metrics()}
     for row, times in enumerate(weights):
         again = np.repeat(np.arange(90), times)
         values = expected(labels[again], probabilities[again], decisions[again], "micro")

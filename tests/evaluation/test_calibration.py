@@ -11,9 +11,9 @@ from medtl.evaluation.calibration import (
     operating_points,
     operating_points_at,
     reliability_table,
-    wilson_interval,
 )
-from medtl.evaluation.metrics import ScoredCases
+from medtl.evaluation.metrics import scores
+from medtl.evaluation.scored_cases import ScoredCases
 from medtl.inference.decisions import calibrated, decide, decide_findings
 
 
@@ -45,11 +45,11 @@ def test_the_temperature_is_the_best_there_is():
 def test_calibration_lowers_the_error_and_keeps_the_ranking():
     logits, labels = honest_logits(3000, 3, seed=2)
     before, after = (
-        ScoredCases.of(labels, calibrated(4 * logits, temperature)).metrics(np.ones((1, 3000)))
+        scores(ScoredCases.of(labels, calibrated(4 * logits, temperature)), np.ones((1, 3000)))
         for temperature in (1.0, fit_temperature(4 * logits, labels))
     )
-    assert after.overall["ece"][0] < 0.3 * before.overall["ece"][0]
-    assert after.overall["accuracy"][0] == before.overall["accuracy"][0]
+    assert after["ece"][0] < 0.3 * before["ece"][0]
+    assert after["accuracy"][0] == before["accuracy"][0]
 
 
 def test_flawless_cases_teach_no_temperature():
@@ -161,14 +161,8 @@ def test_the_reliability_table_holds_the_calibration_error():
     probabilities = calibrated(3 * logits, 1.0)
     table = reliability_table(labels, probabilities)
     gap = (table["accuracy"] - table["confidence"]).abs()
-    expected = ScoredCases.of(labels, probabilities).metrics(np.ones((1, 500))).overall["ece"][0]
+    expected = scores(ScoredCases.of(labels, probabilities), np.ones((1, 500)))["ece"][0]
     assert np.average(gap, weights=table["cases"]) == pytest.approx(expected)
     assert table["cases"].sum() == 500
     assert (table["confidence"].between(table["from"], table["to"])).all()
     assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
-
-
-def test_wilson_interval_of_a_published_example():
-    # Newcombe 1998, Statistics in Medicine 17:857, Table I, method 3: 81 of 263 and 0 of 20.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)

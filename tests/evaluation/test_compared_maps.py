@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medtl.evaluation.heatmap_checks import agreement, faithfulness, falls, method_table
+from medtl.evaluation.heatmap_checks import agreement, deletion_scores, faithfulness, method_table
 from medtl.evaluation.jackknife import Interval
 
 SIDE = 32
@@ -29,15 +29,19 @@ def drawn(count: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
 def test_covering_what_counts_lowers_the_score_more_than_covering_elsewhere():
     images, right, wrong = drawn(6)
     classes = torch.zeros(6, dtype=torch.int64)
-    faithful, not_so = (falls(red, images, classes, heats, seed=1) for heats in (right, wrong))
+    faithful, not_so = (
+        deletion_scores(red, images, classes, heats, seed=1) for heats in (right, wrong)
+    )
     patch = 64 * (1 - 64 / SIDE**2)  # it is covered with the mean of the image
     assert faithful.hottest == pytest.approx(patch, rel=1e-5)
     assert (faithful.elsewhere < faithful.hottest).all()
     assert not not_so.hottest.any()
     case = torch.cat([torch.zeros_like(images), images], dim=1)
     beside = np.concatenate([np.zeros_like(right), right], axis=2)
-    assert falls(red, case, classes, beside, 1).hottest == pytest.approx(patch, rel=1e-5)
-    assert np.isnan(falls(red, images, classes, np.zeros_like(right), seed=1).hottest).all()
+    assert deletion_scores(red, case, classes, beside, 1).hottest == pytest.approx(patch, rel=1e-5)
+    assert np.isnan(
+        deletion_scores(red, images, classes, np.zeros_like(right), seed=1).hottest
+    ).all()
 
     patients = np.arange(6)
     table = method_table(

@@ -74,6 +74,18 @@ def test_the_picture_shows_the_model_and_both_extremes():
     figure = classification.decision_curves(table, 10)
     figure.savefig(io.BytesIO())
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    np.testing.assert_array_equal(lines["ill$"].get_ydata(), table["model"])
-    np.testing.assert_array_equal(lines["treat all (dotted)"].get_ydata(), table["treat_all"])
-    assert set(lines["treat none"].get_ydata()) == {0}
+    np.testing.assert_array_equal(lines["ill$: by the model"].get_ydata(), table["model"])
+    np.testing.assert_array_equal(lines["ill$: on all cases"].get_ydata(), table["treat_all"])
+    assert set(lines["acting on no case"].get_ydata()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown"),
+    [(("clear", "focal", "diffuse"), {"focal", "diffuse"}), (("a", "b", "c"), {"a", "b", "c"})],
+)
+def test_no_curve_of_acting_on_the_absence_of_disease(classes, shown):
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet(np.ones(3), size=30)
+    table = decision_curve(generator.integers(3, size=30), probabilities, classes)
+    labels = [line.get_label() for line in classification.decision_curves(table, 30).axes[0].lines]
+    assert {label.partition(":")[0] for label in labels if ":" in label} == shown

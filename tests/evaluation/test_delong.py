@@ -15,7 +15,7 @@ from medtl.evaluation.delong import (
     delong_interval,
     with_delong,
 )
-from medtl.evaluation.metrics import Ranking
+from medtl.evaluation.scored_cases import Ranking
 
 
 def two_models(cases: int, seed: int):

@@ -7,7 +7,8 @@ import pytest
 from sklearn import metrics as reference
 
 from medtl.errors import MedtlError
-from medtl.evaluation.metrics import OVERALL, ScoredCases
+from medtl.evaluation.metrics import class_scores, overall_metrics, scores
+from medtl.evaluation.scored_cases import ScoredCases
 
 
 def made_scores(classes: int, cases: int, seed: int, rounded: int | None = None):
@@ -66,11 +67,12 @@ def expected_per_class(labels, probabilities, decisions):
 def test_every_metric_agrees_with_scikit_learn(classes: int, rounded: int | None):
     labels, probabilities = made_scores(classes, 300, seed=classes, rounded=rounded)
     decisions = np.random.default_rng(9).integers(classes, size=300)
-    found = ScoredCases.of(labels, probabilities, decisions).metrics(np.ones((1, 300)))
+    cases, ones = ScoredCases.of(labels, probabilities, decisions), np.ones((1, 300))
+    overall, per_class = scores(cases, ones), class_scores(cases, ones)
     for name, value in expected_overall(labels, probabilities, decisions).items():
-        assert found.overall[name][0] == pytest.approx(value, abs=1e-12), name
+        assert overall[name][0] == pytest.approx(value, abs=1e-12), name
     for name, values in expected_per_class(labels, probabilities, decisions).items():
-        np.testing.assert_allclose(found.per_class[name][0], values, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(per_class[name][0], values, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("rounded", [None, 0], ids=["distinct", "tied"])
@@ -78,39 +80,41 @@ def test_every_metric_agrees_with_scikit_learn(classes: int, rounded: int | None
 def test_weights_are_repeated_cases(classes: int, rounded: int | None):
     labels, probabilities = made_scores(classes, 120, seed=4, rounded=rounded)
     weights = np.random.default_rng(5).integers(4, size=(6, 120))
-    found = ScoredCases.of(labels, probabilities).metrics(weights.astype(float))
+    found = scores(ScoredCases.of(labels, probabilities), weights.astype(float))
     for row, times in enumerate(weights):
         again = np.repeat(np.arange(120), times)
         decisions = probabilities[again].argmax(axis=1)
         expected = expected_overall(labels[again], probabilities[again], decisions)
-        for name in OVERALL:
-            assert found.overall[name][row] == pytest.approx(expected[name], abs=1e-12), name
+        for name in (each.name for each in overall_metrics()):
+            assert found[name][row] == pytest.approx(expected[name], abs=1e-12), name
 
 
 def test_two_classes_brier_is_scikit_learns():
     labels, probabilities = made_scores(2, 100, seed=1)
-    found = ScoredCases.of(labels, probabilities).metrics(np.ones((1, 100)))
+    found = scores(ScoredCases.of(labels, probabilities), np.ones((1, 100)))
     expected = reference.brier_score_loss(labels, probabilities[:, 1])
-    assert found.overall["brier"][0] == pytest.approx(expected)
+    assert found["brier"][0] == pytest.approx(expected)
 
 
 def test_an_absent_class_is_nan_and_left_out_of_the_means():
     labels, probabilities = made_scores(3, 90, seed=2)
     kept = labels != 1
-    found = ScoredCases.of(labels[kept], probabilities[kept]).metrics(np.ones((1, kept.sum())))
+    cases, ones = ScoredCases.of(labels[kept], probabilities[kept]), np.ones((1, kept.sum()))
+    found = class_scores(cases, ones)
     for name in ("sensitivity", "precision", "f1", "auroc", "auprc"):
-        values = found.per_class[name][0]
+        values = found[name][0]
         assert np.isnan(values[1]), name
         assert not np.isnan(values[[0, 2]]).any(), name
-    assert found.overall["auroc"][0] == pytest.approx(found.per_class["auroc"][0, [0, 2]].mean())
+    assert scores(cases, ones)["auroc"][0] == pytest.approx(found["auroc"][0, [0, 2]].mean())
 
 
 def test_one_class_alone_has_no_ranking():
-    found = ScoredCases.of(np.zeros(3, int), np.full((3, 2), 0.5)).metrics(np.ones((1, 3)))
-    assert np.isnan(found.overall["auroc"][0])
-    assert np.isnan(found.per_class["specificity"][0, 0])
-    assert found.overall["accuracy"][0] == 1
-    assert found.overall["mcc"][0] == 0
+    cases = ScoredCases.of(np.zeros(3, int), np.full((3, 2), 0.5))
+    found = scores(cases, np.ones((1, 3)))
+    assert np.isnan(found["auroc"][0])
+    assert np.isnan(class_scores(cases, np.ones((1, 3)))["specificity"][0, 0])
+    assert found["accuracy"][0] == 1
+    assert found["mcc"][0] == 0
 
 
 def test_scores_that_are_not_numbers_are_refused():

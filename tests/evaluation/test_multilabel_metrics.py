@@ -18,7 +18,8 @@ from medtl.evaluation.calibration import (
 from medtl.evaluation.confidence_intervals import measure, paired_difference
 from medtl.evaluation.decision_curve import decision_curve
 from medtl.evaluation.delong import delong_interval, with_delong
-from medtl.evaluation.metrics import OVERALL
+from medtl.evaluation.metrics import overall_metrics
+from medtl.evaluation.scored_cases import DecidedCases
 from medtl.inference.decisions import decide_findings, presence
 from medtl.reporting.plots import classification, image_sheets
 
@@ -50,7 +51,7 @@ def test_measures_are_those_of_scikit_learn_on_what_is_known():
         "mcc": lambda truth, score, said: metrics.matthews_corrcoef(truth, said),
         "brier": lambda truth, score, said: metrics.brier_score_loss(truth, score),
     }
-    assert {*expected, "ece"} == set(OVERALL)
+    assert {*expected, "ece"} == {each.name for each in overall_metrics()}
     for name, function in expected.items():
         each = [function(*known(index)) for index in range(3)]
         interval = found.summary[name]
@@ -152,19 +153,22 @@ def test_every_picture_is_drawn_of_each_finding(tmp_path):
     wrong = DECISIONS[cases, about] != (LABELS[cases, about] == 1)
     assert wrong.all()
     assert (LABELS[cases, about] >= 0).all()
-    roc = classification.roc_curves(LABELS, PROBABILITIES, measures.per_class)
-    recall = classification.precision_recall_curves(LABELS, PROBABILITIES, measures.per_class)
+    decided = DecidedCases(LABELS, PATIENTS, FINDINGS, PROBABILITIES, DECISIONS)
+    roc = classification.roc_curves(decided, measures.per_class)
+    recall = classification.precision_recall_curves(decided, measures.per_class)
+    mistakes = pd.DataFrame(
+        {
+            "finding": [FINDINGS[index] for index in about],
+            "called": DECISIONS[cases, about],
+            "probability": PROBABILITIES[cases, about],
+        }
+    )
     figures = {
         "reliability": classification.finding_reliability(
             {"as trained": table, "calibrated": table}
         ),
         "decisions": classification.finding_decisions(finding_counts(LABELS, DECISIONS, FINDINGS)),
-        "mistakes": image_sheets.finding_mistakes_sheet(
-            np.zeros((5, 1, 8, 8), np.uint8),
-            [FINDINGS[index] for index in about],
-            DECISIONS[cases, about],
-            PROBABILITIES[cases, about],
-        ),
+        "mistakes": image_sheets.finding_mistakes_sheet(np.zeros((5, 1, 8, 8), np.uint8), mistakes),
     }
     for figure in (roc, recall):
         (axes,) = figure.axes

@@ -13,10 +13,14 @@ from PIL import Image
 from sklearn.metrics import auc, roc_auc_score
 
 from medtl.evaluation import example_selection
+from medtl.evaluation.adversarial import Examples
 from medtl.evaluation.calibration import reliability_table
-from medtl.evaluation.confidence_intervals import measure
+from medtl.evaluation.confidence_intervals import Measures, measure
+from medtl.evaluation.scored_cases import DecidedCases
 from medtl.inference.decisions import calibrated
 from medtl.reporting.plots import classification, image_sheets, robustness, training_curves, tuning
+
+MISTAKE = ["actual", "actual_probability", "decided", "decided_probability"]
 
 
 def drawn(figure: Figure) -> Image.Image:
@@ -32,13 +36,21 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda each: hasattr(each, "get_text"))]
 
 
-def scored(classes: list[str], cases: int = 120, seed: int = 0):
+def scored(classes: list[str], cases: int = 120, seed: int = 0) -> tuple[DecidedCases, Measures]:
     generator = np.random.default_rng(seed)
     labels = generator.integers(len(classes), size=cases)
     logits = generator.normal(size=(cases, len(classes)))
     logits[np.arange(cases), labels] += 1.5
     probabilities = calibrated(logits, 1.0)
-    return labels, probabilities, measure(labels, probabilities, np.arange(cases), classes, 0, 50)
+    return measured(labels, probabilities, classes)
+
+
+def measured(
+    labels: np.ndarray, probabilities: np.ndarray, classes: list[str]
+) -> tuple[DecidedCases, Measures]:
+    groups, decisions = np.arange(len(labels)), probabilities.argmax(axis=1)
+    cases = DecidedCases(labels, groups, tuple(classes), probabilities, decisions)
+    return cases, measure(labels, probabilities, groups, classes, 0, 50)
 
 
 def trials() -> pd.DataFrame:
@@ -58,9 +70,9 @@ def trials() -> pd.DataFrame:
 
 
 def test_confusion_matrix_counts_true_rows_and_decided_columns():
-    figure = classification.confusion_matrix(
-        np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), ["healthy", "ill"]
-    )
+    labels, decisions = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1])
+    cases = DecidedCases(labels, np.arange(4), ("healthy", "ill"), np.eye(2)[decisions], decisions)
+    figure = classification.confusion_matrix(cases)
     drawn(figure)
     cells = [text.get_text() for text in figure.axes[0].texts]
     assert cells == ["33%\n1", "67%\n2", "0", "100%\n1"]
@@ -69,8 +81,8 @@ def test_confusion_matrix_counts_true_rows_and_decided_columns():
 
 @pytest.mark.parametrize("classes", [["a", "b"], ["a", "b", "c"], [f"c{i}" for i in range(14)]])
 def test_roc_curves_enclose_the_stated_area(classes: list[str]):
-    labels, probabilities, measures = scored(classes)
-    figure = classification.roc_curves(labels, probabilities, measures.per_class)
+    cases, measures = scored(classes)
+    figure = classification.roc_curves(cases, measures.per_class)
     drawn(figure)
     shown = range(len(classes)) if len(classes) > 2 else [1]
     # The first line is the diagonal; then a curve and its dot for each class.
@@ -78,25 +90,25 @@ def test_roc_curves_enclose_the_stated_area(classes: list[str]):
     assert len(curves) == len(shown)
     for index, curve in zip(shown, curves, strict=True):
         area = auc(*curve.get_data())
-        expected = roc_auc_score(labels == index, probabilities[:, index])
+        expected = roc_auc_score(cases.labels == index, cases.probabilities[:, index])
         assert area == pytest.approx(expected)
         assert f"{expected:.3f}" in curve.get_label()
 
 
 def test_precision_recall_curves_skip_an_absent_class():
-    labels, probabilities, _ = scored(["a", "b", "c"])
-    labels[labels == 2] = 0
-    measures = measure(labels, probabilities, np.arange(120), ["a", "b", "c"], 0, 50)
-    figure = classification.precision_recall_curves(labels, probabilities, measures.per_class)
+    drawn_cases, _ = scored(["a", "b", "c"])
+    labels = np.where(drawn_cases.labels == 2, 0, drawn_cases.labels)
+    cases, measures = measured(labels, drawn_cases.probabilities, ["a", "b", "c"])
+    figure = classification.precision_recall_curves(cases, measures.per_class)
     drawn(figure)
     assert not any("  c, n" in text for text in texts(figure))
     assert any("  b, n" in text for text in texts(figure))
 
 
 def test_reliability_diagram_states_the_calibration_error():
-    labels, probabilities, measures = scored(["a", "b", "c"])
+    cases, measures = scored(["a", "b", "c"])
     figure = classification.reliability_diagram(
-        {"as trained": reliability_table(labels, probabilities)}
+        {"as trained": reliability_table(cases.labels, cases.probabilities)}
     )
     drawn(figure)
     error = measures.summary["ece"].value
@@ -131,10 +143,8 @@ def test_worst_mistakes_are_the_most_confident():
 def test_mistakes_sheet_shows_images_at_their_own_depth(channels: int, depth: type):
     white = np.iinfo(depth).max
     images = np.full((5, channels, 8, 8), white // 2, dtype=depth)
-    probabilities = np.tile([0.2, 0.8], (5, 1))
-    figure = image_sheets.mistakes_sheet(
-        images, np.zeros(5, int), np.ones(5, int), probabilities, ["healthy", "ill"]
-    )
+    mistakes = pd.DataFrame([("healthy", 0.2, "ill", 0.8)] * 5, columns=MISTAKE)
+    figure = image_sheets.mistakes_sheet(images, mistakes)
     drawn(figure)
     shown = figure.axes[0].images[0]
     assert np.asarray(shown.get_array()).mean() == pytest.approx(0.5, abs=0.01)
@@ -143,8 +153,8 @@ def test_mistakes_sheet_shows_images_at_their_own_depth(channels: int, depth: ty
 
 
 def test_no_mistakes_is_said():
-    empty = np.zeros((0, 1, 8, 8), np.uint8), np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2))
-    figure = image_sheets.mistakes_sheet(*empty, ["healthy", "ill"])
+    images = np.zeros((0, 1, 8, 8), np.uint8)
+    figure = image_sheets.mistakes_sheet(images, pd.DataFrame([], columns=MISTAKE))
     drawn(figure)
     assert "none: every case was decided right" in texts(figure)
 
@@ -153,7 +163,7 @@ def test_contact_sheet():
     images = np.zeros((6, 1, 8, 8), np.uint8)
     figure = image_sheets.contact_sheet(images, list("abcdef"), "Training images", "6 of 6")
     drawn(figure)
-    assert len([axes for axes in figure.axes if axes.images]) == 6
+    assert len(figure.axes[0].images) == 6
 
 
 def test_search_history_keeps_the_best_so_far():
@@ -245,7 +255,7 @@ def test_perturbations_are_amplified_and_say_how_much():
     said = texts(figure)
     assert "natural: 50 times" in said
     assert "still: none" in said
-    first, second = (axes.images[0].get_array() for axes in figure.axes[:2])
+    first, second = (image.get_array()[..., 0] for image in figure.axes[0].images)
     np.testing.assert_allclose(first[0], [1, 0, 0.75, 0.5], atol=0.01)
     np.testing.assert_allclose(second, 0.5, atol=0.01)
 
@@ -254,16 +264,17 @@ def test_perturbed_images_stand_beside_their_originals_with_what_is_said_of_both
     images = np.stack([np.full((1, 4, 4), value, np.float32) for value in (-1, 0.9)])
     pattern = np.full((1, 4, 4), 0.2, np.float32)
     own, after = np.array([0, 1]), np.array([1, 1])
-    figure = robustness.perturbed_sheet(images, pattern, own, after, ["well", "ill"], "at most")
+    examples = Examples(images, pattern, own, after, ("well", "ill"))
+    figure = robustness.perturbed_sheet(examples, "at most")
     drawn(figure)
     captions = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert captions == ["says: well", "perturbed: ill", "says: ill", "perturbed: ill"]
-    shown = [float(axes.images[0].get_array()[0, 0]) for axes in figure.axes[:4]]
+    assert captions == ["original: well", "perturbed: ill", "original: ill", "perturbed: ill"]
+    shown = [float(image.get_array()[0, 0, 0]) for image in figure.axes[0].images]
     np.testing.assert_allclose(shown, [0, 0.1, 0.95, 1], atol=0.005)
 
 
 def test_class_names_are_taken_literally():
     classes = ["$x_1", r"\frac{1}", "a" * 60]
-    labels, probabilities, measures = scored(classes)
-    drawn(classification.confusion_matrix(labels, labels, classes))
-    drawn(classification.roc_curves(labels, probabilities, measures.per_class))
+    cases, measures = scored(classes)
+    drawn(classification.confusion_matrix(cases))
+    drawn(classification.roc_curves(cases, measures.per_class))

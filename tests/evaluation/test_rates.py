@@ -18,6 +18,13 @@ def test_wilson_as_scipy_has_it(hits, count):
     assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=1e-6)
 
 
+def test_wilson_of_a_published_example():
+    # Newcombe 1998, Statistics in Medicine 17:857, Table I, method 3: 81 of 263 and 0 of 20.
+    first, second = wilson(81 / 263, 263), wilson(0.0, 20)
+    assert (first.low, first.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert (second.low, second.high) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
 def test_images_of_unknown_patients_count_one_each():
     happened = np.arange(20) < 7
     assert rate(happened, np.arange(20)) == wilson(0.35, 20)

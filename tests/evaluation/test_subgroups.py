@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -11,8 +12,12 @@ from sklearn.metrics import roc_auc_score
 
 from medtl.errors import ParameterError
 from medtl.evaluation.confidence_intervals import measure, wilson
-from medtl.evaluation.subgroups import METRICS, DecidedCases, differing, groups, score_subgroups
+from medtl.evaluation.metrics import subgroup_metrics
+from medtl.evaluation.scored_cases import DecidedCases
+from medtl.evaluation.subgroups import differing, groups, score_subgroups
 from medtl.reporting.plots import robustness
+
+METRICS = [each.name for each in subgroup_metrics()]
 
 
 def made_cases(skill: np.ndarray, seed: int, classes: int = 2, images: int = 1) -> DecidedCases:
@@ -24,10 +29,10 @@ def made_cases(skill: np.ndarray, seed: int, classes: int = 2, images: int = 1) 
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return DecidedCases(
         labels,
-        probabilities,
-        probabilities.argmax(axis=1),
         np.arange(len(skill)) // images,
         tuple(f"class {index}" for index in range(classes)),
+        probabilities,
+        probabilities.argmax(axis=1),
     )
 
 
@@ -115,8 +120,8 @@ def test_a_patient_on_both_sides_is_drawn_with_both():
     """Each patient has one image of each view, answered alike: nothing can differ."""
     one = made_cases(np.full(100, 1.0), seed=4)
     twice = DecidedCases(
-        np.repeat(one.labels, 2), np.repeat(one.probabilities, 2, axis=0),
-        np.repeat(one.decisions, 2), np.repeat(one.patients, 2), one.classes,
+        np.repeat(one.labels, 2), np.repeat(one.groups, 2), one.classes,
+        np.repeat(one.probabilities, 2, axis=0), np.repeat(one.decisions, 2),
     )  # fmt: skip
     table = score_subgroups(twice, by(view=["AP", "PA"] * 100), seed=0)
     first = table.iloc[0]
@@ -132,15 +137,13 @@ def test_groups_that_cannot_be_scored_say_why():
     cases = made_cases(np.full(130, 1.0), seed=5)
     size = np.repeat(["small", "flat", "large"], [19, 30, 81])
     labels = np.where(size == "flat", 0, cases.labels)
-    cases = DecidedCases(
-        labels, cases.probabilities, cases.decisions, cases.patients, cases.classes
-    )
+    cases = dataclasses.replace(cases, labels=labels)
     table = score_subgroups(cases, by(size=list(size)), 0).set_index("group")
     assert table.loc["small", "note"] == "fewer than 20 cases"
     assert table.loc["flat", "note"] == "no case of class 1"
     assert table.loc["large", "note"] == ""
-    assert table.loc[["small", "flat"], list(METRICS)].isna().all(axis=None)
-    assert table.loc["large", list(METRICS)].notna().all()
+    assert table.loc[["small", "flat"], METRICS].isna().all(axis=None)
+    assert table.loc["large", METRICS].notna().all()
 
 
 def test_where_the_rest_has_no_scores_nothing_is_compared():
@@ -175,9 +178,7 @@ def test_the_picture_has_a_dot_a_group_and_a_line_for_all():
     cases = made_cases(np.where(old, 0.0, 2.0), seed=9)
     columns = by(age=list(np.where(old, "old", "young")), ward=["$1"] * 290 + ["2"] * 10)
     table = score_subgroups(cases, columns, 0)
-    summary = measure(
-        cases.labels, cases.probabilities, cases.patients, cases.classes, 0, 50
-    ).summary
+    summary = measure(cases.labels, cases.probabilities, cases.groups, cases.classes, 0, 50).summary
     figure = robustness.subgroup_scores(table, {name: summary[name] for name in METRICS})
     figure.savefig(io.BytesIO())
     names = [each.get_text() for each in figure.axes[0].get_yticklabels()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from medtl.evaluation.heatmap_evaluation import Gallery
 from medtl.reporting.plots import image_sheets
 
 
@@ -13,38 +15,43 @@ def test_a_row_a_kind_with_each_image_beside_its_map():
     heats[1, 2, 3] = 1
     kinds = {"true positives": np.array([0, 1]), "false positives": np.array([], int),
              "false negatives": np.array([2])}  # fmt: skip
-    captions = ["0.90, is ill", "0.80, is ill", "0.10, is $ill"]
-    figure = image_sheets.explanation_gallery(
-        kinds, images, {"Grad-CAM": heats}, captions, "ill", "checked"
-    )
+    captions = ("0.90, is ill", "0.80, is ill", "0.10, is $ill")
+    gallery = Gallery("ill", kinds, images, {"Grad-CAM": heats}, captions)
+    figure = image_sheets.explanation_gallery(gallery, "ill", "checked")
     figure.canvas.draw()
-    rows = np.array(figure.axes).reshape(3, 4)
-    shown = [[len(axes.images) for axes in row] for row in rows]
-    assert shown == [[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0]]
-    words = [[text.get_text() for text in row[0].texts] for row in rows]
-    assert words[1] == ["false positives", "none"]
-    assert words[2] == ["false negatives", "0.10, is $ill"]
-    plain, hot = (rows[0][place].images[0].get_array() for place in (2, 3))
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [
+        "true positives", "0.90, is ill", "0.80, is ill",
+        "false positives", "none",
+        "false negatives", "0.10, is $ill",
+    ]  # fmt: skip
+    assert _rows(axes) == [4, 2]
+    plain, hot = (image.get_array() for image in axes.images[2:4])
     assert (plain == 100).all()
     changed = (hot != plain).any(axis=-1)
     assert changed.sum() == 1
     assert changed[2, 3]
 
 
+def _rows(axes: Axes) -> list[int]:
+    """The number of pictures in each row that has any."""
+    tops = [image.get_extent()[3] for image in axes.images]
+    return [tops.count(top) for top in sorted(set(tops))]
+
+
 def test_several_methods_are_named_beside_one_another_on_as_many_rows_as_needed():
     images = np.full((3, 1, 8, 32), 100, np.uint8)
     heats = {name: np.full((3, 8, 32), heat, np.float32) for name, heat in (("one", 0), ("two", 1))}
     kinds = {"true positives": np.array([0, 2]), "false positives": np.array([1])}
-    figure = image_sheets.explanation_gallery(
-        kinds, images, heats, ["a", "b", "c"], "ill", "checked"
-    )
-    rows = np.array(figure.axes).reshape(3, 3)
-    words = [[[text.get_text() for text in axes.texts] for axes in row] for row in rows]
-    assert words == [
-        [["true positives", "a"], ["one"], ["two"]],
-        [["c"], ["one"], ["two"]],
-        [["false positives", "b"], ["one"], ["two"]],
-    ]
-    first, second = (axes.images[0].get_array() for axes in rows[0][1:])
+    gallery = Gallery("ill", kinds, images, heats, ("a", "b", "c"))
+    figure = image_sheets.explanation_gallery(gallery, "ill", "checked")
+    (axes,) = figure.axes
+    assert _rows(axes) == [3, 3, 3]
+    assert [text.get_text() for text in axes.texts if text.get_text()] == [
+        "true positives", "one", "two", "a",
+        "one", "two", "c",
+        "false positives", "one", "two", "b",
+    ]  # fmt: skip
+    first, second = (image.get_array() for image in axes.images[1:3])
     assert (first == 100).all()
     assert (second != 100).any()

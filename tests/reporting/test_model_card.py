@@ -8,11 +8,10 @@ import math
 import pytest
 
 from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.metrics import OVERALL
+from medtl.evaluation.metrics import overall_metrics
 from medtl.inference.predictor import Predictor
 from medtl.reporting.model_card import (
     BELOW_TAG,
-    MEASURES,
     CardFacts,
     SplitFacts,
     model_card,
@@ -27,7 +26,8 @@ def facts(bundle: Predictor) -> CardFacts:
         bundle,
         "patients",
         (SplitFacts("train", 240, 80, 0, counts), SplitFacts("test", 60, 20, 0, counts)),
-        dict.fromkeys(OVERALL, Interval(0.5, 0.4, 0.6)) | {"auroc": Interval(0.91234, 0.85, 0.95)},
+        {each.name: Interval(0.5, 0.4, 0.6) for each in overall_metrics()}
+        | {"auroc": Interval(0.91234, 0.85, 0.95)},
         ("3 images | unreadable",),
     )
 
@@ -110,11 +110,11 @@ def test_no_name_is_markup(facts: CardFacts):
 
 
 def test_every_measure_of_the_interface_stands_in_the_card(facts: CardFacts):
-    one_each = {name: Interval(index / 10, 0, 1) for index, name in enumerate(OVERALL)}
+    metrics = overall_metrics()
+    one_each = {each.name: Interval(index / 10, 0, 1) for index, each in enumerate(metrics)}
     card = model_card(dataclasses.replace(facts, scores=one_each), "medtl-phantoms")
-    assert set(MEASURES) == set(OVERALL)
-    for name, interval in one_each.items():
-        assert f"| {MEASURES[name][0]} | {interval.value:.3f} |" in card
+    for metric in metrics:
+        assert f"| {metric.label} | {one_each[metric.name].value:.3f} |" in card
 
 
 def test_an_interval_that_cannot_be_given_says_so(facts: CardFacts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from medtl.evaluation.metrics import Ranking, asked_about, has_findings, labelled_cases
+from medtl.evaluation.scored_cases import (
+    DecidedCases,
+    Ranking,
+    asked_about,
+    has_findings,
+    labelled_cases,
+)
+from medtl.label_syntax import negative_labels
 from medtl.reporting.plots.style import (
     BAD,
     GOOD,
@@ -19,6 +26,7 @@ from medtl.reporting.plots.style import (
     MUTED,
     PAPER,
     SMALL,
+    Place,
     colour,
     dash,
     finished,
@@ -31,19 +39,19 @@ from medtl.reporting.plots.style import (
 MOST_INSIDE = 7  # curves whose legend has room among them
 
 
-def roc_curves(labels: np.ndarray, probabilities: np.ndarray, per_class: pd.DataFrame) -> Figure:
-    """Sensitivity against false positive rate; a dot is where the decisions lie.
+def roc_curves(cases: DecidedCases, per_class: pd.DataFrame) -> Figure:
+    """Draws sensitivity against false positive rate, with a dot at the operating point.
 
-    `labels` int [N] (of findings int8 [N, K]), `probabilities` [N, K]; `per_class` is the table of
-    `Measures`, whose areas and intervals stand in the legend. With two classes only the second, the
-    positive one, is drawn.
+    `per_class` is the table of `Measures`, whose areas and intervals are in the legend. With two
+    classes only the second, the positive one, is drawn.
     """
+    labels = cases.labels
     figure = sheet("ROC curve", _subtitle(labels, per_class), _width(per_class), height=5.6)
     axes = _unit_square(figure, "False positive rate (1 - specificity)", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     for index, row in _drawn_classes(labels, per_class):
-        cases, positive = labelled_cases(labels, index)
-        true, false = Ranking.of(positive, probabilities[cases, index]).curve()
+        known, positive = labelled_cases(labels, index)
+        true, false = Ranking.of(positive, cases.probabilities[known, index]).curve()
         rate_true, rate_false = _from_zero(true / true[-1]), _from_zero(false / false[-1])
         axes.plot(rate_false, rate_true, **_line(index, row, "auroc"))
         _mark(axes, index, 1 - row["specificity"], row["sensitivity"])
@@ -51,19 +59,18 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray, per_class: pd.Data
     return finished(figure)
 
 
-def precision_recall_curves(
-    labels: np.ndarray, probabilities: np.ndarray, per_class: pd.DataFrame
-) -> Figure:
-    """Precision against recall; the dotted line of a class is its share of the cases.
+def precision_recall_curves(cases: DecidedCases, per_class: pd.DataFrame) -> Figure:
+    """Draws precision against recall, with a dotted line at each class's share of the cases.
 
     Arguments as in `roc_curves`.
     """
+    labels = cases.labels
     subtitle, width = _subtitle(labels, per_class), _width(per_class)
     figure = sheet("Precision and recall", subtitle, width, height=5.6)
     axes = _unit_square(figure, "Recall (sensitivity)", "Precision (positive predictive value)")
     for index, row in _drawn_classes(labels, per_class):
-        cases, positive = labelled_cases(labels, index)
-        true, false = Ranking.of(positive, probabilities[cases, index]).curve()
+        known, positive = labelled_cases(labels, index)
+        true, false = Ranking.of(positive, cases.probabilities[known, index]).curve()
         recall, precision = true / true[-1], true / (true + false)
         # A step: between two thresholds recall cannot be had at the better one's precision.
         axes.step(
@@ -85,7 +92,7 @@ def precision_recall_curves(
 
 
 def _drawn_classes(labels: np.ndarray, per_class: pd.DataFrame) -> Iterator[tuple[int, pd.Series]]:
-    """The classes that have a curve: all that have an area; of two only the second."""
+    """Yields the classes with a curve: those with an area, of two only the second."""
     for index in asked_about(labels, len(per_class)):
         row = per_class.iloc[index]
         if np.isfinite(row["auroc"]):
@@ -93,14 +100,20 @@ def _drawn_classes(labels: np.ndarray, per_class: pd.DataFrame) -> Iterator[tupl
 
 
 def _width(per_class: pd.DataFrame) -> float:
-    """Inches of the figure: with many curves the legend stands beside them."""
+    """Returns the width of the figure in inches; with many curves the legend is beside them."""
     return 7.0 if len(per_class) <= MOST_INSIDE else 10.6
 
 
-def _key(axes: Axes, per_class: pd.DataFrame, place: str, title: str) -> None:
+def _key(axes: Axes, per_class: pd.DataFrame, place: Place, title: str) -> None:
     key(axes, place, title)
+    if len(per_class) > MOST_INSIDE:
+        _move_beside(axes)
+
+
+def _move_beside(axes: Axes) -> None:
+    """Moves the legend, if there is one, to the right of the axes."""
     legend = axes.get_legend()
-    if legend is not None and len(per_class) > MOST_INSIDE:
+    if legend is not None:
         legend.set_loc("upper left")
         legend.set_bbox_to_anchor((1.0, 1.0))
 
@@ -148,12 +161,12 @@ def _mark(axes: Axes, index: int, across: float, up: float) -> None:
 SHADES = LinearSegmentedColormap.from_list("shades", ["#F6F8FA", "#9CC7E4", "#0072B2", "#003E63"])
 
 
-def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Cases by true class (rows) and decided class (columns), with the share of the row.
+def confusion_matrix(cases: DecidedCases) -> Figure:
+    """Draws counts by true class (rows) and decided class (columns), with the share of the row.
 
-    `labels` and `decisions` int [N], index into the K `classes`. The diagonal shares are the
-    sensitivities.
+    The diagonal shares are the sensitivities.
     """
+    labels, decisions, classes = cases.labels, cases.decisions, cases.classes
     size = len(classes)
     counts = np.zeros((size, size), dtype=int)
     np.add.at(counts, (labels, decisions), 1)
@@ -201,7 +214,7 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, classes: Sequenc
 
 
 def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Accuracy against probability of the most probable class, with the number of cases below.
+    """Draws accuracy by the probability of the most probable class, and the number of cases.
 
     `tables` maps a name (such as "as trained", "calibrated") to a
     `medtl.evaluation.calibration.reliability_table` of the same cases.
@@ -250,36 +263,52 @@ ROOM = 1.05
 
 
 def decision_curves(table: pd.DataFrame, cases: int) -> Figure:
-    """A curve a class, with that of treating all; `table` as `decision_curve` gives it.
+    """Draws the net benefit of each class that would be acted on, and of acting on all cases.
 
-    `cases` is how many were scored.
+    Negative labels (`medtl.label_syntax.negative_labels`) beside others are not acted on.
+
+    Args:
+        table: result of `decision_curve`.
+        cases: number of scored cases.
     """
+    names = set(table["class"])
+    negative = negative_labels(names) if len(names) > 1 else set()
+    acted_on = table[~table["class"].isin(negative if negative < names else set())]
     figure = sheet(
-        "Decision curve",
-        f"{cases:,} cases; the model is of use where it is above treating all and treating none",
-        width=7.0,
-        height=5.4,
+        "Decision curve: benefit of acting on a predicted class",
+        f"{cases:,} cases; the model is useful where its curve is above both dotted and black",
+        width=9.0,
+        height=5.0,
     )
     axes = plain(
-        figure.subplots(), "Threshold probability (%)", "Net benefit, true positives a case"
+        figure.subplots(),
+        "Threshold: probability from which one acts (%)",
+        "Net benefit (true positives a case)",
     )
-    axes.axhline(0, color=INK, linewidth=1, label="treat none")
-    for index, (name, curve) in enumerate(table.groupby("class", sort=False)):
-        look = {"color": colour(index)}
+    axes.axhline(0, color=INK, linewidth=1, label="acting on no case")
+    for index, (name, curve) in enumerate(acted_on.groupby("class", sort=False)):
         (shown,) = short([name])
         across = 100 * curve["threshold"]
-        axes.plot(across, curve["model"], linewidth=1.8, linestyle=dash(index), label=shown, **look)
+        axes.plot(
+            across,
+            curve["model"],
+            linewidth=1.8,
+            linestyle=dash(index),
+            label=f"{shown}: by the model",
+            color=colour(index),
+        )
         axes.plot(
             across,
             curve["treat_all"],
             linewidth=1,
             linestyle=(0, (1, 2)),
-            label="" if index else "treat all (dotted)",
-            **look,
+            label=f"{shown}: on all cases",
+            color=colour(index),
         )
-    top = ROOM * table[["model", "treat_all"]].to_numpy().max(initial=0.0) or 1.0
+    top = ROOM * acted_on[["model", "treat_all"]].to_numpy().max(initial=0.0) or 1.0
     axes.set(xlim=(0, 100), ylim=(-BELOW * top, top))
-    key(axes, "upper right")
+    key(axes, "best")
+    _move_beside(axes)
     return finished(figure)
 
 
@@ -289,9 +318,9 @@ NARROWEST = 0.12  # the share of a bar in which a number has room
 
 
 def finding_decisions(counts: pd.DataFrame) -> Figure:
-    """What was decided of the cases that have a finding, and of those that have it not.
+    """Draws the decisions on cases with each finding, and on those without it.
 
-    `counts` as `medtl.evaluation.calibration.finding_counts` gives it.
+    `counts` is a result of `medtl.evaluation.calibration.finding_counts`.
     """
     figure = sheet(
         "Decisions",
@@ -310,7 +339,7 @@ def finding_decisions(counts: pd.DataFrame) -> Figure:
 
 
 def _shares(axes: Axes, counts: pd.DataFrame, names: tuple[str, str], title: str) -> None:
-    """A bar a finding from 0 to 1: the share decided right, then the share decided wrong."""
+    """Draws a bar a finding from 0 to 1: the share decided right, then the share decided wrong."""
     plain(axes, "Share of the cases", "")
     axes.grid(visible=False, axis="y")
     axes.set_title(title, size=LABEL, color=INK, loc="left")
@@ -333,7 +362,7 @@ def _shares(axes: Axes, counts: pd.DataFrame, names: tuple[str, str], title: str
 
 
 def finding_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """How often each finding was there against its probability, a panel each.
+    """Draws the frequency of each finding by its probability, a panel each.
 
     `tables` maps a name (such as "as trained", "calibrated") to a
     `medtl.evaluation.calibration.presence_reliability` of the same cases.

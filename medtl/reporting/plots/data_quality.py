@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from medtl.reporting.plots.image_sheets import contact_sheet
@@ -26,7 +27,7 @@ from medtl.reporting.plots.style import (
 
 
 def strip_of_images(images: np.ndarray, places: int) -> Figure:
-    """Images [M, C, S, S] (uint8 or uint16, grey or RGB) in one row with room for `places`."""
+    """Shows images [M, C, S, S] (uint8 or uint16, grey or RGB) in a row with room for `places`."""
     pixels = np.moveaxis(images / np.iinfo(images.dtype).max, 1, 3)
     pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
     gap = max(1, pixels.shape[1] // 40)
@@ -42,7 +43,7 @@ def strip_of_images(images: np.ndarray, places: int) -> Figure:
 
 
 def copies_sheet(pairs: np.ndarray, captions: Sequence[tuple[str, str]], subtitle: str) -> Figure:
-    """Pairs of images [P, 2, C, S, S] side by side, two pairs a row, a caption below each image."""
+    """Shows pairs of images [P, 2, C, S, S], two pairs a row, a caption below each image."""
     images = pairs.reshape(-1, *pairs.shape[2:])
     return contact_sheet(images, [text for pair in captions for text in pair], "Copies", subtitle)
 
@@ -65,18 +66,20 @@ def image_sizes(sizes: pd.DataFrame, classes: Sequence[str]) -> Figure:
         axes.scatter(here["width"], here["height"], label=short([name])[0], **look)
     if len(classes) <= 12:
         key(axes, "best")
-        for handle in axes.get_legend().legend_handles:
-            handle.set_sizes([30])
+        legend = axes.get_legend()
+        for handle in legend.legend_handles if legend else ():
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([30])
     return finished(figure)
 
 
 def shortcut_scores(table: pd.DataFrame, clear: float) -> Figure:
-    """The AUROC of each `trace` with its interval (`auroc`, `low`, `high`), the first on top.
+    """Plots the AUROC of each `trace` with its interval (`auroc`, `low`, `high`), first on top.
 
     Those whose interval lies above `clear` stand out.
     """
     figure = sheet(
-        "What the making of the images gives away",
+        "Labels predicted from how the images were made",
         "AUROC without the picture, cross-validated by patient; bars are 95 % intervals",
         width=8.0,
         height=1.8 + 0.3 * len(table),

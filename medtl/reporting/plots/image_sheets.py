@@ -1,181 +1,161 @@
-"""Sheets of images: mistakes, contact sheets, heat maps."""
+"""Sheets of images: mistakes, contact sheets, heat maps.
+
+A sheet has one Axes whose data units are inches, from the top left corner of the figure: an Axes
+for each image would take most of the time that a run needs for its pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtl.evaluation.heatmap_evaluation import Gallery
 from medtl.inference.grad_cam import overlaid
-from medtl.reporting.plots.style import BAD, GOOD, INK, MUTED, SMALL, finished, sheet, short
+from medtl.reporting.plots.style import (
+    BAD,
+    GOOD,
+    HEADING_INCHES,
+    INK,
+    MUTED,
+    SMALL,
+    finished,
+    free_sheet,
+    short,
+)
 
 COLUMNS = 4
+WIDTH = 7.4  # inches of a sheet
+MARGIN, GAP = 0.13, 0.14  # inches
+LINE = 0.155  # inches of a line of a caption
+TILE = 1.4  # inches of a square image in a gallery
+WIDEST = 16.8  # inches of a gallery
+NARROWEST = 3  # images of a gallery across: the heading needs the room
 
 
-def mistakes_sheet(
-    images: np.ndarray,
-    labels: np.ndarray,
-    decisions: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-) -> Figure:
-    """Wrongly decided cases as a sheet, each with its true and its decided class.
+def mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
+    """Draws wrongly decided cases, each with its true and its decided class.
 
-    `images` [M, C, S, S] (uint8 or uint16, grey or RGB), `labels` and `decisions` int [M],
-    `probabilities` [M, K]: the cases of `worst_mistakes`, in their order.
+    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the rows of `mistakes`: `actual`,
+    `actual_probability`, `decided` and `decided_probability`.
     """
-    figure, places = _image_sheet(
-        "Worst mistakes",
-        "none: every case was decided right"
-        if len(images) == 0
-        else f"{len(images)} cases, the most confidently wrong first",
-        len(images),
-        caption_inches=0.5,
-    )
-    names = short(classes, 16)
-    for place, image, label, decision, row in zip(
-        places, images, labels, decisions, probabilities, strict=True
-    ):
-        _show(place, image)
-        _caption(place, 0, f"true: {names[label]} {row[label]:.2f}", GOOD)
-        _caption(place, 1, f"said: {names[decision]} {row[decision]:.2f}", BAD)
-    return finished(figure)
+    subtitle = f"{len(images)} cases, the most confidently wrong first"
+    if len(images) == 0:
+        subtitle = "none: every case was decided right"
+    captions = []
+    for row in mistakes.to_dict("records"):
+        actual, decided = short([row["actual"], row["decided"]], 16)
+        captions.append(
+            (
+                (f"true: {actual} {row['actual_probability']:.2f}", GOOD),
+                (f"said: {decided} {row['decided_probability']:.2f}", BAD),
+            )
+        )
+    return _sheet("Worst mistakes", subtitle, images, captions)
 
 
-def finding_mistakes_sheet(
-    images: np.ndarray, findings: Sequence[str], called: np.ndarray, probabilities: np.ndarray
-) -> Figure:
-    """Wrong decisions on findings as a sheet, in the order of `worst_finding_mistakes`.
+def finding_mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
+    """Draws wrong decisions on findings.
 
-    `images` [M, C, S, S] (uint8 or uint16, grey or RGB); for each the finding's name, whether it
-    was called so (bool [M]) and its probability [M].
+    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the rows of `mistakes`: `finding`,
+    `called` (bool) and `probability`.
     """
-    figure, places = _image_sheet(
-        "Worst mistakes",
-        "none: every finding was decided right"
-        if len(images) == 0
-        else f"{len(images)} findings, the most confidently wrong first",
-        len(images),
-        caption_inches=0.5,
-    )
-    rows = zip(places, images, short(findings, 26), called, probabilities, strict=True)
-    for place, image, finding, wrongly, probability in rows:
-        _show(place, image)
-        _caption(place, 0, finding, INK)
-        _caption(place, 1, f"{'false alarm' if wrongly else 'missed'} {probability:.2f}", BAD)
-    return finished(figure)
+    subtitle = f"{len(images)} findings, the most confidently wrong first"
+    if len(images) == 0:
+        subtitle = "none: every finding was decided right"
+    captions = []
+    for row in mistakes.to_dict("records"):
+        kind = "false alarm" if row["called"] else "missed"
+        name = short([row["finding"]], 26)[0]
+        captions.append(((name, INK), (f"{kind} {row['probability']:.2f}", BAD)))
+    return _sheet("Worst mistakes", subtitle, images, captions)
 
 
 def contact_sheet(images: np.ndarray, captions: Sequence[str], title: str, subtitle: str) -> Figure:
-    """Images [M, C, S, S] (uint8 or uint16, grey or RGB) as a sheet, a caption below each."""
-    figure, places = _image_sheet(title, subtitle, len(images), caption_inches=0.3)
-    for place, image, text in zip(places, images, short(captions, 26), strict=True):
-        _show(place, image)
-        _caption(place, 0, text, INK)
+    """Draws images [M, C, H, W] (uint8 or uint16, grey or RGB) with a caption below each."""
+    return _sheet(title, subtitle, images, [((text, INK),) for text in short(captions, 26)])
+
+
+Caption = tuple[tuple[str, str], ...]
+"""Lines with their colours."""
+
+
+def _sheet(title: str, subtitle: str, images: np.ndarray, captions: Sequence[Caption]) -> Figure:
+    """Draws images in rows of four, with a caption below each."""
+    rows = max(1, -(-len(images) // COLUMNS))
+    wide = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
+    high = wide * images.shape[-2] / images.shape[-1]
+    step = high + GAP + LINE * max((len(each) for each in captions), default=1)
+    figure, axes = free_sheet(title, subtitle, WIDTH, HEADING_INCHES + rows * step + MARGIN)
+    for place, (image, lines) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(place, COLUMNS)
+        left, top = MARGIN + column * (wide + GAP), HEADING_INCHES + row * step
+        _show(axes, _grey_or_colour(image), (left, top, wide, high))
+        for number, (text, colour) in enumerate(lines):
+            _write(axes, text, left, top + high + 0.05 + number * LINE, colour)
     return finished(figure)
 
 
-def _image_sheet(
-    title: str, subtitle: str, count: int, caption_inches: float
-) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` empty places in rows of four, and room for captions below each."""
-    rows = -(-count // COLUMNS)
-    figure = sheet(title, subtitle, width=7.4, height=1.0 + rows * (1.75 + caption_inches))
-    grid = figure.subplots(max(1, rows), COLUMNS, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    return figure, list(grid[:count])
+def _grey_or_colour(image: np.ndarray) -> np.ndarray:
+    """Scales one image [C, H, W] to 0 (black) to 1 (the white of its depth): [H, W, 3]."""
+    pixels = image.transpose(1, 2, 0) / np.iinfo(image.dtype).max
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
-    """Draws one image [C, S, S] from black to the white of its depth."""
-    white = np.iinfo(image.dtype).max
-    pixels = image.transpose(1, 2, 0) / white
-    axes.imshow(pixels.squeeze(-1) if len(image) == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+def _show(axes: Axes, pixels: np.ndarray, place: tuple[float, float, float, float]) -> None:
+    """Draws pixels [H, W, 3] at a place: left, top, width and height in inches."""
+    left, top, wide, high = place
+    extent = (left, left + wide, top + high, top)
+    axes.imshow(pixels, extent=extent, aspect="auto", vmin=0, vmax=1)
 
 
-def _caption(axes: Axes, line: int, text: str, colour: str) -> None:
-    axes.annotate(
-        text,
-        (0, 0),
-        (0, -4 - 11 * line),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="top",
-        size=SMALL,
-        color=colour,
-    )
+def _write(axes: Axes, text: str, left: float, top: float, colour: str, weight: str = "") -> None:
+    axes.text(left, top, text, va="top", size=SMALL, color=colour, weight=weight or "normal")
 
 
-TILE = 1.4  # inches a square image is wide
-WIDEST = 16.8  # inches
-NARROWEST = 3  # images: the heading needs the room
+def explanation_gallery(gallery: Gallery, title: str, subtitle: str) -> Figure:
+    """Draws each image, and right of it the same with the heat of each method laid over.
 
-
-def explanation_gallery(
-    kinds: Mapping[str, np.ndarray],
-    images: np.ndarray,
-    heats: Mapping[str, np.ndarray],
-    captions: Sequence[str],
-    title: str,
-    subtitle: str,
-) -> Figure:
-    """Each image, and right of it the same with the heat of each method laid over; a row a kind.
-
-    A kind whose images have no room beside one another takes more rows.
-
-    Args:
-        kinds: the images of each kind, int [at most M]; of a kind without any it says `none`.
-        images: [M, C, H, W] (uint8 or uint16, grey or RGB).
-        heats: of each method, by its name, [M, H, W], 0 to 1; several are named above their maps.
-        captions: M lines, one below each image.
-        title: of the figure.
-        subtitle: below it.
+    Each kind of image has a row, or more where its images do not fit side by side; a kind without
+    images says `none`. Several methods are named below their maps.
     """
-    wide = images.shape[-1] / images.shape[-2] if len(images) else 1.0
-    most = max(1, *(len(each) for each in kinds.values()))
+    images, heats = gallery.images, gallery.heats
+    ratio = images.shape[-1] / images.shape[-2] if len(images) else 1.0
+    most = max(1, *(len(each) for each in gallery.kinds.values()))
     tiles = 1 + len(heats)
-    across = min(most, max(1, int(WIDEST / (TILE * wide * tiles))))
-    width = min(WIDEST, TILE * wide * tiles * max(across, NARROWEST))
-    lines = [
-        (kind, chosen[start : start + across])
-        for kind, chosen in kinds.items()
-        for start in range(0, max(1, len(chosen)), across)
-    ]
-    height = 0.9 + len(lines) * (0.38 + width / (tiles * across) / wide)
-    figure = sheet(title, subtitle, width, height)
-    grid = figure.subplots(len(lines), tiles * across, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
-    begun = set()
-    for row, (kind, chosen) in zip(grid, lines, strict=True):
-        if kind not in begun:
-            _above(row[0], kind)
-            begun.add(kind)
+    across = min(most, max(1, int(WIDEST / (TILE * ratio * tiles))))
+    width = min(WIDEST, TILE * ratio * tiles * max(across, NARROWEST))
+    rows = list(_rows(gallery, across))
+    wide = (width - 2 * MARGIN - (tiles * across - 1) * GAP) / (tiles * across)
+    high = wide / ratio
+    heights = [2 * (LINE + GAP) + (high if len(chosen) else LINE) for _, chosen in rows]
+    figure, axes = free_sheet(title, subtitle, width, HEADING_INCHES + sum(heights))
+    tops = HEADING_INCHES + np.cumsum([0.0, *heights])
+    for (kind, chosen), top in zip(rows, tops[:-1], strict=True):
+        _write(axes, kind, MARGIN, top, INK, weight="bold")
+        top = top + LINE + 0.05
         if len(chosen) == 0:
-            row[0].text(0, 0.9, "none", size=SMALL, color=MUTED, va="top")
-        for number, index in enumerate(chosen):
-            plain, *mapped = row[tiles * number : tiles * (number + 1)]
-            plain.imshow(overlaid(images[index], np.zeros(images.shape[-2:])))
-            _below(plain, short([captions[index]], 40)[0])
-            for axes, (method, maps) in zip(mapped, heats.items(), strict=True):
-                axes.imshow(overlaid(images[index], maps[index]))
-                if len(heats) > 1:
-                    _below(axes, method)
+            _write(axes, "none", MARGIN, top, MUTED)
+        for place, index in enumerate(chosen):
+            drawn = {
+                "": np.zeros(images.shape[-2:]),
+                **{name: heats[name][index] for name in heats},
+            }
+            for tile, (method, heat) in enumerate(drawn.items()):
+                left = MARGIN + (tiles * place + tile) * (wide + GAP)
+                _show(axes, overlaid(images[index], heat), (left, top, wide, high))
+                if method and len(heats) > 1:
+                    _write(axes, method, left, top + high + 0.05, INK)
+            left = MARGIN + tiles * place * (wide + GAP)
+            _write(axes, short([gallery.captions[index]], 40)[0], left, top + high + 0.05, INK)
     return finished(figure)
 
 
-def _above(axes: Axes, kind: str) -> None:
-    axes.annotate(
-        kind, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
-        size=SMALL + 1, weight="bold", color=INK,
-    )  # fmt: skip
-
-
-def _below(axes: Axes, words: str) -> None:
-    axes.annotate(
-        words, (0, 0), (0, -4), xycoords="axes fraction", textcoords="offset points", va="top",
-        size=SMALL, color=INK,
-    )  # fmt: skip
+def _rows(gallery: Gallery, across: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the rows: kind of the images ('' for a further row of one) and their places."""
+    for kind, chosen in gallery.kinds.items():
+        for start in range(0, max(1, len(chosen)), across):
+            yield "" if start else kind, chosen[start : start + across]

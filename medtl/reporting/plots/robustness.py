@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from medtl.evaluation.adversarial import Examples
 from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import overall_metrics
 from medtl.reporting.plots.image_sheets import contact_sheet
 from medtl.reporting.plots.style import (
     BAD,
@@ -31,14 +33,15 @@ APART = 0.14  # of the space of a metric, from its line to each of its two dots
 
 
 def internal_and_external(table: pd.DataFrame, name: str) -> Figure:
-    """Two dots with intervals a metric; `table` as `medtl.evaluation.external_validation.beside`
-    gives it.
+    """Draws each metric on the model's own test split and on external data, with intervals.
 
-    `name` is that of the data elsewhere.
+    Args:
+        table: result of `medtl.evaluation.external_validation.beside`.
+        name: name of the external data.
     """
     figure = sheet(
-        f"At home and on {name}",
-        "bars are 95 % intervals; lower is better for ece and brier",
+        f"Internal and external scores: {name}",
+        f"bars are 95 % intervals; lower is better for {_errors()}",
         height=1.9 + 0.38 * len(table),
     )
     axes = plain(figure.subplots(), "", "")
@@ -66,10 +69,14 @@ def internal_and_external(table: pd.DataFrame, name: str) -> Figure:
     return finished(figure)
 
 
-def subgroup_scores(table: pd.DataFrame, overall: Mapping[str, Interval]) -> Figure:
-    """A panel a metric of `overall`, a row a group; `table` as `score_subgroups` gives it.
+def _errors() -> str:
+    return " and ".join(each.name for each in overall_metrics() if not each.higher_is_better)
 
-    The line is the metric of all cases. A dot is marked where the interval of the difference to
+
+def subgroup_scores(table: pd.DataFrame, overall: Mapping[str, Interval]) -> Figure:
+    """Draws a panel a metric of `overall` with a row a group of `score_subgroups`.
+
+    The line is the metric of all cases. Groups are marked if the interval of their difference to
     the rest excludes zero. A group without scores has the reason in its row.
     """
     figure = sheet(
@@ -105,19 +112,21 @@ def subgroup_scores(table: pd.DataFrame, overall: Mapping[str, Interval]) -> Fig
 
 
 def domain_distances(distances: Mapping[str, np.ndarray], table: pd.DataFrame) -> Figure:
-    """A box a set of images, the model's own first, and the limit of `in_domain`.
+    """Draws a box a set of images, the model's own first, and the limit of `in_domain`.
 
-    `distances` [B] by the name of the set, above 1 for a strange image; `table` has a row for each
-    in the same order, with `auroc` (NaN for the first) and `flagged`. Boxes hold the middle half
-    of the images, lines go from 5 % to 95 %.
+    Boxes span the middle half of the images, lines 5 % to 95 %.
+
+    Args:
+        distances: [B] by the name of the set, above 1 for a strange image.
+        table: a row a set in the same order, with `auroc` (NaN for the first) and `flagged`.
     """
     figure = sheet(
-        "Which images look strange",
-        "distance to the training images; beyond the line an image is not in the domain",
+        "Out-of-distribution images",
+        "distance to the training images; beyond the line `in_domain` is false",
         height=1.7 + 0.5 * len(distances),
         width=8.0,
     )
-    axes = plain(figure.subplots(), "Distance, as a share of what is familiar", "")
+    axes = plain(figure.subplots(), "Distance, as a share of the limit of in_domain", "")
     axes.grid(visible=False, axis="y")
     for place, each in enumerate(distances.values()):
         least, low, middle, high, most = np.percentile(each, [5, 25, 50, 75, 95])
@@ -142,10 +151,10 @@ SPLITS = {"train": "Training images", "test": "Test images"}
 
 
 def rate_against_zeta(rates: pd.DataFrame, rate_name: str, norm_name: str) -> Figure:
-    """A curve for each source of perturbations, on training images left and test images right.
+    """Draws a curve a source of perturbations, on training images (left) and test images (right).
 
     `rates` has a row a source, bound and split: `source`, `zeta` (a share), `split` (train, test),
-    `rate`, `low`, `high` and `images`; rows of the source `none`, if any, are where all begin.
+    `rate`, `low`, `high` and `images`; all curves begin at the rows of the source `none`, if any.
     """
     counts = rates.groupby("split")["images"].first()
     figure = sheet(
@@ -184,42 +193,35 @@ def rate_against_zeta(rates: pd.DataFrame, rate_name: str, norm_name: str) -> Fi
 
 
 def perturbations_sheet(perturbations: Mapping[str, np.ndarray], subtitle: str) -> Figure:
-    """The patterns themselves, [C, S, S] by name, each amplified until its strongest pixel is full.
+    """Draws perturbations [C, S, S] by name, each amplified to a largest absolute value of 1.
 
-    Grey is no change; the caption says how many times the pattern is amplified, where black is -1
-    and white is 1.
+    Grey is no change, black -1, white 1; the caption has the factor of amplification.
     """
     images, captions = [], []
     for name, pattern in perturbations.items():
-        strongest = max(float(np.abs(pattern).max()), np.finfo(np.float32).tiny)
+        strongest = max(float(np.abs(pattern).max()), float(np.finfo(np.float32).tiny))
         images.append(_picture(pattern / strongest))
         captions.append(f"{name}: {1 / strongest:.0f} times" if pattern.any() else f"{name}: none")
     title = "Universal perturbations, amplified"
     return contact_sheet(np.stack(images), captions, title, subtitle)
 
 
-def perturbed_sheet(
-    images: np.ndarray,
-    perturbation: np.ndarray,
-    own: np.ndarray,
-    after: np.ndarray,
-    classes: Sequence[str],
-    subtitle: str,
-) -> Figure:
-    """Images and beside each the same one perturbed, with what the model says of both.
+def perturbed_sheet(examples: Examples, subtitle: str) -> Figure:
+    """Draws each image beside the same one perturbed, with the predictions.
 
-    `images` [M, C, S, S] and `perturbation` [C, S, S], black -1 and white 1; `own` and `after` int
-    [M], the predictions. The picture clips what is blacker than black; the model saw it unclipped.
+    The picture clips values outside black and white; the model's input is not clipped.
     """
-    pairs = np.stack([images, images + perturbation], axis=1).reshape(-1, *images.shape[1:])
+    images, classes = examples.images, examples.classes
+    shifted = images + examples.pattern
+    pairs = np.stack([images, shifted], axis=1).reshape(-1, *images.shape[1:])
     captions = [
         text
-        for first, second in zip(own, after, strict=True)
-        for text in (f"says: {classes[first]}", f"perturbed: {classes[second]}")
+        for first, second in zip(examples.own, examples.after, strict=True)
+        for text in (f"original: {classes[first]}", f"perturbed: {classes[second]}")
     ]
     return contact_sheet(_picture(pairs), captions, "Images before and after", subtitle)
 
 
 def _picture(values: np.ndarray) -> np.ndarray:
-    """Values from -1 to 1 as uint8; what lies outside is clipped."""
+    """Converts values from -1 to 1 to uint8, clipped."""
     return np.round((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)

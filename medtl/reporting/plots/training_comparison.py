@@ -29,7 +29,7 @@ from medtl.reporting.plots.style import (
 def convergence_curves(
     panels: Mapping[str, Mapping[str, pd.DataFrame]], column: str, metric: str
 ) -> Figure:
-    """A panel an architecture, a curve a training: `column` over the epochs.
+    """Draws `column` over the epochs: a panel an architecture, a curve a training.
 
     A table of `panels` has the columns `epoch` (from 1) and `column`.
     """
@@ -64,7 +64,7 @@ def convergence_curves(
 
 
 def score_against_size(curves: Mapping[str, pd.DataFrame], metric: str) -> Figure:
-    """A curve a name over the share of the training images, with bars for the intervals.
+    """Draws a curve a name over the share of the training images, with intervals as bars.
 
     A table has the columns `fraction` (above 0, at most 1), `score`, `low` and `high`.
     """
@@ -89,7 +89,7 @@ def score_against_size(curves: Mapping[str, pd.DataFrame], metric: str) -> Figur
 
 
 def score_against_depth(curves: Mapping[str, pd.DataFrame], metric: str) -> Figure:
-    """A curve an architecture over how deeply it was fine-tuned, comparable between architectures.
+    """Draws a curve an architecture over the depth of fine-tuning, from 0 to 1 of its cut-offs.
 
     A table has the columns `cutoff`, `score`, `low`, `high`, in forward order.
     """
@@ -102,15 +102,22 @@ def score_against_depth(curves: Mapping[str, pd.DataFrame], metric: str) -> Figu
         place = np.linspace(0, 1, len(table))
         _with_bars(axes, place, table, name, index)
         best = int(table["score"].to_numpy().argmax())
-        ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2}
-        axes.plot(place[best], table["score"].iloc[best], "o", color=colour(index), **ring)
+        axes.plot(
+            place[best],
+            table["score"].iloc[best],
+            "o",
+            color=colour(index),
+            markersize=12,
+            markerfacecolor="none",
+            markeredgewidth=2,
+        )
     axes.set_xticks([0, 1], ["every layer is trained", "the head alone"])
     key(axes, "best")
     return finished(figure)
 
 
 def _with_bars(axes: Axes, place: np.ndarray, table: pd.DataFrame, name: str, index: int) -> None:
-    """The curve of a table with `score`, `low` and `high`, and a bar for each interval."""
+    """Draws the curve of a table with `score`, `low` and `high`, and a bar for each interval."""
     axes.errorbar(
         place,
         table["score"],
@@ -126,9 +133,9 @@ def _with_bars(axes: Axes, place: np.ndarray, table: pd.DataFrame, name: str, in
 
 
 def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool) -> Figure:
-    """A dot with its interval for each row: `name`, `value`, `low`, `high`, the first on top.
+    """Draws a dot with its interval for each row: `name`, `value`, `low`, `high`, the first on top.
 
-    With `zero`, a line stands there: an interval across it may be no difference at all.
+    `zero` adds a line at 0, where there is no difference.
     """
     figure = sheet(
         title,
@@ -153,14 +160,21 @@ def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool
 def score_against_cost(table: pd.DataFrame, metric: str) -> Figure:
     """Plots one dot per row over its duration: `name`, `score`, `seconds`, `series`."""
     figure = sheet(
-        f"{metric[:1].upper()}{metric[1:]} against the time it took",
-        "what comes before a cut is computed by the first training that needs it",
+        f"{metric[:1].upper()}{metric[1:]} against time",
+        "the part before a cut is computed by the first training that needs it",
     )
     axes = plain(figure.subplots(), "Seconds on this machine", metric)
     for index, (name, rows) in enumerate(table.groupby("series", sort=False)):
-        look = {"color": colour(index), "marker": "os^Dv"[index // 8 % 5]}
-        axes.scatter(rows["seconds"], rows["score"], s=36, label=short([name], 44)[0], **look)
+        axes.scatter(
+            rows["seconds"],
+            rows["score"],
+            s=36,
+            color=colour(index),
+            marker="os^Dv"[index // 8 % 5],
+            label=short([name], 44)[0],
+        )
     axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()

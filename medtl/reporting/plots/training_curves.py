@@ -1,4 +1,4 @@
-"""How training went: losses and validation scores over the epochs."""
+"""Learning curves: losses and validation scores over the epochs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SCORES = {"valid_auroc": "AUROC", "valid_accuracy": "accuracy", "valid_f1": "F1"
 
 
 def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
-    """Two panels over the epochs: losses left, validation scores right, the kept epoch marked.
+    """Draws losses (left) and validation scores (right) over the epochs, the kept one marked.
 
     `history` has a row an epoch: `epoch` (from 1) and any of `train_loss`, `valid_loss`,
-    `valid_accuracy`, `valid_auroc`, `valid_f1`. `best_epoch` is the one whose weights were kept.
+    `valid_accuracy`, `valid_auroc`, `valid_f1`. The weights of `best_epoch` were kept.
     """
     kept = history.loc[history["epoch"] == best_epoch]
     figure = sheet(

@@ -1,11 +1,12 @@
 """Plots of a search: history, importances, parallel coordinates, cut-offs.
 
 A table of trials has a row a trial: `number`, `state` (`complete`, `pruned` or `failed`), `score`
-(of a pruned trial the last one seen, NaN where there is none) and a column a parameter.
+(the last one of a pruned trial, NaN if there is none) and a column a parameter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ from medtl.reporting.plots.style import (
 
 
 def search_history(trials: pd.DataFrame, metric: str) -> Figure:
-    """The score of each trial in order, with the best so far; pruned and failed ones marked."""
+    """Draws the score of each trial in order, the best so far, and pruned and failed trials."""
     complete = trials[trials["state"] == "complete"].sort_values("number")
     pruned = trials[trials["state"] == "pruned"]
     failed = trials[trials["state"] == "failed"]
@@ -98,14 +99,14 @@ def search_history(trials: pd.DataFrame, metric: str) -> Figure:
 
 
 def hyperparameter_importances(importances: Mapping[str, float], metric: str) -> Figure:
-    """How much of the spread of scores each parameter explains, the largest on top.
+    """Draws the share of the variance of scores that each parameter explains, the largest on top.
 
     `importances` maps a parameter to its share, 0 to 1 (such as fANOVA, Hutter et al. 2014).
     """
     ranked = sorted(importances.items(), key=lambda pair: pair[1])
     figure = sheet(
-        "What mattered in the search",
-        f"share of the spread of {metric} that a parameter explains",
+        "Importance of the parameters",
+        f"share of the variance of {metric} that a parameter explains",
         height=max(2.4, 1.6 + 0.42 * len(ranked)),
     )
     axes = plain(figure.subplots(), "Importance", "")
@@ -120,25 +121,26 @@ def hyperparameter_importances(importances: Mapping[str, float], metric: str) ->
 
 
 RISING = LinearSegmentedColormap.from_list("rising", ["#CFE3F1", "#56A3D1", "#0072B2", "#00304F"])
-# A parameter whose values span more than this is one of orders of magnitude.
-LOGARITHMIC_SPAN = 30.0
+LOGARITHMIC = ("lr", "learning_rate", "weight_decay")  # searched on a logarithmic scale
+LOGARITHMIC_SPAN = 30.0  # ratio of the largest to the smallest value of any other parameter
 NAMES_AT_MOST = 22
+TICKS = 6  # of an axis of numbers
 
 
 @dataclass(frozen=True)
 class _Upright:
-    """One axis: `places` [N] between 0 and 1, and tick `marks` as (place, text)."""
+    """Vertical axis: `places` [N] between 0 and 1, and tick `marks` as (place, text)."""
 
     places: np.ndarray
     marks: list[tuple[float, str]]
 
 
 def parallel_coordinates(trials: pd.DataFrame, parameters: Sequence[str], metric: str) -> Figure:
-    """The complete trials as lines over `parameters`, darker for a better score, the best apart.
+    """Draws complete trials as lines over `parameters`, darker for a better score.
 
-    `trials` as in `medtl.reporting.plots.tuning`. Names stand in the order of their pandas
-    categories, where they have one (cut-offs in forward order, the head on top), else sorted.
-    Numbers that span more than a factor of thirty are on a logarithmic axis.
+    Names are in the order of their pandas categories (cut-offs in forward order, the head on top),
+    else sorted. Learning rates, and numbers that span more than a factor of thirty, have a
+    logarithmic axis.
     """
     complete = trials[trials["state"] == "complete"].sort_values("score")
     figure = sheet(
@@ -151,7 +153,9 @@ def parallel_coordinates(trials: pd.DataFrame, parameters: Sequence[str], metric
     axes.set_axis_off()
     if complete.empty:
         return finished(figure)
-    uprights = [_upright(complete[name]) for name in parameters] + [_upright(complete["score"])]
+    uprights = [
+        _upright(complete[name], logarithmic=name in LOGARITHMIC) for name in parameters
+    ] + [_upright(complete["score"])]
     for across, (name, each) in enumerate(zip([*parameters, metric], uprights, strict=True)):
         _draw_upright(axes, across, short([name])[0], each)
     heights = np.stack([each.places for each in uprights], axis=1)
@@ -181,30 +185,29 @@ def _draw_upright(axes: Axes, across: int, name: str, each: _Upright) -> None:
         )
 
 
-def _upright(values: pd.Series) -> _Upright:
-    """Puts the values of one parameter on an axis."""
+def _upright(values: pd.Series, logarithmic: bool = False) -> _Upright:
+    """Places the values of one parameter on an axis."""
     if not pd.api.types.is_numeric_dtype(values):
         return _named(values)
     numbers = values.to_numpy(dtype=float)
     low, high = float(numbers.min()), float(numbers.max())
     if low == high:
         return _Upright(np.full(len(numbers), 0.5), [(0.5, f"{low:.4g}")])
-    if low > 0 and high / low > LOGARITHMIC_SPAN:
-        low, high = np.log10(low), np.log10(high)
-        numbers = np.log10(numbers)
-        ticks = np.arange(np.ceil(low), np.floor(high) + 1)
-        texts = [f"1e{tick:.0f}" for tick in ticks]
+    if low > 0 and (logarithmic or high / low > LOGARITHMIC_SPAN):
+        ticks = np.geomspace(low, high, TICKS)
+        low, high, numbers = math.log10(low), math.log10(high), np.log10(numbers)
+        places = (np.log10(ticks) - low) / (high - low)
+        texts = [f"{tick:.1e}" for tick in ticks]
     else:
-        ticks = np.linspace(low, high, 6)
+        ticks = np.linspace(low, high, TICKS)
+        places = (ticks - low) / (high - low)
         texts = [f"{tick:.3g}" for tick in ticks]
-    marks = [
-        (float((tick - low) / (high - low)), text) for tick, text in zip(ticks, texts, strict=True)
-    ]
+    marks = list(zip(places.tolist(), texts, strict=True))
     return _Upright((numbers - low) / (high - low), marks)
 
 
 def _named(values: pd.Series) -> _Upright:
-    """Puts names on an axis, evenly, in the order of their categories."""
+    """Places names evenly on an axis, in the order of their categories."""
     category = values.astype("category").cat.remove_unused_categories().cat
     names = short([str(name) for name in category.categories], 20)
     span = max(1, len(names) - 1)
@@ -218,38 +221,63 @@ def _named(values: pd.Series) -> _Upright:
 
 
 LABELS_AT_MOST = 32
+FROZEN = "all layers before the cut-off are frozen; the best cut-off of each curve is ringed"
+PROBED = (
+    "no layer is trained, so the best layer here (ringed) can differ from the best cut-off of the "
+    "search"
+)
 
 
 def score_against_cutoff(
     curves: Mapping[str, pd.DataFrame], order: Sequence[str], metric: str
 ) -> Figure:
-    """A curve a name over the cut-offs in forward order, with the best cut-off of each marked.
+    """Draws a curve a name over the cut-offs in forward order, and rings the best of each.
 
-    `order` names the cut-offs from the first (everything is trained) to the last (the head alone).
-    A table of `curves` has the columns `cutoff`, `score` and, where they are known, `low` and
-    `high`, drawn as bars. A cut-off may be missing from it; where it has several rows (trials,
-    repeats) each is a dot, and the line goes through the best.
+    `order` names the cut-offs from the first layer to the head. A table of `curves` has the columns
+    `cutoff`, `score` and optionally `low` and `high`, drawn as bars. A cut-off may be missing;
+    several rows of one (trials, repeats) are dots, and the line passes through the best.
     """
+    title = f"{metric[:1].upper()}{metric[1:]} against the cut-off"
+    return _over_layers(curves, order, metric, title, FROZEN, "Cut-off: the first trained layer")
+
+
+def layer_probe(curve: pd.DataFrame) -> Figure:
+    """Draws the cross-validated AUROC of a linear classifier on the features at each cut-off.
+
+    `curve` has the columns `cutoff`, `score` and optionally `low` and `high`, in forward order.
+    """
+    title = "Linear probe: AUROC of the frozen features at each cut-off"
+    axis = "Cut-off whose incoming features are classified"
+    curves, order = {"linear probe": curve}, curve["cutoff"].tolist()
+    return _over_layers(curves, order, "AUROC by cross-validation", title, PROBED, axis)
+
+
+def _over_layers(
+    curves: Mapping[str, pd.DataFrame],
+    order: Sequence[str],
+    metric: str,
+    title: str,
+    subtitle: str,
+    axis: str,
+) -> Figure:
     names = short(order, 42)
     figure = sheet(
-        f"{metric[:1].upper()}{metric[1:]} against the cut-off",
-        "everything before the cut-off is frozen; the best cut-off of each curve is ringed",
+        title,
+        subtitle,
         width=min(max(7.0, 3.0 + 0.26 * len(order)), 13.0),
         height=4.4 + 0.055 * max(map(len, names)),
     )
-    axes = plain(
-        figure.subplots(),
-        "First trained layer (far left: everything is trained; far right: the head alone)",
-        metric,
-    )
+    axes = plain(figure.subplots(), axis, metric)
     place = {cutoff: index for index, cutoff in enumerate(order)}
     for index, (name, table) in enumerate(curves.items()):
-        look = {"color": colour(index)}
+        shade = colour(index)
         best = table.sort_values("score").groupby("cutoff", observed=True).tail(1)
         best = best.assign(place=best["cutoff"].map(place)).sort_values("place")
         if len(best) < len(table):
             every = table["cutoff"].map(place).astype(float)
-            axes.plot(every, table["score"], "o", markersize=4, alpha=0.35, linewidth=0, **look)
+            axes.plot(
+                every, table["score"], "o", color=shade, markersize=4, alpha=0.35, linewidth=0
+            )
         axes.plot(
             best["place"],
             best["score"],
@@ -258,11 +286,11 @@ def score_against_cutoff(
             linewidth=1.8,
             linestyle=dash(index),
             label=name,
-            **look,
+            color=shade,
         )
         if {"low", "high"} <= set(best.columns):
             bars = np.abs(best[["low", "high"]].to_numpy().T - best["score"].to_numpy())
-            axes.errorbar(best["place"], best["score"], bars, fmt="none", elinewidth=1, **look)
+            axes.errorbar(best["place"], best["score"], bars, fmt="none", elinewidth=1, color=shade)
         top = best.loc[best["score"].idxmax()]
         axes.plot(
             top["place"],
@@ -272,7 +300,7 @@ def score_against_cutoff(
             markerfacecolor="none",
             markeredgewidth=2,
             zorder=5,
-            **look,
+            color=shade,
         )
         axes.annotate(
             f"{top['score']:.3f}",
@@ -284,15 +312,15 @@ def score_against_cutoff(
             weight="bold",
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1},
             zorder=6,
-            **look,
+            color=shade,
         )
-    # Too many names would cover each other; the last one, the head, always stands.
+    # too many names would overlap; the last one, the head, is always shown
     every = -(-len(order) // LABELS_AT_MOST)
     shown = range((len(order) - 1) % every, len(order), every)
     axes.set_xticks(
         list(shown), [names[i] for i in shown], rotation=50, ha="right", rotation_mode="anchor"
     )
-    axes.margins(x=0.03, y=0.12)
+    axes.margins(x=0.06, y=0.16)
     axes.tick_params(axis="x", labelcolor=MUTED, pad=3)
     key(axes, "best")
     return finished(figure)

@@ -18,11 +18,13 @@ from medtl.data.dataset import Dataset, load
 from medtl.data.sources.phantoms.datasets import write_head_phantoms
 from medtl.errors import ParameterError
 from medtl.evaluation.external_validation import ClassMapping
+from medtl.evaluation.split_evaluation import SplitPredictions
 from medtl.inference.predictor import Predictor
 from medtl.inference.sklearn_head import fit_sklearn_head
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.registry import build
-from medtl.pipeline.heatmap_gallery import SplitPredictions, explain
+from medtl.pipeline.evaluation_logging import log_heatmaps
+from medtl.pipeline.heatmaps import explain_split
 from medtl.settings.evaluation import EvaluateSettings
 from medtl.settings.training import Reading
 
@@ -62,7 +64,7 @@ def answers(dataset: Dataset, classes: int, seed: int = 0) -> SplitPredictions:
     """Made-up answers about the test split, some right and some wrong."""
     indices = dataset.splits["test"]
     drawn = np.random.default_rng(seed).dirichlet(np.ones(classes), len(indices))
-    return SplitPredictions(indices, drawn, drawn, drawn.argmax(axis=1))
+    return SplitPredictions("test", indices, drawn, drawn, drawn, drawn.argmax(axis=1))
 
 
 def two_classes(dataset: Dataset) -> Dataset:
@@ -85,6 +87,13 @@ def wards(small_phantoms: Path) -> Dataset:
     return load(str(small_phantoms), SIDE, seed=0)
 
 
+def shown(*arguments: object, **others: object) -> str:
+    """Draws and logs heat maps; returns the result of their checks."""
+    heatmaps = explain_split(*arguments, **others)
+    log_heatmaps(heatmaps)
+    return heatmaps.words
+
+
 def artifact(run_id: str, name: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/evaluation/test/{name}"))
 
@@ -94,7 +103,7 @@ def test_each_class_has_a_gallery_and_the_maps_are_checked(wards: Dataset):
     before = {name: value.clone() for name, value in bundle.network.state_dict().items()}
     said = answers(wards, 3)
     with mlflow.start_run() as run:
-        words = explain(bundle, wards, "test", said, ClassMapping.same(wards.classes), seed=1)
+        words = shown(bundle, wards, said, ClassMapping.same(wards.classes), seed=1)
     for name, value in bundle.network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in bundle.network.parameters())
@@ -128,16 +137,19 @@ def test_classes_that_mean_one_label_share_its_gallery(wards: Dataset):
     clinic = two_classes(wards)
     asked = {"well": ["clear"], "ill": ["diffuse", "focal"]}
     mapping = ClassMapping.of(asked, clinic.classes, wards.classes)
-    own = answers(wards, 3).own
+    own = answers(wards, 3).of_model
+    probabilities = mapping.probabilities(own)
     said = SplitPredictions(
+        "test",
         wards.splits["test"],
         own,
-        mapping.probabilities(own),
+        probabilities,
+        probabilities,
         mapping.decisions(own, np.full(3, 1 / 3)),
     )
     bundle = bundle_of(wards, "small_resnet")
     with mlflow.start_run() as run:
-        explain(bundle, clinic, "test", said, mapping, seed=1)
+        shown(bundle, clinic, said, mapping, seed=1)
     table = pd.read_csv(artifact(run.info.run_id, "explanation.csv"))
     assert set(table["shown_class"]) == {"ill"}
     assert artifact(run.info.run_id, "explanation.png").exists()
@@ -150,10 +162,9 @@ def test_the_images_of_a_case_lie_side_by_side(tmp_path: Path):
     heads = load(str(folder / "labels.csv"), SIDE, seed=0, reading=Reading(missing="mask"))
     bundle = bundle_of(heads, "late_fusion", cutoff="head")
     with mlflow.start_run() as run:
-        words = explain(
+        words = shown(
             bundle,
             heads,
-            "test",
             answers(heads, len(heads.classes)),
             ClassMapping.same(heads.classes),
             seed=1,
@@ -169,7 +180,7 @@ def test_several_methods_are_shown_side_by_side_checked_and_compared(wards: Data
     methods = ("grad_cam", "occlusion", "integrated_gradients")
     same = ClassMapping.same(positive.classes)
     with mlflow.start_run() as run:
-        words = explain(bundle, positive, "test", answers(positive, 2), same, 1, methods)
+        words = shown(bundle, positive, answers(positive, 2), same, 1, methods)
     lines = words.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         "Grad-CAM",
@@ -179,9 +190,9 @@ def test_several_methods_are_shown_side_by_side_checked_and_compared(wards: Data
     assert all("maps change" in line or "do not trust" in line for line in lines)
     assert all("covering their hottest tenth lowers the score" in line for line in lines)
     run_id = run.info.run_id
-    shown = pd.read_csv(artifact(run_id, "explanation.csv")).groupby("method", sort=False)
-    assert tuple(shown.groups) == methods
-    assert shown.size().nunique() == 1
+    by_method = pd.read_csv(artifact(run_id, "explanation.csv")).groupby("method", sort=False)
+    assert tuple(by_method.groups) == methods
+    assert by_method.size().nunique() == 1
     check = pd.read_csv(artifact(run_id, "explanation_check.csv"))
     assert set(zip(check["method"], check["randomised"], strict=True)) == {
         (method, stage) for method in methods for stage in ("head", "trained")
@@ -202,13 +213,13 @@ def test_a_hybrid_is_shown_by_occlusion(wards: Dataset):
     hybrid = hybrid_of(positive)
     said, same = answers(positive, 2), ClassMapping.same(positive.classes)
     with mlflow.start_run() as run:
-        words = explain(hybrid, positive, "test", said, same, 0)
+        words = shown(hybrid, positive, said, same, 0)
     assert "when features are exchanged" in words
     check = pd.read_csv(artifact(run.info.run_id, "explanation_check.csv"))
     assert check[["method", "randomised"]].to_numpy().tolist() == [["occlusion", "classifier"]]
     assert artifact(run.info.run_id, "explanation.png").exists()
     with pytest.raises(ParameterError, match=r"maps=grad_cam.*a hybrid"):
-        explain(hybrid, positive, "test", said, same, 0, ("grad_cam",))
+        explain_split(hybrid, positive, said, same, 0, ("grad_cam",))
 
 
 def test_a_method_that_there_is_not_is_a_wrong_parameter():
@@ -219,4 +230,4 @@ def test_a_method_that_there_is_not_is_a_wrong_parameter():
 def test_a_model_without_heat_maps_says_why(wards: Dataset):
     blind = dataclasses.replace(bundle_of(wards, "small_resnet"), network=Blind())
     said, same = answers(wards, 3), ClassMapping.same(wards.classes)
-    assert "use larger images" in explain(blind, wards, "test", said, same, 0)
+    assert "use larger images" in explain_split(blind, wards, said, same, 0).words

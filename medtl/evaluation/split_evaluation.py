@@ -1,0 +1,209 @@
+"""Evaluation of a model on one split: scores with intervals, tables and examples.
+
+It computes; `medtl.pipeline.evaluation_logging` logs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medtl.data.dataset import Dataset
+from medtl.evaluation.calibration import (
+    calibration_gain,
+    finding_counts,
+    presence_reliability,
+    reliability_table,
+)
+from medtl.evaluation.confidence_intervals import Measures, Sampling, measured
+from medtl.evaluation.decision_curve import decision_curve
+from medtl.evaluation.delong import with_delong
+from medtl.evaluation.example_selection import worst_finding_mistakes, worst_mistakes
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import headline_metrics
+from medtl.evaluation.scored_cases import DecidedCases, ScoredCases, has_findings
+from medtl.evaluation.scores_without_duplicates import (
+    ScoresWithoutDuplicates,
+    scores_without_duplicates,
+)
+from medtl.inference.decisions import findings_text
+from medtl.inference.grad_cam import side_by_side
+
+RESAMPLES = 2000  # of the calibration error
+AS_TRAINED, CALIBRATED = "as trained", "calibrated"
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """Output of a model for the N images of a split.
+
+    Attributes:
+        split: name of the split, or `all`.
+        indices: int64 [N], samples of the data set.
+        of_model: [N, J], calibrated probabilities of the model's classes.
+        uncalibrated: [N, K], probabilities of the data's labels at temperature 1.
+        probabilities: [N, K], calibrated.
+        decisions: int64 [N], at the operating point; of findings bool [N, K].
+    """
+
+    split: str
+    indices: np.ndarray
+    of_model: np.ndarray
+    uncalibrated: np.ndarray
+    probabilities: np.ndarray
+    decisions: np.ndarray
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """Results of a model on one split.
+
+    Attributes:
+        split: name of the split, or `all`.
+        unit: sampling unit of intervals, see `Dataset.unit`.
+        positive: class that metrics of two classes are of, else ''.
+        multi_label: True if labels are findings.
+        cases: labels, probabilities and decisions.
+        measures: metrics with intervals; `per_class` has DeLong's interval, too.
+        calibration: errors of the probabilities before and after calibration.
+        curve: net benefit by threshold.
+        reliability: table by `AS_TRAINED`, `CALIBRATED`.
+        counts: decisions on each finding; None for classes.
+        predictions: a row an image: name, label, patient, decision, probabilities.
+        mistakes: a row for each of the most confidently wrong decisions.
+        mistaken_images: [M, C, H, W], stored pixels of its rows.
+        without_duplicates: scores without copies of training images; None if there is none.
+    """
+
+    split: str
+    unit: str
+    positive: str
+    multi_label: bool
+    cases: DecidedCases
+    measures: Measures
+    calibration: pd.DataFrame
+    curve: pd.DataFrame
+    reliability: Mapping[str, pd.DataFrame]
+    counts: pd.DataFrame | None
+    predictions: pd.DataFrame
+    mistakes: pd.DataFrame
+    mistaken_images: np.ndarray
+    without_duplicates: ScoresWithoutDuplicates | None
+
+    @property
+    def ece_as_trained(self) -> Interval:
+        """Calibration error before calibration."""
+        row = self.calibration.set_index("probabilities").loc[AS_TRAINED]
+        return Interval(row["ece"], row["ece_low"], row["ece_high"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the console and the card."""
+        return () if self.without_duplicates is None else (self.without_duplicates.line(),)
+
+    def summary(self) -> str:
+        """Formats the headline scores as lines for the console."""
+        of = f", of the class {self.positive}" if self.positive else ""
+        findings = len(self.cases.classes)
+        means = f", means over {findings} findings" if self.multi_label else ""
+        images = len(self.cases.labels)
+        lines = [
+            f"{self.split} scores   (95 % intervals over {self.unit}, {images} images{of}{means})"
+        ]
+        for metric in headline_metrics():
+            name = metric.name.replace("_", " ")
+            lines.append(f"  {name:<20}{self.measures.summary[metric.name]}")
+        lines += [f"duplicates    {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def evaluate_split(dataset: Dataset, predictions: SplitPredictions, seed: int) -> SplitEvaluation:
+    """Computes everything that is reported of a model on a split.
+
+    `seed` draws the resamples behind the interval of the calibration error.
+    """
+    indices, classes = predictions.indices, dataset.classes
+    cases = DecidedCases(
+        dataset.labels[indices],
+        dataset.groups[indices],
+        classes,
+        predictions.probabilities,
+        predictions.decisions,
+    )
+    scored = cases.scored()
+    as_trained = ScoredCases.of(cases.labels, predictions.uncalibrated)
+    sampling = Sampling.of(cases.labels, cases.groups, len(classes), seed, RESAMPLES)
+    measures = measured(sampling, scored, classes)
+    per_class = with_delong(measures.per_class, cases.labels, cases.probabilities, cases.groups)
+    mistakes, places = _mistakes(cases)
+    return SplitEvaluation(
+        split=predictions.split,
+        unit=dataset.unit,
+        positive=dataset.positive,
+        multi_label=dataset.multi_label,
+        cases=cases,
+        measures=dataclasses.replace(measures, per_class=per_class),
+        calibration=calibration_gain(sampling, as_trained, scored),
+        curve=decision_curve(cases.labels, cases.probabilities, classes),
+        reliability={
+            AS_TRAINED: _reliability(cases, predictions.uncalibrated),
+            CALIBRATED: _reliability(cases, predictions.probabilities),
+        },
+        counts=finding_counts(cases.labels, cases.decisions, classes)
+        if dataset.multi_label
+        else None,
+        predictions=_table(dataset, predictions),
+        mistakes=mistakes,
+        mistaken_images=side_by_side(dataset.images(indices[places])),
+        without_duplicates=scores_without_duplicates(dataset, cases, seed)
+        if predictions.split == "test"
+        else None,
+    )
+
+
+def _reliability(cases: DecidedCases, probabilities: np.ndarray) -> pd.DataFrame:
+    if has_findings(cases.labels):
+        return presence_reliability(cases.labels, probabilities, cases.classes)
+    return reliability_table(cases.labels, probabilities)
+
+
+def _mistakes(cases: DecidedCases) -> tuple[pd.DataFrame, np.ndarray]:
+    """Returns the worst mistakes, a row each, and the places of their cases.
+
+    Columns for classes: `actual`, `actual_probability`, `decided`, `decided_probability`; for
+    findings: `finding`, `called` and `probability`.
+    """
+    names = np.array(cases.classes)
+    if has_findings(cases.labels):
+        places, about = worst_finding_mistakes(cases.labels, cases.decisions, cases.probabilities)
+        columns = {
+            "finding": names[about],
+            "called": cases.decisions[places, about],
+            "probability": cases.probabilities[places, about],
+        }
+        return pd.DataFrame(columns), places
+    places = worst_mistakes(cases.labels, cases.decisions, cases.probabilities)
+    actual, decided = cases.labels[places], cases.decisions[places]
+    columns = {
+        "actual": names[actual],
+        "actual_probability": cases.probabilities[places, actual],
+        "decided": names[decided],
+        "decided_probability": cases.probabilities[places, decided],
+    }
+    return pd.DataFrame(columns), places
+
+
+def _table(dataset: Dataset, predictions: SplitPredictions) -> pd.DataFrame:
+    named = dataset.frame.iloc[predictions.indices][[dataset.naming, "label", "patient"]]
+    table = named.reset_index(drop=True)
+    if dataset.multi_label:
+        table["decision"] = [findings_text(each, dataset.classes) for each in predictions.decisions]
+    else:
+        table["decision"] = [dataset.classes[index] for index in predictions.decisions]
+    for index, name in enumerate(dataset.classes):
+        table[f"probability_{name}"] = predictions.probabilities[:, index]
+    return table

@@ -1,0 +1,105 @@
+"""Logging of evaluations: metrics, tables and pictures of what was computed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+
+from medtl.evaluation.heatmap_evaluation import Gallery, HeatmapEvaluation
+from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.split_evaluation import CALIBRATED, SplitEvaluation
+from medtl.reporting.plots import classification, image_sheets, robustness
+from medtl.settings.evaluation import GRAD_CAM
+from medtl.tracking.artifacts import log_intervals, log_picture, log_table
+
+SIMILARITY = "explanation_similarity"
+WITHOUT_DUPLICATES = "_without_twins"  # suffix of metrics
+
+
+def log_evaluation(evaluation: SplitEvaluation) -> None:
+    """Logs metrics with intervals, tables and pictures of a split, in `evaluation/SPLIT/`."""
+    split, measures = evaluation.split, evaluation.measures
+    metrics = {f"{split}_{name}": each for name, each in measures.summary.items()}
+    metrics[f"{split}_ece_as_trained"] = evaluation.ece_as_trained
+    if evaluation.without_duplicates is not None:
+        scores = evaluation.without_duplicates.scores
+        metrics |= {f"{split}_{name}{WITHOUT_DUPLICATES}": each for name, each in scores.items()}
+    log_intervals(metrics)
+    tables = {
+        "per_class": measures.per_class,
+        "averages": measures.averages,
+        "predictions": evaluation.predictions,
+        "decision_curve": evaluation.curve,
+        "calibration": evaluation.calibration,
+    }
+    if evaluation.counts is not None:
+        tables |= {
+            "decisions": evaluation.counts,
+            "reliability": evaluation.reliability[CALIBRATED],
+        }
+    for name, table in tables.items():
+        log_table(table, f"evaluation/{split}/{name}.csv")
+    for name, figure in _pictures(evaluation):
+        log_picture(figure, f"evaluation/{split}/{name}.png")
+
+
+def _pictures(evaluation: SplitEvaluation) -> Iterator[tuple[str, Figure]]:
+    cases, per_class = evaluation.cases, evaluation.measures.per_class
+    yield "roc", classification.roc_curves(cases, per_class)
+    yield "precision_recall", classification.precision_recall_curves(cases, per_class)
+    yield "decision_curve", classification.decision_curves(evaluation.curve, len(cases.labels))
+    mistakes, images = evaluation.mistakes, evaluation.mistaken_images
+    if evaluation.counts is not None:
+        yield "decisions", classification.finding_decisions(evaluation.counts)
+        yield "reliability", classification.finding_reliability(evaluation.reliability)
+        yield "worst_mistakes", image_sheets.finding_mistakes_sheet(images, mistakes)
+        return
+    yield "confusion", classification.confusion_matrix(cases)
+    yield "reliability", classification.reliability_diagram(evaluation.reliability)
+    yield "worst_mistakes", image_sheets.mistakes_sheet(images, mistakes)
+
+
+def log_heatmaps(heatmaps: HeatmapEvaluation) -> None:
+    """Logs a picture a class, tables, metrics and words of the checks, in `evaluation/SPLIT/`."""
+    place = f"evaluation/{heatmaps.split}"
+    if heatmaps.methods is not None:
+        log_table(heatmaps.methods, f"{place}/explanation_methods.csv")
+    if not heatmaps.galleries:
+        return
+    for number, gallery in enumerate(heatmaps.galleries, start=1):
+        title = heatmaps.title(gallery)
+        figure = image_sheets.explanation_gallery(gallery, title, heatmaps.subtitle())
+        log_picture(figure, f"{place}/{_file_name(number, gallery, heatmaps)}.png")
+    log_table(heatmaps.images, f"{place}/explanation.csv")
+    log_table(heatmaps.check(), f"{place}/explanation_check.csv")
+    mlflow.log_text(heatmaps.words + "\n", f"{place}/explanation.txt")
+    metrics: dict[str, Interval] = {}
+    for each in heatmaps.maps:
+        name = SIMILARITY if each.method == GRAD_CAM else f"{SIMILARITY}_{each.method}"
+        metrics |= {f"{name}_{stage}": interval for stage, interval in each.check.items()}
+    log_intervals(metrics)
+
+
+def _file_name(number: int, gallery: Gallery, heatmaps: HeatmapEvaluation) -> str:
+    if len(heatmaps.galleries) == 1:
+        return "explanation"
+    return f"explanation_{number}_{re.sub(r'[^A-Za-z0-9]+', '_', gallery.name)}"
+
+
+def log_sites(table: pd.DataFrame, name: str) -> None:
+    """Logs the scores of a model on its own test split and on the data `name`.
+
+    `table` is that of `medtl.evaluation.external_validation.beside`.
+    """
+    log_table(table, "evaluation/internal_external.csv")
+    log_picture(robustness.internal_and_external(table, name), "evaluation/internal_external.png")
+
+
+def log_subgroups(table: pd.DataFrame, overall: Mapping[str, Interval], split: str) -> None:
+    """Logs scores of subgroups of a split; arguments as in `robustness.subgroup_scores`."""
+    log_table(table, f"evaluation/{split}/subgroups.csv")
+    log_picture(robustness.subgroup_scores(table, overall), f"evaluation/{split}/subgroups.png")
