@@ -155,11 +155,11 @@ def cell_names(cells: Sequence[Cell]) -> dict[Cell, str]:
     names = {}
     for members in groups.values():
         more = [name for name in _WORDS if _differ(members, name)]
-        telling = [name for name in more if name not in _FOLLOWING]
-        told = {tuple(getattr(cell, name) for name in telling) for cell in members}
+        short = [name for name in more if name not in _FOLLOWING]
+        distinct = {tuple(getattr(cell, name) for name in short) for cell in members}
         for cell in members:
             parts = [getattr(cell, name) for name in shown]
-            kept = telling if len(told) == len(set(members)) else more
+            kept = short if len(distinct) == len(set(members)) else more
             parts += [_in_words(name, getattr(cell, name)) for name in kept]
             names[cell] = ", ".join(filter(None, parts)) or cell.series or cell.architecture
     return {cell: names[cell] for cell in cells}

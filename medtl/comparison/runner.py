@@ -44,7 +44,7 @@ from medtl.training.activation_cache import ActivationCache
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.learner import Trained, TransferLearner
 
-# The key covers these by the cell. The seed of the settings is another one: of splits and views.
+# Settings that the key has from the cell; the seed of the settings is that of splits and views.
 OF_CELL = frozenset(field.name for field in dataclasses.fields(Cell)) - {"seed"}
 
 
@@ -136,13 +136,13 @@ class SharedResources:
         if not cell.rates:
             del own["rates"]
         shared = key_values(self._settings, TRAINING, declared_by=LearningSettings)
-        asked = {name: value for name, value in shared.items() if name not in OF_CELL}
+        others = {name: value for name, value in shared.items() if name not in OF_CELL}
         backbone = transfer.backbone
         return content_key(
             self._plan.study,
             epoch_budget.FORMAT,
             own,
-            {**asked, "precision": transfer.precision},
+            {**others, "precision": transfer.precision},
             transfer.dataset.identity,
             (backbone.digest(), dataclasses.astuple(backbone.preprocessing)),
         )
@@ -156,13 +156,13 @@ class SharedResources:
         """
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, cell.cutoff)
-        asked = self.train_settings(cell)
+        settings = self.train_settings(cell)
         tried: tuple[TriedRate, ...] = ()
         started = time.perf_counter()
         if cell.rates:
-            model, tried = trained_at_best_rate(asked, cell.rates, transfer, point.name, ends)
+            model, tried = trained_at_best_rate(settings, cell.rates, transfer, point.name, ends)
         else:
-            model = fit_model(asked, transfer, point.name, ends=ends)
+            model = fit_model(settings, transfer, point.name, ends=ends)
         lr = chosen_rate(tried).lr if tried else cell.lr
         # leaves out the trainings at other rates, so that the seconds of repeats are comparable
         started += sum(each.seconds for each in tried if each.lr != lr)
