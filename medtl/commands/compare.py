@@ -27,9 +27,9 @@ from medtl.progress import progress
 from medtl.reporting.comparison_report import Report, Subject, report
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.execution import RAY
+from medtl.tracking.addresses import run_addresses
 from medtl.tracking.artifacts import log_table
 from medtl.tracking.runs import TEXT_LIMIT, name_run, tracked_run
-from medtl.tracking.store import found_at
 
 
 def compare(settings: CompareSettings) -> None:
@@ -79,12 +79,11 @@ def compare(settings: CompareSettings) -> None:
         plan = dataclasses.replace(plan, notes=(*plan.notes, *bench.notes))
         written = report(_subject(settings, plan, dataset, sources), comparison)
         _log(written, comparison, sources)
-        place = found_at("report/report.html")
     print(f"study         {plan.study}: {finished} of {len(cell_results)} cells")
     if reused:
         print(f"going on      {reused} of them were known from before")
     print(written.summary)
-    print(f"report        {place}")
+    print("\n".join(run_addresses(run.info.run_id)))
 
 
 def _cell_results(

@@ -8,6 +8,7 @@ from medtl.networks.registry import check_architecture
 from medtl.pipeline.parameter_checks import check_output
 from medtl.reporting.csv_export import write_csv
 from medtl.settings.evaluation import DictionarySettings
+from medtl.tracking.addresses import run_addresses
 from medtl.tracking.artifacts import log_table
 from medtl.tracking.runs import tracked_run
 from medtl.tuning.cutoff_dictionary import Entry, known_entries
@@ -15,7 +16,7 @@ from medtl.tuning.cutoff_dictionary import Entry, known_entries
 
 def dictionary(settings: DictionarySettings) -> None:
     """Prints a row for each architecture, weights and data set, and writes them as CSV."""
-    with tracked_run("dictionary", settings):
+    with tracked_run("dictionary", settings) as run:
         if settings.architecture:
             check_architecture(settings.architecture)
         output = check_output(settings.output) if settings.output else None
@@ -29,6 +30,7 @@ def dictionary(settings: DictionarySettings) -> None:
         print("no finished search yet: the dictionary grows with every tune")
     else:
         print(table.drop(columns=["fingerprint", "run_id"]).to_string(index=False))
+    print("\n".join(run_addresses(run.info.run_id)))
 
 
 def best_of_each(entries: list[Entry]) -> pd.DataFrame:

@@ -18,13 +18,14 @@ from medtl.pipeline.run_logging import log_data
 from medtl.pipeline.scoring import indices_of, predict_split
 from medtl.pipeline.subgroups import compare_subgroups, grouped_by
 from medtl.settings.evaluation import EvaluateSettings
+from medtl.tracking.addresses import run_addresses
 from medtl.tracking.runs import name_run, tracked_run
 from medtl.training.device import resolve_device
 
 
 def evaluate(settings: EvaluateSettings) -> None:
     """Scores a model and logs metrics with intervals, pictures and tables."""
-    with tracked_run("evaluate", settings):
+    with tracked_run("evaluate", settings) as run:
         check_asked_of_model(settings)
         check_sources(settings.sources)
         device = resolve_device(settings.device)
@@ -69,4 +70,4 @@ def evaluate(settings: EvaluateSettings) -> None:
         if external:
             note_seen(bundle, dataset, indices)
             lines += set_beside(uri, bundle, dataset, evaluation, mapping)
-    print("\n".join(lines))
+    print("\n".join([*lines, *run_addresses(run.info.run_id)]))

@@ -30,6 +30,7 @@ from medtl.pipeline.run_logging import log_data
 from medtl.progress import progress
 from medtl.settings.evaluation import PerturbSettings
 from medtl.settings.fields import comma_list
+from medtl.tracking.addresses import run_addresses
 from medtl.tracking.logged_model import load_bundle
 from medtl.tracking.runs import name_run, tracked_run
 from medtl.training.device import resolve_device
@@ -39,7 +40,7 @@ EXAMPLES = 8  # perturbed images shown for each perturbation
 
 def perturb(settings: PerturbSettings) -> None:
     """Perturbations from natural and training images, beside random ones of the same norm."""
-    with tracked_run("perturb", settings):
+    with tracked_run("perturb", settings) as run:
         check_asked_of_model(settings)
         if settings.images:
             check_image_folder("images", settings.images)
@@ -74,7 +75,7 @@ def perturb(settings: PerturbSettings) -> None:
             examples=_examples(attack, model, strongest),
         )
         log_perturbed(found, {f"{source}_{zeta:g}": made[source, zeta] for source, zeta in made})
-    print(found.summary())
+    print("\n".join([found.summary(), *run_addresses(run.info.run_id)]))
 
 
 def _models(settings: PerturbSettings) -> list[Attacked]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medtl.pipeline.pretraining import pretrained
 from medtl.settings.training import PretrainSettings
+from medtl.tracking.addresses import run_addresses
 
 
 def pretrain(settings: PretrainSettings) -> None:
@@ -11,3 +12,4 @@ def pretrain(settings: PretrainSettings) -> None:
     concluded, uri = pretrained(settings)
     print(concluded.summary())
     print(f"registered    {uri}; use it with weights={uri}")
+    print("\n".join(run_addresses(concluded.model.run_id)))

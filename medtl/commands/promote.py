@@ -11,6 +11,7 @@ from medtl.pipeline.finalize import gate_cases, test_scores
 from medtl.pipeline.setup import registered_name
 from medtl.settings.evaluation import PromoteSettings
 from medtl.settings.training import DataSettings, Reading
+from medtl.tracking.addresses import run_addresses
 from medtl.tracking.lineage import training_settings
 from medtl.tracking.logged_model import load_bundle
 from medtl.tracking.promotion_gate import Verdict
@@ -23,7 +24,7 @@ from medtl.tracking.store import check_may_change
 def promote(settings: PromoteSettings) -> None:
     """Moves the alias `champion`, or says why not."""
     name = registered_name(settings.model_name, settings.data)
-    with tracked_run("promote", settings):
+    with tracked_run("promote", settings) as run:
         check_may_change(name)
         if settings.rollback:
             verdict = rollback(name)
@@ -32,7 +33,7 @@ def promote(settings: PromoteSettings) -> None:
         else:
             verdict = _judged(name, settings)
         log_verdict(name, verdict)
-    print(f"{name}: {verdict.reason}")
+    print("\n".join([f"{name}: {verdict.reason}", *run_addresses(run.info.run_id)]))
 
 
 def _judged(name: str, settings: PromoteSettings) -> Verdict:

@@ -20,7 +20,8 @@ from medtl.pipeline.parameter_checks import check_training
 from medtl.pipeline.pretraining import with_phantom_backbone
 from medtl.pipeline.setup import fit_model, prepare, training_data
 from medtl.settings.training import TrainSettings
-from medtl.tracking.registry import check_registry
+from medtl.tracking.addresses import run_addresses, serve_command
+from medtl.tracking.registry import CHAMPION, check_registry
 from medtl.tracking.runs import tracked_run
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.distributed import SingleProcess, heard, joined
@@ -50,7 +51,7 @@ def train(settings: TrainSettings) -> None:
 
 
 def _lead(settings: TrainSettings, team: SingleProcess) -> None:
-    with CheckpointHold() as ends, tracked_run("train", settings), heard(team):
+    with CheckpointHold() as ends, tracked_run("train", settings) as run, heard(team):
         _check_together(settings, team)
         check_training(settings)
         if settings.model_name != "auto":
@@ -71,10 +72,14 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
             print(
                 f"registered    {settings.model_name} version {verdict.version}: {verdict.reason}"
             )
+            served = f"models:/{settings.model_name}@{CHAMPION}"
+        else:
+            served = concluded.model.model_uri
+    print("\n".join([f"serve it      {serve_command(served)}", *run_addresses(run.info.run_id)]))
 
 
 def _follow(team: SingleProcess) -> None:
-    told: _Prepared = team.broadcast(None)
+    told = team.broadcast(None)
     settings = told.settings
     dataset = training_data(settings, told.backbone.preprocessing.image_size)
     if dataset.fingerprint != told.fingerprint:

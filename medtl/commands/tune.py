@@ -18,7 +18,8 @@ from medtl.pipeline.run_logging import log_epoch
 from medtl.pipeline.setup import registered_name
 from medtl.settings.execution import RAY
 from medtl.settings.training import TuneSettings
-from medtl.tracking.registry import check_registry
+from medtl.tracking.addresses import run_addresses, serve_command
+from medtl.tracking.registry import CHAMPION, check_registry
 from medtl.tracking.runs import (
     close_cut_off_run,
     close_dead,
@@ -85,7 +86,8 @@ def tune(settings: TuneSettings) -> None:
         search = _Search(settings, backbone_pool, schedule, store, study, run.info.run_id, ends)
         with connected(store.url), store.coordinator.lead(study) as leads:
             lines = _searched(search, leads)
-    print("\n".join(lines))
+    shown = search.concluded_in() or run.info.run_id
+    print("\n".join([*lines, *run_addresses(shown)]))
 
 
 def _searched(search: _Search, leads: Callable[[], bool]) -> list[str]:
@@ -241,7 +243,7 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
         f"{best}, validation AUROC {study.best_value:.3f}",
         concluded.summary(),
         f"registered    {name} version {verdict.version}: {verdict.reason}",
-        f"serve it      mlflow models serve -m models:/{name}@champion --env-manager local",
+        f"serve it      {serve_command(f'models:/{name}@{CHAMPION}')}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The gate: whether a challenger takes over from the champion, from scores on the same cases."""
+"""Promotion gate: comparison of a challenger with the champion on the same test cases."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from medtl.evaluation.scored_cases import labelled_cases
 from medtl.inference.label_record import Agreement
 from medtl.tracking.alpha_spending import confidence_at
 
-# Where cases had to be left out, fewer than these say nothing of what all of them would have said.
-FEWEST_CASES = 20
+FEWEST_CASES = 20  # fewer are not compared if cases had to be left out
 # Largest share of differing labels on common images: maintained data sets get a few corrections. A
 # single difference is always allowed.
 DIFFERENT_LABELS = 0.05
@@ -163,7 +162,7 @@ def percent(level: float) -> str:
 def not_compared(
     version: int, champion: int, what: str, own: tuple[str, ...], of_champion: tuple[str, ...]
 ) -> Verdict:
-    """The verdict where the two are of different `what` (classes, modalities, ...): no change."""
+    """Returns the verdict, no change, on models that differ in `what` (classes, modalities ...)."""
     reason = (
         f"version {version} ({', '.join(own) or 'single images'}) is not compared with the "
         f"champion, version {champion} ({', '.join(of_champion) or 'single images'}), because "
@@ -173,12 +172,12 @@ def not_compared(
 
 
 def _seen(scores: Scores) -> np.ndarray:
-    """Which cases (bool [N]) the model is known to have learned from."""
+    """Flags the cases (bool [N]) in the model's training record."""
     return np.zeros(len(scores.probabilities), bool) if scores.seen is None else scores.seen
 
 
 def _lack(cases: GateCases, fair: np.ndarray) -> str:
-    """Why the cases that are left are too few; '' where they are enough, or none was left out."""
+    """Formats why the remaining cases are too few; '' for enough, or if none was left out."""
     left = int(fair.sum())
     if left == len(fair):
         return ""

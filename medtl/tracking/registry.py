@@ -42,12 +42,12 @@ REIGNS_KEPT = 100
 
 
 def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
-    """The new version of `model_name`: its card is the description, its numbers are tags.
+    """Registers a new version of `model_name`, with its card as description and numbers as tags.
 
-    Where a run that was cut off has registered the same model already, it is that version.
+    Returns the existing version if an interrupted run has already registered the same model.
 
     Raises:
-        ParameterError: MLflow does not take `model_name` as a name.
+        ParameterError: `model_name` is not a valid name for MLflow.
     """
     client = MlflowClient()
     try:
@@ -103,20 +103,23 @@ def gate(
     scored: dict[int, Scores | Verdict] = {}
     while True:
         champion = _champion(_registered(client, model_name))
-        if champion not in scored and champion not in (None, version):
-            scored[champion] = _scored(model_name, version, champion, cases, score_champion)
-        found = scored.get(champion)
-        look = None
-        if isinstance(found, Scores):
-            look = _look(client, model_name, version, champion, cases, found)
-            verdict = compared(version, champion, cases, found, confidence, look.number, seed)
+        found, look = None, None
+        if champion is None or champion == version:
+            verdict = _without_comparison(version, champion)
         else:
-            verdict = found or _without_comparison(version, champion)
+            if champion not in scored:
+                scored[champion] = _scored(model_name, version, champion, cases, score_champion)
+            found = scored[champion]
+            if isinstance(found, Scores):
+                look = _look(client, model_name, version, champion, cases, found)
+                verdict = compared(version, champion, cases, found, confidence, look.number, seed)
+            else:
+                verdict = found
         with alias_lock(model_name):
             # Another search may have recorded a look or changed the champion in the meantime.
             if _champion(_registered(client, model_name)) != champion:
                 continue
-            if look is not None:
+            if look is not None and champion is not None and isinstance(found, Scores):
                 if look != _look(client, model_name, version, champion, cases, found):
                     continue
                 client.set_registered_model_tag(model_name, look.tag, look.text)
@@ -129,7 +132,7 @@ def gate(
 
 
 def promote_version(model_name: str, version: int) -> Verdict:
-    """Makes `version` the champion by hand, whatever the gate would say.
+    """Makes `version` the champion without the gate.
 
     Raises:
         ParameterError: there is no such registered model, or no such version of it.
@@ -179,7 +182,7 @@ def rollback(model_name: str) -> Verdict:
 
 
 def champion_version(model_name: str) -> int | None:
-    """The version that is served as `models:/NAME@champion`; None where there is none yet.
+    """Returns the version with the alias `champion`, None if there is none yet.
 
     Raises:
         ParameterError: there is no such registered model.
@@ -188,7 +191,7 @@ def champion_version(model_name: str) -> int | None:
 
 
 def newest_version(model_name: str) -> int:
-    """The version of `model_name` that was registered last.
+    """Returns the version of `model_name` that was registered last.
 
     Raises:
         ParameterError: there is no such registered model.
@@ -205,9 +208,9 @@ def newest_version(model_name: str) -> int:
 def _left_by_predecessor(
     client: MlflowClient, model_name: str, run_id: str, tags: dict[str, str]
 ) -> int | None:
-    """The version with these tags that a run registered whose work the run `run_id` goes on with.
+    """Returns the version with these tags that an interrupted predecessor of `run_id` registered.
 
-    Such a run was cut off after it had registered its model, and before the search was at its end.
+    Such a run was interrupted between the registration of its model and the end of the search.
     """
     goes_on = {run_id, client.get_run(run_id).data.tags.get(PARENT_TAG)}
     for version in client.search_model_versions(f'name="{model_name}"'):
@@ -335,9 +338,9 @@ def _crown(client: MlflowClient, model_name: str, version: int) -> None:
     model = _registered(client, model_name)
     champion, reigns = _champion(model), _reigns(model)
     if champion is not None and reigns[-1:] != [champion]:
-        # the alias was moved elsewhere, in the MLflow UI for one
+        # the alias was moved by other means, such as the MLflow UI
         reigns.append(champion)
-    # in this order: who is killed in between leaves no version that is both
+    # in this order: a process killed in between leaves no version with both aliases
     if int(model.aliases.get(CHALLENGER, 0)) == version:
         client.delete_registered_model_alias(model_name, CHALLENGER)
     client.set_registered_model_alias(model_name, CHAMPION, str(version))

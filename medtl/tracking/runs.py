@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from medtl.data.printable_names import printable_text
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError, masked_value
 from medtl.settings.fields import Settings, key_values, place_names
+from medtl.tracking.addresses import mark_experiment
 from medtl.tracking.lineage import SETTINGS_FILE
 from medtl.tracking.refusal_logging import log_refused
 from medtl.tracking.relocate import check_in_place
@@ -105,6 +106,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         room_watched(),
     ):
         check_in_place(run)
+        mark_experiment(run.info.experiment_id)
         _close_predecessors(run, asks)
         hide_passwords(run)
         missing = {name: values[name] for name in values if name not in run.data.params}
@@ -301,10 +303,28 @@ def close_stopped(run_id: str | None, parent: str) -> None:
     close_dead(run_id, parent, STOPPED)
 
 
-def link_successor(run_id: str | None, successor: str) -> None:
-    """Links the run of an interrupted trial to the run that repeats it."""
-    if run_id is not None:
-        MlflowClient().set_tag(run_id, SUCCESSOR_TAG, successor)
+def succeed_trials(run: Run, study: str, numbers: Collection[int]) -> None:
+    """Ends and links the runs of trials whose workers died to the run that repeats them.
+
+    Found by the tags that a trial's run has from its first moment: a worker may have been killed
+    before the study knew its run.
+    """
+    client = MlflowClient()
+    found = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`medtl.study` = '{study}' and attributes.status != 'FINISHED' "
+        f"and tags.`medtl.data` = '{run.data.tags['medtl.data']}'",
+    )
+    for each in found:
+        tags = each.data.tags
+        if each.info.run_id == run.info.run_id or tags.get("medtl.trial") not in map(str, numbers):
+            continue
+        if each.info.status == "RUNNING":
+            client.set_tag(each.info.run_id, ERROR_TAG, DIED)
+            client.set_terminated(each.info.run_id, "KILLED")
+        elif each.info.status != "KILLED":
+            continue
+        client.set_tag(each.info.run_id, SUCCESSOR_TAG, run.info.run_id)
 
 
 def has_answered(run_id: str, asking: str) -> bool:

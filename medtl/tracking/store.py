@@ -265,13 +265,7 @@ def current_run() -> mlflow.ActiveRun:
     return run
 
 
-def found_at(place: str) -> str:
-    """Returns the file of an artifact of the active run, or its page on a tracking server."""
-    uri, run = mlflow.get_tracking_uri(), current_run().info
-    if not uri.startswith("http"):
-        return mlflow.get_artifact_uri(place).removeprefix("file://")
-    page = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{place}"
-    return f"{masked_value(uri).rstrip('/')}/#/{page}"
+
 
 
 # The basic-auth app of MLflow gives each user a permission for each experiment and registered
