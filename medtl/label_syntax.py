@@ -1,4 +1,4 @@
-"""The words of a label: several labels of one image, those that are unknown, and nothing found."""
+"""Label syntax: several labels of one image, unknown ones, and negative ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 BETWEEN = "|"  # stands between several labels of one image
-UNKNOWN = "?"  # stands before a label of which nobody knows whether the image has it
+UNKNOWN = "?"  # stands before a label that is unknown for the image
 NO_FINDING = "No Finding"
 
 NEGATIVES = frozenset(
@@ -14,7 +14,7 @@ NEGATIVES = frozenset(
      "negative", "no", "no finding", "no findings", "none", "normal", "unaffected", "uninfected",
      "unremarkable")
 )  # fmt: skip
-"""Labels that say that nothing was found, in any case."""
+"""Labels of a negative finding, case-insensitive."""
 
 NEGATED, NEGATIVE_WORD = 2, 3
 """Grades of `negativity`."""
@@ -83,7 +83,7 @@ def _in_words(label: str) -> str:
 
 
 def parted(text: str) -> tuple[set[str], set[str]]:
-    """The labels that a text gives an image, and those that it calls unknown.
+    """Splits a text into known and unknown labels.
 
     >>> parted("Mass|?Nodule") == ({"Mass"}, {"Nodule"})
     True

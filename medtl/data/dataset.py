@@ -64,7 +64,7 @@ def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...
 
 
 def _told_apart(labels: np.ndarray) -> np.ndarray:
-    """Which findings (bool [K]) are there in some images, and known not to be in others."""
+    """Flags the findings that some images have and others lack: bool [K]."""
     return (labels == PRESENT).any(axis=0) & (labels == ABSENT).any(axis=0)
 
 
@@ -135,7 +135,7 @@ class Dataset:
 
     @property
     def naming(self) -> str:
-        """The column of `frame` that names a sample: `path`, or `case`."""
+        """Name of the column that identifies a sample: `path`, or `case`."""
         return CASE if self.modalities else "path"
 
     @property
@@ -179,7 +179,7 @@ class Dataset:
         return f"patients where known ({known} of {len(self.frame)} {samples})"
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """Images as they were decoded: uint8 or uint16 [B, C, S, S], C 1 or 3.
+        """Returns the decoded images of samples: uint8 or uint16 [B, C, S, S], C 1 or 3.
 
         Of cases [B, M, C, S, S]; a missing image is all 0.
         """
@@ -191,7 +191,7 @@ class Dataset:
         return membership_matrix(self.labels[indices], len(self.classes)).sum(axis=0)
 
     def only(self, modality: str) -> Dataset:
-        """The same cases and splits, with the images of one modality.
+        """Returns the same cases and splits with the images of one modality.
 
         Raises:
             MedtlError: there is no such modality.
@@ -232,7 +232,7 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     notes += _unreadable(table, pixels, reading.unreadable) + pixels.notes
     frame = pd.concat([table.frame, _a_row_each(pixels.index, len(table.frame))], axis=1)
     frame = frame[frame.pop("reason") == ""]
-    # In the order of their contents, so that names and the order of a CSV decide nothing: equal
+    # Sorted by content, so that names and the order of a CSV have no effect: equal
     # fingerprints mean equal images in equal order.
     frame = frame.sort_values(["content", "label", "split", table.naming])
     images = len(pixels.index) // len(table.frame)  # of a sample
@@ -378,7 +378,7 @@ def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
 
 
 def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
-    """The same images and splits, with what is known of these findings.
+    """Returns the same images and splits with these findings only.
 
     Findings that no label of the data names are unknown there: nobody says that they were looked
     for. Those that the data names beside are not asked about.

@@ -1,8 +1,8 @@
 """Patient, study and view from DICOM headers, with hashed identifiers.
 
 Only the elements in `_TAGS` are read: no name, no date of birth. An identifier leaves this module
-as a hash under a key that is drawn once for all data of a user and kept beside what is kept of the
-images; without the key nobody can find out by trying whose hash it is. Equal identifiers have equal
+as a hash under a key that is drawn once for all data of a user and stored beside the cache of the
+images; without the key, no patient is found by trial. Equal identifiers have equal
 hashes as long as the key stays.
 """
 
@@ -34,7 +34,7 @@ _TAGS = [
     "NumberOfFrames",
 ]  # fmt: skip
 _FORMAT = 2
-"""Counted up when what is read or written here changes: what was kept is then not read."""
+"""Increased when the values or the files change, so that earlier files are not read."""
 _KEY_BYTES = 32
 _READERS = 16  # concurrently open files: on a network drive reading is mostly waiting
 _BLOCK = 32  # files per task: only 132 bytes are read of other formats, less than a task costs
@@ -56,10 +56,11 @@ def read_headers(files: list[Path | None]) -> pd.DataFrame:
     empty values and one frame. Results are cached by path, size and modification time.
     """
     table = pd.DataFrame({name: [1 if name == "frames" else ""] * len(files) for name in COLUMNS})
-    places = [place for place, file in enumerate(files) if file]
-    if not places:
+    present = [(place, file) for place, file in enumerate(files) if file]
+    if not present:
         return table
-    chosen, key = [files[place] for place in places], _key()
+    places, key = [place for place, _ in present], _key()
+    chosen = [file for _, file in present]
     stats = [file.stat() for file in chosen]
     known = [
         (str(file), stat.st_size, stat.st_mtime_ns)
@@ -138,7 +139,7 @@ def header_of(file: Path, key: bytes) -> tuple[str, str, str, str, int]:
 
 
 def _text(header: pydicom.Dataset, tag: str) -> str:
-    """The bytes of an element as text: pydicom's own reading may warn, and cite the value."""
+    """Returns the bytes of an element as text; pydicom's own reading may warn and cite it."""
     element = header.get_item(tag)
     value = b"" if element is None or element.value is None else element.value
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
@@ -150,7 +151,7 @@ OF_IMAGES = ("laterality", "view")  # a case has those of several images
 
 
 def filled_in(table: Table, headers: pd.DataFrame) -> tuple[Table, tuple[str, ...]]:
-    """The table with what the headers know, and lines for the reader; what is there stays.
+    """Fills missing values of a table from the headers; returns the table and notes.
 
     `patient` is filled where it is '', with the study where the header names no patient, so that
     images of one study stay together; `study`, `laterality` and `view` become columns where any is
@@ -200,7 +201,7 @@ def filled_in(table: Table, headers: pd.DataFrame) -> tuple[Table, tuple[str, ..
 
 
 def _first(values: pd.Series, samples: np.ndarray) -> np.ndarray:
-    """For each sample the first of its values that is not '' (object [N])."""
+    """Returns the first value that is not '' of each sample (object [N])."""
     return values.mask(values == "").groupby(samples).first().fillna("").to_numpy(dtype=object)
 
 

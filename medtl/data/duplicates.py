@@ -10,7 +10,7 @@ from medtl.data.refused_data import RefusedDataError
 
 
 def groups_that_stay_together(patients: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """A number for each row, int64 [N], equal where rows share a patient or identical pixels.
+    """Groups rows that share a patient or identical pixels; returns a number per row, int64 [N].
 
     Chains count: a patient who shares an image with a second patient stays with that one, too.
     """
@@ -84,7 +84,7 @@ def identical_under_two_patients(frame: pd.DataFrame) -> str:
 
 
 def _pairs(twins: pd.DataFrame, column: str) -> list[str]:
-    """For each content that differs in `column`: two of its images, by name."""
+    """Names two images of each content that differs in `column`."""
     pairs, naming = [], _naming(twins)
     for _, same in twins.groupby("content", sort=False):
         kinds = same.drop_duplicates(column)

@@ -154,7 +154,7 @@ def _walked(root: Path, found: Found) -> list[str]:
     """
     above = {_identity(folder) for folder in (root, *root.resolve().parents)}
     files: list[str] = []
-    pending, links = [""], []
+    pending, links = [""], list[str]()
     while pending or links:
         if not pending:
             link = links.pop(0)

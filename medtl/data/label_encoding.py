@@ -41,13 +41,13 @@ PRESENT, ABSENT, NOT_KNOWN = 1, 0, -1
 
 
 def has_findings(labels: pd.Series) -> bool:
-    """Whether any image has several labels, or one that is unknown: then all have findings."""
+    """Returns whether any image has several labels, or an unknown one: then all have findings."""
     several = labels.str.contains(BETWEEN, regex=False)
     return bool((several | labels.str.startswith(UNKNOWN)).any())
 
 
 def in_plain_order(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with one text for equal findings: in alphabetical order, the unknown ones last.
+    """Sorts the findings of each row: in alphabetical order, the unknown ones last.
 
     An image without any is called `No Finding`, whatever the CSV calls it.
 
@@ -84,13 +84,13 @@ def in_plain_order(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def named_findings(labels: Iterable[str]) -> tuple[str, ...]:
-    """All findings that labels (in plain order) name, in alphabetical order."""
+    """Returns all findings named by labels (in plain order), in alphabetical order."""
     named = {name for text in set(labels) for part in parted(text) for name in part}
     return tuple(sorted(named - {NO_FINDING}))
 
 
 def encode_findings(labels: pd.Series, findings: Sequence[str]) -> np.ndarray:
-    """Of N images, which of K findings they have: int8 [N, K], 1 present, 0 absent, -1 unknown.
+    """Encodes K findings of N images: int8 [N, K], 1 present, 0 absent, -1 unknown.
 
     `labels` are in plain order; findings that they name and that are none of the K do not count.
     """
@@ -104,7 +104,7 @@ def encode_findings(labels: pd.Series, findings: Sequence[str]) -> np.ndarray:
 
 
 def membership_matrix(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Of which classes each image is, or which findings it has: bool [N, K].
+    """Flags the class, or the findings, of each image: bool [N, K].
 
     `labels` are int [N] of `classes`, or int8 [N, K] of findings.
     """
@@ -114,7 +114,7 @@ def membership_matrix(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def stratification_key(labels: np.ndarray) -> np.ndarray:
-    """One number for each image, by which sets of images can be made alike: int64 [N].
+    """Returns the number by which splits are stratified, one per image: int64 [N].
 
     Of labels int [N] they are the labels. Of findings int8 [N, K] it is the rarest finding that an
     image has, and K where it has none.

@@ -1,4 +1,4 @@
-"""Every image decoded once: the squares in one memory-mapped file, and what each image is."""
+"""Cache of decoded images: squares in one memory-mapped file, and a table of the images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medtl.imaging.pixels import SEVERAL, UnreadableImage, counted, square
 from medtl.progress import progress
 
 _FORMAT = 3
-"""Counted up when decoding or the files written here change: what was kept is then not read."""
+"""Increased when decoding or the files change, so that earlier files are not read."""
 
 _AHEAD = 128
 """Images in decoding, or rewritten, at a time; bounds memory."""
@@ -57,11 +57,11 @@ class _Decoded:
 
 
 def decode_all(table: Table, image_size: int) -> Pixels:
-    """Decodes every image of the table to squares of `image_size`, or reads what was kept.
+    """Decodes every image of the table to squares of `image_size`, or reads the cache.
 
-    What is kept is found by path, size and time of change of each file, and the frame; where its
-    bytes have changed it is made again. Unreadable images do not stop the work; `index` says why
-    they are.
+    The cache key has path, size and modification time of each file, and the frame; where
+    cached bytes have changed they are made again. Unreadable images are listed in `index` with
+    the reason.
 
     Raises:
         CannotKeepError: the disk is full, or what is kept cannot be written.
@@ -101,11 +101,11 @@ def _write(folder: Path, images: list[_Image], image_size: int) -> None:
 
 
 def _decode_images(images: list[_Image], image_size: int) -> Iterator[_Decoded]:
-    """In order, by as many threads as there are processors (decoders work outside the GIL)."""
+    """Decodes in order, with one thread per processor (decoders release the GIL)."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), _AHEAD):
             batch = images[start : start + _AHEAD]
-            yield from pool.map(lambda image: _decode_image(*image, image_size), batch)
+            yield from pool.map(lambda image: _decode_image(image[0], image[1], image_size), batch)
 
 
 def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
@@ -117,7 +117,7 @@ def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
         return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
     pixels = decoded.pixels
     content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
-    content.update(np.ascontiguousarray(pixels))
+    content.update(np.ascontiguousarray(pixels).data)
     deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
     mode = "colour" if pixels.ndim == 3 else deep
     row = (
@@ -132,10 +132,10 @@ def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
 
 
 class _Squares:
-    """An array file that grows square by square, and gets wider when a square needs it.
+    """Array file that grows square by square, and is rewritten for colour or 16 bits.
 
-    Plain writes, not a writable memory map: a full disk is then an error and not a crash, and no
-    page that was written stays in memory.
+    Uses plain writes, not a writable memory map: a full disk is an error, not a crash, and no
+    written page stays in memory.
     """
 
     def __init__(self, place: Path, count: int, image_size: int) -> None:
@@ -144,7 +144,7 @@ class _Squares:
         self._file = self._begun(place)
 
     def add(self, square: np.ndarray | None) -> None:
-        """The next square, uint8 or uint16 [C, S, S]; None is all 0."""
+        """Appends a square, uint8 or uint16 [C, S, S]; None is all 0."""
         if square is None:
             square = np.zeros((1, self._side, self._side), np.uint8)
         channels = max(self._channels, len(square))
@@ -158,7 +158,7 @@ class _Squares:
         self._file.close()
 
     def _widen(self, channels: int, dtype: np.dtype) -> None:
-        """Writes all so far anew: this square is the first one in colour, or with 16 bits."""
+        """Rewrites the file when the first square in colour, or with 16 bits, arrives."""
         self._file.close()
         shape, before = (-1, self._channels, self._side, self._side), self._dtype
         each = self._channels * self._side**2
@@ -186,5 +186,5 @@ class _Squares:
 
 
 def _as_deep(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """8 bits as 16, so that white stays white (255 * 257 = 65535)."""
+    """Converts 8 bits to 16 so that white stays white (255 * 257 = 65535)."""
     return pixels.astype(dtype) * dtype.type(257) if pixels.dtype != dtype else pixels

@@ -53,7 +53,7 @@ def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Ta
 
 
 def missing_splits(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Those of test and valid that no row is given to."""
+    """Returns those of test and valid without a row."""
     return tuple(name for name in ("test", "valid") if not (frame["split"] == name).any())
 
 
@@ -65,7 +65,7 @@ def patient_groups(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _sorts(table: Table) -> np.ndarray:
-    """Which classes each row is of, bool [N, K]; its findings, or that it has none, [N, K + 1]."""
+    """Flags the class of each row, bool [N, K]; or its findings and their absence, [N, K + 1]."""
     labels = table.frame["label"]
     if not table.multi_label:
         codes = pd.Categorical(labels, categories=table.classes).codes
@@ -77,7 +77,7 @@ def _sorts(table: Table) -> np.ndarray:
 def _taken(
     sorts: np.ndarray, groups: np.ndarray, wanted: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Rows (bool [N]) of whole groups whose classes come near `wanted` (images a class).
+    """Draws whole groups whose classes come near `wanted` (images a class): rows, bool [N].
 
     `sorts` bool [N, K] says of which classes a row is.
 
@@ -97,7 +97,7 @@ def _taken(
 
 
 def _check_patients(table: Table) -> None:
-    """A given split must not share patients."""
+    """Refuses given splits that share patients."""
     known = table.frame[(table.frame["patient"] != "") & (table.frame["split"] != "")]
     shared = known.groupby("patient", sort=True)["split"].unique()
     shared = shared[shared.map(len) > 1]
@@ -122,7 +122,7 @@ def _check_patients(table: Table) -> None:
 
 
 def _check_classes(table: Table, split: np.ndarray) -> None:
-    """Each split must hold each class."""
+    """Refuses a split that lacks a class."""
     counts = pd.crosstab(table.frame["label"], split)
     counts = counts.reindex(index=list(table.classes), columns=list(SPLITS), fill_value=0)
     for name in SPLITS:
@@ -138,7 +138,7 @@ def _check_classes(table: Table, split: np.ndarray) -> None:
 def nested_share(
     labels: np.ndarray, patients: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
-    """The rows (int64, ascending) of about `fraction` of N images, whole patients at a time.
+    """Draws about `fraction` of N images by whole patients: rows, int64, ascending.
 
     Every class gives about that share of its patients' images, and at least one patient. With one
     seed a smaller share lies within every larger one, so that a curve over sizes adds images and

@@ -42,7 +42,7 @@ def shortcut_table(shortcuts: Shortcuts | None, seed: int) -> pd.DataFrame:
 
 
 def findings(facts: DataFacts, shortcuts: pd.DataFrame) -> list[str]:
-    """A line for each thing to look at before training; none where nothing stands out.
+    """Returns a line for each problem to look at before training.
 
     `shortcuts` as `shortcut_table` gives it.
     """
@@ -81,7 +81,7 @@ def two_patients(copies: pd.DataFrame) -> pd.Series:
 
 
 def crossing(copies: pd.DataFrame, column: str) -> pd.DataFrame:
-    """For each group of copies that differ in `column`: a pair of two that do."""
+    """Returns one pair of each group of copies that differ in `column`."""
     pairs = copies[copies[f"first_{column}"] != copies[f"second_{column}"]]
     return pairs.drop_duplicates("group")
 

@@ -30,7 +30,7 @@ METHODS = tuple(SPOKEN)
 
 @dataclass(frozen=True)
 class TrainedModelSettings(DataSettings):
-    """A trained model, and the images on which something is asked of it."""
+    """A trained model and images."""
 
     data: str = option(
         "",
@@ -100,12 +100,12 @@ class EvaluateSettings(TrainedModelSettings):
 
     @property
     def map_methods(self) -> tuple[str, ...]:
-        """The methods that draw heat maps, none for the one that is for the kind of model."""
+        """Methods that draw heat maps; none leaves the choice to the kind of model."""
         return () if self.maps == "auto" else comma_list("maps", self.maps)
 
     @property
     def classes_of_labels(self) -> dict[str, tuple[str, ...]]:
-        """For each label that is named: the model's classes that mean it, none to leave it out."""
+        """Classes of the model by label; none leaves the label out."""
         return named_lists("mapping", self.mapping)
 
     @property

@@ -1,4 +1,4 @@
-"""Settings of who does the work: this machine, or the nodes of a Ray cluster."""
+"""Settings of workers: this machine, or the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OF_RAY = ("cores_per_worker", "gpus_per_worker", "ray_address", "ship")
 
 @dataclass(frozen=True)
 class ClusterSettings(Settings):
-    """Where trials of a search and cells of a study are run, and how many at once."""
+    """Place and number of workers for trials of a search and cells of a study."""
 
     executor: str = option(
         LOCAL,

@@ -109,7 +109,7 @@ def _not_looked_at(nearest: float) -> tuple[str, ...]:
 
 
 def _a_row_a_class(images: ImageRows, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row for each class that an image is of, or finding that it has, named in `class`."""
+    """Repeats the row of an image for each of its classes or findings, named in `class`."""
     rows, columns = np.nonzero(membership_matrix(images.labels, len(classes)))
     frame = images.frame.iloc[rows].assign(patient=images.patients[rows])
     return frame.assign(**{"class": np.array(classes, object)[columns]})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.fft import dct
 
 from medtl.data.quality.thumbnails import THUMBNAIL, ImageRows, Looks
 
@@ -165,10 +166,7 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _cosines(side: int) -> np.ndarray:
     """Returns the orthonormal cosine transform (DCT-II) as a matrix, float32 [side, side]."""
-    order, place = np.arange(side)[:, None], np.arange(side)
-    waves = np.cos(np.pi * order * (2 * place + 1) / (2 * side)) * np.sqrt(2 / side)
-    waves[0] /= np.sqrt(2)
-    return waves.astype(np.float32)
+    return dct(np.eye(side), axis=0, norm="ortho").astype(np.float32)
 
 
 # Tuned on synthetic eyes, radiographs, ultrasound images, blood cells and photographs: nearly all
@@ -248,7 +246,7 @@ def with_copies(copies: pd.DataFrame, count: int) -> np.ndarray:
 
 
 def _identical(content: pd.Series) -> tuple[np.ndarray, list[tuple]]:
-    """The first image with the same pixels as each, int64 [N], and the pairs that this makes.
+    """Returns the first image with the same pixels, int64 [N], and pairs of identical images.
 
     A pair is an image and the one before it with the same pixels, so that a group of any splits
     has a pair across two of them.

@@ -150,7 +150,7 @@ def _scored(
 
 
 def _of_findings(forest: RandomForestClassifier, values: np.ndarray) -> np.ndarray:
-    """The probability of each finding, [N, K], by one forest of all."""
+    """Predicts the probability of each finding, [N, K], with one forest."""
     found, known = forest.predict_proba(values), forest.classes_
     if not isinstance(found, list):  # of a single finding
         found, known = [found], [known]

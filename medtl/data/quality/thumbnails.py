@@ -36,7 +36,7 @@ class ImageRows:
     array: np.ndarray
 
     def pictures(self, indices: np.ndarray) -> np.ndarray:
-        """Images as they were decoded: [B, C, S, S]."""
+        """Returns the decoded images: [B, C, S, S]."""
         return np.asarray(self.array[self.rows[indices]])
 
     def grey_blocks(self) -> Iterator[np.ndarray]:
@@ -65,7 +65,7 @@ def image_rows(dataset: Dataset) -> pd.DataFrame:
 
 
 def images_of(dataset: Dataset) -> ImageRows:
-    """The images of a data set; a missing image of a case is none of them."""
+    """Returns the images of a data set, without missing images of cases."""
     frame, rows = image_rows(dataset), dataset.rows.ravel()
     sample = np.repeat(np.arange(len(dataset.labels)), max(1, len(dataset.modalities)))
     there = np.flatnonzero(frame["content"] != "")
@@ -85,7 +85,7 @@ SMOOTHEST = 0.01  # of white: an image whose grey values differ by less (their d
 
 @dataclass(frozen=True)
 class Looks:
-    """Of N images.
+    """Thumbnails and descriptors of N images.
 
     Attributes:
         thumbnails: float16 [N, 64, 64], grey, 0 to 1; memory-mapped.
@@ -128,7 +128,7 @@ def looks_of(images: ImageRows) -> Looks:
 
 
 def mean_over_areas(side: int, smaller: int) -> np.ndarray:
-    """The matrix [smaller, side] whose product is the mean over each of `smaller` equal parts."""
+    """Returns the matrix [smaller, side] that averages over `smaller` equal parts."""
     edges = np.arange(smaller + 1) * side / smaller
     pixel = np.arange(side)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

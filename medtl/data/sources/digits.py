@@ -1,8 +1,8 @@
-"""Handwritten digits: an embedded data set that is not medical, to pretrain on for comparison.
+"""Handwritten digits: an embedded data set of another domain, for comparison.
 
-They are those that scikit-learn ships (Alpaydin & Kaynak 1998, "Optical recognition of handwritten
-digits", UCI Machine Learning Repository, doi:10.24432/C50P49), written as PNG files when first
-asked for. Nothing is downloaded.
+Shipped with scikit-learn (Alpaydin & Kaynak 1998, "Optical recognition of handwritten
+digits", UCI Machine Learning Repository, doi:10.24432/C50P49) and written as PNG files at the first
+use. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BRIGHTEST = 16  # the highest value in scikit-learn's arrays
 
 
 def digits_table() -> Path:
-    """The `labels.csv` (path, label) beside the 1,797 images of the ten digits."""
+    """Returns the `labels.csv` (path, label) of the 1,797 digits, written at its first use."""
     return get_or_create(kept_folder(NAME, content_key(SIDE)), _write) / "labels.csv"
 
 

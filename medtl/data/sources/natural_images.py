@@ -1,6 +1,6 @@
 """Natural images: a folder of the user's, or patches of the two photographs that come along.
 
-They are brought to the same squares as medical images are, in the same number of channels.
+Converted to the squares and channels of the medical images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEAST_SHARE = 0.25  # of a photograph's shorter side that the side of a patch ha
 def natural_images(
     folder: str, count: int, image_size: int, channels: int, seed: int, unreadable: str = "refuse"
 ) -> np.ndarray:
-    """Natural images as squares: uint8 [N, channels, image_size, image_size].
+    """Reads natural images as squares: uint8 [N, channels, image_size, image_size].
 
     Args:
         folder: where to look, at any depth; empty for `count` patches, of drawn place and size, of
@@ -84,7 +84,7 @@ def _patches(count: int, random: np.random.Generator) -> list[np.ndarray]:
 
 
 def _in_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """8 bits, [H, W] for one channel and [H, W, 3] for three."""
+    """Converts to 8 bits, [H, W] for one channel and [H, W, 3] for three."""
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     return np.asarray(Image.fromarray(pixels).convert("L" if channels == 1 else "RGB"))

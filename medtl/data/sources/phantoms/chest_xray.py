@@ -32,7 +32,7 @@ ENLARGED = 1.45  # how much wider a large heart is than that of the patient's an
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same in all images of one patient; lengths in half widths of the image."""
+    """Anatomy of one patient, common to all images; lengths in half widths of the image."""
 
     lung_width: float
     lung_height: float
@@ -45,7 +45,7 @@ class Anatomy:
 
     @classmethod
     def drawn(cls, random: np.random.Generator) -> Anatomy:
-        """A random patient."""
+        """Draws a random patient."""
         return cls(
             lung_width=random.uniform(0.29, 0.36),
             lung_height=random.uniform(0.66, 0.78),
@@ -61,7 +61,7 @@ class Anatomy:
 def draw(
     random: np.random.Generator, anatomy: Anatomy, findings: Collection[str], size: int
 ) -> np.ndarray:
-    """One image of a patient with some of `FINDINGS`, or none: uint8 [size, size]."""
+    """Draws an image of a patient with some of `FINDINGS`, or none: uint8 [size, size]."""
     if "large heart" in findings:
         anatomy = dataclasses.replace(anatomy, heart_width=ENLARGED * anatomy.heart_width)
     pose = Pose.drawn(random, turn=0.09, shift=0.06, scale=0.09)
@@ -76,7 +76,7 @@ def draw(
 
 
 def _lungs(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) -> Field:
-    """How much of each pixel is lung, 0 to 1; breathing moves the diaphragm."""
+    """Draws the share of lung in each pixel, 0 to 1; breathing moves the diaphragm."""
     breath = random.normal(0, 0.05)
     lungs = np.zeros_like(x + y)
     for side in (-1, 1):
@@ -90,7 +90,7 @@ def _lungs(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) ->
 
 
 def _trunk(anatomy: Anatomy, x: Field, y: Field) -> Field:
-    """Soft tissue: torso, shoulders and neck, thicker towards the waist; air around it."""
+    """Draws soft tissue: torso, shoulders and neck, thicker towards the waist; air around it."""
     side = np.abs(x)
     torso = soft(ellipse(x, y, (0, 0.9), (0.93 + 0.2 * anatomy.fat, 2.1)), 0.03)
     arms = soft(ellipse(x, y, (0, -0.12), (1.2, 0.42)), 0.05)
@@ -101,7 +101,7 @@ def _trunk(anatomy: Anatomy, x: Field, y: Field) -> Field:
 
 
 def _bones(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) -> Field:
-    """Spine, posterior and anterior ribs and clavicles."""
+    """Draws the spine, posterior and anterior ribs and clavicles."""
     gap, side = anatomy.rib_gap, np.abs(x)
     chest = soft(ellipse(x, y, (0, 0.12), (0.82, 0.88)), 0.04) * soft(y - 0.62, 0.15)
     start = random.uniform(0, anatomy.rib_gap)
@@ -117,13 +117,13 @@ def _bones(random: np.random.Generator, anatomy: Anatomy, x: Field, y: Field) ->
 
 
 def _bands(height: Field, gap: float, width: float) -> Field:
-    """Ribs: bands `gap` apart that fill `width` of it, brighter at their edges as bone is."""
+    """Draws ribs: bands `gap` apart that fill `width` of it, with the bright edges of bone."""
     phase = np.abs(height / gap - np.round(height / gap))
     return soft(phase - width, 0.05) * (0.7 + 0.6 * phase / width)
 
 
 def _heart(anatomy: Anatomy, x: Field, y: Field) -> Field:
-    """Heart to the patient's left (the image's right), and the great vessels above it."""
+    """Draws the heart, to the right in the image, and the great vessels above it."""
     width = anatomy.heart_width
     heart = soft(ellipse(x, y, (0.10, 0.22), (width, 0.27), turn=0.5), 0.03)
     vessels = soft(ellipse(x, y, (0.02, -0.25), (0.13, 0.42)), 0.03)
@@ -147,7 +147,7 @@ def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
 def _opacity(
     random: np.random.Generator, findings: Collection[str], x: Field, y: Field, lungs: Field
 ) -> Field | float:
-    """What the findings add to the lung."""
+    """Draws the attenuation that the findings add to the lung."""
     opacity: Field | float = 0.0
     if "focal" in findings:
         opacity = opacity + _focal(random, x, y, lungs)
@@ -157,7 +157,7 @@ def _opacity(
 
 
 def _focal(random: np.random.Generator, x: Field, y: Field, lungs: Field) -> Field:
-    """One nodule, or now and then a cavity, somewhere in the lungs."""
+    """Draws one nodule, or sometimes a cavity, in the lungs."""
     centre = somewhere(random, x, y, lungs)
     radius = random.uniform(0.11, 0.19)
     shape = drawing.nodule if random.random() < 0.75 else drawing.cavity
@@ -165,7 +165,7 @@ def _focal(random: np.random.Generator, x: Field, y: Field, lungs: Field) -> Fie
 
 
 def _diffuse(random: np.random.Generator, x: Field, y: Field) -> Field:
-    """A net, dots or stripes all over the lungs, here more and there less, under a thin cloud."""
+    """Draws a net, dots or stripes of uneven density over the lungs, under a thin cloud."""
     size = len(x)
     pattern = random.integers(3)
     if pattern == 0:
@@ -180,7 +180,7 @@ def _diffuse(random: np.random.Generator, x: Field, y: Field) -> Field:
 
 
 def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | float:
-    """In some images, whatever the finding: a tube or wire across the chest."""
+    """Draws a tube or wire across the chest in some images, whatever the finding."""
     if random.random() > 0.25:
         return 0.0
     a, b, c = random.normal(0, 0.35, 3).tolist()
@@ -189,7 +189,7 @@ def _devices(random: np.random.Generator, x: Field, y: Field) -> Field | float:
 
 
 def _exposed(random: np.random.Generator, depth: Field) -> np.ndarray:
-    """The radiograph of an attenuation: scatter, exposure, display window, quantum noise."""
+    """Converts attenuation to a radiograph: scatter, exposure, display window, quantum noise."""
     size = len(depth)
     scatter, quanta = random.uniform(0.02, 0.08), random.uniform(0.01, 0.035)
     centre, width = random.uniform(0.65, 1.0), random.uniform(0.6, 1.0)

@@ -25,7 +25,7 @@ CLASSES = ("cavity", "dots", "haze", "network", "nodule", "none", "stripes")
 
 
 def draw(random: np.random.Generator, finding: str, size: int) -> np.ndarray:
-    """One slice with a finding of `CLASSES`: uint8 [size, size]."""
+    """Draws a slice with a finding of `CLASSES`: uint8 [size, size]."""
     pose = Pose.drawn(random, turn=0.25, shift=0.05, scale=0.08)
     x, y = pose.grid(size)
     width, height = random.uniform(0.82, 0.94), random.uniform(0.62, 0.76)
@@ -41,7 +41,7 @@ def draw(random: np.random.Generator, finding: str, size: int) -> np.ndarray:
 
 
 def _lungs(random: np.random.Generator, x: Field, y: Field, height: float) -> Field:
-    """How much of each pixel is lung, 0 to 1: two, on both sides of heart and spine."""
+    """Draws the share of lung in each pixel, 0 to 1, on both sides of heart and spine."""
     lungs = np.zeros_like(x + y)
     for side in (-1, 1):
         radii = (random.uniform(0.27, 0.33), height * random.uniform(0.68, 0.78))
@@ -52,7 +52,7 @@ def _lungs(random: np.random.Generator, x: Field, y: Field, height: float) -> Fi
 
 
 def _bones(random: np.random.Generator, x: Field, y: Field, width: float, height: float) -> Field:
-    """Vertebra with its canal, breastbone, and ribs cut across as a ring of short bars."""
+    """Draws the vertebra with its canal, the breastbone, and ribs as a ring of short bars."""
     vertebra = soft(ellipse(x, y, (0, height - 0.27), (0.13, 0.11)), 0.02)
     canal = soft(ellipse(x, y, (0, height - 0.13), (0.055, 0.045)), 0.02)
     arch = ridge(ellipse(x, y, (0, height - 0.13), (0.1, 0.08)), 0.04)
@@ -72,7 +72,7 @@ def _vessels(random: np.random.Generator, x: Field, y: Field) -> Field:
 def _opacity(
     random: np.random.Generator, finding: str, x: Field, y: Field, lungs: Field
 ) -> Field | float:
-    """What the finding adds to the lungs."""
+    """Draws the attenuation that the finding adds to the lungs."""
     size = len(x)
     strength = random.uniform(0.5, 0.85)
     if finding in ("nodule", "cavity"):
@@ -91,7 +91,7 @@ def _opacity(
 
 
 def _shown(random: np.random.Generator, density: Field) -> np.ndarray:
-    """The slice in a random display window, with streaks of noise as reconstruction leaves."""
+    """Shows the slice in a random display window, with the streaks of reconstruction."""
     size = len(density)
     grain, streaks = random.uniform(0.01, 0.04), 0.03
     low, wide = random.uniform(-0.25, -0.05), random.uniform(1.1, 1.6)

@@ -96,7 +96,7 @@ def phantoms_table(name: str) -> Path:
 def _chest(seed: int, patient: int, size: int) -> Iterator[Drawn]:
     random = np.random.default_rng([seed, 1, patient])
     anatomy = chest_xray.Anatomy.drawn(random)
-    for visit, own in enumerate(random.spawn(random.integers(2, 5))):
+    for visit, own in enumerate(random.spawn(int(random.integers(2, 5)))):
         other = own.integers(1, len(chest_xray.CLASSES)) if own.random() < 0.1 else 0
         label = chest_xray.CLASSES[(patient + other) % len(chest_xray.CLASSES)]
         image = chest_xray.draw(own, anatomy, (label,), size)
@@ -108,7 +108,7 @@ def _findings(seed: int, patient: int, size: int) -> Iterator[Drawn]:
     anatomy = chest_xray.Anatomy.drawn(random)
     chances = np.array([CHANCES[name] for name in chest_xray.FINDINGS])
     usual = random.random(len(chances)) < chances
-    for visit, own in enumerate(random.spawn(random.integers(2, 5))):
+    for visit, own in enumerate(random.spawn(int(random.integers(2, 5)))):
         there = usual.copy()
         if own.random() < 0.1:
             there[own.integers(2)] ^= True

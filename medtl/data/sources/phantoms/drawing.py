@@ -6,6 +6,7 @@ All shapes live in body coordinates: x to the right, y downwards, the image's ha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ Field = np.ndarray
 
 @dataclass(frozen=True)
 class Pose:
-    """How a body lies in the image: a turn in radians, a shift in half widths, a scale."""
+    """Pose of a body in the image: a turn in radians, a shift in half widths, a scale."""
 
     turn: float
     shift: tuple[float, float]
@@ -24,7 +25,7 @@ class Pose:
 
     @classmethod
     def drawn(cls, random: np.random.Generator, turn: float, shift: float, scale: float) -> Pose:
-        """A random pose; `turn`, `shift` and `scale` are standard deviations."""
+        """Draws a random pose; `turn`, `shift` and `scale` are standard deviations."""
         common = math.exp(random.normal(0, scale))
         stretch = math.exp(random.normal(0, scale / 3))
         return cls(
@@ -34,7 +35,7 @@ class Pose:
         )
 
     def grid(self, size: int) -> tuple[Field, Field]:
-        """Body coordinates (x, y) of every pixel of an image of `size` x `size` pixels."""
+        """Returns body coordinates (x, y) of every pixel of a `size` x `size` image."""
         line = ((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1
         x, y = line[None, :] - self.shift[0], line[:, None] - self.shift[1]
         cosine, sine = math.cos(self.turn), math.sin(self.turn)
@@ -45,7 +46,7 @@ class Pose:
 
 
 def soft(distance: Field, edge: float) -> Field:
-    """1 where `distance` is below 0, 0 above, with a smooth edge of about `edge` half widths."""
+    """Returns 1 where `distance` < 0, 0 above, with a smooth edge of about `edge` half widths."""
     return 0.5 - 0.5 * np.tanh(distance / edge)
 
 
@@ -56,7 +57,7 @@ def ellipse(
     radii: tuple[float, float],
     turn: float = 0.0,
 ) -> Field:
-    """About the distance to an ellipse's edge: negative inside, positive outside."""
+    """Approximates the distance to an ellipse's edge: negative inside, positive outside."""
     cosine, sine = math.cos(turn), math.sin(turn)
     dx, dy = x - centre[0], y - centre[1]
     along = (cosine * dx + sine * dy) / radii[0]
@@ -65,13 +66,13 @@ def ellipse(
 
 
 def ridge(distance: Field, width: float) -> Field:
-    """A line where `distance` crosses 0: 1 on the line, falling off within `width`."""
+    """Draws a line where `distance` crosses 0: 1 on the line, falling off within `width`."""
     scaled = distance * (1 / width)
     return 1 / (1 + scaled * scaled * scaled * scaled)
 
 
 def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
-    """Noise of mean 0 and deviation 1 whose blobs are about `2 / cells` half widths wide.
+    """Draws noise of mean 0 and deviation 1 with blobs about `2 / cells` half widths wide.
 
     A lattice of normal numbers under uniform cubic B-splines, so that the same draw looks alike
     at every image size.
@@ -87,15 +88,21 @@ def smooth_noise(random: np.random.Generator, size: int, cells: int) -> Field:
         t**3 / 6,
     )
     # Written out, not as matrix products: those round differently with the number of threads.
-    tall = sum(weight * lattice[first + k] for k, weight in enumerate(weights))
-    tall = np.ascontiguousarray(tall.T)
-    field = sum(weight * tall[first + k] for k, weight in enumerate(weights))
+    tall = _combined(weights, lattice, first)
+    field = _combined(weights, np.ascontiguousarray(tall.T), first)
     # 151/315 is the mean square of the spline along each of the two axes.
     return field * (315 / 151)
 
 
+def _combined(weights: Sequence[Field], lattice: Field, first: np.ndarray) -> Field:
+    combined = weights[0] * lattice[first]
+    for place, weight in enumerate(weights[1:], start=1):
+        combined = combined + weight * lattice[first + place]
+    return combined
+
+
 def somewhere(random: np.random.Generator, x: Field, y: Field, mask: Field) -> tuple[float, float]:
-    """Body coordinates of a pixel well inside a mask of values 0 to 1, each as likely."""
+    """Chooses a pixel well inside a mask (0 to 1), uniformly; returns its body coordinates."""
     rows, columns = np.nonzero(mask > 0.9)
     # By a share, not a count, so that the place is the same at every image size.
     chosen = int(random.random() * len(rows))
@@ -109,14 +116,14 @@ def somewhere(random: np.random.Generator, x: Field, y: Field, mask: Field) -> t
 def nodule(
     random: np.random.Generator, x: Field, y: Field, centre: tuple[float, float], radius: float
 ) -> Field:
-    """One solid opacity with an uneven edge."""
+    """Draws a solid opacity with an uneven edge."""
     return soft(_uneven(random, x, y, centre, radius), radius * random.uniform(0.2, 0.45))
 
 
 def cavity(
     random: np.random.Generator, x: Field, y: Field, centre: tuple[float, float], radius: float
 ) -> Field:
-    """One opacity with a clear middle: a wall of about a third of the radius."""
+    """Draws an opacity with a clear middle: a wall of about a third of the radius."""
     distance = _uneven(random, x, y, centre, radius)
     return ridge(distance + 0.25 * radius, 0.28 * radius)
 
@@ -130,12 +137,12 @@ def _uneven(
 
 
 def network(random: np.random.Generator, size: int, cells: int = 20) -> Field:
-    """Reticular pattern: a net of thin lines, where smooth noise passes through zero."""
+    """Draws a reticular pattern: thin lines where smooth noise passes through zero."""
     return ridge(smooth_noise(random, size, cells), 0.3)
 
 
 def stripes(random: np.random.Generator, size: int, x: Field, y: Field) -> Field:
-    """Septal lines: thin, nearly parallel, bent and broken off here and there."""
+    """Draws septal lines: thin, nearly parallel, bent, with gaps."""
     angle = random.uniform(0, math.pi)
     along = x * math.cos(angle) + y * math.sin(angle)
     bent = along * random.uniform(20, 26) + 0.9 * smooth_noise(random, size, 4)
@@ -144,10 +151,10 @@ def stripes(random: np.random.Generator, size: int, x: Field, y: Field) -> Field
 
 
 def dots(random: np.random.Generator, size: int, cells: int = 26) -> Field:
-    """Miliary pattern: many small round opacities."""
+    """Draws a miliary pattern: many small round opacities."""
     return soft(1.1 - smooth_noise(random, size, cells), 0.35)
 
 
 def haze(random: np.random.Generator, size: int, cells: int = 5) -> Field:
-    """Ground glass: cloudy patches without lines."""
+    """Draws ground glass: cloudy patches without lines."""
     return soft(-smooth_noise(random, size, cells), 0.9)

@@ -34,7 +34,7 @@ _T2 = (0.45, 0.05, 0.4, 0.75)
 
 
 def draw(random: np.random.Generator, label: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The T1 and the T2 image of one slice with a lesion of `CLASSES`: uint8 [size, size] each."""
+    """Draws T1 and T2 images of a slice with a lesion of `CLASSES`: uint8 [size, size] each."""
     pose = Pose.drawn(random, turn=0.3, shift=0.06, scale=0.08)
     x, y = pose.grid(size)
     width, height = random.uniform(0.58, 0.76), random.uniform(0.74, 0.88)
@@ -53,14 +53,14 @@ def draw(random: np.random.Generator, label: str, size: int) -> tuple[np.ndarray
 
 
 def _weighted(signals: tuple[float, ...], parts: tuple[Field, ...], fluid: Field) -> Field:
-    """What each tissue shines like: scalp, in it the skull, in that the brain with its fluid."""
+    """Composes the signal of scalp, skull and brain with its fluid."""
     fat, bone, brain, water = signals
     scalp, skull, inner = parts
     return fat * scalp + (bone - fat) * skull + (brain - bone) * inner + (water - brain) * fluid
 
 
 def _shown(random: np.random.Generator, tissue: Field, lesion: Field, bright: bool) -> np.ndarray:
-    """The image with its lesion, in the uneven field of a coil, with noise of its own."""
+    """Draws the image with its lesion, in the uneven field of a coil, with noise."""
     size = len(tissue)
     contrast = random.uniform(0.35, 0.5) * (1 if bright else -1)
     signal = tissue * (1 + 0.14 * smooth_noise(random, size, 24)) + contrast * lesion
@@ -71,7 +71,7 @@ def _shown(random: np.random.Generator, tissue: Field, lesion: Field, bright: bo
 
 
 def _ventricles(random: np.random.Generator, x: Field, y: Field) -> Field:
-    """Two slanted pools of fluid beside the midline."""
+    """Draws two slanted pools of fluid beside the midline."""
     long, wide, slant = random.uniform(0.2, 0.3), random.uniform(0.04, 0.08), 0.25
     pools = [
         soft(ellipse(x, y, (side * 0.12, -0.02), (wide, long), -side * slant), 0.02)
@@ -81,7 +81,7 @@ def _ventricles(random: np.random.Generator, x: Field, y: Field) -> Field:
 
 
 def _furrows(random: np.random.Generator, x: Field, y: Field, outline: Field) -> Field:
-    """Fluid between the folds of the brain's surface, and in the cleft between its halves."""
+    """Draws fluid between the folds of the brain's surface, and in the cleft of its halves."""
     folds = ridge(smooth_noise(random, len(outline), 18), 0.25) * soft(-outline - 0.3, 0.05)
     cleft = ridge(x + 0.0 * y, 0.02) * soft(-np.abs(y) + 0.35, 0.05)
     return 0.7 * np.maximum(folds, cleft)
