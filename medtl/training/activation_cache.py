@@ -1,9 +1,9 @@
-"""Activation cache: decides what is cached at a cut, and computes it once."""
+"""Activation cache: decides which cuts are cached, and computes their activations once."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 
@@ -23,22 +23,29 @@ from medtl.training.activation_store import Kept, OutOfRangeError
 from medtl.training.device import autocast
 from medtl.training.loaders import PASS_BATCH, ComputedLoader
 
-FORMAT = 2  # of what is kept; a new number makes everything anew
+FORMAT = 2  # of the entries; a new number invalidates all of them
 
 WORTH = 50
-"""Operations saved for each byte kept, from which on keeping pays. Ours; not measured on each
-machine, for a decision by the clock would make the results depend on it."""
+"""Least operations saved for each cached byte. Ours; not measured on each machine, since results
+must not depend on the clock."""
 
 
 class ActivationCache:
-    """Keeps activations of one backbone on one data set, in this process and on disk.
+    """Activations of one backbone on one data set, cached on disk.
 
-    `policy` is `auto` (kept where it pays and fits the budget), `always`, or `never`. `notes`
-    says, cut by cut, what was decided. `key` is what all that crosses any cut depends on: weights,
-    preprocessing and images.
+    Attributes:
+        notes: decision and its reason, by cut-off.
+        key: everything that the activations of any cut depend on: weights, preprocessing, images.
     """
 
     def __init__(self, backbone: Backbone, images: str, policy: str) -> None:
+        """Opens the cache.
+
+        Args:
+            backbone: network whose activations are cached.
+            images: fingerprint of the data set.
+            policy: `auto` (cached where it pays and fits the budget), `always` or `never`.
+        """
         self.notes: dict[str, str] = {}
         self._backbone = backbone
         self.key = (FORMAT, backbone.digest(), dataclasses.astuple(backbone.preprocessing), images)
@@ -49,17 +56,17 @@ class ActivationCache:
         self._declined: set[tuple[int, ...]] = set()
 
     def expect(self, points: Iterable[CutPoint]) -> None:
-        """Says which cuts will be asked for, so that a pass to a deep one also keeps some before.
+        """Registers the cuts of a search, so that a pass to a deep cut also caches earlier ones.
 
-        Of those on its way a pass keeps one, the deepest, in each third of the network's compute:
-        no later pass has more than about a third of it to do again.
+        A pass caches the deepest registered cut in each third of the network's compute: no later
+        pass repeats more than about a third of it.
         """
         self._expected = {point.position for point in points}
 
     def kept(self, divided: Cut, fresh: ComputedLoader, view: int, views: int) -> Kept | None:
-        """The kept view of a feed at this cut, made now if it is not there; None if not kept.
+        """Returns a cached view of a loader at this cut, computed if missing; None if not cached.
 
-        `views` is how many views of the feed will be asked for, which is what must fit.
+        `views` is the number of views that the training uses: all of them must fit.
         """
         point = divided.point
         if self._policy == "never" or point.key == (0,) or point.key in self._declined:
@@ -67,7 +74,7 @@ class ActivationCache:
         key = self._view_key(point, fresh, view)
         if key not in self._open:
             kept, agreed = activation_store.find(key), fresh.team.all_agree
-            # what is kept has 16 bits, so that all keep their shares, or none
+            # cached activations are rounded to 16 bits, so all processes must cache or none
             if agreed(kept is not None or self._is_worth_it(divided, fresh, views - view + 1)):
                 kept = self._made(divided, fresh, view) if kept is None else kept
             if not agreed(kept is not None):
@@ -81,7 +88,7 @@ class ActivationCache:
 
     def _is_worth_it(self, divided: Cut, fresh: ComputedLoader, views: int) -> bool:
         with FlopCounterMode(display=False) as counter:
-            tensors = fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image is our own
+            tensors = fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image a process
         each, operations = _bytes(tensors), counter.get_total_flops()
         if self._policy == "auto" and operations < WORTH * each:
             self.notes[divided.point.name] = (
@@ -111,13 +118,13 @@ class ActivationCache:
         return None
 
     def _keep_on_the_way_to(self, point: CutPoint, fresh: ComputedLoader, view: int) -> None:
-        """One pass that keeps what crosses at `point`, and at the waypoints before it."""
+        """Runs one pass that caches the activations at `point` and at the waypoints before it."""
         begin, kept = self._deepest_before(point, fresh, view)
         waypoints = self._waypoints(begin, point)
         passed, count = self._pass(begin, kept, point, fresh, view), fresh.team.share(len(fresh))
         total = -(-len(fresh) // PASS_BATCH)
         with ExitStack() as stack:
-            writers = {}
+            writers: dict[int, Callable[[tuple[Tensor, ...]], None]] = {}
             for crossing in progress(passed, total, f"activations at {point.name}", unit="batch"):
                 if not writers:
                     for place in self._fitting(waypoints, point, crossing, count):
@@ -134,7 +141,7 @@ class ActivationCache:
         crossing: dict[int, tuple[Tensor, ...]],
         count: int,
     ) -> list[CutPoint]:
-        """`point`, and before it those of the waypoints for which there is room beside it."""
+        """Returns the waypoints that fit into the budget beside `point`, and `point` last."""
         needed = {place: _bytes(crossing[place.position]) * count for place in (*waypoints, point)}
         free = activation_store.room(activation_store.budget_bytes()) - needed[point]
         fitting = []
@@ -148,11 +155,11 @@ class ActivationCache:
     def _pass(
         self, begin: int, kept: Kept | None, point: CutPoint, fresh: ComputedLoader, view: int
     ) -> Iterator[dict[int, tuple[Tensor, ...]]]:
-        """What crosses at `point` and at the blocks before it, by position, in batches.
+        """Yields the activations at `point` and at the blocks before it, by position, in batches.
 
-        Starts from the images, or from what is kept at block number `begin`. Between two blocks
-        the activations are rounded to the 16 bits in which they are kept, so that the result is
-        the same to the bit whichever block it starts from.
+        Starts from the images, or from the cached block number `begin`. Between two blocks the
+        activations are rounded to the 16 bits of the cache, so that the result is the same to the
+        bit whichever block it starts from.
         """
         network, size = self._backbone.network, self._backbone.preprocessing.image_size
         places = [*self._blocks_before(point), point]
@@ -161,6 +168,7 @@ class ActivationCache:
             part.to(fresh.device)
         for start in range(0, len(fresh), PASS_BATCH):
             rows = np.arange(start, min(start + PASS_BATCH, len(fresh)))
+            tensors: tuple[Tensor, ...]
             if kept is None:
                 tensors = (fresh.inputs(rows, view),)
             else:
@@ -178,7 +186,7 @@ class ActivationCache:
     def _deepest_before(
         self, point: CutPoint, fresh: ComputedLoader, view: int
     ) -> tuple[int, Kept | None]:
-        """How many blocks before `point` need not be computed, and the last of them as kept."""
+        """Returns the number of blocks before `point` to skip, and the cached last one of them."""
         blocks = self._blocks_before(point)
         for done in range(len(blocks), 0, -1):
             key = self._view_key(blocks[done - 1], fresh, view)
@@ -188,7 +196,7 @@ class ActivationCache:
         return 0, None
 
     def _waypoints(self, begin: int, point: CutPoint) -> list[CutPoint]:
-        """The blocks at which a pass from block number `begin` to `point` also keeps."""
+        """Returns the blocks that a pass from block number `begin` to `point` also caches."""
         by_third: dict[int, CutPoint] = {}
         for block in self._blocks_before(point)[begin:]:
             if block.position in self._expected:
@@ -197,7 +205,7 @@ class ActivationCache:
 
     @cached_property
     def _thirds(self) -> dict[int, int]:
-        """In which third of the network's compute, 0 to 2, each block begins."""
+        """Third of the network's compute (0 to 2) in which each block begins, by position."""
         size = self._backbone.preprocessing.image_size
         costs = cut_costs(self._backbone.network, "blocks", size)
         return {cost.point.position: int(3 * (1 - cost.trained_share)) for cost in costs}
@@ -209,11 +217,11 @@ class ActivationCache:
 
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:
-    """What one image of a batch takes in 16 bits."""
+    """Returns the bytes of one image of a batch in 16 bits."""
     return 2 * sum(tensor[0].numel() for tensor in tensors)
 
 
 def _rounded(tensor: Tensor) -> Tensor:
-    """As it would read back: rounded to 16 bits, images channels last."""
+    """Rounds to 16 bits, as the cache does; 4-D tensors become channels last."""
     tensor = tensor.half().float()
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

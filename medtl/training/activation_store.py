@@ -1,8 +1,8 @@
 """Store of activations on disk: 16 bits, memory-mapped, bounded.
 
-A kept entry is a folder with one `.npy` file for each tensor that crosses, images first, and
-`entry.json` with their checksums. It is written whole or not at all, its key says all that its
-contents depend on, and the entries used longest ago go first when the budget is reached.
+An entry is a folder with one `.npy` file for each tensor at the cut, images on the first axis, and
+`entry.json` with their checksums. It is written atomically, its key covers everything that its
+contents depend on, and the least recently used entries are dropped when the budget is reached.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ KIND = "activations"
 
 @dataclass(frozen=True)
 class Kept:
-    """The tensors that cross a cut, for N images.
+    """Tensors at a cut, for N images.
 
-    `arrays` are [N, ...]; those of four dimensions lie in memory channels last ([N, H, W, C]).
+    `arrays` are [N, ...]; those of four dimensions are stored channels last ([N, H, W, C]).
     """
 
     arrays: tuple[np.ndarray, ...]
@@ -39,7 +39,7 @@ class Kept:
         return len(self.arrays[0])
 
     def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
-        """The tensors of these rows as float32, in the shapes in which they crossed."""
+        """Returns the tensors of these rows as float32, channels first."""
         return tuple(
             _channels_first(torch.from_numpy(array[rows]).to(device).float())
             for array in self.arrays
@@ -51,7 +51,7 @@ class OutOfRangeError(ArithmeticError):
 
 
 def budget_bytes() -> int:
-    """Most bytes that activations may take: `MEDTL_CACHE_GB`, else a quarter of the free disk."""
+    """Returns the limit in bytes: `MEDTL_CACHE_GB`, else 20 GB or a quarter of the free disk."""
     named = os.environ.get("MEDTL_CACHE_GB")
     if named:
         return int(float(named) * 1e9)
@@ -62,7 +62,7 @@ def budget_bytes() -> int:
 
 
 def find(key: str) -> Kept | None:
-    """The entry of this key, or None; an entry whose bytes changed is dropped and not returned."""
+    """Returns the entry of a key, None if missing; drops one whose checksum does not match."""
     folder = kept_folder(KIND, key)
     try:
         entry = json.loads((folder / "entry.json").read_text())
@@ -82,9 +82,9 @@ def find(key: str) -> Kept | None:
 
 @contextmanager
 def writing(key: str, count: int) -> Iterator[Callable[[tuple[Tensor, ...]], None]]:
-    """Keeps, under `key`, the batches given to the yielded function, together `count` images.
+    """Stores the batches given to the yielded function, together `count` images, under `key`.
 
-    The entry is there when the block has ended; when the block fails, nothing is left behind.
+    The entry exists once the block has ended; if the block fails, nothing is left behind.
 
     Raises:
         CannotKeepError: the disk is full or cannot be written.
@@ -98,12 +98,12 @@ def writing(key: str, count: int) -> Iterator[Callable[[tuple[Tensor, ...]], Non
 
 
 def room(budget: int) -> int:
-    """Bytes of the budget that no entry takes."""
+    """Returns the bytes of the budget that are free."""
     return budget - sum(map(_size, _entries()))
 
 
 def make_room(needed: int, budget: int) -> bool:
-    """Drops the entries used longest ago until `needed` bytes fit; False if they never can."""
+    """Drops the least recently used entries until `needed` bytes fit; False if they never can."""
     if needed > budget:
         return False
     used = {folder: _size(folder) for folder in _entries()}
@@ -118,7 +118,7 @@ def make_room(needed: int, budget: int) -> bool:
 
 
 class _Writer:
-    """Plain writes, not a writable memory map: a full disk is then an error and not a crash."""
+    """Writes an entry with plain writes: with a memory map a full disk would crash the process."""
 
     def __init__(self, folder: Path, count: int, open_files: ExitStack) -> None:
         self.checksums: list[int] = []
@@ -159,7 +159,7 @@ def _channels_first(tensor: Tensor) -> Tensor:
 
 
 def _checksum(path: Path) -> int:
-    """The CRC-32 of an array file's data, its header left out."""
+    """Computes the CRC-32 of the data of an array file, without its header."""
     value = 0
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
@@ -170,7 +170,7 @@ def _checksum(path: Path) -> int:
 
 
 def _entries() -> list[Path]:
-    """All entries; of those that are being written only the ones that a kill left behind."""
+    """Returns all entries; of unfinished ones, only those left behind by a killed process."""
     root = cache_root() / KIND
     if not root.is_dir():
         return []

@@ -1,6 +1,7 @@
-"""Augmentation of a whole batch at once, fit for medical images: no colour shifts, no cut-outs.
+"""Augmentation of whole batches of medical images: geometry, exposure and noise.
 
-Our own choice of ranges: small enough that a radiograph stays one a technician could have taken.
+The ranges are ours: small enough for a plausible radiograph. There are no colour shifts and no
+cut-outs.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from medtl.networks.preprocessing import _present
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from which each image of a batch draws its own change."""
+    """Ranges of the random changes, drawn for each image separately."""
 
     tilt: float = 10.0  # degrees, either way
     shift: float = 0.05  # share of the side, either way
     scale: float = 0.10  # share, either way
     exposure: float = 0.20  # gain and gamma, share, either way
     noise: float = 0.02  # most standard deviation of additive noise, in unit intensity
-    mirror: bool = False  # left and right change sides: wrong where the heart's side tells
+    mirror: bool = False  # horizontal flip; wrong where the side of the heart matters
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changed copies of unit images [B, C, S, S]; `generator` is on the CPU."""
+        """Returns changed copies of unit images [B, C, S, S]; `generator` is on the CPU."""
         moved = self._moved(images, generator)
         return self._exposed(moved, generator)
 
@@ -58,7 +59,7 @@ class Augmentation:
         gamma, gain, sigma = (
             each.view(-1, 1, 1, 1).to(images.device) for each in (gamma, gain, sigma)
         )
-        # the noise of a grey image is grey, and its randomness is the generator's on every device
+        # drawn on the CPU, so that every device gets the same noise
         noise = torch.randn(images.shape, generator=generator).to(images.device)
         return (images.clamp(min=1e-6).pow(gamma) * gain + sigma * noise).clamp_(0, 1)
 
@@ -75,7 +76,7 @@ def _either_way(count: int, most: float, generator: torch.Generator) -> Tensor:
 
 
 def augmented(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Unit images [B, C, S, S] changed; those of a case [B, M, C, S, S] all alike."""
+    """Augments unit images [B, C, S, S]; the images of a case [B, M, C, S, S] change alike."""
     if images.ndim == 4:
         return augmentation(images, generator)
     changed = augmentation(images.flatten(1, 2), generator)

@@ -1,15 +1,15 @@
-"""Checkpoints: where a training stands, kept so that one that was killed goes on from there.
+"""Checkpoints: saved state of a training, from which a killed one is resumed.
 
-A checkpoint is a folder with the tensors and numbers of a training after some epoch, and their
-checksum. It is written whole or not at all, its key says all that the training's numbers depend on,
-and reading it executes nothing. The clock decides how often one is written, and so how much is done
-again after a kill; it never decides what comes out. When the training has ended its end is kept
-where the run that it belongs to has more to do.
+A checkpoint is a folder with the state after an epoch and its checksum. It is written atomically,
+its key covers everything that the training depends on, and loading it executes no code. The clock
+decides how often one is written, and so how much is repeated after a kill, but never the result.
+The final state of a finished training is kept until its MLflow run has ended.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -30,25 +30,29 @@ from medtl.cache import (
 from medtl.errors import MedtlError
 
 KIND = "checkpoints"
-FORMAT = 3  # of what is kept; a new number begins every training anew
-LEAST = 5.0  # seconds of training between two checkpoints: what is shorter is soon done again
-SHARE = 20  # times as long as writing took is trained before the next: it costs at most 5 %
-ABANDONED = 14 * 24 * 3600  # seconds after which nobody will go on with a training
+FORMAT = 3  # of checkpoints; a new number invalidates all of them
+LEAST = 5.0  # seconds of training between two checkpoints
+SHARE = 20  # seconds of training for each second of writing: it costs at most 5 %
+ABANDONED = 14 * 24 * 3600  # seconds after which a checkpoint is removed
 
 
 class CheckpointHold:
-    """Trainings that have ended in a run that has not: kept until the run has ended well.
+    """Keeps final checkpoints until their MLflow run succeeds.
 
-    A context around the run. When the run is killed or fails, an equal one that comes after it
-    trains none of them again.
+    A context manager around the run. If the run is killed or fails, an equal later run repeats
+    none of its finished trainings.
     """
 
     def __init__(self) -> None:
         self._held: list[Checkpoint] = []
 
     def hold(self, checkpoint: Checkpoint) -> None:
-        """A training that has ended here, with its end kept."""
+        """Adds the checkpoint of a finished training."""
         self._held.append(checkpoint)
+
+    def wants(self, score: float) -> bool:
+        """Returns whether to keep the final state of a training with this validation AUROC."""
+        return True
 
     def __enter__(self) -> CheckpointHold:
         return self
@@ -59,11 +63,48 @@ class CheckpointHold:
                 each.drop()
 
 
-class Checkpoint:
-    """The checkpoint of one training; `key` is of all that its numbers depend on.
+class BestCheckpoint(CheckpointHold):
+    """Keeps the final checkpoint of the best training of a search, which its refit then loads.
 
-    Equal trainings share one: what either wrote, the other would have written. `ends` holds the
-    last one when the training has ended, None where nothing comes after it.
+    Attributes:
+        best: best validation AUROC so far; only a training that beats it is kept.
+    """
+
+    def __init__(self) -> None:
+        """Starts without a checkpoint."""
+        super().__init__()
+        self.best = -math.inf
+        self._score = -math.inf
+
+    def wants(self, score: float) -> bool:
+        """Returns whether the score is the best so far."""
+        if score <= self.best:
+            return False
+        self.best = self._score = score
+        return True
+
+    def hold(self, checkpoint: Checkpoint) -> None:
+        """Keeps this checkpoint and drops the one before."""
+        self._drop_others(checkpoint)
+        super().hold(checkpoint)
+
+    def release(self, best: float) -> None:
+        """Leaves the checkpoint on disk if `best` is its score; drops it otherwise."""
+        if self._score != best:
+            self._drop_others()
+
+    def _drop_others(self, *kept: Checkpoint) -> None:
+        for each in self._held:
+            if each not in kept:
+                each.drop()
+        self._held.clear()
+
+
+class Checkpoint:
+    """Checkpoint of one training.
+
+    `key` covers everything that the training depends on, so that equal trainings share their
+    checkpoint. `ends` holds the final checkpoint; with None it is removed at once.
     """
 
     def __init__(self, key: str, ends: CheckpointHold | None = None) -> None:
@@ -75,9 +116,9 @@ class Checkpoint:
         self._refused = False
 
     def found(self) -> dict | None:
-        """The state after the last epoch that was kept, on the CPU; None where there is none.
+        """Loads the newest saved state to the CPU; None if there is none.
 
-        A state whose bytes changed is dropped, and an earlier one, or none, taken for it.
+        A state whose checksum does not match is dropped, and an earlier one used.
         """
         _clear_abandoned()
         for folder in reversed(self._folders()):
@@ -93,9 +134,9 @@ class Checkpoint:
         return None
 
     def keep(self, epoch: int, state: Callable[[], dict]) -> None:
-        """Keeps the state after an epoch, where enough time has passed since the last.
+        """Saves the state after an epoch if enough time has passed since the last checkpoint.
 
-        A disk that refuses it is said once, and the training goes on without.
+        If it cannot be written, prints one line and saves no more of this training.
         """
         began = time.monotonic()
         if began - self._written < self._wait:
@@ -104,16 +145,19 @@ class Checkpoint:
         self._written = time.monotonic()
         self._wait = max(LEAST, SHARE * (self._written - began))
 
-    def end(self, epoch: int, state: Callable[[], dict]) -> None:
-        """The training has ended after `epoch`: keeps its state where it is held, else nothing."""
-        if self._ends is None:
+    def end(self, epoch: int, state: Callable[[], dict], score: float) -> None:
+        """Saves the final state after `epoch` if `ends` wants it; else removes the checkpoint.
+
+        `score` is the validation AUROC of the best epoch.
+        """
+        if self._ends is None or not self._ends.wants(score):
             self.drop()
         else:
             self._ends.hold(self)
             self._keep(epoch, state)
 
     def drop(self) -> None:
-        """Removes what was kept."""
+        """Removes the checkpoint."""
         for folder in self._folders():
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -134,7 +178,7 @@ class Checkpoint:
                 shutil.rmtree(earlier, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        """What is kept of this training, the earliest epoch first."""
+        """Returns the saved states of this training, the earliest epoch first."""
         return sorted((cache_root() / KIND).glob(f"{self._key}-*"))
 
 
@@ -147,7 +191,7 @@ def _write(folder: Path, state: dict) -> None:
 
 
 def _clear_abandoned() -> None:
-    """Drops the checkpoints of trainings that were given up."""
+    """Removes checkpoints of abandoned trainings."""
     root = cache_root() / KIND
     for folder in root.iterdir() if root.is_dir() else ():
         if is_abandoned(folder, ABANDONED):

@@ -14,10 +14,10 @@ from medtl.errors import MedtlError, ParameterError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU.
+    """Returns the device of a name; `auto` is the first GPU, else the CPU.
 
     Raises:
-        ParameterError: no such device here.
+        ParameterError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware multiplies in it (not merely emulates it), else float32."""
+    """Returns the precision; `auto` is bf16 if the hardware multiplies in it, else float32."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -44,21 +44,22 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def reuse_freed_memory() -> None:
-    """Lets this process use its freed memory again instead of giving it back to the kernel.
+    """Sets glibc to reuse freed memory of this process instead of returning it to the kernel.
 
-    A training step on the CPU takes and frees the same gigabytes each time. By glibc's defaults
-    the kernel gets back every larger piece at once, and has to clear the next one page by page,
-    which takes as long as the arithmetic. Where the C library is another one, nothing is done.
+    A training step on the CPU allocates and frees the same gigabytes each time. By default glibc
+    unmaps larger blocks at once, and the kernel clears the pages of each new one, which takes as
+    long as the arithmetic. Does nothing with another C library.
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return
-    no_maps, trim_threshold, never = -4, -1, 2**31 - 1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    no_maps, trim_threshold, arenas, never = -4, -1, -8, 2**31 - 1  # M_... of malloc.h
     library.mallopt(no_maps, 0)
     library.mallopt(trim_threshold, never)
+    library.mallopt(arenas, 1)  # each training has its own thread, and all use the same memory
 
 
 def give_back_freed_memory() -> None:
-    """Gives the kernel, and the GPU, the freed memory that this process keeps to use again."""
+    """Returns the freed memory that this process keeps to the kernel, and that of the GPU."""
     gc.collect()
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
@@ -67,11 +68,11 @@ def give_back_freed_memory() -> None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which forward passes run."""
+    """Returns the autocast context of forward passes: bfloat16 for `bf16`, else disabled."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-# what PyTorch's allocator and its kernels say on the processor, in a plain RuntimeError
+# messages of RuntimeErrors by which PyTorch's CPU allocator and oneDNN report a lack of memory
 _ALLOCATORS = (
     "can't allocate memory",
     "could not create a memory",
@@ -82,15 +83,17 @@ _ALLOCATORS = (
 
 
 class OutOfMemoryError(MedtlError):
-    """The memory of the machine, or of its GPU, does not suffice."""
+    """Memory of the machine, or of its GPU, is insufficient."""
 
 
 @contextmanager
 def enough_memory(batch_size: int, image_size: int) -> Iterator[None]:
-    """Says in one line that memory did not suffice for batches of images of a side in pixels.
+    """Turns each error of a lack of memory in the block into an `OutOfMemoryError`.
+
+    `image_size` is the side of an image in pixels.
 
     Raises:
-        OutOfMemoryError: it did not.
+        OutOfMemoryError: memory is insufficient; the message says what to lower.
     """
     try:
         yield

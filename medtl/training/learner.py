@@ -50,6 +50,7 @@ from medtl.training.loop import (
     predict,
 )
 from medtl.training.losses import valid_scores
+from medtl.training.training_thread import run_in_own_thread
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,23 @@ class Trained:
     tail: SklearnHead | None = None  # the classical classifier of a hybrid, else the suffix answers
     halved: int | None = None  # batch size after a lack of memory
     solved: LinearHead | None = None  # linear head solved without gradient training
+    config: TrainConfig | None = None  # resolved hyperparameters of a training by gradient
 
 
 @dataclass
 class TransferLearner:
     """A backbone and a data set, from which any number of models are trained.
 
-    What crosses a cut is computed once for each image and view, and shared by all of them, and by
-    the transfers to which its keeper is given.
+    The activations at a cut are computed once for each image and view, and shared by all models
+    and by all learners with the same activation cache.
 
-    `rows` are the images of the training split that are learned from, None for all. `view_seed`
-    draws the augmented views, where they shall be those of other seeds' trainings too.
-    `seen_before` is what the backbone itself learned from, None where nobody knows.
-    `team` are the processes that train each model together, all from equal transfers; of several,
-    `rows` is None.
+    Attributes:
+        rows: indices into the training split of the images to train on, None for all; None if
+            `team` has several processes.
+        view_seed: seed of the augmented views, None for the settings' seed. Learners with the same
+            `view_seed` share their cached views.
+        seen_before: training records of the backbone itself, None if unknown.
+        team: processes that train each model together, from equal learners.
     """
 
     backbone: Backbone
@@ -145,11 +149,11 @@ class TransferLearner:
             OutOfMemoryError: memory is insufficient for half the batch, too.
         """
 
-        def trained(recipe: TrainConfig) -> Trained:
+        def trained(recipe: TrainConfig, report: Callable[[Epoch], None]) -> Trained:
             network = self.backbone.copy().to(self.device)
-            return self._train_on(network, cutoff, recipe, on_epoch, ends)
+            return self._train_on(network, cutoff, recipe, report, ends)
 
-        return self._within_memory(trained, recipe)
+        return self._within_memory(trained, recipe, on_epoch)
 
     def train_in_two_stages(
         self,
@@ -158,25 +162,24 @@ class TransferLearner:
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
         ends: CheckpointHold | None = None,
     ) -> Trained:
-        """The head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
+        """Trains the head first, then from `cutoff` on (Trinh & Nguyen 2021, and common practice).
 
         Each stage has the recipe's epochs, or its own budget; `on_epoch` is called for the second.
-        A training that was interrupted there is resumed there, where `ends` holds its head. Memory
-        and errors are as in `train`.
+        A training that was interrupted in its second stage is resumed there if `ends` holds its
+        head. Memory and errors are as in `train`.
         """
 
-        def trained(recipe: TrainConfig) -> Trained:
+        def trained(recipe: TrainConfig, report: Callable[[Epoch], None]) -> Trained:
             network = self.backbone.copy().to(self.device)
             self._train_on(network, "head", recipe, lambda epoch: None, ends)
-            return self._train_on(network, cutoff, recipe, on_epoch, ends)
+            return self._train_on(network, cutoff, recipe, report, ends)
 
-        return self._within_memory(trained, recipe)
+        return self._within_memory(trained, recipe, on_epoch)
 
     def train_hybrid(self, cutoff: str) -> Trained:
-        """Gives the pooled features at `cutoff` to the settings' classical classifier.
+        """Fits the settings' classical classifier to the pooled features before layer `cutoff`.
 
-        No image is augmented. The features are those before the layer `cutoff`, so the first layer
-        has none.
+        No image is augmented. The first layer has no features before it.
 
         Raises:
             ParameterError: `cutoff` is the first layer, or the classifier's settings are wrong.
@@ -205,7 +208,7 @@ class TransferLearner:
         return Trained(network, divided, TrainResult((epoch,), epoch, valid_logits), tail)
 
     def logits(self, trained: Trained, split: str) -> np.ndarray:
-        """Scores float32 [N, K] of a trained model on a split, from what is kept at its cut."""
+        """Computes logits float32 [N, K] of a split from the cached activations at the cut."""
         if trained.tail is not None:
             return trained.tail.logits(self.features(trained.cut, split))
         feed = self.feed(trained.cut, split, None)
@@ -217,7 +220,7 @@ class TransferLearner:
         return labels if self.rows is None or split != "train" else labels[self.rows]
 
     def features(self, divided: Cut, split: str) -> np.ndarray:
-        """Pooled features float32 [N, F] at a cut, of the images of a split as they are."""
+        """Computes pooled features float32 [N, F] at a cut, without augmentation."""
         feed = self.feed(divided, split, None)
         starts = range(0, len(feed), PASS_BATCH)
         batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
@@ -225,7 +228,7 @@ class TransferLearner:
         return np.concatenate(parts)
 
     def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Loader:
-        """What crosses the cut for the images of a split that are used: kept where that pays."""
+        """Returns the activations at the cut of a split's used images; cached where that pays."""
         fresh = ComputedLoader(
             source=self.dataset,
             indices=self.dataset.splits[split],
@@ -244,20 +247,29 @@ class TransferLearner:
         return feed if self.rows is None or split != "train" else SubsetLoader(feed, self.rows)
 
     def _within_memory(
-        self, trained: Callable[[TrainConfig], Trained], recipe: TrainConfig
+        self,
+        trained: Callable[[TrainConfig, Callable[[Epoch], None]], Trained],
+        recipe: TrainConfig,
+        on_epoch: Callable[[Epoch], None],
     ) -> Trained:
-        """What is trained by the recipe, or by one with half its batch where memory runs out."""
+        """Trains by the recipe, or with half its batch if memory runs out."""
+
+        def attempt(recipe: TrainConfig) -> Trained:
+            if self.device.type != "cpu" or self.team.size > 1:
+                return trained(recipe, on_epoch)
+            return run_in_own_thread(lambda report: trained(recipe, report), on_epoch)
+
         size = min(recipe.batch_size, len(self.labels("train")))
         half = size // 2
         try:
-            return trained(recipe)
+            return attempt(recipe)
         except OutOfMemoryError:
-            # of several processes the others are in the midst of a batch
+            # the other processes of a group are in the middle of a batch
             if not half or self.team.size > 1:
                 raise
         print(f"note: memory is short for batches of {size}; trained with {half}", file=sys.stderr)
         give_back_freed_memory()
-        made = trained(dataclasses.replace(recipe, batch_size=half))
+        made = attempt(dataclasses.replace(recipe, batch_size=half))
         return dataclasses.replace(made, halved=half)
 
     def _train_on(
@@ -293,7 +305,7 @@ class TransferLearner:
         except (Stopped, MedtlError):
             checkpoint.drop()
             raise
-        return Trained(network, divided, fitted)
+        return Trained(network, divided, fitted, config=recipe)
 
     def _with_budget(self, recipe: TrainConfig, divided: Cut) -> TrainConfig:
         """Returns the recipe with the epochs and patience of the cut-off where it leaves them."""
@@ -348,7 +360,7 @@ class TransferLearner:
         return solve(train, labels[0], valid, labels[1], self.settings.balance)
 
     def _training_key(self, divided: Cut, recipe: TrainConfig) -> str:
-        """A key of all that the numbers of a training depend on: equal keys, equal trainings."""
+        """Hashes everything that a training depends on: equal keys give equal trainings."""
         samples = [self.dataset.splits[split] for split in ("train", "valid")]
         labels = [self.labels(split) for split in ("train", "valid")]
         rows = [] if self.rows is None else [self.rows]
@@ -356,7 +368,7 @@ class TransferLearner:
         return content_key(
             self.activation_cache.key,
             divided.point.key,
-            # what is trained, as it was before: the head is drawn by the seed
+            # initial weights of the trained part; the seed draws those of the head
             digest_of(value.cpu().numpy() for value in divided.suffix.state_dict().values()),
             digest_of([*samples, *labels, *rows]),
             dataclasses.astuple(recipe),

@@ -107,10 +107,12 @@ def solve(
     one_label = labels.ndim == 1
     columns = [labels] if one_label else list(labels.T)
     solvers = [_Solver(scaled[each >= 0], each[each >= 0], balance) for each in columns]
-    heads, rows = [], []
+    heads: list[tuple[np.ndarray, np.ndarray]] = []
+    rows = []
     for strength in STRENGTHS:
-        weights, biases = zip(*(solver.solve(strength) for solver in solvers), strict=True)
-        weight, bias = np.concatenate(weights), np.concatenate(biases)
+        solved = [solver.solve(strength) for solver in solvers]
+        weight = np.concatenate([each[0] for each in solved])
+        bias = np.concatenate([each[1] for each in solved])
         if one_label and len(bias) == 1:  # scikit-learn gives two classes one score
             weight, bias = (np.concatenate([-each, each]) / 2 for each in (weight, bias))
         weight = weight / scaler.scale_
@@ -122,7 +124,8 @@ def solve(
     order = path.assign(auroc=path["valid_auroc"].round(12))
     chosen = order.sort_values(["auroc", "valid_loss"], ascending=[False, True], kind="stable")
     path["chosen"] = path.index == chosen.index[0]
-    return LinearHead(*heads[chosen.index[0]], path)
+    weight, bias = heads[chosen.index[0]]
+    return LinearHead(weight, bias, path)
 
 
 class _Solver:

@@ -22,27 +22,31 @@ PASS_BATCH = 64  # images in one step of a pass without gradients
 
 
 class Images(Protocol):
-    """Anything that gives stored pixels [B, C, S, S] for indices, as a data set does."""
+    """Source of stored pixels, as a data set is."""
 
-    def images(self, indices: np.ndarray) -> np.ndarray: ...
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the pixels [B, C, S, S] of these images."""
+        ...
 
 
 class Loader(Protocol):
-    """What the training loop reads: rows 0..N-1, an epoch from 1.
+    """Batches for the training loop, by rows 0..N-1.
 
-    Of the rows of a batch a process is given those that are its own.
+    A process of a group gets only its own rows of each batch.
     """
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]: ...
+    def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        """Returns the tensors at the cut, each [B, ...], of these rows; `epoch` counts from 1."""
+        ...
 
 
 @dataclass(frozen=True)
 class ComputedLoader:
-    """Pixels through augmentation and the prefix, anew for each batch.
+    """Augments the pixels and runs the prefix for each batch.
 
-    The same seed, epoch and rows give the same images.
+    Equal seed, epoch and rows give equal images.
     """
 
     source: Images
@@ -60,38 +64,39 @@ class ComputedLoader:
 
     @cached_property
     def rows_key(self) -> str:
-        """Stands for the rows of this process in keys; made once, for every batch asks for it."""
+        """Cache key of this rank's rows."""
         return content_key(self.indices.tolist(), *self.team.key)
 
     @torch.no_grad()
     def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        """Returns the tensors at the cut, computed."""
         images = self.inputs(rows, epoch)
         with autocast(self.device, self.precision):
             return tuple(tensor.float() for tensor in self.prefix(images))
 
     def inputs(self, rows: np.ndarray, epoch: int) -> Tensor:
-        """The network's input [B, 3, S, S] (of cases [B, M x 3, S, S]) for our own of these."""
+        """Returns the input of the network [B, 3, S, S] (cases: [B, M x 3, S, S]) of own rows."""
         mine = self.team.local_rows(rows)
         if self.augmentation is None:
             images = self._images(rows[mine])
         else:
-            # drawn for the whole batch: an image is changed as in one process alone
-            images = self._augmented(self._images(rows), rows, epoch)[mine]
+            # drawn for the whole batch: an image changes as it would in a single process
+            images = self._augmented(rows, epoch, self.augmentation)[mine]
         return network_input(images, self.preprocessing)
 
     def _images(self, rows: np.ndarray) -> Tensor:
         return unit_images(self.source.images(self.indices[rows]), self.device)
 
-    def _augmented(self, images: Tensor, rows: np.ndarray, epoch: int) -> Tensor:
+    def _augmented(self, rows: np.ndarray, epoch: int, augmentation: Augmentation) -> Tensor:
         generator = torch.Generator()
         state = np.random.SeedSequence([self.seed, epoch, int(rows[0]), len(rows)])
         generator.manual_seed(int(state.generate_state(1)[0]))
-        return augmented(images, self.augmentation, generator)
+        return augmented(self._images(rows), augmentation, generator)
 
 
 @dataclass(frozen=True)
 class SubsetLoader:
-    """Some rows of a feed, numbered anew from 0: what is kept of the whole feed serves them too."""
+    """Some rows of a loader, renumbered from 0; they share the cache of the whole loader."""
 
     whole: Loader
     rows: np.ndarray
@@ -100,14 +105,15 @@ class SubsetLoader:
         return len(self.rows)
 
     def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        """Returns the tensors at the cut from the whole loader."""
         return self.whole.batch(self.rows[rows], epoch)
 
 
 @dataclass(frozen=True)
 class CachedLoader:
-    """What was kept of a fresh feed, a view an epoch in turn; afresh where nothing is kept.
+    """Cached activations of a loader, one view an epoch in turn; computed if none are cached.
 
-    `view(number)` gives the view of a number from 1, and makes it when it is first asked for.
+    `view(number)` returns the cached view of a number from 1, and computes it at the first call.
     """
 
     fresh: ComputedLoader
@@ -118,6 +124,7 @@ class CachedLoader:
         return len(self.fresh)
 
     def batch(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        """Returns the tensors at the cut, from the cache if it has them."""
         kept = self.view((epoch - 1) % self.views + 1)
         if kept is None:
             return self.fresh.batch(rows, epoch)

@@ -24,7 +24,7 @@ from medtl.training.losses import objective, valid_scores
 def build_optimizer(
     name: str, trained: nn.Module, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of `trained`; biases and norms (one dimension) are not decayed."""
+    """Builds the optimizer of `trained`, without weight decay of biases and norms (1-D)."""
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -45,7 +45,7 @@ def build_optimizer(
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the suffix is trained."""
+    """Hyperparameters of one training."""
 
     optimizer: str
     lr: float
@@ -60,19 +60,19 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch showed."""
+    """Losses and validation scores of one epoch."""
 
     number: int  # from 1
     train_loss: float
     valid_loss: float
     valid_accuracy: float
-    valid_auroc: float  # macro, one against the rest; of findings those that can be told
+    valid_auroc: float  # macro, one against the rest; of findings, those with both classes
     valid_f1: float  # macro
     seconds: float
-    progress: float  # share of the most epochs that is done, 0 to 1
+    progress: float  # number of this epoch as a share of the most epochs, 0 to 1
 
     def metrics(self) -> dict[str, float]:
-        """The epoch's curves by their MLflow names."""
+        """Returns the values of the epoch by their MLflow names."""
         return {
             "train_loss": self.train_loss,
             "valid_loss": self.valid_loss,
@@ -97,8 +97,8 @@ class Stopped(Exception):
 
 
 @dataclass
-class _Course:
-    """A training under way: all that its next epoch depends on, but for the seed and its number."""
+class _TrainState:
+    """State of a training: everything that its next epoch depends on, but for seed and number."""
 
     suffix: nn.Module
     optimizer: torch.optim.Optimizer
@@ -109,7 +109,7 @@ class _Course:
     best_logits: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def add(self, epoch: Epoch, valid_logits: np.ndarray) -> None:
-        """An epoch that has just been trained."""
+        """Records an epoch, and copies the weights if it is the best so far."""
         self.epochs.append(epoch)
         if self.best is None or epoch.valid_auroc > self.best.valid_auroc:
             self.best, self.best_logits = epoch, valid_logits
@@ -117,13 +117,13 @@ class _Course:
             self.best_state = {name: value.clone() for name, value in state.items()}
 
     def is_over(self, recipe: TrainConfig) -> bool:
-        """Whether no further epoch is to be trained."""
+        """Returns whether the training has ended, by its epochs or its patience."""
         done = len(self.epochs)
         stale = self.best is not None and done - self.best.number >= recipe.patience
         return stale or done >= recipe.epochs
 
     def state(self) -> dict:
-        """All of it as tensors and numbers."""
+        """Returns the state as tensors and numbers."""
         return {
             "suffix": self.suffix.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -132,16 +132,22 @@ class _Course:
         }
 
     def end(self) -> dict:
-        """What is needed of it when it is over."""
+        """Returns the part of the state that a finished training needs."""
         return {
             "epochs": [asdict(epoch) for epoch in self.epochs],
-            "best": self.best.number,
+            "best": self.best_epoch.number,
             "best_state": self.best_state,
             "best_logits": torch.from_numpy(self.best_logits),
         }
 
-    def go_on_from(self, state: dict) -> None:
-        """Takes up the state, or the end, of an equal training."""
+    @property
+    def best_epoch(self) -> Epoch:
+        """Best epoch; there is one after the first `add`."""
+        assert self.best is not None
+        return self.best
+
+    def restore(self, state: dict) -> None:
+        """Restores the result of `state` or `end` of an equal training."""
         if "suffix" in state:
             self.suffix.load_state_dict(state["suffix"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -165,13 +171,13 @@ def fit(
 ) -> TrainResult:
     """Trains `suffix` in place and leaves it at its best epoch by validation AUROC.
 
-    Of a team of processes each calls this with its own feeds and the labels of all rows, and each
-    ends with the same weights, curves and scores.
+    Each process of a `team` calls this with its own loaders and the labels of all rows, and ends
+    with the same weights, curves and scores.
 
     `on_epoch` is called after each epoch and may raise `Stopped` to end the training.
-    Dropout draws from torch's global generator, which is seeded here anew in each epoch and put
-    back afterwards: a training that goes on from its checkpoint ends as an undisturbed one, to the
-    bit. `on_epoch` then hears of the epochs before it again, of all where it had ended.
+    Dropout draws from torch's global generator, which is seeded in each epoch and restored
+    afterwards: a training resumed from its checkpoint gives the same bits as an uninterrupted one.
+    After resuming, `on_epoch` is called again for the earlier epochs.
 
     Raises:
         MedtlError: the loss is no longer a finite number.
@@ -182,12 +188,15 @@ def fit(
     batches = max(1, len(train) // recipe.batch_size)
     steps = recipe.epochs * batches
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmed_up_cosine, steps=steps))
-    course = _Course(suffix, optimizer, schedule)
+    course = _TrainState(suffix, optimizer, schedule)
     if checkpoint is not None and (state := checkpoint.found()) is not None:
-        course.go_on_from(state)
+        course.restore(state)
         if team.rank == 0:
             done = len(course.epochs)
-            print(f"note: goes on after epoch {done} of a training that was kept", file=sys.stderr)
+            if course.is_over(recipe):
+                print(f"note: a finished training of {done} epochs is reused", file=sys.stderr)
+            else:
+                print(f"note: resumes a training after epoch {done}", file=sys.stderr)
     for epoch in course.epochs:
         on_epoch(epoch)
     joined = team.joined(suffix)
@@ -197,7 +206,7 @@ def fit(
             started = time.perf_counter()
             torch.manual_seed(_mixed(recipe.seed, number, team.rank))
             suffix.train()
-            total, seen = 0.0, 0
+            total, seen = 0.0, 0.0
             for rows in _batches(train_labels, recipe, number):
                 labels = torch.from_numpy(train_labels[rows]).to(device)
                 inputs = train.batch(rows, number)
@@ -210,18 +219,18 @@ def fit(
                 schedule.step()
                 total, seen = total + loss.item() * len(rows), seen + len(rows)
             valid_logits = predict(suffix, valid, recipe.precision, team)
-            loss = team.mean(total) / seen
-            done = number / recipe.epochs
-            epoch = measured_epoch(number, done, loss, valid_logits, valid_labels, started)
+            train_loss = team.mean(total) / seen
+            share = number / recipe.epochs
+            epoch = measured_epoch(number, share, train_loss, valid_logits, valid_labels, started)
             course.add(epoch, valid_logits)
             on_epoch(epoch)
             if checkpoint is not None and not course.is_over(recipe):
                 checkpoint.keep(number, course.state)
     if checkpoint is not None:
-        checkpoint.end(len(course.epochs), course.end)
+        checkpoint.end(len(course.epochs), course.end, course.best_epoch.valid_auroc)
     suffix.load_state_dict(course.best_state)
     suffix.eval()
-    return TrainResult(tuple(course.epochs), course.best, course.best_logits)
+    return TrainResult(tuple(course.epochs), course.best_epoch, course.best_logits)
 
 
 @torch.no_grad()
@@ -231,7 +240,7 @@ def predict(
     precision: str = "float32",
     team: SingleProcess = SINGLE_PROCESS,
 ) -> np.ndarray:
-    """Logits float32 [N, K] of all rows of a feed, with the suffix in evaluation mode."""
+    """Computes logits float32 [N, K] of all rows of a loader, with `suffix` in evaluation mode."""
     suffix.eval()
     device = next(suffix.parameters()).device
     logits = []
@@ -243,10 +252,13 @@ def predict(
 
 
 def warmed_up_cosine(step: int, steps: int) -> float:
-    """The share of the learning rate at a step, from 0, of `steps`.
+    """Returns the share of the learning rate at a step (from 0) of `steps`.
 
-    Up in a line for a quarter of the steps (Goyal et al. 2017, arXiv 1706.02677; the length is
-    ours), then down to nothing as a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983).
+    Rises linearly for a quarter of the steps (Goyal et al. 2017, arXiv 1706.02677; the length is
+    ours), then falls to 0 as a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983).
+
+    >>> [round(warmed_up_cosine(step, 8), 2) for step in range(8)]
+    [0.33, 0.67, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07]
     """
     rising = steps // 4
     if step < rising:
@@ -278,7 +290,7 @@ def measured_epoch(
 
 
 def _batches(labels: np.ndarray, recipe: TrainConfig, epoch: int) -> Iterator[np.ndarray]:
-    """Shuffled rows; an incomplete last batch waits for a later epoch, as batch norm prefers."""
+    """Yields shuffled rows. Drops the incomplete last batch: batch norm needs full ones."""
     generator = np.random.default_rng([recipe.seed, epoch])
     if recipe.balance == "sampler":
         chances = 1.0 / np.bincount(labels)[labels]
@@ -291,5 +303,5 @@ def _batches(labels: np.ndarray, recipe: TrainConfig, epoch: int) -> Iterator[np
 
 
 def _mixed(seed: int, number: int, rank: int) -> int:
-    # zeros at the end change nothing: the first process draws as one alone
+    # trailing zeros have no effect: rank 0 draws as a single process does
     return int(np.random.SeedSequence([seed, number, rank]).generate_state(1)[0])

@@ -13,31 +13,31 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class OneLabel:
-    """Cross entropy over K classes, `weights` [K] or None."""
+    """Cross entropy over K classes; `weights` [K], None for equal ones."""
 
     weights: Tensor | None = None
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over a batch: `logits` [B, K], `labels` int64 [B]."""
+        """Computes the mean over a batch: `logits` [B, K], `labels` int64 [B]."""
         return F.cross_entropy(logits, labels, weight=self.weights)
 
     def weight(self, labels: Tensor) -> Tensor:
-        """What a batch counts in the mean over several: the sum of its labels' weights."""
+        """Returns the weight of a batch in a mean over batches: the sum of its labels' weights."""
         weights = torch.ones_like(labels) if self.weights is None else self.weights[labels]
         return weights.sum().float()
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Binary cross entropy of each of K findings; `weights` [K] of those that are there, or None.
+    """Binary cross entropy of K findings; `weights` [K] of present findings, None for 1.
 
-    What is unknown counts nowhere, neither in the sum nor in what the mean is over.
+    Unknown labels are left out of the sum and of the count.
     """
 
     weights: Tensor | None = None
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over what is known in a batch: `logits` [B, K], `labels` int8 [B, K]."""
+        """Computes the mean over the known labels: `logits` [B, K], `labels` int8 [B, K]."""
         known = (labels >= 0).to(logits.dtype)
         present = (labels == 1).to(logits.dtype)
         total = F.binary_cross_entropy_with_logits(
@@ -46,18 +46,19 @@ class Findings:
         return total / known.sum().clamp(min=1)
 
     def weight(self, labels: Tensor) -> Tensor:
-        """What a batch counts in the mean over several: how much of it is known."""
+        """Returns the weight of a batch in a mean over batches: its number of known labels."""
         return (labels >= 0).sum().float()
 
 
 def objective(
     train_labels: np.ndarray, valid_labels: np.ndarray, balance: str, device: torch.device
 ) -> OneLabel | Findings:
-    """What is minimised for labels int [N], or int8 [N, K] of findings, of the two splits.
+    """Returns the loss for labels int [N], or int8 [N, K] of findings, of the two splits.
 
-    `balance=loss` weighs classes by their rarity, and the images that have a finding as much as
-    those that have it not.
+    `balance=loss` weighs classes by inverse frequency; of a finding, images with and without it
+    weigh the same in total.
     """
+    kind: type[OneLabel] | type[Findings]
     if train_labels.ndim == 2:
         there, absent = ((train_labels == each).sum(axis=0) for each in (1, 0))
         weights, kind = absent / np.maximum(there, 1), Findings
@@ -70,11 +71,11 @@ def objective(
 
 
 def valid_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The curves of an epoch but for its training loss: `valid_loss`, `_accuracy`, `_auroc`, `_f1`.
+    """Computes `valid_loss`, `valid_accuracy`, `valid_auroc` and `valid_f1` of an epoch.
 
     `logits` float32 [N, K] of the validation split, `labels` int64 [N], or int8 [N, K] of findings.
-    AUROC and F1 are means over the classes, each against the rest, or over the findings that some
-    images have and others not. The accuracy of findings is the share of what is known of all.
+    AUROC and F1 are means over the classes, each against the rest, or over the findings that are
+    present in some images and absent in others. The accuracy of findings is over known labels.
     """
     scores, truth = torch.from_numpy(logits).double(), torch.from_numpy(labels)
     if labels.ndim == 2:

@@ -126,7 +126,7 @@ def test_no_epoch_is_trained_again_until_the_run_has_ended_well(made, capsys):
     capsys.readouterr()
     with CheckpointHold() as ends:
         resumed = made.train_in_two_stages("features.18", recipe, ends=ends)
-    assert capsys.readouterr().err.count("note: goes on after epoch") == 2
+    assert capsys.readouterr().err.count("note: a finished training of") == 2
     assert_equal(undisturbed, resumed)
     assert kept() == []
 
