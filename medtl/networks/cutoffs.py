@@ -140,7 +140,7 @@ def _points(graph: Graph, names: Iterable[str]) -> tuple[CutPoint, ...]:
     """Returns the points of these names in forward order, one name for each position."""
     points: dict[int, CutPoint] = {}
     for name in names:
-        position = graph.position(name)
+        position = graph.start(name)
         points.setdefault(position, CutPoint(name, position))
     return tuple(points[position] for position in sorted(points))
 

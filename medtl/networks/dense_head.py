@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from medtl.errors import ParameterError
 from medtl.networks.graph import trace
 
 
@@ -30,7 +31,12 @@ def put_dense_layer(network: nn.Module, units: int) -> None:
 
     The output layer is the last with parameters. The module that takes its place has its name: the
     cut `head` is before the dense layer, and all before it keeps its names.
+
+    Raises:
+        ParameterError: the output layer is not linear.
     """
     *_, name = trace(network).layers
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, DenseHead(network.get_submodule(name), units))
+    output = network.get_submodule(name)
+    if not isinstance(output, nn.Linear):
+        raise ParameterError("hidden", units, f"0: the output layer {name} is not linear")
+    network.set_submodule(name, DenseHead(output, units))

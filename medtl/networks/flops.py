@@ -1,4 +1,4 @@
-"""What a cut costs: parameters and floating-point operations on each side of every cut point."""
+"""Costs of a cut: parameters and floating-point operations on each side of every cut point."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from medtl.networks.cutoffs import CutPoint, cut_points
-from medtl.networks.graph import Graph, evaluating, trace
+from medtl.networks.graph import Graph, evaluating, path_of, trace
 
 
 @dataclass(frozen=True)
 class CutCost:
-    """Parameters, and operations for one image in the forward pass, before and from a cut on.
+    """Parameters, and operations for one image in the forward pass, before and after a cut.
 
-    One multiplication and one addition count as two operations. Only convolutions, matrix products
+    A multiplication and an addition count as two operations. Only convolutions, matrix products
     and attention are counted, as PyTorch does.
     """
 
@@ -30,30 +30,40 @@ class CutCost:
 
     @property
     def trained_share(self) -> float:
-        """The share of the forward pass, 0 to 1, that each training step must still compute."""
+        """Share of the forward pass, 0 to 1, that each training step still computes."""
         return self.trained_flops / (self.frozen_flops + self.trained_flops)
 
 
 def cut_costs(
     network: nn.Module, kind: Literal["blocks", "layers"], image_size: int
 ) -> list[CutCost]:
-    """The cost of each of the network's cut points, for images of `image_size` pixels a side.
+    """Returns the cost of each cut point, for images of `image_size` pixels a side.
 
-    Runs the network once, on one image.
+    Runs the network on one image, once for all networks of its structure.
     """
     graph = trace(network)
+    flops = graph.once(("flops", image_size), lambda: _flops(graph, image_size))
+    read = {
+        node: _parameters(graph.attribute(path_of(node)))
+        for node in graph.nodes
+        if node.op in ("call_module", "get_attr")
+    }
+    return [_cost(graph, flops, read, point) for point in cut_points(network, kind)]
+
+
+def _flops(graph: Graph, image_size: int) -> dict[fx.Node, int]:
     counter = _Counter(graph)
-    # Asking for gradients keeps attention off a fused kernel whose operations are not counted.
+    # with gradients, attention does not take a fused kernel whose operations are not counted
     images = torch.zeros(1, graph.channels, image_size, image_size, requires_grad=True)
-    with evaluating(network):
-        counter.run(images.to(next(network.parameters()).device))
-    return [_cost(graph, counter.flops, point) for point in cut_points(network, kind)]
+    with evaluating(graph.network):
+        counter.run(images.to(next(graph.network.parameters()).device))
+    return counter.flops
 
 
 def operations(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
-    """Floating-point operations, counted as for `CutCost`, of a module for one image.
+    """Counts the floating-point operations of a module for one image, as in `CutCost`.
 
-    `shapes` are those of the tensors that it takes, without the batch.
+    `shapes` are those of its input tensors, without the batch.
     """
     device = next(module.parameters()).device
     tensors = [torch.zeros(1, *shape, device=device, requires_grad=True) for shape in shapes]
@@ -62,17 +72,16 @@ def operations(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
     return counter.get_total_flops()
 
 
-def _cost(graph: Graph, flops: dict[fx.Node, int], point: CutPoint) -> CutCost:
+def _cost(
+    graph: Graph,
+    flops: dict[fx.Node, int],
+    read: dict[fx.Node, list[nn.Parameter]],
+    point: CutPoint,
+) -> CutCost:
     frozen = {node for node, place in graph.places.items() if point.freezes(place)}
     frozen_flops = sum(count for node, count in flops.items() if node in frozen)
     frozen_parameters = sum(
-        parameter.numel()
-        for parameter in {
-            parameter
-            for node in frozen
-            if node.op in ("call_module", "get_attr")
-            for parameter in _parameters(graph.attribute(node.target))
-        }
+        parameter.numel() for parameter in {each for node in frozen for each in read.get(node, ())}
     )
     all_parameters = sum(parameter.numel() for parameter in graph.network.parameters())
     return CutCost(
@@ -85,20 +94,21 @@ def _cost(graph: Graph, flops: dict[fx.Node, int], point: CutPoint) -> CutCost:
 
 
 def _parameters(layer: object) -> list[nn.Parameter]:
-    """The parameters that an operation on this module, parameter or buffer reads."""
+    """Returns the parameters that an operation on this module, parameter or buffer reads."""
     if isinstance(layer, nn.Module):
         return list(layer.parameters())
     return [layer] if isinstance(layer, nn.Parameter) else []
 
 
 class _Counter(fx.Interpreter):
-    """Runs a network operation by operation and notes what each of them costs."""
+    """Runs a network operation by operation and counts the FLOPs of each."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph.network, graph=graph.nodes[0].graph)
         self.flops: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> object:
+        """Runs an operation and counts its FLOPs."""
         with FlopCounterMode(display=False) as mode:
             value = super().run_node(n)
         self.flops[n] = mode.get_total_flops()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from operator import attrgetter
+from types import BuiltinFunctionType, FunctionType, NoneType
+from typing import TypeVar, cast
 
+import torch
 from torch import Tensor, fx, nn
 from torchvision.models.maxvit import MaxVitBlock
 from torchvision.models.regnet import AnyStage
@@ -15,6 +18,7 @@ from torchvision.models.resnet import ResNet
 from torchvision.models.vision_transformer import Encoder
 from torchvision.ops import StochasticDepth
 
+Result = TypeVar("Result")
 SCOPE = "scope"  # key, in `meta` of an operation, of the path of the module that it runs in
 
 
@@ -40,7 +44,7 @@ class Composed(nn.Module):
 def put(
     node: fx.Node, scope: str, into: fx.Graph, path: str, done: Mapping[fx.Node, fx.Node]
 ) -> fx.Node:
-    """Copies an operation of another network, whose layers are at `path` of the composed one."""
+    """Copies an operation of a network whose layers are at `path` of the composed one."""
     copy = into.node_copy(node, done.__getitem__)
     if node.op in ("call_module", "get_attr"):
         copy.target = f"{path}.{node.target}"
@@ -49,28 +53,25 @@ def put(
 
 
 @dataclass(frozen=True)
-class Graph:
-    """The operations of `network` in forward order: the images first, the class scores last.
+class Trace:
+    """Operations of all networks of one structure, in forward order.
 
-    `modules[node]` is the path of the module whose `forward` ran the operation, `""` for the
-    network's own.
+    Attributes:
+        nodes: the images first, the class scores last.
+        modules: path of the module whose `forward` runs the operation, `""` for the network's own.
+        results: what was computed from the structure alone, by `once`.
     """
 
-    network: nn.Module
     nodes: tuple[fx.Node, ...]
     modules: dict[fx.Node, str]
-
-    @property
-    def channels(self) -> int:
-        """The channels of its input: three for each image of a case."""
-        return 3 * getattr(self.network, "modalities", 1)
+    results: dict[Hashable, object] = field(default_factory=dict)
 
     @cached_property
     def places(self) -> dict[fx.Node, int]:
-        """Where each operation stands: -1 for the images, then 0, 1, 2 ... up to the output.
+        """Place of each operation: -1 for the images, then 0, 1, 2 ... up to the output.
 
-        A parameter that `forward` reads directly stands where it is first used. (ConvNeXt, for
-        one, names its layer scale before it runs the block that the scale is multiplied with.)
+        A parameter that `forward` reads directly has the place of its first use. (ConvNeXt, for
+        one, reads its layer scale before it runs the block that the scale is multiplied with.)
         """
         order = {node: index for index, node in enumerate(self.nodes, start=-1)}
         return {
@@ -80,77 +81,202 @@ class Graph:
             for node, place in order.items()
         }
 
-    @cached_property
+
+@dataclass(frozen=True)
+class Graph:
+    """Operations of `network`; networks of equal structure share their `trace`."""
+
+    network: nn.Module
+    trace: Trace
+
+    @property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        """Operations in forward order: the images first, the class scores last."""
+        return self.trace.nodes
+
+    @property
+    def modules(self) -> dict[fx.Node, str]:
+        """Path of the module whose `forward` runs the operation, `""` for the network's own."""
+        return self.trace.modules
+
+    @property
+    def places(self) -> dict[fx.Node, int]:
+        """Place of each operation in forward order, see `Trace.places`."""
+        return self.trace.places
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input: three for each image of a case."""
+        return 3 * getattr(self.network, "modalities", 1)
+
+    @property
     def layers(self) -> dict[str, int]:
         """Every layer with parameters, by name, and the place where it is first used.
 
         A layer is a module that is one operation or whose children have no parameters. A parameter
         that a larger module reads directly (class token, layer scale) is a layer of its own.
         """
+        return self.once("layers", self._layers)
+
+    def _layers(self) -> dict[str, int]:
         layers: dict[str, int] = {}
         for node in sorted(self.nodes, key=self.places.__getitem__):
-            if node.op == "call_module" and has_parameters(self.attribute(node.target)):
-                layers.setdefault(node.target, self.places[node])
-            elif node.op == "get_attr" and isinstance(self.attribute(node.target), nn.Parameter):
-                layers.setdefault(self._reader(node.target), self.places[node])
+            read = self.attribute(path_of(node)) if node.op in ("call_module", "get_attr") else None
+            if isinstance(read, nn.Module) and has_parameters(read):
+                layers.setdefault(path_of(node), self.places[node])
+            elif isinstance(read, nn.Parameter):
+                layers.setdefault(self._reader(path_of(node)), self.places[node])
         return layers
 
     def position(self, name: str) -> int | None:
-        """How many operations run before the module or parameter `name`; None if it never runs.
+        """Returns how many operations run before a module or parameter; None if it never runs.
 
         Operations before the first layer (Inception's own scaling of its input) freeze nothing:
         from there the position is 0.
         """
+        return self.once(("position", name), lambda: self._position(name))
+
+    def _position(self, name: str) -> int | None:
         places = [
             place
             for node, place in self.places.items()
-            if is_within(node.target if node.op == "get_attr" else self.modules[node], name)
+            if is_within(path_of(node) if node.op == "get_attr" else self.modules[node], name)
         ]
         if not places:
             return None
         return min(places) if min(places) > min(self.layers.values()) else 0
 
+    def start(self, name: str) -> int:
+        """Returns how many operations run before a module or parameter that runs."""
+        position = self.position(name)
+        if position is None:
+            raise ValueError(f"{name} does not run")
+        return position
+
     def attribute(self, path: str) -> object:
-        """The module, parameter or buffer of the network at `path`."""
+        """Returns the module, parameter or buffer of the network at `path`."""
         return attrgetter(path)(self.network)
 
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Returns `compute()`, computed once for all networks of this structure.
+
+        The result may depend on types, settings and shapes, not on the values of weights.
+        """
+        if key not in self.trace.results:
+            self.trace.results[key] = compute()
+        return cast(Result, self.trace.results[key])
+
     def _reader(self, parameter: str) -> str:
-        """The name of the layer to which a directly read parameter belongs."""
+        """Returns the name of the layer to which a directly read parameter belongs."""
         path, _, _ = parameter.rpartition(".")
         module = self.network.get_submodule(path)
         return parameter if any(map(has_parameters, module.children())) else path
 
 
+def path_of(node: fx.Node) -> str:
+    """Returns the path of the module, parameter or buffer that an operation calls or reads."""
+    return cast(str, node.target)  # a function or method name in other operations
+
+
 def has_parameters(module: nn.Module) -> bool:
-    """Is there anything to train in the module?"""
+    """Returns whether the module has parameters."""
     return next(module.parameters(), None) is not None
 
 
 def is_within(path: str, name: str) -> bool:
-    """Is `path` the module or parameter `name`, or inside it?"""
+    """Returns whether `path` is the module or parameter `name`, or inside it.
+
+    >>> is_within("layer4.0.conv1", "layer4"), is_within("layer41", "layer4")
+    (True, False)
+    """
     return path == name or path.startswith(f"{name}.")
 
 
 def trace(network: nn.Module) -> Graph:
-    """Follows the images through `network.forward` without computing anything.
+    """Traces the images through `network.forward` without computing values.
 
-    Traced in eval mode: dropout and batch norm stay modules that obey `.train()`, and auxiliary
-    heads, which only training would run, are left out.
+    In eval mode: dropout and batch norm remain modules that follow `.train()`, and auxiliary heads,
+    which run in training only, are left out. Networks of equal structure are traced once in a
+    process.
     """
+    key = structure(network)
+    if key in _traces:
+        _traces[key] = traced = _traces.pop(key)  # the most recent is the last
+        return Graph(network, traced)
+    attributes = set(vars(network))
+    traced = _traced(network)
+    if key is not None and set(vars(network)) == attributes:  # else it stored constants there
+        _traces[key] = traced
+        while len(_traces) > _MOST_TRACES:
+            del _traces[next(iter(_traces))]
+    return Graph(network, traced)
+
+
+def _traced(network: nn.Module) -> Trace:
     if isinstance(network, Composed):
         nodes = tuple(network.operations.nodes)
-        return Graph(network, nodes, {node: node.meta[SCOPE] for node in nodes})
+        return Trace(nodes, {node: node.meta[SCOPE] for node in nodes})
     tracer = _Tracer()
     with evaluating(network):
-        graph = tracer.trace(network)
-    nodes = tuple(graph.nodes)
+        nodes = tuple(tracer.trace(network).nodes)
     modules = {node: tracer.node_name_to_scope.get(node.name, ("", None))[0] for node in nodes}
-    return Graph(network, nodes, modules)
+    return Trace(nodes, modules)
+
+
+_MOST_TRACES = 16
+_traces: dict[Hashable, Trace] = {}
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PLAIN: frozenset[type] = frozenset(
+    (
+        *(bool, int, float, complex, str, NoneType, FunctionType, BuiltinFunctionType),
+        *(torch.dtype, torch.device),
+    )
+)
+
+
+def structure(network: nn.Module) -> Hashable | None:
+    """Returns a key that networks share which run the same operations on other weights.
+
+    It has the type, settings and shapes of every module. None if a module has settings that cannot
+    be compared, such as a tensor that is no buffer.
+    """
+    try:
+        return tuple(
+            (path, type(module), *_comparable(_settings(module)))
+            for path, module in network.named_modules(remove_duplicate=False)
+        )
+    except TypeError:
+        return None
+
+
+def _settings(module: nn.Module) -> list[object]:
+    own = [each for each in vars(module).items() if each[0] not in _OF_EVERY_MODULE]
+    tensors = (*module._parameters.items(), *module._buffers.items())
+    return [*own, *((name, None if each is None else each.shape) for name, each in tensors)]
+
+
+def _comparable(value: object) -> tuple[object, ...]:
+    """Returns a setting as a hashable value with its type.
+
+    Raises:
+        TypeError: it has none.
+    """
+    if type(value) in _PLAIN or isinstance(value, type):
+        return type(value), value
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value), *map(_comparable, value)
+    if isinstance(value, dict):
+        return type(value), *map(_comparable, value.items())
+    if isinstance(value, partial):
+        return type(value), *map(_comparable, (value.func, value.args, value.keywords))
+    if isinstance(value, fx.Graph):
+        return type(value), *(node.format_node() for node in value.nodes)
+    raise TypeError(f"{type(value).__name__} cannot be compared")
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for the time of the block; then every module has the mode that it had before."""
+    """Puts a network in eval mode for the block, then restores the mode of every module."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -161,33 +287,37 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 class _Tracer(fx.Tracer):
-    """Goes into every module but those of `torch.nn`, so that each layer is an operation."""
+    """Traces into every module but those of `torch.nn`, so that each layer is an operation."""
 
     # Buffers read in `forward` (Swin, MaxViT) stay buffers under their own names.
     proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Stochastic depth decides by its mode, which only a module can still be told later.
+        # Stochastic depth depends on its mode, which is known at run time only.
         return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
 
 
-# These only line up blocks (a ResNet where it is a part of a larger network). Any other module that
-# has children is a block.
+# Containers of blocks (a ResNet where it is a part of a larger network). Any other module with
+# children is a block.
 _LINES_OF_BLOCKS = (nn.Sequential, nn.ModuleList, AnyStage, Encoder, MaxVitBlock, ResNet)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
 def block_names(graph: Graph) -> list[str]:
-    """The names of a network's blocks in forward order.
+    """Returns the names of a network's blocks in forward order.
 
     A block is a residual, dense, inception or transformer block as torchvision builds it; or a run
     of plain layers up to a pooling layer (a VGG block), named by the first of them; or a linear
-    layer. What has no parameters belongs to the block before it. Block-wise fine-tuning is that of
-    Kandel & Castelli, 2020, How deeply to fine-tune a convolutional neural network,
-    doi:10.3390/app10103359; where a block begins in each architecture is ours.
+    layer. Modules without parameters belong to the block before them. Block-wise fine-tuning
+    follows Kandel & Castelli 2020, "How deeply to fine-tune a convolutional neural network",
+    doi:10.3390/app10103359; where a block begins in each architecture is our choice.
     """
     if isinstance(graph.network, Composed):
         return list(graph.network.blocks)
+    return graph.once("blocks", lambda: _block_names(graph))
+
+
+def _block_names(graph: Graph) -> list[str]:
     units = [
         (position, name, module)
         for name, module in _units(graph.network, "")

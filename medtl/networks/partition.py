@@ -6,13 +6,13 @@ import copy
 import operator
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.fx.node import Argument
 
 from medtl.errors import MedtlError
 from medtl.networks.cutoffs import CutPoint
@@ -24,13 +24,16 @@ _BATCHES = (2, 3)
 
 @dataclass(frozen=True)
 class Border:
-    """The values that are computed before a cut point and used after it.
+    """Values that are computed before a cut point and used after it.
 
-    `folds` names the tensors that hold something of each image, in forward order, and how many
-    parts of one image lie along their first axis: 1, or more where windows, patches, or the images
-    of a case are folded into the batch. `shapes` are the shapes of these tensors for one image
-    (unfolded). `sizes` are whole numbers that are so many times the batch. `constants` are numbers
-    and tensors of the frozen half that do not depend on the images.
+    Attributes:
+        point: the cut point.
+        folds: tensors with values of each image, in forward order, and how many parts of one image
+            are along their first axis: 1, or more where windows, patches, or the images of a case
+            are folded into the batch.
+        shapes: shapes of these tensors for one image (unfolded).
+        sizes: whole numbers that are this multiple of the batch size.
+        constants: numbers and tensors that do not depend on the images.
     """
 
     point: CutPoint
@@ -41,20 +44,38 @@ class Border:
 
 
 def borders(graph: Graph, points: Sequence[CutPoint], image_size: int) -> list[Border]:
-    """The border at each of the points, for images [B, C, `image_size`, `image_size`].
+    """Returns the border at each of the points, for images [B, C, `image_size`, `image_size`].
 
     Runs the network, up to the deepest of the points, on a batch of two images and on one of
-    three: what grows with the batch belongs to the images, what does not is constant. The second
-    image is not a number, and so is everything that depends on it.
+    three: values that grow with the batch belong to the images, others are constant. The second
+    image is NaN, and so is every value that depends on it. A border without constant tensors,
+    which depend on the weights, is found once for all networks of the structure.
 
     Raises:
-        MedtlError: something crosses that is neither constant nor separable by image.
+        MedtlError: a value crosses that is neither constant nor separable by image.
     """
+    known = graph.trace.results
+    keys = {point: ("border", point.key, image_size) for point in points}
+    unknown = [point for point in keys if keys[point] not in known]
+    found = {each.point: each for each in _measured(graph, unknown, image_size)}
+    for point, border in found.items():
+        if not any(isinstance(value, Tensor) for value in border.constants.values()):
+            known[keys[point]] = border
+    return [
+        found.get(point) or replace(cast(Border, known[keys[point]]), point=point)
+        for point in points
+    ]
+
+
+def _measured(graph: Graph, points: Sequence[CutPoint], image_size: int) -> list[Border]:
+    if not points:
+        return []
     crossing = [_crossing(graph, point) for point in points]
     wanted = list(dict.fromkeys(node for nodes in crossing for node in nodes))
     runs = [_values(graph, wanted, batch, image_size) for batch in _BATCHES]
+    two, three = runs
     return [
-        _border(graph, point, {node: tuple(run[node] for run in runs) for node in nodes})
+        _border(graph, point, {node: (two[node], three[node]) for node in nodes})
         for point, nodes in zip(points, crossing, strict=True)
     ]
 
@@ -67,7 +88,7 @@ def _crossing(graph: Graph, point: CutPoint) -> list[fx.Node]:
 def _values(
     graph: Graph, wanted: Sequence[fx.Node], batch: int, size: int
 ) -> dict[fx.Node, object]:
-    """The values of the wanted operations for a batch whose second image is not a number."""
+    """Returns the values of the wanted operations for a batch whose second image is NaN."""
     until = max(graph.places[node] for node in wanted)
     copy = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
@@ -84,14 +105,19 @@ def _values(
     return dict(zip(wanted, values, strict=True))
 
 
-def _border(graph: Graph, point: CutPoint, crossing: dict[fx.Node, tuple]) -> Border:
-    folds, shapes, sizes, constants = {}, [], {}, {}
+def _border(
+    graph: Graph, point: CutPoint, crossing: dict[fx.Node, tuple[object, object]]
+) -> Border:
+    folds: dict[fx.Node, int] = {}
+    shapes: list[tuple[int, ...]] = []
+    sizes: dict[fx.Node, int] = {}
+    constants: dict[fx.Node, object] = {}
     for node, (two, three) in crossing.items():
         if _is_constant(two, three):
             constants[node] = two
-        elif isinstance(two, int) and two * 3 == three * 2:
+        elif isinstance(two, int) and isinstance(three, int) and two * 3 == three * 2:
             sizes[node] = two // 2
-        elif fold := _images_folded(two, three):
+        elif isinstance(two, Tensor) and (fold := _images_folded(two, three)):
             folds[node] = fold
             shapes.append(tuple(two.unflatten(0, (2, fold)).shape[1 if fold > 1 else 2 :]))
         else:
@@ -103,17 +129,17 @@ def _border(graph: Graph, point: CutPoint, crossing: dict[fx.Node, tuple]) -> Bo
 
 
 def _is_constant(two: object, three: object) -> bool:
-    if isinstance(two, torch.Tensor):
+    if isinstance(two, Tensor) and isinstance(three, Tensor):
         return two.shape == three.shape and torch.equal(two, three)
     return two == three
 
 
-def _images_folded(two: object, three: object) -> int:
-    """How many parts of an image the first axis folds into the batch; 0 if it is not the batch.
+def _images_folded(two: Tensor, three: object) -> int:
+    """Returns how many parts of an image the first axis has; 0 if it is not the batch.
 
-    Several parts must lie image by image: those of the first image do not depend on the second.
+    Several parts must be ordered by image: those of the first image do not depend on the second.
     """
-    if not isinstance(two, torch.Tensor) or two.ndim == 0 or two.shape[1:] != three.shape[1:]:
+    if not isinstance(three, Tensor) or two.ndim == 0 or two.shape[1:] != three.shape[1:]:
         return 0
     folds, rest = divmod(len(two), 2)
     if rest or len(three) != 3 * folds:
@@ -122,12 +148,12 @@ def _images_folded(two: object, three: object) -> int:
 
 
 def part(graph: Graph, start: Border, stop: Border | None) -> fx.GraphModule:
-    """The operations from one border to the next, or to the scores when `stop` is None.
+    """Returns the operations from one border to the next, or to the scores if `stop` is None.
 
-    The part takes the tensors that cross at `start`, the batch along the first axis of each, and
-    gives the tuple of those that cross at `stop`, or the scores. It runs on the network's own
-    layers and parameters, under their own names. Constants that cross at `start` are buffers
-    of the part, outside its state dict.
+    The part maps the tensors that cross at `start`, with the batch as the first axis, to the tuple
+    of those that cross at `stop`, or to the scores. It runs on the network's own layers and
+    parameters, under their own names. Constants that cross at `start` are buffers of the part,
+    outside its state dict.
     """
     inside = {
         node
@@ -135,7 +161,7 @@ def part(graph: Graph, start: Border, stop: Border | None) -> fx.GraphModule:
         if not start.point.freezes(place) and (stop is None or stop.point.freezes(place))
     }
     copy = fx.Graph()
-    copied: dict[fx.Node, Argument] = {}
+    copied: dict[fx.Node, Any] = {}  # nodes and constants
     tensors = [copy.placeholder(node.name) for node in start.folds]
     for tensor, (node, fold) in zip(tensors, start.folds.items(), strict=True):
         copied[node] = copy.call_method("flatten", (tensor, 0, 1)) if fold > 1 else tensor
@@ -177,9 +203,9 @@ _IMAGES = CutPoint("images", 0)
 
 
 class Frozen(nn.Module):
-    """A part of a network that is never trained.
+    """Part of a network that is never trained.
 
-    Its parameters ask for no gradient. It computes in eval mode, so that batch norm keeps its
+    Its parameters require no gradient. It computes in eval mode, so that batch norm keeps its
     statistics and dropout stays off, also after `.train()` of this part or of the whole network.
     """
 
@@ -189,18 +215,20 @@ class Frozen(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Frozen:
+        """Stays in eval mode, whatever `mode` is."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        # The layers are the network's own: its `.train()` has reached them too.
+        """Computes the tensors that cross its end from those that cross its start."""
+        # The layers are the network's own, so its `.train()` changed them too.
         self.operations.eval()
         return self.operations(*tensors)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut at `point`: `suffix(*prefix(images))` are the scores of the whole.
+    """Network cut at `point`: `suffix(*prefix(images))` are the scores of the whole.
 
     `prefix` maps images [B, 3, S, S] to the tuple of tensors that cross the cut, each with the
     batch as its first axis and then one of `shapes`. `suffix` maps them to scores [B, classes];
@@ -216,10 +244,10 @@ class Cut:
 def cut(network: nn.Module, point: CutPoint, image_size: int) -> Cut:
     """Cuts a network, for images of `image_size`, at one of its cut points.
 
-    Both halves share the network's parameters: training the suffix trains the network. Those
-    of the prefix no longer ask for a gradient, those of the suffix do, whatever earlier cuts
-    said. What crosses and does not depend on the images is kept inside the suffix: load weights
-    into the network, and move it to its device, before the cut.
+    Both halves share the network's parameters: training the suffix trains the network. Those of
+    the prefix no longer require a gradient, those of the suffix do, also after earlier cuts.
+    Constants that cross the cut are stored in the suffix: load weights into the network, and move
+    it to its device, before the cut.
 
     Raises:
         MedtlError: the network cannot be cut there; the message names both.
@@ -230,9 +258,10 @@ def cut(network: nn.Module, point: CutPoint, image_size: int) -> Cut:
 def cut_by_way_of(
     stops: Sequence[CutPoint], network: nn.Module, point: CutPoint, image_size: int
 ) -> tuple[list[Frozen], Cut]:
-    """`cut`, and before it its prefix in parts: to the first of the stops, and so on to `point`.
+    """Cuts a network at a point, and its prefix into parts at stops before it.
 
-    The stops are in forward order and before `point`.
+    The stops are in forward order. The parts lead to the first stop, from it to the next, and so
+    on to `point`.
 
     Raises:
         MedtlError: as `cut`.
@@ -254,11 +283,11 @@ def cut_by_way_of(
 
 
 def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> list[Frozen]:
-    """The frozen parts that lead from the images to the first point, from it to the second, ...
+    """Returns the frozen parts from the images to the first point, from it to the second, ...
 
-    `points` are in forward order. Run one after the other, they give in one pass what crosses
-    at each of the points. They are copies, made for passes: later changes of the network do not
-    reach them.
+    `points` are in forward order. Run one after the other, the parts compute in one pass the
+    tensors that cross at each point. They are copies: later changes of the network do not affect
+    them.
     """
     graph = trace(network)
     known = borders(graph, [_IMAGES, *points], image_size)
@@ -266,10 +295,13 @@ def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> l
 
 
 def _folded(operations: fx.GraphModule) -> fx.GraphModule:
-    """A copy with each batch norm folded into the convolution before it, equal but for rounding."""
+    """Returns a copy with batch norms folded into the convolutions before them.
+
+    Equal but for rounding.
+    """
     operations = copy.deepcopy(operations).eval()
     calls = Counter(node.target for node in operations.graph.nodes if node.op == "call_module")
     if max(calls.values(), default=0) > 1:
         # a layer that runs twice may be followed by two different norms
         return operations
-    return fuse(operations, inplace=True, no_trace=True)
+    return cast(fx.GraphModule, fuse(operations, inplace=True, no_trace=True))

@@ -151,7 +151,8 @@ def load_state(
         and not (name.startswith(head) and value.shape != shapes.get(name))
     )
     # load_state_dict updates old formats of layers by the versions in here
-    fitting._metadata = getattr(state, "_metadata", own._metadata)
+    versions = getattr(state, "_metadata", None) or getattr(own, "_metadata", None)
+    setattr(fitting, "_metadata", versions)  # noqa: B010, an attribute that torch adds
     try:
         missing, unexpected = network.load_state_dict(fitting, strict=False)
     except (RuntimeError, ValueError) as error:

@@ -99,6 +99,7 @@ class Architecture:
 _architectures: dict[str, Architecture] = {}
 _families: dict[str, tuple[str, Callable[[str], Architecture]]] = {}
 _providers: list[str] = []  # the package whose entry point is being loaded
+_fitting: set[tuple[str, int, int, int]] = set()  # arguments of `build` that gave a usable network
 _broken: dict[str, str] = {}  # packages whose entry point cannot be loaded, with the reason
 
 
@@ -336,8 +337,10 @@ def build(
         network = architecture.make(classes, image_size, modalities)
         if hidden:
             put_dense_layer(network, hidden)
-        with evaluating(network), torch.no_grad():
-            network(torch.zeros(1, 3 * modalities, image_size, image_size))
+        if (name, image_size, modalities, hidden) not in _fitting:
+            with evaluating(network), torch.no_grad():
+                network(torch.zeros(1, 3 * modalities, image_size, image_size))
+            _fitting.add((name, image_size, modalities, hidden))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise ParameterError("image_size", image_size, f"{name} says: {reason}") from error

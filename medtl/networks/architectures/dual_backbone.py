@@ -24,6 +24,7 @@ from medtl.networks.graph import (
     block_names,
     evaluating,
     is_within,
+    path_of,
     put,
     trace,
 )
@@ -71,7 +72,7 @@ class LastMap:
         graph = trace(network)
         roomy = _shapes(graph, max(_ROOMY, image_size))
         blocks = block_names(graph)
-        head = graph.position(blocks[-1])
+        head = graph.start(blocks[-1])
         maps = [
             node
             for node, shape in roomy.items()
@@ -85,7 +86,7 @@ class LastMap:
         _, channels, side, _ = _shapes(graph, image_size)[maps[-1]]
         last = graph.places[maps[-1]]
         return cls(
-            graph, maps[-1], channels, side, tuple(b for b in blocks if graph.position(b) <= last)
+            graph, maps[-1], channels, side, tuple(b for b in blocks if graph.start(b) <= last)
         )
 
     @property
@@ -96,7 +97,7 @@ class LastMap:
     def holder(self) -> nn.Module:
         """Returns a module that holds those children of the network that lead to the map."""
         holder = nn.Module()
-        targets = [node.target for node in self.nodes if node.op in ("call_module", "get_attr")]
+        targets = [path_of(node) for node in self.nodes if node.op in ("call_module", "get_attr")]
         for name, child in self.graph.network.named_children():
             if any(is_within(target, name) for target in targets):
                 holder.add_module(name, child)
@@ -104,7 +105,7 @@ class LastMap:
 
 
 def _is_afterwards(graph: Graph, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(graph.attribute(node.target), _AFTERWARDS)
+    return node.op == "call_module" and isinstance(graph.attribute(path_of(node)), _AFTERWARDS)
 
 
 def _shapes(graph: Graph, image_size: int) -> dict[fx.Node, torch.Size]:
@@ -157,7 +158,8 @@ class Dual(Composed):
         }
         for half, last in maps.items():
             self.add_module(half, last.holder())
-        self.head = Joint(tuple(maps.values()), classes)
+        first, second = maps.values()
+        self.head = Joint(first, second, classes)
         self._compose(maps)
 
     def _compose(self, maps: dict[str, LastMap]) -> None:
@@ -187,9 +189,8 @@ class Dual(Composed):
 class Joint(nn.Module):
     """Two maps [B, C, H, W], each of its own C and H = W, to scores [B, classes]."""
 
-    def __init__(self, maps: tuple[LastMap, LastMap], classes: int) -> None:
+    def __init__(self, first: LastMap, second: LastMap, classes: int) -> None:
         super().__init__()
-        first, second = maps
         self.first = nn.Conv2d(first.channels, JOINED_WIDTH, kernel_size=3, padding=1)
         self.second = nn.Conv2d(second.channels, JOINED_WIDTH, kernel_size=3, padding=1)
         self.resize = (
@@ -219,7 +220,7 @@ class _Step:
 
 def _steps(half: str, last: LastMap) -> Iterator[_Step]:
     graph = last.graph
-    begin = [graph.position(name) for name in last.blocks]
+    begin = [graph.start(name) for name in last.blocks]
     for place, node in enumerate(last.nodes):
         block = max(0, bisect_right(begin, place) - 1)
         yield _Step(half, node, graph.modules[node], block / len(begin))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
@@ -102,20 +103,16 @@ def _options(name: str, side: int) -> dict[str, object]:
     return {}
 
 
+def _architecture(name: str, make: Callable[..., nn.Module], self_scaling: bool) -> Architecture:
+    return Architecture(
+        name,
+        partial(make, name),
+        makes_maps=not name.startswith("vit_"),
+        output_layer="fc" if name.startswith(RESNETS) else "",
+        published=TorchvisionWeights(name, self_scaling),
+    )
+
+
 for _name in torchvision.models.list_models(module=torchvision.models):
-    _facts = {
-        "makes_maps": not _name.startswith("vit_"),
-        "output_layer": "fc" if _name.startswith(RESNETS) else "",
-    }
-    _part = Architecture(
-        _name, partial(_make_part, _name), published=TorchvisionWeights(_name, True), **_facts
-    )
-    register(
-        Architecture(
-            _name,
-            partial(_make, _name),
-            published=TorchvisionWeights(_name, False),
-            as_part=_part,
-            **_facts,
-        )
-    )
+    _part = _architecture(_name, _make_part, self_scaling=True)
+    register(replace(_architecture(_name, _make, self_scaling=False), as_part=_part))
