@@ -50,7 +50,7 @@ def compare(settings: CompareSettings) -> None:
         bench = SharedResources(settings, plan)
         dataset = bench.dataset(plan.cells)
         check_one_label(dataset, "compare")
-        log_data(dataset)
+        dataset = log_data(dataset)
         name_run(f"{plan.study} {dataset.name}")
         mlflow.set_tag("medtl.data", dataset.fingerprint)
         cells = Cells(plan, bench, dataset, settings.seed, run.info.run_id)
@@ -124,6 +124,7 @@ def _subject(
         notes=plan.notes,
         data=dataset.name,
         data_notes=dataset.notes,
+        warnings=dataset.warnings,
         counts=pd.DataFrame(counts),
         sources=sources,
         sheet=contact_sheet(dataset),

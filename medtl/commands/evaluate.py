@@ -50,7 +50,7 @@ def evaluate(settings: EvaluateSettings) -> None:
             }
         )
         name_run(f"{dataset.name} {settings.split}")
-        log_data(dataset)
+        dataset = log_data(dataset)
         predictions = predict_split(bundle, dataset, settings.split, mapping)
         evaluation = evaluate_split(dataset, predictions, settings.seed)
         heatmaps = explain_split(bundle, dataset, predictions, mapping, settings.seed, maps)
@@ -61,6 +61,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         lines = [
             f"{uri} on {dataset.name}",
             evaluation.summary(),
+            *(f"warning       {line}" for line in dataset.warnings),
             *(f"baseline      {line}" for line in lines_of_training(uri, own_test)),
             f"heat maps     {checked}",
         ]

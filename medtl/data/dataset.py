@@ -112,6 +112,7 @@ class Dataset:
             names; data sets of one fingerprint have the same images in the same order.
         notes: lines on skipped, carved out and duplicated samples.
         source: the name of the folder that the images are in (see `Table`).
+        warnings: findings of the data report, which are repeated beside scores; empty before it.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...]
     source: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def multi_label(self) -> bool:

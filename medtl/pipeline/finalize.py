@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 
 import mlflow
 import numpy as np
@@ -24,6 +26,7 @@ from medtl.inference.label_record import LabelRecord, sample_codes
 from medtl.inference.out_of_distribution import DomainReference, sampled
 from medtl.inference.predictor import Predictor
 from medtl.inference.training_record import TrainingRecord, learned_from
+from medtl.networks.cutoffs import resolve
 from medtl.pipeline.baselines import FEATURES, FILES, METRICS, Baseline, baselines, without_files
 from medtl.pipeline.baselines import table as baseline_table
 from medtl.pipeline.evaluation_logging import log_evaluation, log_heatmaps
@@ -40,23 +43,26 @@ from medtl.tracking.promotion_logging import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
 from medtl.training.learner import Trained, TransferLearner
 
+SOFTWARE = ("medtl", "torch", "torchvision", "scikit-learn", "mlflow")
+
 
 @dataclass(frozen=True)
 class Concluded:
-    """A trained model with its test scores, logged in the active run."""
+    """Trained model with its test scores, logged in the active run."""
 
     settings: ModelSettings
     dataset: Dataset
     bundle: Predictor
     facts: CardFacts
     evaluation: SplitEvaluation
-    below: tuple[Baseline, ...]  # that beat the model
-    unfinished: str  # a line where the training was not at its end, else ''
+    below: tuple[Baseline, ...]  # baselines that beat the model
+    unfinished: str  # line for a training whose best epoch is the last, else ''
     model: ModelInfo
 
     def summary(self) -> str:
-        """Test scores, baselines and warnings as lines for the console."""
-        lines = [f"baseline      {line}" for line in self.facts.baselines]
+        """Formats test scores, baselines and warnings as lines for the console."""
+        lines = [f"warning       {line}" for line in self.dataset.warnings]
+        lines += [f"baseline      {line}" for line in self.facts.baselines]
         lines += [f"warning       {each.warning()}" for each in self.below]
         if self.unfinished:
             lines.append(f"best epoch    {self.unfinished}")
@@ -64,7 +70,7 @@ class Concluded:
 
 
 def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
-    """Calibrates on validation, scores the test split once, logs pictures, tables and the model."""
+    """Calibrates on validation, evaluates the test split once, and logs results and model."""
     dataset, settings = transfer.dataset, transfer.settings
     if dataset.positive:
         mlflow.set_tag("medtl.positive", dataset.positive)
@@ -82,12 +88,12 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
     unfinished = _unfinished(trained)
     notes = (*dataset.notes, *([f"best epoch {unfinished}"] if unfinished else []))
     notes += evaluation.notes
-    found = _beside(transfer, predictions.probabilities)
+    found = _log_baselines(transfer, trained, predictions.probabilities)
     without = without_files(transfer)
     below = tuple(
         each
         for each in found
-        # a solved head is the baseline on features itself, but for the rounding of a forward pass
+        # a solved head is the baseline on features, up to the rounding of a forward pass
         if each.beats and not (each.name == FEATURES and trained.solved is not None)
     )
     if below:
@@ -101,7 +107,10 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
         heatmaps.words,
         (*(each.line() for each in found), *([f"{FILES}: none, {without}"] if without else [])),
         tuple(each.shortfall() for each in below),
+        dataset.warnings,
+        resolved_values(transfer, trained),
     )
+    mlflow.set_tags({f"medtl.{name}": value for name, value in facts.training.items()})
     mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
     *_, channels, side, _ = dataset.pixels.array.shape
     example = example_images(side, channels, max(1, len(dataset.modalities)))
@@ -109,14 +118,46 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
     return Concluded(settings, dataset, bundle, facts, evaluation, below, unfinished, model)
 
 
-def _beside(transfer: TransferLearner, probabilities: np.ndarray) -> tuple[Baseline, ...]:
-    """Returns the baselines of a model with `probabilities` on the test split, logged."""
-    found = baselines(transfer, probabilities)
+def _log_baselines(
+    transfer: TransferLearner, trained: Trained, probabilities: np.ndarray
+) -> tuple[Baseline, ...]:
+    """Fits and logs the baselines of a model with `probabilities` on the test split."""
+    backbone = transfer.backbone
+    head = resolve(backbone.network, backbone.architecture, "head")
+    # equal to the first baseline, which is then not fitted again
+    solved = trained.solved if trained.cut.point.key == head.key else None
+    found = baselines(transfer, probabilities, solved)
     log_table(baseline_table(found), BASELINES)
     for each in found:
         prefix = METRICS[each.name]
         log_intervals({f"{prefix}_auroc": each.auroc, f"{prefix}_gain": each.gain})
     return found
+
+
+def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, str]:
+    """Returns the values that a training used in the end, as the card and tags of its run show."""
+    values = {"image_size": str(transfer.image_size)}
+    if trained.config is not None:
+        config, epochs = trained.config, len(trained.fit.epochs)
+        values |= {
+            "optimizer": config.optimizer,
+            "lr": f"{config.lr:g}",
+            "weight_decay": f"{config.weight_decay:g}",
+            "epochs": f"{epochs} of {config.epochs}, best {trained.fit.best.number}",
+            "images_per_step": str(config.batch_size),
+            "precision": config.precision,
+        }
+    elif trained.solved is not None:
+        values["optimizer"] = "none: the output layer is solved"
+    elif trained.tail is not None:
+        values["optimizer"] = f"none: {transfer.settings.classifier} on frozen features"
+    return values | {"seed": str(transfer.settings.seed), "software": software()}
+
+
+def software() -> str:
+    """Formats the versions of Python and of the packages that decide the numbers."""
+    versions = [f"{name} {version(name)}" for name in SOFTWARE]
+    return ", ".join([f"Python {platform.python_version()}", *versions])
 
 
 def _unfinished(trained: Trained) -> str:
@@ -145,9 +186,8 @@ def register_and_gate(concluded: Concluded, model_name: str, confidence: float) 
     version = register(concluded.model, concluded.facts, model_name)
     with promotion_run(model_name, confidence, seed):
         verdict = gate(model_name, version, cases, score_champion, confidence, seed)
-        if concluded.facts.below:
-            reason = f"{verdict.reason}; {'; '.join(concluded.facts.below)}"
-            verdict = dataclasses.replace(verdict, reason=reason)
+        doubts = (*concluded.facts.below, *dataset.warnings)
+        verdict = dataclasses.replace(verdict, reason="; ".join((verdict.reason, *doubts)))
         log_verdict(model_name, verdict)
     return verdict
 
@@ -235,7 +275,7 @@ def _bundle(transfer: TransferLearner, trained: Trained) -> Predictor:
         labels=LabelRecord.of(dataset),
     )
     seed, learned = transfer.settings.seed, dataset.splits["train"]
-    # Only the sample passes the network: of many images the others would take hours.
+    # only a sample is passed through the network: all of many images would take hours
     each = (learned[sampled(len(learned), seed)], dataset.splits["valid"])
     train, valid = (
         compared_in_batches(bundle, dataset, indices, transfer.team) for indices in each

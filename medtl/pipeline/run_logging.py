@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import mlflow
@@ -23,8 +24,8 @@ from medtl.training.loop import Epoch, TrainResult
 SEED = 0  # equal data has an equal report, whatever the seed of the training
 
 
-def log_data_report(dataset: Dataset) -> None:
-    """The page `data/report.html` and its tables; prints a line on stderr for what matters."""
+def log_data_report(dataset: Dataset) -> tuple[str, ...]:
+    """Logs `data/report.html` and its tables; prints and returns the findings."""
     report = data_report(data_facts(dataset, SEED), SEED)
     mlflow.log_text(report_page(report), "data/report.html")
     for name, table in report.tables.items():
@@ -32,15 +33,17 @@ def log_data_report(dataset: Dataset) -> None:
     for line in report.findings:
         if line not in dataset.notes:  # notes are printed separately
             print(f"data {dataset.name}: {line}", file=sys.stderr)
+    return tuple(report.findings)
 
 
 SHEET_IMAGES = 16  # images on a contact sheet
 
 
-def log_data(dataset: Dataset) -> None:
+def log_data(dataset: Dataset) -> Dataset:
     """Logs the data set as an MLflow input, its splits, a contact sheet and the data report.
 
-    Prints its notes and the findings of the report on stderr, one line each.
+    Prints its notes and the findings of the report on stderr, one line each. Returns the data set
+    with the findings as its `warnings`.
     """
     frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
     source = from_pandas(frame, name=dataset.name, targets="label", digest=dataset.fingerprint)
@@ -52,11 +55,11 @@ def log_data(dataset: Dataset) -> None:
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
     log_picture(contact_sheet(dataset), "data/contact_sheet.png")
-    log_data_report(dataset)
+    return dataclasses.replace(dataset, warnings=log_data_report(dataset))
 
 
 def contact_sheet(dataset: Dataset) -> Figure:
-    """Some training images of each class, or with each finding."""
+    """Draws some training images of each class, or with each finding."""
     chosen = _some_of_each_class(dataset)
     return image_sheets.contact_sheet(
         side_by_side(dataset.images(chosen)),
@@ -67,18 +70,18 @@ def contact_sheet(dataset: Dataset) -> Figure:
 
 
 def log_epoch(epoch: Epoch) -> None:
-    """The curves of one epoch; the step is the epoch, from 1."""
+    """Logs the metrics of one epoch; the step is the epoch, from 1."""
     mlflow.log_metrics(epoch.metrics(), step=epoch.number)
 
 
 def log_halved(batch_size: int | None) -> None:
-    """The images a step of a training for whose own batch memory did not suffice; None else."""
+    """Logs the batch size of a training that was reduced for lack of memory; None otherwise."""
     if batch_size is not None:
         mlflow.set_tag("medtl.batch_size", f"{batch_size}, for want of memory")
 
 
 def log_fit(fit: TrainResult) -> None:
-    """The learning curves of a finished training."""
+    """Logs the learning curves of a finished training."""
     epochs = history(fit)
     log_picture(
         training_curves.learning_curves(epochs, fit.best.number), "training/learning_curves.png"

@@ -43,7 +43,7 @@ class Origin:
 
     @classmethod
     def of(cls, settings: ModelSettings) -> Origin:
-        """What the settings ask for.
+        """Determines the origin from the settings.
 
         Raises:
             ParameterError: there is no such architecture, or the weights are of another one.
@@ -59,9 +59,9 @@ class Origin:
         return cls(architecture, weights, size, source)
 
     def backbone(self, dataset: Dataset, seed: int, hidden: int = 0) -> Backbone:
-        """The backbone for the data; the seed draws the weights that are loaded from nowhere.
+        """Builds the backbone for the data; `seed` initialises weights that are not loaded.
 
-        Its head has a dense ReLU layer of `hidden` units, none of 0.
+        Its head has a dense ReLU layer of `hidden` units, none for 0.
         """
         classes, images = len(dataset.classes), max(1, len(dataset.modalities))
         network = build(self.architecture, classes, self.image_size, seed, images, hidden)
@@ -81,7 +81,7 @@ class Origin:
 
 
 def prepare(settings: ModelSettings) -> TransferLearner:
-    """The backbone on the data, both noted in the active run.
+    """Prepares the backbone and the data, and logs both in the active run.
 
     Raises:
         ParameterError: a parameter is wrong (architecture, weights, data, image size ...).
@@ -101,19 +101,19 @@ def prepare(settings: ModelSettings) -> TransferLearner:
 
 
 def noted_data(settings: LearningSettings, image_size: int, architecture: str) -> Dataset:
-    """The data set of the settings, noted in the active run, which is named after both.
+    """Loads and logs the data set of the settings; names the active run after both.
 
     Raises:
         MedtlError: as `training_data`.
     """
     dataset = training_data(settings, image_size)
-    log_data(dataset)
+    dataset = log_data(dataset)
     name_run(f"{dataset.name} {architecture}")
     return dataset
 
 
 def training_data(settings: LearningSettings, image_size: int) -> Dataset:
-    """The data set of the settings at a size, with images in all three splits.
+    """Loads the data set of the settings at a size, with images in all three splits.
 
     Raises:
         ParameterError: there is no such data.
@@ -132,7 +132,7 @@ def training_data(settings: LearningSettings, image_size: int) -> Dataset:
 
 
 def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
-    """Refuses what needs one label an image."""
+    """Checks for settings that need one label an image."""
     remedy = f"or give positive: the images of {dataset.name} have several labels"
     if settings.transfer == "hybrid":
         raise ParameterError("transfer", settings.transfer, f"finetune, {remedy}")
@@ -141,10 +141,10 @@ def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
 
 
 def started_from(architecture: str, weights: str, theirs: str) -> str:
-    """The architecture of a network that starts from a model, `weights`, of architecture `theirs`.
+    """Returns the architecture of a network initialised from a model of architecture `theirs`.
 
-    `auto` is the model's own; an architecture of cases also starts from a model of the network
-    that reads its images.
+    `auto` is the model's own; an architecture of cases can also be initialised from a model of its
+    image network. `weights` names the model in errors.
 
     Raises:
         ParameterError: there is no such architecture, or the weights are of another one.
@@ -178,24 +178,24 @@ def _natural_size(settings: ModelSettings, architecture: str, source: Predictor 
 
 
 def registered_name(model_name: str, data: str) -> str:
-    """The registered model: `model_name`, or for `auto` medtl-DATA with the data set's own name."""
+    """Returns the name of the registered model; `auto` is medtl-DATA, DATA the data set's name."""
     if model_name != "auto":
         return model_name
     return f"medtl-{plain(data_name(data))}"
 
 
 def backbone_name(data_name: str, architecture: str) -> str:
-    """The registered backbone that nobody named: medtl-DATA-ARCHITECTURE."""
+    """Returns the default name of a registered backbone: medtl-DATA-ARCHITECTURE."""
     return f"medtl-{plain(data_name)}-{plain(architecture)}"
 
 
 def study_name(data_name: str, architecture: str, weights: str) -> str:
-    """The name of a new study: data, architecture and weights."""
+    """Returns the name of a new study: data, architecture and weights."""
     return "-".join(map(plain, (data_name, architecture, weights)))
 
 
 def plain(text: str) -> str:
-    """Letters, digits, dots, underscores and dashes; all else becomes a dash."""
+    """Replaces characters other than letters, digits, dots and underscores by dashes."""
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
@@ -206,7 +206,7 @@ def fit_model(
     on_epoch: Callable[[Epoch], None] = log_epoch,
     ends: CheckpointHold | None = None,
 ) -> Trained:
-    """The model that the settings ask for; its epochs are logged in the active run."""
+    """Trains the model of the settings; logs its epochs in the active run."""
     if settings.transfer == "hybrid":
         model = transfer.train_hybrid(cutoff)
         on_epoch(model.fit.best)

@@ -47,6 +47,7 @@ class Subject:
         notes: facts of the paper, and choices of this project.
         data: name of the data set.
         data_notes: notes on reading the data.
+        warnings: findings of the data report.
         counts: a row a split: `split`, `images`, `patients` and a column a class.
         sources: a row a backbone and source of weights: `architecture`, `seen_by`, `source`,
             `data`, `distance` from the target; empty where no source is known.
@@ -62,6 +63,7 @@ class Subject:
     notes: tuple[str, ...]
     data: str
     data_notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     counts: pd.DataFrame
     sources: pd.DataFrame
     sheet: Figure
@@ -86,6 +88,7 @@ def report(subject: Subject, comparison: Comparison) -> Report:
         paragraphs.insert(-1, nearer)
     if against := against_baselines(comparison):
         paragraphs.insert(-1, against)
+    paragraphs[-1:-1] = [f"Warning of the data report: {line}." for line in subject.warnings]
     return Report(
         html=_page(subject, comparison, paragraphs),
         description=_description(subject, comparison, paragraphs),

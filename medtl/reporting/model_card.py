@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from medtl.cache import digest_of
 from medtl.evaluation.jackknife import Interval
@@ -17,6 +17,7 @@ from medtl.reporting.markdown import code, plain
 
 BELOW_TAG = "medtl.below_baseline"  # on a run and a version whose model a baseline beats
 FEW_PATIENTS = 100  # in the test split; fewer give wide intervals
+HEADLINE = ("auroc", "sensitivity", "specificity")  # metrics in the first line
 NOT_FOR_DIAGNOSIS = (
     "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
     "For research: a qualified person reads every image."
@@ -61,6 +62,8 @@ class CardFacts:
     maps: str = ""  # result of the heat map check, or the reason for its absence
     baselines: tuple[str, ...] = ()  # one line per baseline, with the gain over it
     below: tuple[str, ...] = ()  # one line per baseline that beats the model
+    warnings: tuple[str, ...] = ()  # findings of the data report
+    training: Mapping[str, str] = field(default_factory=dict)  # values that the training used
 
 
 def model_card(facts: CardFacts, model_name: str) -> str:
@@ -71,7 +74,7 @@ def model_card(facts: CardFacts, model_name: str) -> str:
         _scores(facts),
         _operating_point(facts.bundle),
         _calibration(facts),
-        _making(facts.bundle),
+        _making(facts),
         _limits(facts),
     )
     return "\n\n".join(parts) + "\n"
@@ -106,13 +109,26 @@ def _opening(facts: CardFacts, model_name: str) -> str:
     bundle = facts.bundle
     any_number = ", of which an image has any number" if bundle.multi_label else ""
     return (
-        f"# {plain(model_name)}\n\n{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
+        f"# {plain(model_name)}\n\n{_headline(facts)}{NOT_FOR_DIAGNOSIS}\n\n## Intended use\n\n"
         "Research, teaching and comparison of methods. Given one image of the kind in the data "
         f"set {code(bundle.data)}, the model gives a probability to each of: "
         f"{', '.join(map(plain, bundle.classes))}{any_number}. It does so for every image, also "
         "for one that shows something else; `in_domain` says whether an image looks like those it "
         "was trained on."
     )
+
+
+def _headline(facts: CardFacts) -> str:
+    """Formats the first lines: scores, and the doubts about them."""
+    shown = [
+        f"{metric.label} {facts.scores[metric.name]}"
+        for metric in overall_metrics()
+        if metric.name in HEADLINE and metric.name in facts.scores
+    ]
+    images = sum(split.images for split in facts.splits if split.name == "test")
+    line = f"**Test split, {images} images:** {', '.join(shown)}.\n\n" if shown else ""
+    doubts = [*facts.below, *(f"data report: {warning}" for warning in facts.warnings)]
+    return line + "".join(f"**Warning:** {plain(each)}.\n\n" for each in doubts)
 
 
 def _data(facts: CardFacts) -> str:
@@ -135,10 +151,16 @@ def _data(facts: CardFacts) -> str:
         else ""
     )
     return (
-        f"## Data\n\n{code(facts.bundle.data)}, fingerprint `{facts.bundle.fingerprint}`. No known "
-        "patient is in two splits. The validation split chose everything; the test "
+        f"## Data\n\n{code(facts.bundle.data)}, fingerprint `{facts.bundle.fingerprint}`. "
+        f"{_patients(facts)} The validation split chose everything; the test "
         f"split was scored once.{record}\n\n{table}" + (f"\n{notes}" if notes else "")
     )
+
+
+def _patients(facts: CardFacts) -> str:
+    if not any(split.patients for split in facts.splits):
+        return "Patients are unknown: images of one patient may be in two splits."
+    return "No known patient is in two splits."
 
 
 def _scores(facts: CardFacts) -> str:
@@ -222,16 +244,24 @@ def _calibration(facts: CardFacts) -> str:
     )
 
 
-def _making(bundle: Predictor) -> str:
-    dense = ""
+def _making(facts: CardFacts) -> str:
+    bundle, dense = facts.bundle, ""
     if bundle.hidden:
         dense = f" A dense ReLU layer of {bundle.hidden} units is before the output layer."
     return (
         f"## How it was made\n\n{code(bundle.architecture)}, started from the weights "
         f"{code(bundle.weights)} and trained from the layer {code(bundle.cutoff)} on; all layers "
         f"before it stayed as they were.{dense} Images are brought to {bundle.image_size} x "
-        f"{bundle.image_size} pixels."
+        f"{bundle.image_size} pixels.{_training(facts.training)}"
     )
+
+
+def _training(values: Mapping[str, str]) -> str:
+    """Formats the values that the training used as a table."""
+    if not values:
+        return ""
+    rows = [[name.replace("_", " "), value] for name, value in values.items()]
+    return f"\n\n{_table(['setting', 'value'], rows)}"
 
 
 def _limits(facts: CardFacts) -> str:
@@ -244,16 +274,18 @@ def _limits(facts: CardFacts) -> str:
         "A heat map shows where the network looked, not that what it saw there is the finding."
         + (f" Checked: {plain(facts.maps)}." if facts.maps else ""),
     ]
+    lines += [f"Data report: {plain(line)}." for line in facts.warnings]
     test = next((split for split in facts.splits if split.name == "test"), None)
     if any(split.unknown for split in facts.splits):
         lines.append(
             "Patients are not known for all images: images of one patient may be in two splits, "
             "which makes scores too good, and intervals too narrow."
         )
-    elif test is not None and test.patients < FEW_PATIENTS:
-        lines.append(
-            f"The test split has only {test.patients} patients; mind the width of the intervals."
-        )
+        size, what = (test.images if test else 0), "images"
+    else:
+        size, what = (test.patients if test else 0), "patients"
+    if test is not None and size < FEW_PATIENTS:
+        lines.append(f"The test split has only {size} {what}; mind the width of the intervals.")
     if facts.bundle.data.startswith("phantoms"):
         lines.append("Phantoms are drawn by a program: nothing here says anything about patients.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
@@ -276,7 +308,7 @@ def _bounds(interval: Interval) -> str:
     return f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def _table(head: list[str], rows: list[list[object]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [[plain(str(cell)) for cell in line] for line in (head, *rows)]
     lines.insert(1, ["---"] * len(head))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

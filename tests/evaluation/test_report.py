@@ -23,6 +23,7 @@ def subject() -> Subject:
         notes=("Ours: the rest.",),
         data="<i>wards</i>",
         data_notes=("2 images cannot be read",),
+        warnings=("copies & more",),
         counts=pd.DataFrame([{"split": "test", "images": 90, "<script>": 3}]),
         sources=pd.DataFrame(
             [("vgg11", seen_by, source, "<i>", apart) for seen_by, source, apart in SEEN],
@@ -42,6 +43,7 @@ def test_the_page_needs_nothing_but_itself_and_escapes_what_users_wrote(subject,
     assert "&lt;i&gt;wards" in page
     assert "&lt;b&gt;out&lt;/b&gt; of memory" in page
     assert "x &amp; y" in page
+    assert "Warning of the data report: copies &amp; more." in page
     assert page.count("<img ") == len(re.findall(r'<img alt="[^"]{10,}"', page)) >= 5
 
 

@@ -54,6 +54,30 @@ def test_the_report_is_an_artifact_and_what_matters_is_printed(scans, capsys):
     assert {pair["first_path"], pair["second_path"]} == {"train/a/0.png", "test/a/copy.jpg"}
 
 
+def test_findings_stand_beside_the_scores_in_the_card_and_in_the_verdict(scans, capsys):
+    settings = TrainSettings(
+        data=str(scans), architecture="shufflenet_v2_x0_5", weights="random", image_size=64,
+        epochs=1, model_name="scans",
+    )  # fmt: skip
+    train(settings)
+    finding = "1 group of nearly identical images in two splits"
+    lines = capsys.readouterr().out.splitlines()
+    scores, warning, verdict = (
+        next(number for number, line in enumerate(lines) if line.startswith(start))
+        for start in ("test scores", "warning  ", "registered")
+    )
+    assert scores < warning < verdict
+    assert finding in lines[warning]
+    assert finding in lines[verdict]
+    card = MlflowClient().get_model_version("scans", "1").description
+    assert card.index("**Test split, 9 images:** AUROC") < card.index("**Warning:** data report: 1")
+    assert f"- Data report: {finding}" in card.partition("## Limits")[2]
+    (run,) = MlflowClient().search_runs(["0"], "tags.`medtl.kind` = 'train'")
+    assert run.data.tags["medtl.optimizer"] == "adam"
+    assert run.data.tags["medtl.epochs"] == "1 of 1, best 1"
+    assert "| lr | 0.001 |" in card
+
+
 def test_refused_data_leaves_its_whole_list_in_a_failed_run(scans, capsys):
     rows = ["path,label,patient,split"]
     for split in ("train", "test"):

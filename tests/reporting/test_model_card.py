@@ -72,7 +72,25 @@ def test_the_card_says_whether_patients_are_known(facts: CardFacts):
     assert "95 % intervals over images; patients unknown." in unknown
     assert "| test | 60 | unknown |" in unknown
     assert "images of one patient may be in two splits" in unknown
-    assert "has only" not in unknown
+    assert "Patients are unknown: images of one patient may be in two splits." in unknown
+    assert "No known patient is in two splits" not in unknown
+    assert "has only 60 images" in unknown
+    assert "0 patients" not in unknown
+
+
+def test_the_card_begins_with_the_scores_and_the_doubts_about_them(facts: CardFacts):
+    doubted = dataclasses.replace(facts, below=("the model is worse",), warnings=("a | copy",))
+    _title, _, scores, _, below, _, warning, *_ = model_card(doubted, "m").splitlines()
+    assert scores.startswith("**Test split, 60 images:** AUROC 0.912 (0.850 to 0.950), ")
+    assert below == "**Warning:** the model is worse."
+    assert warning == "**Warning:** data report: a \\| copy."
+
+
+def test_the_card_has_the_values_that_the_training_used(facts: CardFacts):
+    assert "| setting |" not in model_card(facts, "m")
+    used = dataclasses.replace(facts, training={"lr": "0.001", "images_per_step": "32"})
+    making = model_card(used, "m").partition("## How it was made")[2]
+    assert "| lr | 0.001 |\n| images per step | 32 |" in making
 
 
 def test_every_row_of_a_table_has_the_cells_of_its_head(facts: CardFacts):
