@@ -1,19 +1,18 @@
 """Heat maps by Captum: occlusion and integrated gradients.
 
 Occlusion after Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", arXiv
-1311.2901: it needs no gradient, so that anything that gives scores has such maps, and a pass for
-each place that is covered. Theirs is covered with grey, which stands out where the image is bright
-or dark; here with the image blurred, after Fong & Vedaldi 2017, "Interpretable explanations of
-black boxes by meaningful perturbation", arXiv 1704.03296: what is local is lost, and no more.
+1311.2901. It needs no gradient, so it works for any scores, and one forward pass per covered place.
+The paper covers with grey, which stands out in bright and dark regions; here a place is covered
+with the blurred image, after Fong & Vedaldi 2017, "Interpretable explanations of black boxes by
+meaningful perturbation", arXiv 1704.03296, which removes local detail only.
 
 Integrated gradients after Sundararajan et al. 2017, "Axiomatic attribution for deep networks",
-arXiv 1703.01365, on the way from an even image of the same mean grey to the image: finer.
+arXiv 1703.01365, on the path from a constant image of the same mean to the image. They have a finer
+resolution. The values of single pixels are mostly noise that follows the image: with negative
+values dropped, maps of random weights resemble the image too. So neighbouring pixels are summed
+with their signs first.
 
-What integrated gradients say of single pixels is mostly noise whose strength follows the image:
-dropped where it is negative, it leaves a picture of the image that random weights draw as well.
-So neighbours are summed with their signs first.
-
-What is missing of a case has no heat by either.
+Missing images of a case have no heat by either method.
 """
 
 from __future__ import annotations
@@ -31,30 +30,31 @@ from medtl.networks.graph import evaluating
 Scores = Callable[[Tensor], Tensor]
 """Scores [B, classes] of images [B, M x 3, S, S] as a network takes them."""
 
-PLACES = 8  # a side, of a map by occlusion
-COVERED = 2  # places a side that are covered at a time: overlaps tell where in them it matters
-SILENT = 1e-5  # of the largest score: smaller falls are left out, for rounding makes some
-STEPS = 16  # between the even image and the image, whose gradients are integrated
-PIXELS = 2**20  # of the images in one pass, which bounds its memory
-# Standard deviations of a blur, of a side: that which covers, and that which sums neighbours.
+PLACES = 8  # side of a map by occlusion, in places
+COVERED = 2  # side of a covered square, in places; squares overlap
+SILENT = 1e-5  # share of the largest score; smaller drops are rounding errors
+STEPS = 16  # of the integral from the constant image to the image
+PIXELS = 2**20  # per forward pass, which bounds its memory
+# Standard deviations of Gaussian blurs as shares of the side: of a cover, and of a sum over
+# neighbouring pixels.
 COVER, NEIGHBOURS = 1 / 8, 1 / 32
 
 
 def occlusion(
     scores: Scores, images: Tensor, class_index: int | Sequence[int] | Tensor
 ) -> np.ndarray:
-    """How far a class's score falls where the image is covered: float32 [B, S, M x S], 0 to 1.
+    """Maps the drop of a class score when a place is covered: float32 [B, S, M x S], 0 to 1.
 
-    A square a quarter of the image wide is blurred, and moved by half its width: 49 places, and as
-    many passes, for each image of a sample. What raises the score when covered is dropped, and the
-    strongest place is 1. An image whose score falls nowhere is all 0.
+    A square of a quarter of the side is blurred and moved by half its width: 49 forward passes per
+    image of a sample. Rises of the score are dropped, and the largest drop of an image is 1. An
+    image without any drop is all 0.
 
     Args:
-        scores: in eval mode, where it is a network.
-        images: as a network takes them, M = 1, or cases of M images.
-        class_index: a class for each sample, or one for all.
+        scores: scores of images; a network in eval mode.
+        images: network input [B, M x 3, S, S], with M = 1 except for cases of M images.
+        class_index: one class per sample, or one for all.
     """
-    # it imports pyplot, half a second that only those should wait for who ask
+    # importing captum imports pyplot, which takes half a second
     from captum.attr import Occlusion
 
     side = images.shape[-1]
@@ -81,10 +81,10 @@ def occlusion(
 def integrated_gradients(
     network: nn.Module, images: Tensor, class_index: int | Sequence[int] | Tensor
 ) -> np.ndarray:
-    """What small places add to a class's score on the way from even grey: float32 [B, S, M x S].
+    """Maps the contributions of places to a class score: float32 [B, S, M x S], 0 to 1.
 
-    From 0 to 1, the strongest place of an image; what takes from the score is dropped. Arguments
-    as in `occlusion`. The network needs no cut, and its parameters collect no gradient.
+    Negative contributions are dropped, and the largest of an image is 1. Arguments as in
+    `occlusion`. The parameters of the network collect no gradient.
     """
     from captum.attr import IntegratedGradients
 
@@ -104,7 +104,7 @@ def integrated_gradients(
 
 
 def even(images: Tensor) -> Tensor:
-    """Images [B, M x 3, S, S] with each channel at its own mean all over."""
+    """Returns constant images: each channel of [B, M x 3, S, S] at its mean."""
     return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
 
 
@@ -116,12 +116,12 @@ def _one_by_one(
 
 
 def _at_a_time(image: Tensor) -> int:
-    """How many images like this one [1, M x 3, S, S] go through a network together."""
+    """Returns the batch size for images like this one [1, M x 3, S, S]."""
     return max(1, 3 * PIXELS // image.numel())
 
 
 def _of_images(attributed: Tensor) -> Tensor:
-    """What was found for each channel [1, M x 3, S, S], summed over colours: [1, M, S, S]."""
+    """Sums attributions per channel [1, M x 3, S, S] over colours: [1, M, S, S]."""
     return attributed.float().unflatten(1, (-1, 3)).sum(dim=2)
 
 
@@ -131,6 +131,6 @@ def _blurred(maps: Tensor, share: float) -> Tensor:
 
 
 def _scaled(heat: Tensor) -> np.ndarray:
-    """Heat [1, M, S, S] from 0 to 1, the images side by side: float32 [S, M x S]."""
+    """Scales heat [1, M, S, S] to 0..1, images side by side: float32 [S, M x S]."""
     shares = heat[0] / heat.amax().clamp_min(torch.finfo(heat.dtype).tiny)
     return shares.permute(1, 0, 2).flatten(1).cpu().numpy()

@@ -5,32 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from medtl.label_syntax import BETWEEN, NO_FINDING
 
-
-def findings_text(present: Iterable[bool], findings: Sequence[str]) -> str:
-    """The names of the findings that are there, joined by |; `No Finding` for none."""
-    names = [name for name, there in zip(findings, present, strict=True) if there]
-    return BETWEEN.join(names) or NO_FINDING
-
-
-# Least divisor of a probability, for thresholds of 0.
-LEAST = np.finfo(np.float64).tiny
+LEAST = np.finfo(np.float64).tiny  # least divisor of a probability, for thresholds of 0
 
 
 def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities float64 [N, K]: the softmax of `logits` [N, K] over `temperature`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+    """Returns class probabilities float64 [N, K]: softmax of `logits` [N, K] over `temperature`.
+
+    Temperature scaling after Guo et al. 2017, "On calibration of modern neural networks", arXiv
+    1706.04599.
+
+    >>> calibrated(np.array([[0.0, 0.0], [0.0, np.log(3)]]), temperature=1.0)
+    array([[0.5 , 0.5 ],
+           [0.25, 0.75]])
+    """
+    return softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
+
+
+def presence(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns probabilities of findings float64 [N, K]: sigmoid of `logits` over `temperature`."""
+    return expit(np.asarray(logits, dtype=np.float64) / temperature)
 
 
 def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The class decided for each case, int64 [N], from `probabilities` [N, K], `thresholds` [K].
+    """Decides one class per case, int64 [N], from `probabilities` [N, K] and `thresholds` [K].
 
-    Two classes: the second from its threshold on. More: the class whose probability is highest
-    relative to its threshold.
+    Of two classes: the second from its threshold on. Of more: the class with the highest
+    probability relative to its threshold.
+
+    >>> decide(np.array([[0.7, 0.3], [0.9, 0.1]]), thresholds=np.array([0.8, 0.2]))
+    array([1, 0])
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.shape[1] == 2:
@@ -38,12 +45,16 @@ def decide(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return (probabilities / np.maximum(thresholds, LEAST)).argmax(axis=1)
 
 
-def presence(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities float64 [N, K]: the logistic function of `logits` [N, K] over `temperature`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    return 0.5 * (1 + np.tanh(scaled / 2))
-
-
 def decide_findings(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Which findings are decided to be there, bool [N, K]: those at their thresholds or above."""
+    """Decides the presence of each finding, bool [N, K]: probability at its threshold or above."""
     return np.asarray(probabilities, dtype=np.float64) >= thresholds
+
+
+def findings_text(present: Iterable[bool], findings: Sequence[str]) -> str:
+    """Joins the names of the findings that are present; `No Finding` if none is.
+
+    >>> findings_text([True, False, True], ["Mass", "Nodule", "Edema"])
+    'Mass|Edema'
+    """
+    names = [name for name, there in zip(findings, present, strict=True) if there]
+    return BETWEEN.join(names) or NO_FINDING

@@ -1,8 +1,9 @@
-"""Grad-CAM heat maps: where in the image a network sees a class.
+"""Grad-CAM heat maps: the places of an image that raise a class score.
 
 Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based
-localization", arXiv 1610.02391. The map that it weighs is what crosses the cut, so that no hook
-is needed. A heat map says where the network looked, not that it was right to look there.
+localization", arXiv 1610.02391. It weighs the channels of the activation map at a cut of the
+network, which may also be the token sequence of a transformer. A heat map shows the places that a
+score depends on, not that the dependence is medically right.
 """
 
 from __future__ import annotations
@@ -21,17 +22,24 @@ from medtl.networks.cutoffs import CutPoint
 from medtl.networks.graph import Graph, evaluating, trace
 from medtl.networks.partition import Cut, cut
 
-# The images of a case lie side by side: a map of M images with S places a side is S high, M x S
-# wide.
+# The images of a case lie side by side: a map of M images with a side of S places is S high and
+# M x S wide.
+
+MOST_PREFIX_TOKENS = 5
+"""Most tokens before those of the patches: a class token and four registers (DINOv2), or a class
+token and a distillation token (DeiT)."""
 
 
 def places_a_side(shape: Sequence[int], images: int = 1) -> int:
-    """How many places a side has the map of one image, in a tensor of this shape; 0 if it is none.
+    """Returns the side in places of the map that a tensor of this shape holds; 0 if it holds none.
 
     Maps are square: [C, H, W] (convolutions), [H, W, C] (Swin), or tokens [T, C] of H x W patches,
-    with or without a class token before them (ViT). A shape that could be both of the first two
-    is taken as the first. Of a case of several `images` either of the first two is [images, ...],
-    and the tokens of all are in one sequence.
+    with up to `MOST_PREFIX_TOKENS` class or register tokens before them (ViT). A shape that fits
+    both of the first two is taken as the first. For a case of several `images`, either of the first
+    two is [images, ...], and the tokens of all images are in one sequence.
+
+    >>> places_a_side((512, 7, 7)), places_a_side((7, 7, 768)), places_a_side((197, 768))
+    (7, 7, 14)
     """
     if len(shape) == 4:
         return places_a_side(shape[1:]) if images > 1 and shape[0] == images else 0
@@ -39,14 +47,17 @@ def places_a_side(shape: Sequence[int], images: int = 1) -> int:
         side = shape[1] if shape[1] in (shape[0], shape[2]) else 0
     elif len(shape) == 2:
         side = math.isqrt(shape[0] // images)
-        side = side if shape[0] - images * side**2 in (0, 1) else 0
+        side = side if shape[0] - images * side**2 <= MOST_PREFIX_TOKENS else 0
     else:
         side = 0
     return side if side > 1 else 0
 
 
 def as_map(tensor: Tensor, images: int = 1) -> Tensor:
-    """A tensor [B, ...] with places as a map [B, C, H, images x W]; a class token is dropped."""
+    """Arranges a tensor [B, ...] as a map [B, C, H, images x W], without class or register tokens.
+
+    Arguments as in `places_a_side`, which is above 0 for `tensor.shape[1:]`.
+    """
     side = places_a_side(tensor.shape[1:], images)
     if tensor.ndim == 3:
         patches = tensor[:, -images * side**2 :].transpose(1, 2)
@@ -59,7 +70,7 @@ def as_map(tensor: Tensor, images: int = 1) -> Tensor:
 
 
 def side_by_side(images: np.ndarray) -> np.ndarray:
-    """Images [B, C, S, S] as they are; those of cases [B, M, C, S, S] as [B, C, S, M x S]."""
+    """Joins the images of cases [B, M, C, S, S] to [B, C, S, M x S]; [B, C, S, S] is unchanged."""
     if images.ndim == 4:
         return images
     return np.concatenate(list(np.moveaxis(images, 1, 0)), axis=-1)
@@ -71,19 +82,19 @@ HEAT_OPACITY = 0.65
 
 
 def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Tensor) -> np.ndarray:
-    """What speaks for a class, place by place: float32 [B, S, S] (cases [B, S, M x S]), 0 to 1.
+    """Computes heat maps of a class, 0 to 1: float32 [B, S, S], for cases [B, S, M x S].
 
-    The map is the first tensor that crosses the cut and has places. Each of its channels is weighed
-    by the mean gradient of the class score; what speaks against the class is dropped, and the
-    strongest place of an image is 1. An image in which nothing speaks for the class is all 0.
+    Takes the first activation at the cut that is a map. Each of its channels is weighted by the
+    mean gradient of the class score; negative sums are dropped, and the largest of an image is 1.
+    An image without a positive sum is all 0.
 
     Args:
-        halves: the network, cut where the map is to be taken: `explanation_cut` finds a good one.
-        images: [B, 3, S, S], as the network takes them, or cases [B, M x 3, S, S].
-        class_index: a class for each image, or one for all.
+        halves: the network, cut at the map (see `explanation_cut`).
+        images: network input [B, 3, S, S], or cases [B, M x 3, S, S].
+        class_index: one class per image, or one for all.
 
     Raises:
-        MedtlError: nothing that crosses the cut has places.
+        MedtlError: no activation at the cut is a map.
     """
     activation, gradient = _map_and_gradient(halves, images, class_index)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
@@ -97,7 +108,7 @@ def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Ten
 def _map_and_gradient(
     halves: Cut, images: Tensor, class_index: int | Sequence[int] | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The map that crosses the cut and the gradient of the class score on it, float32 [B, C, H, W].
+    """Returns the map at the cut and the gradient of the class score on it: float32 [B, C, H, W].
 
     Arguments and errors as in `grad_cam`. Parameters collect no gradient.
     """
@@ -106,8 +117,8 @@ def _map_and_gradient(
     place = next(with_places, None)
     if place is None:
         raise MedtlError(
-            f"nothing that crosses the cut at {halves.point.name} has places in the image; "
-            "cut nearer to the images"
+            f"no activation at the cut {halves.point.name} is a map of the image; choose a cut "
+            "nearer to the input"
         )
     with torch.inference_mode(False), torch.enable_grad(), evaluating(halves.suffix):
         crossing = [tensor.clone() for tensor in halves.prefix(images)]
@@ -120,17 +131,18 @@ def _map_and_gradient(
 
 
 def heatmap_png(image: np.ndarray, heat: np.ndarray) -> bytes:
-    """`overlaid`, as a PNG (RGB)."""
+    """Encodes the result of `overlaid` as a PNG file (RGB)."""
     file = io.BytesIO()
     Image.fromarray(overlaid(image, heat)).save(file, "PNG")
     return file.getvalue()
 
 
 def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image with its heat laid over it, uint8 [H, W, 3].
+    """Blends an image with its heat map: uint8 [H, W, 3].
 
-    `image` [C, H, W] (uint8 or uint16, grey or RGB), `heat` [H, W] from 0 (the image shows
-    through) to 1.
+    Args:
+        image: uint8 or uint16 [C, H, W], grey or RGB.
+        heat: [H, W] from 0 (only the image is visible) to 1.
     """
     white = np.iinfo(image.dtype).max
     grey_or_rgb = image.transpose(1, 2, 0) * (255 / white)
@@ -140,17 +152,16 @@ def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round((1 - opacity) * grey_or_rgb + opacity * colours).astype(np.uint8)
 
 
-# Ours: a map with fewer places a side says too little about where.
-LEAST_SIDE = 4
+LEAST_SIDE = 4  # places; a smaller map is too coarse (our choice)
 
 
 def explanation_cut(network: nn.Module, image_size: int) -> Cut:
-    """The deepest cut that only a map of at least 4 x 4 places crosses, which the scores depend on.
+    """Cuts a network at its deepest map of at least 4 x 4 places on which the scores depend.
 
-    In convolutional networks that is what the last pooling takes, as in the Grad-CAM paper; where
-    that is smaller, the output of the stage before. In a ViT it is the input of the last block:
-    after its attention only the class token is read. Cutting changes which parameters of the
-    network ask for a gradient.
+    No other activation that depends on the image may cross the cut. In convolutional networks this
+    is the input of the last pooling, as in the Grad-CAM paper, or if that is smaller, the output of
+    the stage before. In a ViT with a class token it is the input of the last block, since the head
+    reads only the class token after its attention. The cut sets `requires_grad` of the parameters.
 
     Raises:
         MedtlError: the network has no such map at this image size.
@@ -165,7 +176,7 @@ def explanation_cut(network: nn.Module, image_size: int) -> Cut:
 
 
 def _lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
-    """The points that a map crosses and nothing else that depends on the image, deepest first."""
+    """Yields the cut points at which a map is all that depends on the image, deepest first."""
     graph = trace(network)
     values, gradients = _values_and_gradients(network, graph, image_size)
     images = graph.channels // 3
@@ -185,9 +196,9 @@ def _lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
 def _values_and_gradients(
     network: nn.Module, graph: Graph, image_size: int
 ) -> tuple[dict[fx.Node, Tensor], dict[fx.Node, Tensor]]:
-    """The tensors that a random image becomes on its way to the scores, in forward order.
+    """Returns the activations of a random image in forward order, and the gradient on each.
 
-    With the gradient of the sum of the scores on each.
+    The gradient is that of the sum of the scores.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, graph.channels, image_size, image_size, generator=generator)
@@ -211,7 +222,7 @@ def _values_and_gradients(
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a network operation by operation and keeps the value of each."""
+    """Interpreter of a traced network that records the value of each operation."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)

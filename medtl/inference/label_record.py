@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class LabelRecord:
         known = (own != UNKNOWN) & (theirs != UNKNOWN)
         return Agreement(int(known.sum()), int((own != theirs)[known].sum()))
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, str | int]:
         """Returns the record as a JSON object."""
         return {
             "salt": self.salt,
@@ -75,7 +75,7 @@ class LabelRecord:
         }
 
     @classmethod
-    def of_record(cls, record: dict[str, object]) -> LabelRecord:
+    def of_record(cls, record: dict[str, Any]) -> LabelRecord:
         """Rebuilds the record from the result of `record()`.
 
         Raises:

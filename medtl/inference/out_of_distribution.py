@@ -22,12 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Ours: a sample this small answers in microseconds and travels with the model in a megabyte. The
-# source takes k from 1 to 1000, smaller for smaller samples.
+# Our choice: a search in a sample of this size takes microseconds, and it is stored in a megabyte.
+# The paper takes k from 1 to 1000, smaller for smaller samples.
 KEPT_IMAGES = 512
 NEIGHBOUR = 5
-# One familiar image in a hundred is flagged, so that few good images are rejected.
-STRANGE_SHARE = 0.01
+STRANGE_SHARE = 0.01  # expected share of familiar images that are flagged
 ENOUGH_GROUPS = 99  # fewest groups for a conformal quantile at this share
 SCALE_QUANTILE = 0.95  # of the distances, to normalize those of different descriptors
 Z95 = 1.645  # one-sided normal quantile at 5 %
@@ -38,9 +37,9 @@ _TINY = np.finfo(np.float32).tiny
 
 
 def layout(images: np.ndarray) -> np.ndarray:
-    """Mean brightness of 8 x 8 fields of stored pixels [B, 1 or 3, S, S]: float32 [B, 3 x 64].
+    """Averages stored pixels [B, 1 or 3, S, S] over 8 x 8 fields: float32 [B, 3 x 64].
 
-    Of cases [B, M, 1 or 3, S, S] float32 [B, M x 3 x 64]. Grey counts as three equal channels.
+    Cases [B, M, 1 or 3, S, S] give float32 [B, M x 3 x 64]. Grey counts as three equal channels.
     """
     pixels = torch.from_numpy(images.astype(np.float32) / np.iinfo(images.dtype).max)
     flat = pixels.reshape(-1, *pixels.shape[-3:])
@@ -49,16 +48,18 @@ def layout(images: np.ndarray) -> np.ndarray:
 
 
 def sampled(count: int, seed: int) -> np.ndarray:
-    """Which of `count` training images a reference is made of: int64 [M], rising, M at most 512."""
+    """Draws the training images of a reference from `count`: int64 [M], rising, M at most 512."""
     size = min(KEPT_IMAGES, count)
     return np.sort(np.random.default_rng(seed).choice(count, size, replace=False))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of training images, and the distance up to which one is familiar.
+    """Sample of training images, with the limit of the distance to them.
 
-    `features` float16 [M, F] of unit length, at most 512 of them; `threshold` a distance, 0 to 2.
+    Attributes:
+        features: float16 [M, F] of unit length, M at most 512.
+        threshold: largest distance of an image in domain, 0 to 2.
     """
 
     features: np.ndarray
@@ -79,7 +80,7 @@ class Sample:
 
     @cached_property
     def _directions(self) -> np.ndarray:
-        """The sample as float32 [F, M]: made once, as it would take longer than the comparison."""
+        """The sample as float32 [F, M]; cached, as the conversion is slower than a comparison."""
         return _unit(self.features).T
 
 
@@ -160,7 +161,7 @@ class DomainReference:
     def inside(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Flags images in domain by their features [B, F]: bool [B].
 
-        Features that are not numbers are not inside.
+        Images with NaN among their features are out of domain.
         """
         return self.distance(features) <= 1
 
@@ -176,7 +177,7 @@ class DomainReference:
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> DomainReference:
-        """Returns the reference that `tensors()` came from."""
+        """Rebuilds the reference from the result of `tensors()`."""
         tensors = dict(tensors)
         expected = tensors.pop(EXPECTED, None)
         if "features" in tensors:  # models from before the layout was compared
@@ -211,8 +212,8 @@ def conformal_limit(scores: np.ndarray, groups: np.ndarray, share: float) -> tup
     order = np.argsort(scores)
     below = np.cumsum(1 / sizes[place][order]) / (len(sizes) + 1)
     # sums of fractions such as 1/3 may miss an integer by rounding
-    rank = np.searchsorted(below, 1 - share - 1e-9)
-    return float(scores[order][min(rank, len(scores) - 1)]), max(share, 1 / (len(sizes) + 1))
+    rank = min(int(np.searchsorted(below, 1 - share - 1e-9)), len(scores) - 1)
+    return float(scores[order][rank]), max(share, 1 / (len(sizes) + 1))
 
 
 def _codes(groups: np.ndarray | None, count: int, first: int) -> np.ndarray:
@@ -235,7 +236,7 @@ def _raised(learned: np.ndarray, unseen: np.ndarray) -> float:
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows [B, F] scaled to length one, float32; a row of zeros stays zero."""
+    """Scales rows [B, F] to unit length, float32; a row of zeros stays zero."""
     features = np.asarray(features, dtype=np.float32)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(length, _TINY)

@@ -1,8 +1,8 @@
-"""Classical tails: a scikit-learn classifier on the pooled features at a cut.
+"""Classical heads: a scikit-learn classifier on the pooled features at a cut.
 
 Kim et al. 2022 (BMC Medical Imaging 22:69) call this the feature extractor hybrid; Prodanova et al.
-2018 take the features at a hidden layer and reduce their dimension first. The classifiers' settings
-are scikit-learn's defaults except where noted, which is our choice.
+2018 take the features at a hidden layer and reduce their dimension first. The classifiers have
+scikit-learn's default settings except where noted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +22,7 @@ from sklearn.svm import SVC
 
 from medtl.errors import MedtlError, ParameterError
 
-# What the pipelines below hold beyond what skops trusts by itself; nothing else is ever loaded.
+# Types of the pipelines below that skops does not trust by itself; no others are loaded.
 TRUSTED = (
     "sklearn.metrics._dist_metrics.EuclideanDistance64",
     "sklearn.metrics._dist_metrics.EuclideanDistance32",
@@ -29,17 +30,17 @@ TRUSTED = (
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.tree._tree.Tree",
 )
-LEAST_PROBABILITY = 1e-4  # a forest or k-NN says 0 and 1, of which there is no logarithm
+LEAST_PROBABILITY = 1e-4  # a forest or k-NN gives probabilities of 0, which have no logarithm
 
 
 @dataclass(frozen=True)
 class SklearnHead:
-    """A fitted pipeline: standardisation, principal components where asked for, classifier."""
+    """Fitted pipeline: standardisation, optional principal components, classifier."""
 
     pipeline: Pipeline
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """Scores float32 [N, K] of features [N, F], to be calibrated like a network's."""
+        """Computes scores float32 [N, K] of features [N, F], uncalibrated like logits."""
         classifier = self.pipeline[-1]
         if isinstance(classifier, SVC):
             scores = self.pipeline.decision_function(features)
@@ -50,7 +51,7 @@ class SklearnHead:
         return scores.astype(np.float32)
 
     def save(self, file: Path) -> None:
-        """Writes the pipeline in the format of skops, which holds no pickle."""
+        """Writes the pipeline in the format of skops, which contains no pickle."""
         # importing skops scans all of SciPy, which takes seconds: commands without a classical
         # classifier should not import it
         import skops.io
@@ -59,17 +60,17 @@ class SklearnHead:
 
     @classmethod
     def load(cls, file: Path) -> SklearnHead:
-        """The tail that `save` wrote.
+        """Loads the head that `save` wrote.
 
         Raises:
-            MedtlError: the file holds anything but the pipelines of this module, or is damaged.
+            MedtlError: the file is damaged, or contains types other than those of this module.
         """
         import skops.io
 
         try:
             strange = set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED)
             pipeline = None if strange else skops.io.load(file, trusted=list(TRUSTED))
-        except Exception as error:  # what a damaged file makes skops raise is not documented
+        except Exception as error:  # skops documents no errors for damaged files
             raise MedtlError(f"{file} is damaged, or not in the format of skops") from error
         if strange:
             raise MedtlError(f"{file} holds types that are not trusted: {', '.join(strange)}")
@@ -79,10 +80,10 @@ class SklearnHead:
 
 
 def shuffled(tail: SklearnHead, seed: int) -> SklearnHead:
-    """A tail that reads one feature where it has learned of another: all it learned is lost.
+    """Returns a head with its standardised features permuted, which destroys what it learned.
 
-    The features are shuffled once they are standardised. Of a linear classifier that shuffles the
-    weights, of a forest the features that it asks for, of the others what they compare with.
+    For a linear classifier this permutes the weights, for a forest the features of its splits, for
+    the others the features of the samples that they compare with.
     """
     standardised, *steps = tail.pipeline.steps
     order = np.random.default_rng(seed).permutation(tail.pipeline[0].n_features_in_)
@@ -101,33 +102,25 @@ def fit_sklearn_head(
     """Fits `classifier` (logistic, svm, forest, knn) on `features` [N, F], `labels` int [N].
 
     With `components` above 0 the features are first reduced to so many principal components.
-    `balance=loss` weighs classes by their rarity; k-NN has no such weights.
+    `balance=loss` weights classes by inverse frequency; k-NN has no class weights.
 
     Raises:
-        ParameterError: there are fewer features or images than components, or k-NN cannot balance.
+        ParameterError: more components than features or images, or `balance` with k-NN.
     """
-    steps: list = [StandardScaler()]
+    steps: list[tuple[str, BaseEstimator]] = [("standardised", StandardScaler())]
     if components:
         most = min(features.shape)
         if components > most:
             raise ParameterError("pca", components, f"at most {most} at this cut-off")
-        steps.append(PCA(components, random_state=seed))
-    steps.append(_classifier(classifier, balance, seed))
-    names = (
-        ("standardised", "components", "classifier")
-        if components
-        else (
-            "standardised",
-            "classifier",
-        )
-    )
-    return SklearnHead(Pipeline(list(zip(names, steps, strict=True))).fit(features, labels))
+        steps.append(("components", PCA(components, random_state=seed)))
+    steps.append(("classifier", _classifier(classifier, balance, seed)))
+    return SklearnHead(Pipeline(steps).fit(features, labels))
 
 
-def _classifier(name: str, balance: str, seed: int):
+def _classifier(name: str, balance: str, seed: int) -> BaseEstimator:
     weights = "balanced" if balance != "none" else None
     if name == "logistic":
-        # standardised features are many and correlated: a tenth of the default's strength
+        # a tenth of the default C, as the features are many and correlated
         return LogisticRegression(C=0.1, max_iter=2000, class_weight=weights)
     if name == "svm":
         return SVC(class_weight=weights, random_state=seed)

@@ -1,7 +1,7 @@
 """Record of a model's training images and patients, to recognize them in other data.
 
-No image and no name can be read from a record. Whoever has an image or guesses a name can ask
-whether it is in there, so a record is as private as the model that it travels with.
+A record holds hashes: neither an image nor a name can be read from it, but a given image or name
+can be looked up in it. So a record is as private as the model that it is stored with.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    # a served model brings a record, and none of what it takes to read a data set
+    # a served model has a record but not the modules that read a data set
     from medtl.data.dataset import Dataset
 
 LEARNED = ("train", "valid")
-"""The splits that a model learns from: the validation split chooses, calibrates and decides."""
+"""Splits that a model learns from; validation selects epochs, calibrates and sets thresholds."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class TrainingRecord:
         return found
 
     def record(self) -> dict[str, str]:
-        """Returns the record as JSON holds it."""
+        """Returns the record as a JSON object."""
         return {
             "data": self.data,
             "salt": self.salt,
@@ -80,7 +80,7 @@ class TrainingRecord:
         """Rebuilds the record from the result of `record()`.
 
         Raises:
-            KeyError, ValueError: it is no such record.
+            KeyError, ValueError: malformed record.
         """
         codes = (_codes(record[name]) for name in ("images", "patients"))
         return cls(record["data"], record["salt"], *codes)
@@ -89,7 +89,7 @@ class TrainingRecord:
 def learned_from(
     records: Sequence[TrainingRecord], dataset: Dataset, indices: np.ndarray
 ) -> np.ndarray:
-    """Which samples (bool [n] of `indices` [n]) a model with these records has learned from."""
+    """Flags samples (bool [n] of `indices` [n]) that are in any of a model's training records."""
     found = np.zeros(len(indices), bool)
     for record in records:
         found |= record.among(dataset, indices)
@@ -97,7 +97,12 @@ def learned_from(
 
 
 def _samples(contents: Sequence[str], images: np.ndarray) -> np.ndarray:
-    """Whether each sample (bool [N]) has an image among `images`; its contents stand in a line."""
+    """Flags samples (bool [N]) with an image in `images`.
+
+    Args:
+        contents: hashes of the images of each sample, separated by spaces.
+        images: int64 [M], codes of images.
+    """
     each = [content.split() for content in contents]
     sample = np.repeat(np.arange(len(each)), [len(parts) for parts in each])
     known = np.isin(_content_codes([part for parts in each for part in parts]), images)
@@ -110,7 +115,7 @@ def _content_codes(contents: Sequence[str]) -> np.ndarray:
 
 
 def _name_codes(names: Sequence[str], salt: str) -> np.ndarray:
-    """64 bits of the salted hash of each name: int64."""
+    """Returns 64 bits of the salted hash of each name: int64."""
     key = salt.encode()
     hashes = (hashlib.blake2b(name.encode(), key=key, digest_size=8) for name in names)
     return np.array([int.from_bytes(each.digest()) for each in hashes], np.uint64).view(np.int64)

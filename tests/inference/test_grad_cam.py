@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
+from torchvision.models import SwinTransformer, VisionTransformer
 
 from medtl.errors import MedtlError
 from medtl.inference.grad_cam import (
@@ -48,12 +48,12 @@ class RedOrBlue(nn.Module):
 
 
 class Tokens(nn.Module):
-    """As `RedOrBlue`, on a sequence of tokens with a class token before them."""
+    """As `RedOrBlue`, on a sequence of tokens with a class token, and registers, before them."""
 
-    def __init__(self) -> None:
+    def __init__(self, registers: int = 0) -> None:
         super().__init__()
         self.patches = RedOrBlue().colours
-        self.class_token = nn.Parameter(torch.full((1, 1, 2), 9.0))
+        self.class_token = nn.Parameter(torch.full((1, 1 + registers, 2), 9.0))
         self.mix = nn.Linear(2, 2, bias=False)
         with torch.no_grad():
             self.mix.weight.copy_(torch.eye(2))
@@ -81,12 +81,15 @@ NETWORKS = [
     (RedOrBlue(), "spread"),
     (RedOrBlue(channels_last=True), "scores"),
     (Tokens(), "mix"),
+    (Tokens(registers=4), "mix"),
 ]
 
 
-@pytest.mark.parametrize(("network", "cutoff"), NETWORKS, ids=["NCHW", "NHWC", "tokens"])
+@pytest.mark.parametrize(
+    ("network", "cutoff"), NETWORKS, ids=["NCHW", "NHWC", "tokens", "registers"]
+)
 def test_each_class_is_found_at_its_place(network: nn.Module, cutoff: str):
-    halves = cut(network, resolve(network, "", cutoff), 32)
+    halves = cut(network, resolve(network, "small_resnet", cutoff), 32)
     images = red_above_blue_below().repeat(2, 1, 1, 1)
     red, blue = grad_cam(halves, images, torch.tensor([0, 1]))
     assert red.shape == (32, 32)
@@ -97,7 +100,7 @@ def test_each_class_is_found_at_its_place(network: nn.Module, cutoff: str):
 
 def test_what_speaks_against_a_class_is_cold():
     network = RedOrBlue()
-    halves = cut(network, resolve(network, "", "spread"), 32)
+    halves = cut(network, resolve(network, "small_resnet", "spread"), 32)
     only_blue = red_above_blue_below()
     only_blue[:, 0] = 0
     assert not grad_cam(halves, only_blue, 0).any()
@@ -133,7 +136,7 @@ def test_other_weights_give_another_map():
 def test_features_without_places_are_refused():
     network = build("mobilenet_v2", classes=2, image_size=64, seed=0)
     halves = cut(network, resolve(network, "mobilenet_v2", "head"), 64)
-    with pytest.raises(MedtlError, match=r"the cut at classifier\.1 has places"):
+    with pytest.raises(MedtlError, match=r"the cut classifier\.1 is a map"):
         grad_cam(halves, torch.rand(1, 3, 64, 64), 0)
 
 
@@ -144,6 +147,8 @@ def test_features_without_places_are_refused():
         ((5, 5, 8), 5),
         ((25, 8), 5),
         ((26, 8), 5),
+        ((30, 8), 5),
+        ((31, 8), 0),
         ((8,), 0),
         ((8, 1, 1), 0),
         ((8, 5, 4), 0),
@@ -198,7 +203,7 @@ def test_a_case_is_explained_over_all_its_images(architecture: str, shape: tuple
     [
         ("resnet18", 128, (512, 4, 4)),  # what the last pooling takes
         ("resnet18", 64, (256, 4, 4)),  # the output of the stage before
-        ("squeezenet1_1", 96, (2, 5, 5)),  # a map a class
+        ("squeezenet1_1", 96, (512, 5, 5)),  # its head pools before the output layer
     ],
 )
 def test_the_deepest_useful_map_is_found(architecture: str, image_size: int, shape: tuple):
@@ -224,6 +229,25 @@ def test_a_vision_transformer_is_explained_before_its_last_attention():
     assert "encoder_layer_1" not in kept
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert grad_cam(halves, images, 0).shape == (3, 32, 32)
+
+
+def test_the_tokens_of_transformers_are_put_where_their_patches_are():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        swin = SwinTransformer([2, 2], 16, [1, 1], [2, 2], [4, 4], num_classes=2).eval()
+        vit = VisionTransformer(32, 4, 2, 2, hidden_dim=16, mlp_dim=16, num_classes=2).eval()
+        nn.init.normal_(swin.head.weight)
+        nn.init.normal_(vit.heads.head.weight)
+    images = torch.zeros(2, 3, 32, 32)
+    images[1, :, 4:8, 20:24] = 2
+    for network, shape in ((swin, (32, 8, 8)), (vit, (65, 16))):
+        halves = explanation_cut(network, 32)
+        assert halves.shapes == (shape,)
+        (crossing,) = halves.prefix(images)
+        plain, changed = as_map(crossing)
+        most = (changed - plain).abs().sum(dim=0).argmax()
+        assert divmod(int(most), 8) == (1, 5)
+        assert grad_cam(halves, images, 0).shape == (2, 32, 32)
 
 
 def test_images_too_small_to_explain_are_refused():
