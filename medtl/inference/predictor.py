@@ -1,13 +1,14 @@
-"""The trained model as it is kept and served: a network, and what its scores mean."""
+"""Trained model as it is stored and served: network, preprocessing, calibration, thresholds."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,51 +33,76 @@ from medtl.networks.registry import build
 if TYPE_CHECKING:
     from medtl.inference.sklearn_head import SklearnHead
 
-FORMAT = 1
+FORMAT = 1  # of stored models; all formats up to this one are read
 SETTINGS_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 DOMAIN_FILE = "domain.safetensors"
 TAIL_FILE = "tail.skops"
 SEEN_FILE = "seen.json"
 LABELS_FILE = "labels.json"
+CHECKSUMS_FILE = "checksums.json"
+"""SHA-256 of each other file of a stored model, in hex; older models have none."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Output of a bundle for B images."""
+    """Output of a predictor for B images."""
 
     probabilities: np.ndarray  # float64 [B, K], calibrated
     labels: np.ndarray  # int [B], the most probable class
-    decisions: np.ndarray  # int [B], the class at the operating point; of findings bool [B, K]
-    in_domain: np.ndarray | None  # bool [B]; None where the bundle has no reference
+    decisions: np.ndarray  # int [B], the class at the operating point; for findings bool [B, K]
+    distances: np.ndarray | None  # [B], to the training images; None without a reference
+
+    @property
+    def in_domain(self) -> np.ndarray | None:
+        """Flags images that resemble the training images, bool [B]; None without a reference."""
+        return None if self.distances is None else self.distances <= 1
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network with its classes, preprocessing, calibration, operating point and origin."""
+    """Network with classes, preprocessing, calibration, operating point and origin.
+
+    Attributes:
+        architecture: name in the registry of architectures.
+        classes: names of the classes or findings, in the order of the network's outputs.
+        preprocessing: as in training; its `image_size` is the side of the input.
+        weights: initial weights, as given by the user.
+        cutoff: first layer that was trained.
+        data: name of the data set.
+        fingerprint: hash of the data set's images, labels and splits.
+        temperature: divisor of the logits.
+        thresholds: one per class, see `medtl.inference.decisions.decide`.
+        network: in eval mode.
+        sensitivity: least sensitivity required of the thresholds; 0 for Youden's index.
+        hidden: units of the dense ReLU layer before the output layer; 0 for none.
+        multi_label: true if an image can have any number of the classes (findings).
+        modalities: names of the images of a case; empty if a sample is one image.
+        missing: `refuse`, or `mask` if cases may lack images.
+        domain: reference for out-of-distribution detection.
+        tail: classical classifier of a hybrid, in place of the suffix.
+        seen: training records, also of the backbone if trained here; None if unknown.
+        labels: record of the labels of all samples of the data set; None in older models.
+    """
 
     architecture: str
-    classes: tuple[str, ...]  # in the order of the network's outputs
-    preprocessing: Preprocessing  # as in training: its image_size is the side of the input
-    weights: str  # where training started from, in the user's words
-    cutoff: str  # the first layer that was trained
-    data: str  # the name of the data set
-    fingerprint: str  # of its images, labels and splits
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights: str
+    cutoff: str
+    data: str
+    fingerprint: str
     temperature: float
-    thresholds: tuple[float, ...]  # one a class, as `medtl.inference.decisions.decide` has them
+    thresholds: tuple[float, ...]
     network: nn.Module = field(repr=False)
-    sensitivity: float = 0.0  # asked of the thresholds; 0 where they are Youden's
-    hidden: int = 0  # units of the dense ReLU layer before the output layer; 0 for none
-    multi_label: bool = False  # classes are findings, of which an image has any number
-    modalities: tuple[str, ...] = ()  # of cases; none where a sample is one image
-    missing: str = "refuse"  # or mask: cases without the image of a modality are answered
+    sensitivity: float = 0.0
+    hidden: int = 0
+    multi_label: bool = False
+    modalities: tuple[str, ...] = ()
+    missing: str = "refuse"
     domain: DomainReference | None = field(default=None, repr=False)
-    tail: SklearnHead | None = field(
-        default=None, repr=False
-    )  # a hybrid's, which answers for the suffix
-    # what it learned from, its backbone's training here included; None where that is not known
+    tail: SklearnHead | None = field(default=None, repr=False)
     seen: tuple[TrainingRecord, ...] | None = field(default=None, repr=False)
-    # labels of all samples of its data, test ones too; None in older models
     labels: LabelRecord | None = field(default=None, repr=False)
 
     @property
@@ -86,14 +112,14 @@ class Predictor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one grey sample, as `answer` takes it: (1, S, S), of a case (M, 1, S, S)."""
+        """Shape of one grey sample for `answer`: (1, S, S), of a case (M, 1, S, S)."""
         cases = (len(self.modalities),) if self.modalities else ()
         return (*cases, 1, self.image_size, self.image_size)
 
     def answer(self, images: np.ndarray) -> Answers:
-        """Probabilities and decisions for stored pixels [B, 1 or 3, S, S], uint8 or uint16.
+        """Predicts stored pixels [B, 1 or 3, S, S], uint8 or uint16.
 
-        Of cases [B, M, 1 or 3, S, S]; an image that is missing is all 0.
+        Cases are [B, M, 1 or 3, S, S]; a missing image is all 0.
         """
         logits, compared = self._forward(images)
         probabilities = self.probabilities(logits, self.temperature)
@@ -101,76 +127,77 @@ class Predictor:
             probabilities,
             probabilities.argmax(axis=1),
             self.decisions(probabilities),
-            None if self.domain is None else self.domain.inside(compared),
+            None if self.domain is None else self.domain.distance(compared),
         )
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """The network's own scores (logits, not calibrated) of such pixels, float32 [B, K]."""
+        """Returns the logits of stored pixels (see `answer`), float32 [B, K]."""
         return self._forward(images)[0]
 
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
-        """Scores [B, K] as probabilities float64 [B, K]: of classes they sum to one."""
+        """Converts logits [B, K] to probabilities float64 [B, K]; those of classes sum to one."""
         return (presence if self.multi_label else calibrated)(logits, temperature)
 
     def decisions(self, probabilities: np.ndarray) -> np.ndarray:
-        """What is decided at the operating point, as `Answers` has it, of probabilities [B, K]."""
+        """Decides probabilities [B, K] at the operating point; see `Answers.decisions`."""
         rule = decide_findings if self.multi_label else decide
         return rule(probabilities, np.array(self.thresholds))
 
     def named(self, decision: np.ndarray) -> str:
-        """One of these decisions in words: the class, or the findings joined by |."""
+        """Formats the decision of one sample: the class, or the findings joined by |."""
         if self.multi_label:
             return findings_text(decision, self.classes)
         return self.classes[int(decision)]
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What the network's head, or a hybrid's tail, reads of such pixels: float32 [B, F].
+        """Returns the input of the head for stored pixels: float32 [B, F].
 
-        Where that is a map, it is averaged over its places.
+        A map is averaged over its places.
         """
         return self.compared(images)[NETWORK]
 
     def compared(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What a domain reference compares of such pixels, by name: float32 [B, F] each."""
+        """Returns the descriptors for a domain reference, by name: float32 [B, F] each."""
         return self._forward(images)[1]
 
     def distances(self, images: np.ndarray) -> np.ndarray | None:
-        """How strange such pixels are: [B], above 1 where not `in_domain`.
+        """Returns the distances of stored pixels to the training images: [B], up to 1 in domain.
 
-        None where the bundle has no reference.
+        None without a reference.
         """
         if self.domain is None:
             return None
         return self.domain.distance(self.compared(images))
 
     def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
-        """A PNG for each of such pixels, with where the network sees its class (int [B]) laid over.
+        """Draws a heat map over each image for a class (int [B]): PNG files.
 
-        By Grad-CAM; a hybrid has no gradient, and is asked by occlusion: some fifty passes an
-        image. The images of a case lie side by side.
+        Uses Grad-CAM; for hybrids, which have no gradient, occlusion with about 50 forward passes
+        per image. The images of a case lie side by side.
 
         Raises:
-            MedtlError: the network, of no hybrid, has no map at this image size.
+            MedtlError: the network has no map at this image size (not for hybrids).
         """
-        prepared, asked = self._prepared(images), torch.from_numpy(classes)
+        prepared, indices = self._prepared(images), torch.from_numpy(classes)
         if self.tail is None:
-            heats = grad_cam(self._explained, prepared, asked)
+            heats = grad_cam(self._explained, prepared, indices)
         else:
-            heats = occlusion(self.scores_of, prepared, asked)
+            heats = occlusion(self.scores_of, prepared, indices)
         shown = side_by_side(images)
         return [heatmap_png(image, heat) for image, heat in zip(shown, heats, strict=True)]
 
     @torch.no_grad()
     def read(self, prepared: Tensor) -> np.ndarray:
-        """`features` of images as the network takes them, [B, 3, S, S] (cases [B, M x 3, S, S])."""
+        """Returns `features` of network input [B, 3, S, S], for cases [B, M x 3, S, S]."""
         return pooled(self._cuts[1].prefix(prepared)).cpu().numpy()
 
     def scores_of(self, prepared: Tensor) -> Tensor:
-        """Returns a hybrid's scores [B, K], those of its tail, of such images."""
+        """Returns a hybrid's scores [B, K] of network input, as `read` takes it."""
+        assert self.tail is not None
         return torch.from_numpy(self.tail.logits(self.read(prepared))).to(prepared.device)
 
     def save(self, folder: Path) -> None:
-        """Writes weights and domain reference as safetensors, a hybrid's tail, all else as JSON."""
+        """Writes tensors as safetensors, a hybrid's classifier as skops, all else as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self.network.state_dict()
         weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
@@ -191,18 +218,24 @@ class Predictor:
         }
         settings |= {"format": FORMAT, "preprocessing": dataclasses.asdict(self.preprocessing)}
         (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+        (folder / CHECKSUMS_FILE).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Predictor:
-        """The bundle that `save` wrote, on the CPU, its network in eval mode.
+        """Loads the predictor that `save` wrote, on the CPU, its network in eval mode.
 
         Raises:
-            MedtlError: the folder holds no bundle, a damaged one, or one of another format.
+            MedtlError: the folder contains no predictor, a damaged one, or one of a later format.
         """
         try:
-            settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
-            if settings.pop("format") != FORMAT:
-                raise MedtlError(f"{folder} was written by another version of medtl: use that one")
+            _check_sums(folder)
+            settings: dict[str, Any] = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+            if (number := settings.pop("format")) > FORMAT:
+                raise MedtlError(
+                    f"{folder} is of format {number}, and this version of medtl reads up to "
+                    f"format {FORMAT}: install a newer medtl"
+                )
             preprocessing = Preprocessing(**_tuples(settings.pop("preprocessing")))
             classes, side = len(settings["classes"]), preprocessing.image_size
             images = max(1, len(settings.get("modalities", ())))
@@ -237,9 +270,9 @@ class Predictor:
 
     @cached_property
     def _cuts(self) -> tuple[list[Frozen], Cut]:
-        """The network before and from the features: at its last layer, or a hybrid's cut-off.
+        """The network cut at the features: at its last layer, or a hybrid's cut-off.
 
-        Before it the way to the features: to the middle of it, and on from there.
+        The first part is the path to the features, in two steps with the middle layer between them.
         """
         where = "head" if self.tail is None else self.cutoff
         point = resolve(self.network, self.architecture, where)
@@ -251,7 +284,7 @@ class Predictor:
 
     @cached_property
     def _explained(self) -> Cut:
-        """The network cut where heat maps are taken; made when the first is asked for."""
+        """The network cut for heat maps; cached, as the cut is slow."""
         return explanation_cut(self.network, self.image_size)
 
     def _prepared(self, images: np.ndarray) -> Tensor:
@@ -288,6 +321,27 @@ def _labels(file: Path) -> LabelRecord:
     return LabelRecord.of_record(json.loads(file.read_text("utf-8")))
 
 
-def _tuples(settings: dict[str, object]) -> dict[str, object]:
-    """JSON knows lists only; frozen settings hold tuples."""
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _check_sums(folder: Path) -> None:
+    """Compares the files of a stored model with their checksums, if there are any.
+
+    Raises:
+        MedtlError: a file has changed since it was written.
+    """
+    file = folder / CHECKSUMS_FILE
+    sums: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    for name, expected in sums.items():
+        if _sha256(folder / name) != expected:
+            raise MedtlError(
+                f"{folder / name} is damaged: its checksum is not the one stored with it; copy "
+                "the model again, or log it anew"
+            )
+
+
+def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    """Converts the lists of JSON to tuples, which frozen settings hold."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -1,54 +1,90 @@
-"""Answering requests: image files in, a row of answers each out."""
+"""Handler of the served model: image files in, one row of answers per sample out."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from medtl.errors import MedtlError
 from medtl.imaging.bounded_decoding import bounded_decoders
 from medtl.imaging.pixels import UnreadableImage
 from medtl.inference.predictor import Answers, Predictor
+from medtl.serving.audit import AuditLog, file_hash, open_audit_log, without_details
 from medtl.serving.micro_batching import MicroBatcher
+from medtl.serving.model_identity import ModelIdentity
 from medtl.serving.request_images import FileReader
 from medtl.serving.request_parsing import (
+    EXPLAIN,
     MOST_BYTES,
     MOST_ROWS,
+    REQUEST_ID,
+    Parameters,
     RefusedRequest,
     check_time,
+    checked_id,
+    file_bytes,
     install_request_handler,
     is_server,
 )
+from medtl.serving.self_test import run_self_test
 
-BUNDLE = "bundle"  # the name of the artifact
+BUNDLE = "bundle"  # name of the artifact
 COLUMN = "image"  # of a case: image_MODALITY, a column each
-FIELDS = ("label", "probability", "probabilities", "decision", "in_domain", "error")
+PREDICTED = ("label", "probability", "probabilities", "decision", "in_domain", "error")
+IDENTITY = ("model", "version", "run_id", REQUEST_ID)
+FIELDS = (*PREDICTED, *IDENTITY)
 HEATMAP = "heatmap"
 CHUNK = 32  # images of a request that are in memory at a time
-IMAGES_A_CORE = 2  # in a pass: of one to sixteen the fastest for MobileNetV2 at 224 px on two cores
+IMAGES_A_CORE = 2  # per forward pass; fastest of 1 to 16 for MobileNetV2 at 224 px on two cores
 
 
 class ServedModel(PythonModel):
-    """Answers each row of a DataFrame whose column `image` holds the bytes of an image file.
+    """MLflow model that answers each row of a DataFrame with image files.
 
-    Rows of cases have a column `image_MODALITY` for each image.
+    The column `image` holds the bytes of a file; rows of cases have a column `image_MODALITY` for
+    each image.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Loads the bundle that was logged with the model."""
-        self.bundle = Predictor.load(Path(context.artifacts[BUNDLE]))
-        self.passes = MicroBatcher(self.bundle.answer, IMAGES_A_CORE * torch.get_num_threads())
-        # The first pass is slow (the network is cut for it): no request should have to wait for it.
-        self.passes.answer(np.zeros((1, *self.bundle.shape), np.uint8))
+        """Loads the predictor that was logged with the model, and runs its self-test.
+
+        A scoring server that cannot serve the model ends in one line.
+
+        Raises:
+            MedtlError: the files are damaged, or the self-test fails.
+        """
+        try:
+            self._load(Path(context.artifacts[BUNDLE]))
+        except MedtlError as error:
+            if is_server():
+                sys.exit(f"medtl: {error}")
+            raise
+
+    def _load(self, folder: Path) -> None:
+        self.bundle = Predictor.load(folder)
+        self.identity = ModelIdentity.of(folder)
+        self.audit: AuditLog | None = None
+        threads = torch.get_num_threads()
+        self.passes = MicroBatcher(self.bundle.answer, IMAGES_A_CORE * threads)
+        self.passes.alone(run_self_test, folder, self.bundle)
         if is_server():
-            install_request_handler(self.answers)
+            self.audit = open_audit_log()
+            install_request_handler(self.answers, dataclasses.asdict(self.identity))
             bounded_decoders().start()
+            line = f"medtl: serving {self.identity.line()}, {threads} threads"
+            print(line, file=sys.stderr, flush=True)
 
     def predict(
         self,
@@ -56,75 +92,117 @@ class ServedModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """A row of answers for each row of `model_input`, in order.
+        """Answers each row of `model_input`, in order.
 
-        `label`, `probability` (of the label, calibrated), `probabilities` (class to number),
-        `decision` (at the operating point), `in_domain` (None where the model cannot tell) and
-        `error` (None, or why the file could not be read; all else is None then). With the
-        parameter `explain` also `heatmap`: a PNG in base64 that shows where the label was seen.
+        Columns are `label`, `probability` (of the label, calibrated), `probabilities` (by class),
+        `decision` (at the operating point), `in_domain` (None if the model has no reference),
+        `error` (None, or why the file could not be read; the columns before are None then),
+        `model`, `version`, `run_id` and `request_id`. With the parameter `explain` also `heatmap`:
+        a PNG in base64 that shows the places that the label depends on. The parameter `request_id`
+        is returned; if it is empty, a new one is made.
+
+        Args:
+            context: not used.
+            model_input: bytes of files, or their base64 as text.
+            params: `explain`, `request_id`.
 
         Raises:
-            RefusedRequest: there are no rows, or too many, or too many bytes; or a server's time
-                limit is over.
+            RefusedRequest: no rows, too many rows or bytes, or the time limit of a server is over.
         """
-        # A column that may be left out is not there.
+        # an optional column may be absent
         table = model_input.reindex(columns=columns(self.bundle.modalities)).astype(object)
-        samples = table.where(table.notna(), None).to_numpy().tolist()
-        # As objects, so that None stays None: NaN, which it would become, is not JSON.
-        return pd.DataFrame(
-            self.answers(samples, bool(params and params.get("explain"))), dtype=object
-        )
+        rows = table.where(table.notna(), None).to_numpy().tolist()
+        samples = [[file_bytes(value) for value in row] for row in rows]
+        given = params or {}
+        parameters = Parameters(bool(given.get(EXPLAIN)), checked_id(given.get(REQUEST_ID) or ""))
+        # objects, so that None does not become NaN, which is not JSON
+        return pd.DataFrame(self.answers(samples, parameters), dtype=object)
 
-    def answers(self, samples: list[list[object]], explain: bool) -> list[dict[str, object]]:
-        """The rows that `predict` has, for samples of image files, one a column.
+    def answers(
+        self, samples: list[list[object]], parameters: Parameters
+    ) -> list[dict[str, object]]:
+        """Returns the rows of `predict` for samples of image files, one per column.
 
         Raises:
-            RefusedRequest: as `predict` does.
+            RefusedRequest: as for `predict`.
+            MlflowException: the audit log cannot be written.
         """
+        began = time.perf_counter()
         check_request(samples, columns(self.bundle.modalities))
+        origin = dataclasses.asdict(self.identity)
+        origin[REQUEST_ID] = parameters.request_id or uuid.uuid4().hex
+        origin = {name: origin[name] for name in IDENTITY}
         rows: list[dict[str, object]] = []
+        distances: list[float | None] = []
         masked = bool(self.bundle.modalities) and self.bundle.missing == "mask"
         with FileReader(self.bundle.image_size, masked) as reader:
             for start in range(0, len(samples), CHUNK):
-                rows += self._answered(reader, samples[start : start + CHUNK], explain)
+                chunk = samples[start : start + CHUNK]
+                rows += self._answered(reader, chunk, parameters.explain, origin, distances)
+        if self.audit is not None:
+            seconds = round(time.perf_counter() - began, 4)
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            try:
+                self.audit.write(
+                    {"time": now, "images": [file_hash(file) for file in sample]}
+                    | {name: row[name] for name in FIELDS}
+                    | {"error": without_details(row["error"]), "distance": distance}
+                    | {"seconds": seconds, "digest": self.identity.digest}
+                    for sample, row, distance in zip(samples, rows, distances, strict=True)
+                )
+            except MedtlError as error:
+                raise MlflowException(str(error)) from error
         return rows
 
     def _answered(
-        self, reader: FileReader, samples: list[list[object]], explain: bool
+        self,
+        reader: FileReader,
+        samples: list[list[object]],
+        explain: bool,
+        origin: dict[str, str | None],
+        distances: list[float | None],
     ) -> list[dict[str, object]]:
+        """Answers a chunk of samples; appends the distance of each, None without one."""
         fields = (*FIELDS, HEATMAP) if explain else FIELDS
-        rows: list[dict[str, object]] = [dict.fromkeys(fields) for _ in samples]
-        images = []
+        rows: list[dict[str, object]] = [dict.fromkeys(fields) | origin for _ in samples]
+        begin = len(distances)
+        distances += [None] * len(samples)
+        images: list[np.ndarray] = []
         readable = []
-        for row, sample in zip(rows, reader.read(samples), strict=True):
+        for index, (row, sample) in enumerate(zip(rows, reader.read(samples), strict=True)):
             check_time()
-            row["error"] = self._fault(sample)
+            pixels = [image for image in sample if isinstance(image, np.ndarray)]
+            row["error"] = self._fault(sample, pixels)
             if row["error"] is None:
-                images += sample
-                readable.append(row)
+                images += pixels
+                readable.append((index, row))
         if images:
             stored = as_one_array(images)
             if self.bundle.modalities:
                 stored = stored.reshape(len(readable), -1, *stored.shape[1:])
             answers = self.passes.answer(stored)
             heatmaps = self._heatmaps(stored, answers.labels) if explain else []
-            for place, row in enumerate(readable):
+            for place, (index, row) in enumerate(readable):
                 row.update(answer_fields(answers, place, self.bundle))
+                if answers.distances is not None:
+                    distances[begin + index] = round(float(answers.distances[place]), 4)
                 if explain:
                     row[HEATMAP] = base64.b64encode(heatmaps[place]).decode("ascii")
         return rows
 
-    def _fault(self, sample: list[np.ndarray | UnreadableImage]) -> str | None:
-        """Why a sample cannot be answered, and which of its images is the reason; or None."""
+    def _fault(
+        self, sample: list[np.ndarray | UnreadableImage], pixels: list[np.ndarray]
+    ) -> str | None:
+        """Returns the error of a sample, with the column of its image; None if it is readable."""
         for name, image in zip(columns(self.bundle.modalities), sample, strict=True):
             if isinstance(image, UnreadableImage):
                 return f"{name}: {image}" if self.bundle.modalities else str(image)
-        if not any(image.any() for image in sample) and self.bundle.modalities:
+        if not any(image.any() for image in pixels) and self.bundle.modalities:
             return "all images of the case are missing"
         return None
 
     def _heatmaps(self, stored: np.ndarray, labels: np.ndarray) -> list[bytes]:
-        # A hybrid's map takes many passes: others get their turn between two, and time may be over.
+        # a hybrid's map takes many passes, between which other requests are answered
         together = len(stored) if self.bundle.tail is None else 1
         heatmaps: list[bytes] = []
         try:
@@ -143,7 +221,15 @@ def columns(modalities: tuple[str, ...]) -> list[str]:
 
 
 def check_request(samples: list[list[object]], names: list[str]) -> None:
-    """Refuses a request that has nothing to answer, or too much; its columns should be `names`."""
+    """Refuses a request without rows, or with too many rows or bytes.
+
+    Args:
+        samples: files of each row, one per column.
+        names: names of the columns.
+
+    Raises:
+        RefusedRequest: as said above.
+    """
     if not samples:
         raise RefusedRequest(
             f"the request has no rows; give one an image, in column {' and '.join(names)}"
@@ -161,7 +247,7 @@ def check_request(samples: list[list[object]], names: list[str]) -> None:
 
 
 def as_one_array(images: list[np.ndarray]) -> np.ndarray:
-    """Images [1 or 3, S, S], uint8 or uint16, as one array [B, C, S, S]; nothing is lost."""
+    """Stacks images [1 or 3, S, S], uint8 or uint16, to [B, C, S, S] of the widest type."""
     if any(image.dtype == np.uint16 for image in images):
         images = [image if image.dtype == np.uint16 else image * np.uint16(257) for image in images]
     channels = max(len(image) for image in images)

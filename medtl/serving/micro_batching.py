@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,35 +15,34 @@ Result = TypeVar("Result")
 
 
 class MicroBatcher:
-    """Runs a network in one thread, for any number of threads that ask.
+    """Runs the forward passes of all requests in one thread.
 
-    One, because a pass uses all cores, and each thread that computes gets a crew of threads that
-    would compete with the others. While it is at work requests gather, and a few images together
-    cost less than one after the other; many cost more, for what lies between two layers then
-    leaves the processor's cache.
+    A pass uses all cores, and each computing thread has its own OpenMP threads, which would compete
+    for them. Requests that arrive during a pass are batched: a few images together take less time
+    than one after the other. Large batches take more, as activations exceed the processor's cache.
     """
 
     def __init__(self, answer: Callable[[np.ndarray], Answers], most: int) -> None:
-        """`answer` is `Predictor.answer`; a pass takes at most so many images."""
+        """Sets the function of a pass, `Predictor.answer`, and its largest number of images."""
         self._answer, self._most = answer, most
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[tuple[np.ndarray, Future[Answers]]] = deque()
 
     def answer(self, images: np.ndarray) -> Answers:
-        """What `answer` says of stored pixels [B, ...], or raises, in passes with those of others.
+        """Answers stored pixels [B, ...] in passes shared with other requests.
 
-        Others change what is answered by rounding at most.
+        Sharing changes the result by rounding at most. Errors of the pass are raised.
         """
-        asked = []
+        futures = []
         for begin in range(0, len(images), self._most):
             future: Future[Answers] = Future()
             self._waiting.append((images[begin : begin + self._most], future))
             self._thread.submit(self._pass)
-            asked.append(future)
-        return _joined([future.result() for future in asked])
+            futures.append(future)
+        return _joined([future.result() for future in futures])
 
     def alone(self, compute: Callable[..., Result], *arguments: object) -> Result:
-        """What `compute` gives or raises, in a turn of its own."""
+        """Runs `compute` between two passes and returns its result, or raises its error."""
         return self._thread.submit(compute, *arguments).result()
 
     def _pass(self) -> None:
@@ -52,7 +50,7 @@ class MicroBatcher:
         while self._waiting and self._fits(taken, self._waiting[0][0]):
             taken.append(self._waiting.popleft())
         if not taken:
-            return  # an earlier pass took them along
+            return  # an earlier pass included them
         try:
             answers = self._answer(np.concatenate([images for images, _ in taken]))
         except BaseException as error:
@@ -74,13 +72,20 @@ class MicroBatcher:
 
 
 def _part(answers: Answers, begin: int, end: int) -> Answers:
-    return Answers(*(None if value is None else value[begin:end] for value in _values(answers)))
+    distances = answers.distances
+    return Answers(
+        answers.probabilities[begin:end],
+        answers.labels[begin:end],
+        answers.decisions[begin:end],
+        None if distances is None else distances[begin:end],
+    )
 
 
 def _joined(parts: list[Answers]) -> Answers:
-    values = zip(*map(_values, parts), strict=True)
-    return Answers(*(None if each[0] is None else np.concatenate(each) for each in values))
-
-
-def _values(answers: Answers) -> list[np.ndarray | None]:
-    return [getattr(answers, field.name) for field in dataclasses.fields(answers)]
+    distances = [each.distances for each in parts if each.distances is not None]
+    return Answers(
+        np.concatenate([each.probabilities for each in parts]),
+        np.concatenate([each.labels for each in parts]),
+        np.concatenate([each.decisions for each in parts]),
+        np.concatenate(distances) if distances else None,
+    )

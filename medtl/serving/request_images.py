@@ -45,7 +45,7 @@ class FileReader:
     def read(self, samples: list[list[object]]) -> Iterator[list[np.ndarray | UnreadableImage]]:
         """Yields the pixels [1 or 3, S, S] of each file of each sample, or the error."""
         files = [file for sample in samples for file in sample]
-        # A single file does not pay for the switch to another thread.
+        # a thread costs more than it gains for a single file
         found = self._threads.map(self._image, files) if len(files) > 1 else map(self._image, files)
         return (list(islice(found, len(sample))) for sample in samples)
 

@@ -1,4 +1,4 @@
-"""Logging of a predictor as an MLflow model with its own code, and loading."""
+"""Logging of a predictor as an MLflow model that contains its code, and loading."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Map
+from mlflow.types.schema import Map, TensorSpec
 from PIL import Image
 
 import medtl
 from medtl.data.sources.phantoms import chest_xray
 from medtl.errors import MedtlError
 from medtl.inference.predictor import SETTINGS_FILE, WEIGHTS_FILE, Predictor
-from medtl.serving.handler import BUNDLE, HEATMAP, columns
+from medtl.serving.handler import BUNDLE, HEATMAP, IDENTITY, columns
+from medtl.serving.request_parsing import EXPLAIN, REQUEST_ID
+from medtl.serving.self_test import write_self_test
 
 PACKAGE = Path(medtl.__file__).parent
 SERVED = ("imaging", "networks", "inference", "serving")  # folders that serve a model
@@ -50,11 +52,11 @@ def copy_served_code(folder: Path) -> Path:
 
 
 SCRIPT = PACKAGE / "serving" / "entry_script.py"
-# All that serving imports, and MLflow, which serves.
 REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "psutil", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg",
-    "python-gdcm", "safetensors", "torch", "torchvision",
+    "python-gdcm", "pyyaml", "safetensors", "scipy", "torch", "torchvision",
 )  # fmt: skip
+"""Packages that the served folders import, and MLflow."""
 HYBRID = (*REQUIREMENTS, "captum", "scikit-learn", "skops")
 ANSWERS = Schema(
     [
@@ -64,32 +66,46 @@ ANSWERS = Schema(
         ColSpec(DataType.string, "decision", required=False),
         ColSpec(DataType.boolean, "in_domain", required=False),
         ColSpec(DataType.string, "error", required=False),
+        *(ColSpec(DataType.string, name, required=False) for name in IDENTITY),
         ColSpec(DataType.string, HEATMAP, required=False),
     ]
 )
-PARAMETERS = ParamSchema([ParamSpec("explain", DataType.boolean, default=False)])
+PARAMETERS = ParamSchema(
+    [
+        ParamSpec(EXPLAIN, DataType.boolean, default=False),
+        ParamSpec(REQUEST_ID, DataType.string, default=""),
+    ]
+)
 
 
 def signature(bundle: Predictor) -> ModelSignature:
-    """What the served model takes and answers; images that may be missing may be left out."""
+    """Returns the inputs, outputs and parameters of the served model.
+
+    Image columns are optional if cases may lack images.
+    """
     needed = bundle.missing == "refuse" or not bundle.modalities
-    images = [
+    images: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.binary, name, required=needed) for name in columns(bundle.modalities)
     ]
     return ModelSignature(Schema(images), ANSWERS, PARAMETERS)
 
 
 def log_model(bundle: Predictor, example: Sequence[bytes], name: str = "model") -> ModelInfo:
-    """Logs `bundle` in the active run as the model that is served.
+    """Logs a predictor as a model in the active run.
 
-    The weights are safetensors, the settings JSON, the code is what it needs of this package's
-    source: nothing is pickled, and `mlflow models serve` needs the requirements but not medtl.
-    `example` is what the image files of one sample hold; MLflow answers it once, as a server would,
-    before the model is kept.
+    Weights are stored as safetensors, settings as JSON, the code as source files: the model
+    contains no pickle, and `mlflow models serve` needs the requirements, but not medtl.
+
+    Args:
+        bundle: the predictor.
+        example: contents of the image files of one sample; MLflow requests their prediction before
+            it stores the model, and they are the model's self-test.
+        name: name of the logged model.
     """
     with tempfile.TemporaryDirectory() as folder, _no_small_talk(), _same_path():
         kept = Path(folder, BUNDLE)
         bundle.save(kept)
+        write_self_test(kept, bundle, example)
         return mlflow.pyfunc.log_model(
             name=name,
             python_model=str(SCRIPT),
@@ -106,12 +122,12 @@ def log_model(bundle: Predictor, example: Sequence[bytes], name: str = "model") 
 
 
 def load_bundle(uri: str) -> Predictor:
-    """The bundle in a model of MLflow: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/...`.
+    """Loads the predictor of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/...`.
 
-    The code beside it is left where it is: on a tracking server each file is a request.
+    The code stored with it is not downloaded: on a tracking server each file is a request.
 
     Raises:
-        MedtlError: there is no such model, or it is not one of medtl.
+        MedtlError: no such model, or not a model of medtl.
     """
     with tempfile.TemporaryDirectory() as folder, _no_small_talk():
         try:
@@ -142,19 +158,18 @@ def check_files(uri: str) -> None:
 
 
 def requirements(packages: Sequence[str]) -> list[str]:
-    """The packages that serving needs, pinned to the versions that are installed here.
+    """Pins packages to their installed versions.
 
-    Local builds (`2.15.0+cpu`) are pinned to the release they were built from, which every
-    package index has.
+    Local builds (`2.15.0+cpu`) are pinned to their release, which every package index has.
     """
     return [f"{package}=={version(package).partition('+')[0]}" for package in packages]
 
 
 @contextmanager
 def _same_path() -> Iterator[None]:
-    """Takes from the path of imports what MLflow puts there: the code of a model that it tries.
+    """Restores `sys.path`, to which MLflow adds the code of the model that it validates.
 
-    Processes that this one begins later would look for this package there, and not find all of it.
+    Child processes would import this package from there, where it is incomplete.
     """
     before = list(sys.path)
     try:
@@ -165,10 +180,7 @@ def _same_path() -> Iterator[None]:
 
 @contextmanager
 def _no_small_talk() -> Iterator[None]:
-    """Without MLflow's bars for copying small files and its line that an example is checked.
-
-    Its warnings are still shown.
-    """
+    """Silences MLflow's progress bars and its line on the example, but not its warnings."""
     logger = logging.getLogger("mlflow.pyfunc")
     level, bars = logger.level, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get_raw()
     logger.setLevel(logging.WARNING)

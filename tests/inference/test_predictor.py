@@ -18,6 +18,7 @@ from medtl.errors import MedtlError
 from medtl.inference.decisions import calibrated, decide
 from medtl.inference.out_of_distribution import LAYOUT, MIDDLE, NETWORK, DomainReference
 from medtl.inference.predictor import (
+    CHECKSUMS_FILE,
     DOMAIN_FILE,
     SEEN_FILE,
     SETTINGS_FILE,
@@ -109,6 +110,7 @@ def test_a_dense_layer_is_rebuilt_and_a_model_from_before_it_is_still_read(
     settings = json.loads(file.read_text())
     assert settings.pop("hidden") == 0
     file.write_text(json.dumps(settings))
+    (tmp_path / "old" / CHECKSUMS_FILE).unlink()
     old = Predictor.load(tmp_path / "old")
     assert old.hidden == 0
     np.testing.assert_array_equal(old.scores(pixels(2, 5)), bundle.scores(pixels(2, 5)))
@@ -153,6 +155,7 @@ def test_damaged_weights_are_refused(bundle: Predictor, tmp_path: Path):
     bundle.save(tmp_path)
     weights = tmp_path / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / CHECKSUMS_FILE).unlink()
     with pytest.raises(MedtlError, match="holds no model of medtl that can be read"):
         Predictor.load(tmp_path)
 
@@ -161,6 +164,7 @@ def test_weights_of_another_architecture_are_refused_in_one_line(bundle: Predict
     bundle.save(tmp_path)
     settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
     (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"architecture": "alexnet"}))
+    (tmp_path / CHECKSUMS_FILE).unlink()
     with pytest.raises(MedtlError, match="holds no model of medtl") as refused:
         Predictor.load(tmp_path)
     assert "\n" not in str(refused.value)
@@ -171,6 +175,7 @@ def test_a_payload_in_a_bundle_is_refused_and_not_run(
     bundle: Predictor, tmp_path: Path, name, payload
 ):
     bundle.save(tmp_path)
+    (tmp_path / CHECKSUMS_FILE).unlink()
     (tmp_path / name).write_bytes(pickle.dumps(payload))
     with pytest.raises(MedtlError) as refused:
         Predictor.load(tmp_path)
@@ -182,5 +187,17 @@ def test_a_bundle_of_another_format_is_refused(bundle: Predictor, tmp_path: Path
     bundle.save(tmp_path)
     settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
     (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"format": 99}))
-    with pytest.raises(MedtlError, match="another version of medtl"):
+    (tmp_path / CHECKSUMS_FILE).unlink()
+    with pytest.raises(MedtlError, match="install a newer medtl"):
         Predictor.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, DOMAIN_FILE, SETTINGS_FILE])
+def test_a_flipped_bit_in_any_file_is_one_line(bundle: Predictor, tmp_path: Path, name: str):
+    bundle.save(tmp_path)
+    damaged = bytearray((tmp_path / name).read_bytes())
+    damaged[-9] ^= 1  # in the last value; JSON and safetensors are still well formed
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(MedtlError, match=f"{name} is damaged") as refused:
+        Predictor.load(tmp_path)
+    assert "\n" not in str(refused.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -60,7 +62,11 @@ def unharmed(server: Server) -> Iterator[None]:
 
 
 def read(answered: tuple[int, bytes]) -> tuple[int, dict]:
-    return answered[0], json.loads(answered[1])
+    """The status and the JSON, without the ids that are made for each request."""
+    status, answer = answered[0], json.loads(answered[1])
+    for row in answer.get("predictions", ()):
+        assert len(row.pop("request_id")) == 32
+    return status, answer
 
 
 def text(file: bytes) -> str:
@@ -84,6 +90,23 @@ def test_both_forms_of_a_table_are_answered(post: Post, bundle: Predictor, pixel
         assert row["decision"] in bundle.classes
         assert row["in_domain"] is True
         assert row["error"] is None
+
+
+def test_answers_and_version_name_the_model(server: Server, filled_store: tuple[Path, str]):
+    model = filled_store[1].removeprefix("models:/")
+    body = json.loads(rows_of([FILE, b"junk"]).body) | {"params": {"request_id": "ward-7"}}
+    rows = json.loads(server.send(json.dumps(body).encode())[1])["predictions"]
+    with contextlib.closing(server.connected()) as connection:
+        connection.request("GET", "/version")
+        version = json.loads(connection.getresponse().read())
+    assert version["mlflow"] == mlflow.__version__
+    assert version["model"] == model
+    assert len(version["digest"]) == 16
+    for row in rows:
+        assert row["request_id"] == "ward-7"
+        assert row["model"] == model
+        assert row["version"] is None, "it is not registered"
+        assert row["run_id"] == version["run_id"]
 
 
 def test_explain_brings_a_heat_map(post: Post, pixels, image_file):

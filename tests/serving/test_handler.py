@@ -9,9 +9,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModelContext
 from PIL import Image
 
@@ -19,8 +21,8 @@ from medtl.imaging.pixels import square
 from medtl.inference.predictor import Predictor
 from medtl.inference.sklearn_head import fit_sklearn_head
 from medtl.serving import handler
-from medtl.serving.handler import BUNDLE, FIELDS, HEATMAP, ServedModel
-from medtl.serving.request_parsing import RefusedRequest
+from medtl.serving.handler import BUNDLE, FIELDS, HEATMAP, PREDICTED, ServedModel
+from medtl.serving.request_parsing import Parameters, RefusedRequest
 from medtl.tracking.logged_model import HYBRID, REQUIREMENTS
 
 Ask = Callable[..., pd.DataFrame]
@@ -66,7 +68,7 @@ def test_one_broken_image_does_not_sink_the_others(ask: Ask, pixels, image_file)
     assert broken == [False, True, False, True, True, False, True, True, True]
     for row in table[broken].to_dict(orient="records"):
         assert "\n" not in row["error"]
-        assert all(row[field] is None for field in FIELDS if field != "error")
+        assert all(row[field] is None for field in PREDICTED if field != "error")
     assert ask([good[3]])["label"][0] == table["label"][5]
     json.dumps(table.to_dict(orient="records"), allow_nan=False)
 
@@ -132,12 +134,41 @@ def test_a_hybrid_is_explained_by_occlusion(bundle: Predictor, tmp_path: Path, p
     hybrid.save(tmp_path / BUNDLE)
     model = ServedModel()
     model.load_context(PythonModelContext({BUNDLE: str(tmp_path / BUNDLE)}, None))
-    rows = model.answers([[image_file(image)] for image in images[:2]], explain=True)
+    rows = model.answers([[image_file(image)] for image in images[:2]], Parameters(explain=True))
     expected = hybrid.heatmaps(images[:2], hybrid.answer(images[:2]).labels)
     assert [base64.b64decode(row[HEATMAP]) for row in rows] == expected
     shown = np.asarray(Image.open(io.BytesIO(expected[0])))
     assert (shown != images[0][0][..., None]).any()
     assert {"captum", "scikit-learn", "skops"} == set(HYBRID) - set(REQUIREMENTS)
+
+
+def test_base64_text_is_answered_as_the_file(ask: Ask, pixels, image_file):
+    file = image_file(pixels(1, 5)[0])
+    binary, text = ask([file]), ask([base64.b64encode(file).decode()])
+    same = [field for field in FIELDS if field != "request_id"]
+    assert text[same].to_dict() == binary[same].to_dict()
+
+
+def test_mlflow_predicts_a_csv_with_base64(logged: ModelInfo, tmp_path: Path, pixels, image_file):
+    files = [image_file(image) for image in pixels(2, 5)]
+    rows = [{"image": base64.b64encode(file).decode()} for file in files]
+    pd.DataFrame(rows).to_csv(tmp_path / "images.csv", index=False)
+    mlflow.models.predict(
+        logged.model_uri,
+        input_path=str(tmp_path / "images.csv"),
+        output_path=str(tmp_path / "answers.json"),
+        content_type="csv",
+        env_manager="local",
+    )
+    answers = json.loads((tmp_path / "answers.json").read_text())["predictions"]
+    assert [row["error"] for row in answers] == [None, None]
+    assert answers[0]["probability"] != answers[1]["probability"]
+
+
+def test_a_request_id_is_returned_or_made(ask: Ask):
+    assert ask([b"junk"] * 2, request_id="ward-7")["request_id"].tolist() == ["ward-7"] * 2
+    made = {ask([b"junk"])["request_id"][0] for _ in range(2)}
+    assert len(made) == 2
 
 
 def test_a_request_of_no_rows_is_refused(ask: Ask):

@@ -16,7 +16,7 @@ from benchmarks.hostile import rows_of
 from medtl.inference.predictor import Predictor
 from medtl.serving import request_parsing
 from medtl.serving.handler import BUNDLE, ServedModel
-from medtl.serving.request_parsing import RefusedRequest, parsed, respond
+from medtl.serving.request_parsing import Parameters, RefusedRequest, parsed, respond
 
 IMAGE = Schema([ColSpec(DataType.binary, "image")])
 CASE = Schema([ColSpec(DataType.binary, f"image_{name}", required=False) for name in ("t1", "t2")])
@@ -59,8 +59,8 @@ def test_base64_is_read_as_people_send_it(value: object):
     assert {"+", "/"} <= set(TEXT)
     for form in ("dataframe_records", "instances"):
         sent = body(**{form: [{"image": value}]})
-        assert parsed(sent, "application/json", IMAGE) == ([[FILE]], False)
-    assert parsed(body(instances=[value]), "application/json", IMAGE) == ([[FILE]], False)
+        assert parsed(sent, "application/json", IMAGE) == ([[FILE]], Parameters())
+    assert parsed(body(instances=[value]), "application/json", IMAGE) == ([[FILE]], Parameters())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_text_that_is_no_base64_stays(value: str):
     ],
 )
 def test_content_types_that_mean_json_in_utf_8(kind: str):
-    assert parsed(body(instances=[""]), kind, IMAGE) == ([[b""]], False)
+    assert parsed(body(instances=[""]), kind, IMAGE) == ([[b""]], Parameters())
 
 
 def test_refusals_name_what_to_send():
@@ -97,11 +97,11 @@ def test_refusals_name_what_to_send():
 
 def test_columns_are_found_by_name_and_others_left():
     split = {"columns": ["image_t2", "note"], "index": [7], "data": [["aGVsbG8=", "text"]]}
-    rows, explain = parsed(
+    rows, parameters = parsed(
         body(dataframe_split=split, params={"explain": True}), "application/json", CASE
     )
     assert rows == [[None, b"hello"]]
-    assert explain
+    assert parameters == Parameters(explain=True)
 
 
 @pytest.mark.parametrize("value", ["true", 1, None, [True]])
@@ -109,6 +109,18 @@ def test_explain_is_true_or_false(value: object):
     sent = body(dataframe_records=[{"image": ""}], params={"explain": value})
     with pytest.raises(RefusedRequest, match="explain"):
         parsed(sent, "application/json", IMAGE)
+
+
+@pytest.mark.parametrize("value", ["a b", "line\n", "é", "a" * 201, 5, None, ["a"]])
+def test_a_request_id_is_short_printable_text(value: object):
+    sent = body(dataframe_records=[{"image": ""}], params={"request_id": value})
+    with pytest.raises(RefusedRequest, match="request_id has to be text"):
+        parsed(sent, "application/json", IMAGE)
+
+
+def test_a_request_id_is_passed_on():
+    sent = body(dataframe_records=[{"image": ""}], params={"request_id": "ward-7/123"})
+    assert parsed(sent, "application/json", IMAGE)[1] == Parameters(request_id="ward-7/123")
 
 
 def test_more_bytes_than_the_largest_request_has_are_not_parsed(monkeypatch: pytest.MonkeyPatch):
@@ -135,5 +147,5 @@ def test_a_request_is_given_up_when_the_servers_time_limit_is_over(
 
 
 def test_only_a_server_gets_another_way_to_read_requests(model: ServedModel):
-    assert model.answers([[picture("PNG")]], explain=False)[0]["error"] is None
+    assert model.answers([[picture("PNG")]], Parameters())[0]["error"] is None
     assert scoring_server.invocations.__module__ == scoring_server.__name__

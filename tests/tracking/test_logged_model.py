@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import sys
 import warnings
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import mlflow
@@ -17,7 +18,15 @@ from mlflow.types import DataType
 
 from medtl.errors import MedtlError
 from medtl.inference.predictor import Predictor
-from medtl.tracking.logged_model import SERVED, SERVED_FILES, load_bundle, log_model
+from medtl.tracking.logged_model import (
+    HYBRID,
+    PACKAGE,
+    REQUIREMENTS,
+    SERVED,
+    SERVED_FILES,
+    load_bundle,
+    log_model,
+)
 
 
 @pytest.fixture
@@ -45,10 +54,16 @@ def test_the_model_carries_the_code_that_it_needs_and_no_more(files: Path):
 def test_signature_and_example_are_those_of_the_interface(logged: ModelInfo, files: Path):
     (image,) = logged.signature.inputs
     assert (image.name, image.type, image.required) == ("image", DataType.binary, True)
-    (explain,) = logged.signature.params
+    explain, request_id = logged.signature.params
     assert (explain.name, explain.dtype, explain.default) == ("explain", DataType.boolean, False)
+    assert (request_id.name, request_id.dtype, request_id.default) == (
+        "request_id",
+        DataType.string,
+        "",
+    )
     names = [column.name for column in logged.signature.outputs]
     assert names[:5] == ["label", "probability", "probabilities", "decision", "in_domain"]
+    assert {"error", "model", "version", "run_id", "request_id", "heatmap"} == {*names[5:]}
     assert logged.saved_input_example_info["type"] == "dataframe"
     assert logged.metadata["classes"] == ["clear", "focal", "diffuse"]
 
@@ -56,9 +71,26 @@ def test_signature_and_example_are_those_of_the_interface(logged: ModelInfo, fil
 def test_requirements_are_pinned_to_what_is_installed(files: Path):
     lines = (files / "requirements.txt").read_text().split()
     pins = dict(line.split("==") for line in lines)
-    assert {"mlflow", "pydicom", "safetensors", "torch", "torchvision"} <= set(pins)
+    assert {"mlflow", "pydicom", "safetensors", "scipy", "torch", "torchvision"} <= set(pins)
     for package, pin in pins.items():
         assert pin == version(package).partition("+")[0]
+
+
+def test_every_package_that_the_served_code_imports_is_required():
+    """The module of classical heads is imported by hybrids only, which require more."""
+    needed: dict[str, set[str]] = {}
+    for path in (file for name in SERVED for file in (PACKAGE / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in names:
+                needed.setdefault(name.partition(".")[0], set()).add(path.stem)
+    distributions = packages_distributions()
+    for module in needed.keys() - {PACKAGE.name, *sys.stdlib_module_names}:
+        hybrid = needed[module] <= {"sklearn_head", "captum_maps"}
+        found = {each.lower() for each in distributions[module]}
+        assert found & {*(HYBRID if hybrid else REQUIREMENTS)}, (module, needed[module])
 
 
 def test_the_bundle_comes_back(logged: ModelInfo, bundle: Predictor, pixels):
