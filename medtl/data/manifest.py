@@ -35,7 +35,7 @@ IMAGE = "image_"
 
 
 def has_cases(file: Path, frame: pd.DataFrame) -> bool:
-    """Whether the rows of a CSV file are images of cases.
+    """Returns whether the rows of a table are images of cases.
 
     Raises:
         MedtlError: it has one of the two columns that are needed, and not the other.
@@ -48,7 +48,7 @@ def has_cases(file: Path, frame: pd.DataFrame) -> bool:
 
 
 def joined(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """A row a case in the order of their first images, and the modalities in alphabetical order.
+    """Joins the images of each case to one row; returns the rows and the sorted modalities.
 
     Args:
         file: the CSV, for messages.
@@ -81,7 +81,7 @@ def joined(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
 
 
 def incomplete(frame: pd.DataFrame, modalities: tuple[str, ...]) -> list[str]:
-    """A line for each case that lacks images: its name and what it lacks."""
+    """Returns a line for each missing image of a case."""
     lines = []
     for name in modalities:
         lacking = frame.loc[frame[f"{IMAGE}{name}"] == "", CASE]
@@ -124,11 +124,11 @@ class Table:
 
     @property
     def naming(self) -> str:
-        """The column that names a row: `path`, or `case`."""
+        """Name of the column that identifies a row: `path`, or `case`."""
         return CASE if self.modalities else "path"
 
     def paths(self) -> list[str]:
-        """The path of every image, row by row, those of a case together; '' of a missing one."""
+        """Returns the path of every image, row by row, those of a case together; '' if missing."""
         columns = [f"{IMAGE}{name}" for name in self.modalities] or ["path"]
         return self.frame[columns].to_numpy().ravel().tolist()
 
@@ -138,7 +138,7 @@ class Table:
         return [on_disk(self.root, path) if path else None for path in paths]
 
     def frames(self) -> list[int]:
-        """Which frame of its file each of these images is, counted from 1."""
+        """Returns the frame of each image within its file, counted from 1."""
         each = max(1, len(self.modalities))
         numbers = self.frame[FRAME] if FRAME in self.frame else [1] * len(self.frame)
         return [int(number) for number in numbers for _ in range(each)]
@@ -163,7 +163,7 @@ def read_table(data: str, reading: Reading = Reading()) -> Table:  # noqa: B008
 
 def _read(data: str, reading: Reading) -> Table:
     name, place = data_name(data), _place(data)
-    rows = source_of(place).read(place, reading)
+    rows = source_of(place, reading).read(place, reading)
     frame, notes = _in_plain_words(rows.frame, reading.patient_pattern)
     notes = rows.notes + notes
     findings = has_findings(frame["label"]) if rows.findings is None else rows.findings
@@ -261,7 +261,7 @@ def _table(
 def _in_two_classes(
     name: str, frame: pd.DataFrame, positive: str
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows of which it is known whether they are positive, and how many are left out."""
+    """Reduces the labels to two classes; returns the rows with a known label, and a note."""
     labels = two_classes(name, frame["label"], positive)
     known = labels.notna()
     if not known.any():
@@ -288,7 +288,7 @@ PAGED = (".tif", ".tiff")
 
 
 def with_frames(table: Table, counts: np.ndarray, frames: str) -> tuple[Table, tuple[str, ...]]:
-    """The table with the frames that are asked for, and a line for the reader where it matters.
+    """Selects frames of files; returns the table and notes.
 
     With `all`, each frame of a file is a row `file.dcm#3` of its own with the label and patient of
     the file. Frames of a file whose patient is not known count as one patient, named by the file,
@@ -314,18 +314,18 @@ def with_frames(table: Table, counts: np.ndarray, frames: str) -> tuple[Table, t
         )
     counts = np.array(
         [
-            pages(file) if count == 1 and file.suffix.casefold() in PAGED else count
+            pages(file) if file and count == 1 and file.suffix.casefold() in PAGED else count
             for file, count in zip(table.files(), counts.tolist(), strict=True)
         ]
     )
     frame = table.frame.loc[np.repeat(np.arange(len(counts)), counts)]
     number = frame.groupby(level=0).cumcount() + 1
-    several = np.repeat(counts > 1, counts)
+    in_several = np.repeat(counts > 1, counts)
     file = frame["path"]
     frame = frame.assign(
         **{FILE: file, FRAME: number},
-        path=file.where(~several, file + "#" + number.astype(str)),
-        patient=frame["patient"].where((frame["patient"] != "") | ~several, file),
+        path=file.where(~in_several, file + "#" + number.astype(str)),
+        patient=frame["patient"].where((frame["patient"] != "") | ~in_several, file),
     ).reset_index(drop=True)
-    line = f"{(counts > 1).sum()} files with several frames gave {several.sum()} samples"
-    return dataclasses.replace(table, frame=frame), (line,) if several.any() else ()
+    line = f"{(counts > 1).sum()} files with several frames gave {in_several.sum()} samples"
+    return dataclasses.replace(table, frame=frame), (line,) if in_several.any() else ()

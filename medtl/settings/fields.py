@@ -194,6 +194,34 @@ def named_lists(name: str, value: str) -> dict[str, tuple[str, ...]]:
     return lists
 
 
+def named_columns(name: str, value: str) -> dict[str, tuple[str, ...]]:
+    """Parses a comma list of NAME:A or NAME:A|B, in order.
+
+    >>> named_columns("columns", "path:image_id,label:MEL|NV")
+    {'path': ('image_id',), 'label': ('MEL', 'NV')}
+
+    Raises:
+        ParameterError: malformed entry, or duplicate name.
+    """
+    lists: dict[str, tuple[str, ...]] = {}
+    entry: list[tuple[str, str]] = []
+    for field, sign in fields(name, value, ",:|"):
+        entry.append((field, sign))
+        if sign in (":", "|"):
+            continue
+        (key, first), *listed = entry
+        entry = []
+        if not key and not listed:
+            continue
+        named = tuple(dict.fromkeys(each for each, _ in listed if each))
+        if not key or not named or first != ":" or key in lists:
+            raise ParameterError(name, value, "a comma list of NAME:A or NAME:A|B, each once")
+        if any(sign == ":" for _, sign in listed):
+            raise ParameterError(name, value, 'quotation marks around a name with a colon: "a:b"')
+        lists[key] = named
+    return lists
+
+
 def check_registered_name(name: str, value: str) -> None:
     """Raises `ParameterError` if MLflow does not accept the name, or a URI cannot contain it."""
     if not _REGISTERED_NAME.fullmatch(value) or value in (".", ".."):

@@ -17,10 +17,15 @@ from medtl.settings.fields import (
     check_device,
     check_registered_name,
     comma_list,
+    named_columns,
     option,
 )
 
 FIRST, ALL = "first", "all"
+AUTO, PLAIN = "auto", "plain"
+IGNORE = "ignore"
+MAJORITY, ANY = "majority", "any"
+NAMED_COLUMNS = ("path", "label", "patient", "split", "case", "modality")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,12 @@ class Reading:
     frames: str = FIRST  # or all, or a number from 1: which of a file with several frames
     outside: str = "refuse"  # or allow: paths outside the folder of a CSV
     patient_pattern: str = ""  # regular expression whose first group in a path is the patient
+    layout: str = AUTO  # or plain: published layouts are not recognised
+    columns: str = ""  # columns of a table: NAME:COLUMN, see `NAMED_COLUMNS`
+    path_pattern: str = ""  # path of an image, {} stands for the value of its column
+    splits: str = ""  # names of the splits: VALUE:SPLIT
+    uncertain: str = IGNORE  # or positive, or negative: findings marked as uncertain (-1)
+    readers: str = "refuse"  # or majority, any, all: several rows of one image
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:
@@ -56,6 +67,24 @@ def check_pattern(pattern: str) -> None:
         raise ParameterError("patient_pattern", pattern, allowed)
 
 
+def check_columns(columns: str) -> dict[str, tuple[str, ...]]:
+    """Parses the parameter `columns`; refuses unknown names and lists other than of labels."""
+    named = named_columns("columns", columns)
+    for name, listed in named.items():
+        if name not in NAMED_COLUMNS or (len(listed) > 1 and name != "label"):
+            allowed = f"NAME:COLUMN of {', '.join(NAMED_COLUMNS)}; several columns for label alone"
+            raise ParameterError("columns", columns, allowed)
+    return named
+
+
+def check_splits(splits: str) -> dict[str, str]:
+    """Parses the parameter `splits`: the split of each value."""
+    named = {value: listed[0] for value, listed in named_columns("splits", splits).items()}
+    if not set(named.values()) <= {"train", "valid", "test"}:
+        raise ParameterError("splits", splits, "a comma list of VALUE:train, :valid or :test")
+    return named
+
+
 MOST_HIDDEN = 65536  # units of a dense layer
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
@@ -64,7 +93,7 @@ CLASSIFIERS = ("logistic", "svm", "forest", "knn")
 
 @dataclass(frozen=True)
 class DataSettings(Settings):
-    """Which images, and what is asked of them."""
+    """Data set and reading options."""
 
     data: str = option(
         "phantoms",
@@ -120,8 +149,60 @@ class DataSettings(Settings):
         decides=DATA,
     )
 
+    layout: str = option(
+        AUTO,
+        "published layouts of data: recognised, or read as any other folder or table",
+        choices=(AUTO, PLAIN),
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
+    )
+    columns: str = option(
+        "",
+        "columns of a table, as path:image_id,label:dx,patient:pid,split:set; several columns of "
+        "findings as label:A|B|C",
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
+    )
+    path_pattern: str = option(
+        "",
+        "path of an image, as images/{}.jpg; {} stands for the value of the column path",
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
+    )
+    splits: str = option(
+        "",
+        "values of the column split, as 1:train,2:valid,3:test",
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
+    )
+    uncertain: str = option(
+        IGNORE,
+        "findings that a table marks as uncertain (-1)",
+        choices=(IGNORE, "positive", "negative"),
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
+    )
+    readers: str = option(
+        "refuse",
+        "several rows of one image, as by several readers; with any and all labels are findings",
+        choices=("refuse", MAJORITY, ANY, ALL),
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_columns(self.columns)
+        check_splits(self.splits)
+        if self.path_pattern and "{}" not in self.path_pattern:
+            allowed = "a path with {} for the value of the column path, as images/{}.jpg"
+            raise ParameterError("path_pattern", self.path_pattern, allowed)
         if self.frames not in (FIRST, ALL) and not (
             self.frames.isdecimal() and int(self.frames) >= 1
         ):
@@ -133,7 +214,7 @@ class DataSettings(Settings):
 
     @property
     def reading(self) -> Reading:
-        """Which labels are positive, and what is done about what is amiss in the data."""
+        """Reading options of these settings."""
         return Reading.of(dataclasses.asdict(self))
 
 

@@ -107,9 +107,15 @@ def test_a_set_that_is_no_split_and_folds_are_not_used_in_silence():
 @pytest.mark.parametrize(
     ("columns", "hint"),
     [
-        (["path", "diagnosis"], "lacks the column label; it has path, diagnosis; rename diagnosis"),
-        (["Image Path", "Label"], "it has Image Path, label; rename Image Path to path"),
-        (["filename", "class"], "rename filename to path; rename class to label"),
+        (
+            ["path", "diagnosis"],
+            "column label; it has path, diagnosis; if that is right, pass columns=label:diagnosis",
+        ),
+        (
+            ["Image Path", "Label"],
+            "it has Image Path, label; if that is right, pass columns=path:Image Path$",
+        ),
+        (["filename", "class"], "pass columns=path:filename,label:class$"),
         (["path", "y"], "lacks the column label; it has path, y$"),
     ],
 )

@@ -23,6 +23,12 @@ OF_DATA = {
     "frames": "zeroth",
     "outside": "keep",
     "patient_pattern": "person[0-9]+",
+    "layout": "mine",
+    "columns": "path=a",
+    "path_pattern": "images/x.jpg",
+    "splits": "1:dev",
+    "uncertain": "keep",
+    "readers": "keep",
 }
 OF_LEARNING = OF_DATA | {
     "architecture": "resnet19",

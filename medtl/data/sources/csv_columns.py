@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from medtl.data.sources.given_columns import finding_columns
 from medtl.errors import MedtlError
+from medtl.label_syntax import BETWEEN
+from medtl.settings.fields import quoted
 
 MEANT = ("path", "label", "patient", "split")
 CASE_COLUMNS = ("case", "modality")
@@ -79,15 +82,23 @@ def _check_needed(file: Path, frame: pd.DataFrame) -> None:
     missing = [name for name in ("path", "label") if name not in frame]
     if not missing:
         return
-    hints = []
+    given = []
     for name in missing:
         near = _near(frame, _OF_PATH if name == "path" else _OF_LABEL)
-        if near:
-            hints.append(f"rename {' or '.join(near)} to {name}")
+        if not near and name == "label":
+            near = list(finding_columns(frame))
+            near = near if len(near) > 1 else []
+            given += [f"label:{BETWEEN.join(map(_quoted, near))}"] if near else []
+        elif near:
+            given.append(f"{name}:{_quoted(near[0])}")
+    hint = f"; if that is right, pass columns={','.join(given)}" if given else ""
     raise MedtlError(
-        f"{file} lacks the column {' and '.join(missing)}; it has {', '.join(frame.columns)}"
-        + "".join(f"; {hint}" for hint in hints)
+        f"{file} lacks the column {' and '.join(missing)}; it has {', '.join(frame.columns)}{hint}"
     )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if ":" in name else quoted(name)
 
 
 def _with_patient(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

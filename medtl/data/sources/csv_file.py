@@ -1,4 +1,4 @@
-"""Images listed in a CSV file: path, label, and what else is known of each."""
+"""Images listed in a table: path, label, and other columns."""
 
 from __future__ import annotations
 
@@ -8,81 +8,82 @@ from pathlib import Path
 
 import pandas as pd
 
-from medtl.data.label_encoding import refuse_rows
+from medtl.data.label_encoding import has_findings, refuse_rows
 from medtl.data.sources.csv_columns import CASE_COLUMNS, MEANT, SPLIT_NAMES, in_known_columns
+from medtl.data.sources.given_columns import merged_readers, with_given_columns
+from medtl.data.sources.image_paths import resolved_paths
 from medtl.data.sources.registry import TABLE, Rows, Source
+from medtl.data.sources.table_file import header, read_text
 from medtl.data.text_normalization import NO_LABEL, joined_by
-from medtl.errors import MedtlError
+from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN
-from medtl.settings.training import Reading
-
-MOST_COLUMNS = 1000
-"""Limit for a CSV; a file beyond it is not a list of images, and takes minutes to read."""
+from medtl.settings.training import MAJORITY, Reading, check_splits
 
 
 def read_csv(file: Path, reading: Reading) -> Rows:
-    """Reads the rows of a CSV file (see `checked_rows`)."""
-    return checked_rows(file, read_text(file), reading.outside)
+    """Reads the rows of a table (see `checked_rows`), its columns named by `reading.columns`."""
+    frame, notes = read_text(file)
+    frame, from_columns, findings = with_given_columns(
+        file, frame, reading.columns, reading.uncertain
+    )
+    return checked_rows(file, frame, reading, notes + from_columns, findings)
 
 
-def read_text(file: Path) -> pd.DataFrame:
-    """Reads a CSV file as text, its column names without spaces around them.
-
-    Raises:
-        MedtlError: not a CSV file, or a column name that is there twice.
-    """
-    try:
-        with open(file, "rb") as opened:
-            columns = opened.readline(2**20).count(b",") + 1
-        if columns > MOST_COLUMNS:
-            raise ValueError(f"{columns} columns, more than {MOST_COLUMNS}")
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise MedtlError(f"{file} cannot be read as a CSV file in UTF-8 ({reason})") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise MedtlError(f"{file}: rows have more fields than there are column names; quote commas")
-    frame.columns = frame.columns.str.strip()
-    again = frame.columns[frame.columns.duplicated()]
-    if len(again):
-        raise MedtlError(f"{file} has the column {again[0]} twice; give each a name of its own")
-    return frame
-
-
-def checked_rows(file: Path, frame: pd.DataFrame, outside: str) -> Rows:
+def checked_rows(
+    file: Path,
+    frame: pd.DataFrame,
+    reading: Reading,
+    notes: tuple[str, ...] = (),
+    findings: bool | None = None,
+    root: Path | None = None,
+) -> Rows:
     """Matches the columns of a table to `path`, `label`, `patient` and `split`; checks all rows.
 
     An image may have several labels, joined by |, and unknown ones, preceded by ?.
 
     Args:
-        file: the table, for messages; paths start at its folder.
+        file: the table, for messages.
         frame: its rows, as text.
-        outside: handling of paths outside that folder: `refuse` or `allow`.
+        reading: which paths, splits and repeated rows are accepted.
+        notes: lines of the steps before.
+        findings: true if labels are findings, None if their texts decide it.
+        root: the folder that paths start at; that of the table by default.
 
     Raises:
         MedtlError: a missing column or value; another label separator; images that are missing,
             listed twice, or outside the folder. Rows are counted from 2, below the header.
     """
-    frame, notes = in_known_columns(file, frame)
+    root = root or file.parent
+    frame, from_columns = in_known_columns(file, _with_splits(frame, reading.splits))
     if frame.empty:
         raise MedtlError(f"{file} lists no images: it holds column names only")
     # spaces around the values of known columns do not count
     for column in frame.columns.intersection((*MEANT, *CASE_COLUMNS)):
         frame[column] = frame[column].str.strip()
+    paths, from_paths = resolved_paths(root, frame["path"], reading.path_pattern)
+    frame = frame.assign(path=paths)
     _check_labels(file, frame)
     frame["split"] = _splits(file, frame)
-    _check_paths(file, frame, outside)
-    return Rows(file.parent, frame, notes)
+    from_readers: tuple[str, ...] = ()
+    if reading.readers != "refuse":
+        if findings is None:
+            findings = reading.readers != MAJORITY or has_findings(frame["label"])
+        frame, from_readers = merged_readers(file, frame, reading.readers, findings)
+    _check_paths(file, frame, reading.outside, root)
+    return Rows(root, frame, (*notes, *from_columns, *from_paths, *from_readers), findings)
 
 
-def header(file: Path) -> tuple[str, ...]:
-    """Returns the column names in the first line of a CSV file; none if it cannot be read."""
-    try:
-        with open(file, encoding="utf-8-sig", errors="replace") as opened:
-            names = opened.readline(2**20).split(",")
-    except OSError:
-        return ()
-    return tuple(name.strip(' "\n\r') for name in names)
+def _with_splits(frame: pd.DataFrame, splits: str) -> pd.DataFrame:
+    """Renames the values of the column split as the parameter `splits` says."""
+    named = check_splits(splits)
+    if not named:
+        return frame
+    columns = [name for name in frame if name.casefold() == "split"]
+    if len(columns) != 1:
+        allowed = "empty without a column split; name another one by columns=split:COLUMN"
+        raise ParameterError("splits", splits, allowed)
+    values = frame[columns[0]].str.strip()
+    return frame.assign(**{columns[0]: values.map(named).fillna(values)})
 
 
 def lists_images(file: Path) -> bool:
@@ -114,17 +115,19 @@ def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:
     return splits
 
 
-def _check_paths(file: Path, frame: pd.DataFrame, outside: str) -> None:
-    root = file.parent.absolute()
+def _check_paths(file: Path, frame: pd.DataFrame, outside: str, root: Path) -> None:
+    root = root.absolute()
     if outside == "refuse":
         leaves = ~_inside(root, frame["path"])
         remedy = "put the CSV above all of its images, or accept them with outside=allow"
         what = f"a path that leaves {root}, itself or by a link"
         refuse_rows(file, frame, leaves, what, remedy)
     full = frame["path"].map(lambda path: os.path.normpath(root / path))
-    refuse_rows(file, frame, full.duplicated(), "a path named before", "list each image once")
+    remedy = "list each image once, or merge its rows with readers=majority"
+    refuse_rows(file, frame, full.duplicated(), "a path named before", remedy)
     gone = ~full.map(os.path.isfile)
-    refuse_rows(file, frame, gone, "no file at its path", f"paths start at {root}")
+    remedy = f"paths start at {root}; other places are given by path_pattern, as images/{{}}.jpg"
+    refuse_rows(file, frame, gone, "no file at its path", remedy)
 
 
 def _inside(root: Path, paths: pd.Series) -> pd.Series:

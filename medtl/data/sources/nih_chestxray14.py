@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from medtl.data.sources.csv_file import checked_rows, header, read_text
+from medtl.data.sources.csv_file import checked_rows
 from medtl.data.sources.registry import LAYOUT, Rows, Source
+from medtl.data.sources.table_file import header, read_text
 from medtl.errors import MedtlError
 from medtl.settings.training import Reading
 
@@ -40,11 +41,12 @@ def is_chestxray14(place: Path) -> bool:
 
 def read(file: Path, reading: Reading) -> Rows:
     """Reads the rows of the CSV with their images and splits (see `in_plain_columns`)."""
-    return checked_rows(file, in_plain_columns(file, read_text(file)), reading.outside)
+    frame, notes = read_text(file)
+    return checked_rows(file, in_plain_columns(file, frame), reading, notes)
 
 
 def in_plain_columns(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `path`, `label` (findings joined by |), `patient`, `split` and what is known.
+    """Returns `path`, `label` (findings joined by |), `patient`, `split` and other columns.
 
     Images are found by their names: beside the CSV, in `images/`, or in `images_*/images/` as the
     archives are unpacked. The split is that of the two lists where they lie beside the CSV.
@@ -71,7 +73,7 @@ def in_plain_columns(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _images(folder: Path) -> dict[str, str]:
-    """The files that may be images by their names, with their paths below the folder."""
+    """Maps the names of possible images to their paths below the folder."""
     places = [*sorted(folder.glob("images_*/images")), folder / "images", folder]
     return {
         found.name: found.relative_to(folder).as_posix()
@@ -82,7 +84,7 @@ def _images(folder: Path) -> dict[str, str]:
 
 
 def _splits(file: Path, names: pd.Series) -> pd.Series:
-    """`test` for the images of the one list, '' for those of the other; '' without lists."""
+    """Returns `test` for the images of the test list, '' for others and without lists."""
     given = [name for name in LISTS if (file.parent / name).is_file()]
     if not given:
         return pd.Series("", index=names.index)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from medtl.data import sources as package
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.training import PLAIN, Reading
 
 LAYOUT, TABLE, FOLDER = 20, 10, 0
 """Priorities: published layouts before any table, and any table before any folder."""
@@ -75,14 +75,17 @@ def embedded() -> Mapping[str, Callable[[], Path]]:
     }
 
 
-def source_of(place: Path) -> Source:
+def source_of(place: Path, reading: Reading = Reading()) -> Source:  # noqa: B008
     """Returns the source that reads an existing folder or file.
+
+    `layout=plain` and `columns` leave out the published layouts.
 
     Raises:
         MedtlError: no source recognises the place.
     """
     for source in sources():
-        if source.recognises(place):
+        plain = reading.layout == PLAIN or reading.columns
+        if not (plain and source.priority >= LAYOUT) and source.recognises(place):
             return source
     raise MedtlError(f"{place} is no folder of images and no table")
 
