@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import mlflow
 import optuna
@@ -16,6 +17,7 @@ from medtl.errors import MedtlError
 from medtl.pipeline.finalize import evaluate_and_log, register_and_gate
 from medtl.pipeline.run_logging import log_epoch
 from medtl.pipeline.setup import registered_name
+from medtl.progress import PhaseTimer, bar_interval, in_words
 from medtl.settings.execution import RAY
 from medtl.settings.training import TuneSettings
 from medtl.tracking.addresses import run_addresses, serve_command
@@ -35,21 +37,23 @@ from medtl.tuning.backbone_pool import BackbonePool, check_search
 from medtl.tuning.cutoff_dictionary import Entry, known_entries, log_entries
 from medtl.tuning.linear_probe import Probe, probe
 from medtl.tuning.local_workers import run_crew
-from medtl.tuning.search_logging import log_cutoffs, log_probe, log_search
+from medtl.tuning.search_logging import log_probe, log_search
+from medtl.tuning.search_result import search_result
 from medtl.tuning.search_space import AnyCandidate, Space
 from medtl.tuning.storage import Store, connected, is_shared, open_store
 from medtl.tuning.study import Schedule
+from medtl.tuning.time_estimate import search_seconds, trial_seconds
 from medtl.tuning.trials import fit_candidate, run_trials
 from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
 
-EARLY = 2  # best trials of known data sets, and cut-offs of the layer probe, that are tried early
-EARLY_OF_EACH = 1  # the same where several architectures share the trials
-RESULT_TAG = "medtl.result"  # on the run of a command that joined a search: where it was concluded
+EARLY = 2  # first trials from known data sets, and as many from the layer probe
+EARLY_OF_EACH = 1  # the same for each of several architectures
+RESULT_TAG = "medtl.result"  # on the run of a command that joined a search: run with the result
 
 
 @dataclass(frozen=True)
 class _Search:
-    """A search as this command sees it."""
+    """A search, its study and this command's run."""
 
     settings: TuneSettings
     backbone_pool: BackbonePool
@@ -57,10 +61,11 @@ class _Search:
     store: Store
     study: optuna.Study
     run_id: str  # this command's MLflow run
-    ends: CheckpointHold  # of the training that it ends with
+    ends: CheckpointHold  # of the final training
+    timer: PhaseTimer
 
     def concluded_in(self) -> str | None:
-        """Returns the run in which the search was concluded, None where it was not yet."""
+        """Returns the run that registered the result of the search, None if none did yet."""
         return self.study.user_attrs.get(studies.FINISHED)
 
 
@@ -68,9 +73,10 @@ def tune(settings: TuneSettings) -> None:
     """Runs the whole search in one parent run, with a nested run a trial.
 
     The validation split chooses; the test split is scored once, for the refitted best model. Of
-    several commands that search together one leads: it prepares and concludes, and when it dies
-    another takes its place.
+    several commands on one search, one leads: it prepares the search and registers the result. If
+    it dies, another takes its place.
     """
+    timer = PhaseTimer()
     with CheckpointHold() as ends, tracked_run("tune", settings) as run, executor(settings):
         check_search(settings)
         check_registry(registered_name(settings.model_name, settings.data))
@@ -83,7 +89,10 @@ def tune(settings: TuneSettings) -> None:
             store, name, bool(settings.study), backbone_pool.fingerprint, schedule, was_cut_off
         )
         mlflow.set_tag("medtl.study", study.study_name)
-        search = _Search(settings, backbone_pool, schedule, store, study, run.info.run_id, ends)
+        timer.end("data and networks")
+        search = _Search(
+            settings, backbone_pool, schedule, store, study, run.info.run_id, ends, timer
+        )
         with connected(store.url), store.coordinator.lead(study) as leads:
             lines = _searched(search, leads)
     shown = search.concluded_in() or run.info.run_id
@@ -91,7 +100,7 @@ def tune(settings: TuneSettings) -> None:
 
 
 def _searched(search: _Search, leads: Callable[[], bool]) -> list[str]:
-    """Searches, and concludes where this command leads; what is to be told at the end."""
+    """Searches, and registers the result if this command leads; returns the closing lines."""
     study = search.study
     done, probed = studies.finished(study), None
     if not _is_answered(search):
@@ -114,10 +123,9 @@ def _searched(search: _Search, leads: Callable[[], bool]) -> list[str]:
 
 
 def _is_answered(search: _Search) -> bool:
-    """Whether a command that asked the same has concluded the search, and no trial is left.
+    """Returns whether an equal command has registered the result, and no trial is left.
 
-    Who comes late to a search of many, or repeats a command because he did not see its end, gets
-    its result, and registers nothing a second time.
+    A late or repeated command returns the finished result and registers nothing.
     """
     concluded_in = search.concluded_in()
     if not concluded_in or len(studies.finished(search.study)) < search.schedule.trials:
@@ -126,7 +134,7 @@ def _is_answered(search: _Search) -> bool:
 
 
 def _takes_the_lead(study: optuna.Study, leads: Callable[[], bool]) -> bool:
-    """Returns whether this command leads; if not, the one that does has prepared the search."""
+    """Returns whether this command leads; waits until the leader has prepared the search."""
     while not leads():
         attributes = study.user_attrs
         if attributes.get(studies.PREPARED):
@@ -138,10 +146,10 @@ def _takes_the_lead(study: optuna.Study, leads: Callable[[], bool]) -> bool:
 
 
 def _prepared(search: _Search) -> dict[str, Probe]:
-    """The layer probes of a search whose first trials wait to be run.
+    """Prepares a search: probes the layers, queues the first trials, estimates the time.
 
     Raises:
-        MedtlError: the study is one that a single process works on, and another process does.
+        MedtlError: the study allows one process at a time, and another one is working on it.
     """
     study, store = search.study, search.store
     before = study.user_attrs.get(studies.RUN_ID)
@@ -166,11 +174,44 @@ def _prepared(search: _Search) -> dict[str, Probe]:
         print(f"tried early   {_place(start.candidate)}: {start.why}")
     params = [(search.backbone_pool.space.params(start.candidate), start.why) for start in starts]
     studies.prepare(study, params, search.run_id)
+    search.timer.end("layer probe")
+    if line := _time_line(search, probed, starts):
+        print(line)
     return probed
 
 
+def _time_line(search: _Search, probed: Mapping[str, Probe], starts: Sequence[Start]) -> str:
+    """Returns a line with the estimated time of the trials and how to bound it, '' if none is left.
+
+    Workers on this machine share its processors; those of a cluster count as such machines.
+    """
+    pool, schedule = search.backbone_pool, search.schedule
+    done = len(studies.finished(search.study))
+    if done >= schedule.trials:
+        return ""
+    by_network = {
+        each.architecture: trial_seconds(
+            pool.transfer(each), each.space, probed[each.architecture].seconds_per_image
+        )
+        for each in pool.all
+    }
+    first = [
+        by_network[pool.of(start.candidate).architecture][start.candidate.cutoff]
+        for start in starts
+    ]
+    seconds = search_seconds(schedule, done, first, by_network)
+    if search.settings.executor == RAY:
+        seconds /= search.settings.workers
+    each = [value for own in by_network.values() for value in own.values()]
+    return (
+        f"search        {schedule.trials - done} trials, about {in_words(seconds)} on this machine "
+        f"({in_words(min(each))} to {in_words(max(each))} a trial); trials=N or timeout=SECONDS "
+        "bounds it"
+    )
+
+
 def _take_over(search: _Search) -> None:
-    """Closes the run of the command that led before, and puts this one's in its place."""
+    """Closes the run of the earlier leader, and makes this command's run the study's run."""
     close_cut_off_run(search.study.user_attrs.get(studies.RUN_ID), successor=search.run_id)
     search.study.set_user_attr(studies.RUN_ID, search.run_id)
 
@@ -179,11 +220,24 @@ def _run(search: _Search) -> None:
     """Runs trials, here or in workers, under a progress bar, until none is left."""
     study, schedule = search.study, search.schedule
     done = len(studies.finished(study))
-    with tqdm(total=schedule.trials, initial=done, unit="trial", desc="search") as bar:
+    with tqdm(
+        total=schedule.trials,
+        initial=done,
+        unit="trial",
+        desc="search",
+        mininterval=bar_interval(),
+    ) as bar:
 
         def show() -> None:
             if new := len(studies.finished(study)) - bar.n:
+                show_best()
                 bar.update(new)
+
+        def show_best(candidate: AnyCandidate | None = None) -> None:
+            best = studies.best_score(study)
+            parts = [f"best {best:.3f}"] if studies.completed(study) else []
+            parts += [] if candidate is None else [f"now {candidate}"]
+            bar.set_postfix_str("; ".join(parts))
 
         if search.settings.executor == RAY:
             from medtl.tuning.ray_workers import run_on_cluster
@@ -206,24 +260,25 @@ def _run(search: _Search) -> None:
                 schedule,
                 search.store.coordinator,
                 search.run_id,
-                on_candidate=lambda candidate: bar.set_postfix_str(str(candidate)),
+                on_candidate=show_best,
                 on_trial=lambda trial: show(),
             )
     studies.check_completed(study)
+    search.timer.end("trials")
 
 
 def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
-    """Refits, evaluates and registers the best of a search that is over; lines that say so."""
+    """Refits, evaluates and registers the best candidate; returns the lines that say so."""
     settings, backbone_pool, study = search.settings, search.backbone_pool, search.study
 
     def on_dead(trial: FrozenTrial) -> None:
         close_dead(trial.user_attrs.get(studies.RUN_ID), search.run_id)
 
     studies.wait_for_others(study, search.store.coordinator, on_dead)
-    best_of_each = studies.best_of_each(study, backbone_pool.space)
-    best = next(iter(best_of_each))
+    result = search_result(study, backbone_pool, settings.seed)
+    best = result.candidate
     chosen = backbone_pool.of(best)
-    mlflow.log_metric("best_valid_auroc", study.best_value)
+    mlflow.log_metric("best_valid_auroc", result.score)
     mlflow.set_tags(
         {
             "medtl.architecture": chosen.architecture,
@@ -231,16 +286,18 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
             "medtl.cutoff": best.cutoff,
         }
     )
-    _log_trials(study, backbone_pool, settings.seed)
+    log_search(result)
     transfer = backbone_pool.transfer(chosen)
     concluded = evaluate_and_log(transfer, fit_candidate(transfer, best, log_epoch, search.ends))
     name = registered_name(settings.model_name, settings.data)
     verdict = register_and_gate(concluded, name, settings.confidence)
-    log_entries([_entry(backbone_pool, probed, *each) for each in best_of_each.items()])
+    log_entries([_entry(backbone_pool, probed, *each) for each in result.best.items()])
     study.set_user_attr(studies.FINISHED, search.run_id)
+    search.timer.end("plots, final model and test scores")
     return [
-        f"best trial    {study.best_trial.number} of {len(studies.finished(study))}: "
-        f"{best}, validation AUROC {study.best_value:.3f}",
+        f"time          {search.timer.summary()}; {result.slowest()}",
+        f"best trial    {result.best_trial} of {result.finished}: "
+        f"{best}, validation AUROC {result.score:.3f}",
         concluded.summary(),
         f"registered    {name} version {verdict.version}: {verdict.reason}",
         f"serve it      {serve_command(f'models:/{name}@{CHAMPION}')}",
@@ -248,16 +305,17 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
 
 
 def schedule_of(settings: TuneSettings, backbone_pool: BackbonePool) -> Schedule:
-    """Returns how long the search of the settings goes on, and how it prunes."""
+    """Returns the limits and the pruner of the search."""
     trials = settings.trials
     if settings.transfer == "hybrid":
-        # its cut-offs are all there is to try
+        # only the cut-off is searched: no more trials than cut-offs
         trials = min(trials, sum(len(each.space.cutoffs) for each in backbone_pool.all))
     return Schedule(trials, settings.timeout, settings.pruner, settings.seed)
 
 
 def _probed(search: _Search) -> dict[str, Probe]:
     """Returns the layer probe of each architecture, by its name."""
+    kind: Literal["layers", "blocks"]
     kind = "layers" if search.settings.cutoffs == "layers" else "blocks"
     backbone_pool, probed = search.backbone_pool, {}
     for each in backbone_pool.all:
@@ -280,8 +338,8 @@ def starts_of(
     count = EARLY_OF_EACH if backbone_pool.several else EARLY
     starts = {}
     for each in backbone_pool.all:
-        all_cutoffs = settings.cutoffs in ("blocks", "layers") and isinstance(each.space, Space)
-        plain = plain_recipes(each.space) if all_cutoffs else []
+        all_cutoffs = settings.cutoffs in ("blocks", "layers")
+        plain = plain_recipes(each.space) if all_cutoffs and isinstance(each.space, Space) else []
         pointed = first_trials(each.space, probed[each.architecture], each.backbone, known, count)
         tried = [start.candidate for start in plain]
         starts[each.architecture] = [
@@ -295,20 +353,10 @@ def _place(candidate: AnyCandidate) -> str:
     return " ".join(filter(None, (candidate.architecture, candidate.cutoff)))
 
 
-def _log_trials(study: optuna.Study, backbone_pool: BackbonePool, seed: int) -> None:
-    trials = studies.table(study, backbone_pool.space)
-    log_search(trials, studies.importances(study, seed))
-    for each in backbone_pool.all:
-        own = (
-            trials[trials["architecture"] == each.architecture] if backbone_pool.several else trials
-        )
-        log_cutoffs(own, each.space.cutoffs, each.folder)
-
-
 def _entry(
     backbone_pool: BackbonePool, probed: dict[str, Probe], best: AnyCandidate, score: float
 ) -> Entry:
-    """Builds the search result of one architecture: its best candidate, and its probe."""
+    """Builds the dictionary entry of one architecture: its best candidate and its probe."""
     entrant = backbone_pool.of(best)
     own = probed[entrant.architecture]
     recipe = best.params()

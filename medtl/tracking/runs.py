@@ -322,8 +322,6 @@ def succeed_trials(run: Run, study: str, numbers: Collection[int]) -> None:
         if each.info.status == "RUNNING":
             client.set_tag(each.info.run_id, ERROR_TAG, DIED)
             client.set_terminated(each.info.run_id, "KILLED")
-        elif each.info.status != "KILLED":
-            continue
         client.set_tag(each.info.run_id, SUCCESSOR_TAG, run.info.run_id)
 
 

@@ -1,13 +1,14 @@
-"""The layer probe: how well a linear classifier does on the features at every cut-off.
+"""Layer probe: AUROC of a linear classifier on the features at every cut-off.
 
-Linear probes of hidden layers are those of Alain & Bengio 2016, "Understanding intermediate layers
-using linear classifier probes", arXiv 1610.01644. One pass over the training images gives the
-pooled features at every cut; each is then classified by cross-validation over patients. The curve
-over the cut-offs is the OCL curve: where the pretrained features tell most about these labels.
+After Alain & Bengio 2016, "Understanding intermediate layers using linear classifier probes",
+arXiv 1610.01644. One pass over the training images computes the pooled features at every cut; each
+is classified in cross-validation over patients. The curve over the cut-offs, the OCL curve, shows
+where the pretrained features separate these labels best.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,18 +37,27 @@ MOST_IMAGES = 2000  # training images that are probed; more change the curve lit
 PENALTIES = np.logspace(0, 5, 6)  # of the ridge, on standardised features
 
 
-@torch.no_grad()
 def features_at(
     transfer: TransferLearner, points: list[CutPoint], indices: np.ndarray
 ) -> list[np.ndarray]:
-    """Pooled features [N, F_i] at each of `points` (forward order), from one pass over N images."""
+    """Computes pooled features [N, F_i] at each of `points` (forward order), in one pass."""
+    return _features_and_seconds(transfer, points, indices)[0]
+
+
+@torch.no_grad()
+def _features_and_seconds(
+    transfer: TransferLearner, points: list[CutPoint], indices: np.ndarray
+) -> tuple[list[np.ndarray], float]:
+    """Computes the features, and the median seconds an image, without the first batch."""
     backbone = transfer.backbone
     parts = stages(backbone.network, points, backbone.preprocessing.image_size)
     for part in parts:
         part.to(transfer.device)
     columns: list[list[np.ndarray]] = [[] for _ in points]
     starts = range(0, len(indices), PASS_BATCH)
+    seconds = []
     for start in progress(starts, len(starts), "layer probe", unit="batch"):
+        began = time.perf_counter()
         raw = transfer.dataset.images(indices[start : start + PASS_BATCH])
         images = unit_images(raw, transfer.device)
         tensors = (network_input(images, backbone.preprocessing),)
@@ -55,24 +65,29 @@ def features_at(
             with autocast(transfer.device, transfer.precision):
                 tensors = part(*tensors)
             column.append(pooled(tensors).cpu().numpy())
-    return [np.concatenate(column) for column in columns]
+        seconds.append((time.perf_counter() - began) / len(raw))
+    # the first batch also allocates memory and compiles kernels
+    return [np.concatenate(column) for column in columns], float(np.median(seconds[1:] or seconds))
 
 
 @dataclass(frozen=True)
 class Probe:
     """Result of the probe.
 
-    `curve` has the columns `cutoff`, `score`, `low`, `high`, `features` (their number): `score` is
-    the one-against-rest macro AUROC, averaged over folds that keep groups together; `low` and
-    `high` are the 95 % t interval of that mean. `description` describes the data set by the deepest
-    features.
+    Attributes:
+        curve: columns `cutoff`, `score`, `low`, `high`, `features` (their number). `score` is the
+            one-against-rest macro AUROC, averaged over folds that keep groups together; `low` and
+            `high` are the 95 % t interval of that mean.
+        description: description of the data set by the deepest features.
+        seconds_per_image: time of a forward pass of the network on this machine.
     """
 
     curve: pd.DataFrame
     description: Description
+    seconds_per_image: float
 
     def best(self, count: int) -> list[str]:
-        """Returns the cut-offs to try first: the `count` best of the curve, best first."""
+        """Returns the `count` best cut-offs of the curve, best first."""
         ranked = self.curve.sort_values("score", ascending=False, kind="stable")
         return ranked["cutoff"].head(count).tolist()
 
@@ -88,7 +103,7 @@ def probe(transfer: TransferLearner, kind: Literal["blocks", "layers"]) -> Probe
     if len(train) > MOST_IMAGES:
         generator = np.random.default_rng(transfer.settings.seed)
         train = np.sort(generator.choice(train, MOST_IMAGES, replace=False))
-    features = features_at(transfer, points, train)
+    features, seconds = _features_and_seconds(transfer, points, train)
     labels, groups = dataset.labels[train], dataset.groups[train]
     rows = []
     for point, column in zip(points, features, strict=True):
@@ -98,7 +113,7 @@ def probe(transfer: TransferLearner, kind: Literal["blocks", "layers"]) -> Probe
         mean = scores.mean()
         rows.append((point.name, mean, mean - error, min(1.0, mean + error), column.shape[1]))
     curve = pd.DataFrame(rows, columns=["cutoff", "score", "low", "high", "features"])
-    return Probe(curve, Description.of(features[-1]))
+    return Probe(curve, Description.of(features[-1]), seconds)
 
 
 def fold_scores(
@@ -154,7 +169,7 @@ def _finding_scores(
 
 
 def _known_alike(labels: np.ndarray) -> list[np.ndarray]:
-    """The findings in parts that are known in the same images: each part is one regression."""
+    """Groups the findings that are known in the same images: one regression a group."""
     _, part = np.unique(labels >= 0, axis=1, return_inverse=True)
     return [np.flatnonzero(part.ravel() == number) for number in range(part.max() + 1)]
 

@@ -30,7 +30,7 @@ def run_crew(
 ) -> None:
     """Runs trials in `settings.workers` processes until none is left; `on_look` is called often.
 
-    What a worker that dies had begun is queued again at once, and its MLflow run is closed.
+    The trial of a worker that dies is queued again at once, and its MLflow run closed.
 
     Raises:
         MedtlError: all workers and their successors have died.

@@ -1,7 +1,7 @@
-"""A search on a Ray cluster: this process asks and tells, the nodes train.
+"""Search on a Ray cluster: the command samples and prunes, the nodes train.
 
-Only this process touches the study, so it may lie in SQLite. A worker keeps data and networks in
-memory from trial to trial; each epoch is told here, and the answer says whether it was the last.
+Only the command's process opens the study, so that it may be in SQLite. A worker keeps data and
+networks in memory between trials; it reports each epoch and waits for the answer of the pruner.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from medtl.tuning.trials import TrialSpec, run_trial, trial_spec
 
 @dataclass(frozen=True)
 class TrialOrder:
-    """What a worker is made of."""
+    """Arguments of a worker."""
 
     settings: TuneSettings
-    run_id: str  # the MLflow run under which its trials stand
+    run_id: str  # parent MLflow run of its trials
     tracking_uri: str
-    seen: tuple[str, ...]  # what the nodes must see too: fingerprint of the data, and each backbone
+    seen: tuple[str, ...]  # fingerprints of the data and of each backbone, equal on every node
     datasets: Mapping[int, ray.ObjectRef] | None  # by image size; None to read them on the node
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended: with a score, or why without."""
+    """Result of a trial: a score, or the reason why there is none."""
 
     valid_auroc: float = 0.0
     pruned: str = ""
@@ -68,12 +68,13 @@ class TrialWorker:
     """Runs trials on a node, one after the other."""
 
     def __init__(self, order: TrialOrder) -> None:
+        """Keeps the order; `open` does the work."""
         self._order = order
         self._said: SimpleQueue[str | Epoch | None] = SimpleQueue()
         self._told: SimpleQueue[str] = SimpleQueue()
 
     def open(self) -> str:
-        """Opens data and networks; '', or why that cannot be done here."""
+        """Opens data and networks; returns '' or an error message."""
         order = self._order
         try:
             enter_node(order.settings, order.tracking_uri, order.run_id)
@@ -88,7 +89,7 @@ class TrialWorker:
         return ""
 
     def run(self, asked: TrialSpec) -> Ended:
-        """Runs a trial; `heard` says how it goes."""
+        """Runs a trial; `heard` returns its progress meanwhile."""
 
         def on_epoch(epoch: Epoch) -> None:
             self._said.put(epoch)
@@ -108,36 +109,42 @@ class TrialWorker:
         return Ended(score)
 
     def heard(self) -> str | Epoch | None:
-        """Waits for what the trial says next: its run, an epoch, or that it has ended."""
+        """Waits for the next report of the trial: its run id, an epoch, or None at its end."""
         return self._said.get()
 
     def tell(self, stop: str) -> None:
-        """Answers an epoch: why it was the last, '' where it was not."""
+        """Answers the report of an epoch: the reason to stop, '' to continue."""
         self._told.put(stop)
 
     def notes(self) -> dict[str, str]:
-        """What was decided about keeping activations, by the cut."""
+        """Returns the decisions on caching activations, by cut."""
         return self._backbone_pool.notes
 
     def _fetched(self, settings: TuneSettings, image_size: int, _: str = "") -> Dataset:
-        return ray.get(self._order.datasets[image_size])
+        datasets = self._order.datasets
+        assert datasets is not None
+        return ray.get(datasets[image_size])
 
 
 class Threads(SingleWorker):
-    """The threads of one process work on a study: one at a time asks, and any may end it."""
+    """Coordinates the threads of one process on a study."""
 
     def __init__(self) -> None:
+        """Creates the lock of this process."""
         self._lock, self._over = threading.Lock(), threading.Event()
 
     @contextmanager
     def asking(self, study: optuna.Study) -> Iterator[None]:
+        """Holds the lock while a trial is taken."""
         with self._lock:
             yield
 
     def end(self, study: optuna.Study) -> None:
+        """Stops the search: no thread starts another trial."""
         self._over.set()
 
     def ended(self, study: optuna.Study) -> bool:
+        """Returns whether the search was stopped."""
         return self._over.is_set()
 
 
@@ -152,7 +159,7 @@ def run_on_cluster(
 ) -> None:
     """Runs trials on `settings.workers` workers of the cluster until none is left.
 
-    The trial of a worker that dies, or whose node does, is queued again, and its run closed.
+    If a worker or its node dies, its trial is queued again and its run closed.
 
     Raises:
         MedtlError: no worker is left.
@@ -167,7 +174,7 @@ def run_on_cluster(
 
         def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
             try:
-                return _far(worker, trial_spec(own, trial, candidate), trial, run_id)
+                return _run_remotely(worker, trial_spec(own, trial, candidate), trial)
             except ray.exceptions.RayError:
                 requeue(own, trial.number)
                 raise
@@ -185,7 +192,7 @@ def run_on_cluster(
     def requeue(own: optuna.Study, number: int) -> None:
         with coordinator.asking(own):
             if own.get_trials(deepcopy=False)[number].state != TrialState.RUNNING:
-                return  # it was taken for dead before, and is another's now
+                return  # it was failed before as dead, and queued again
             dead = own.tell(number, state=TrialState.FAIL)
             if not studies.queue_again(own, dead, 0 if stopping.is_set() else 1):
                 print(f"trial {number} is given up: too many workers died over it")
@@ -210,7 +217,7 @@ def _order(settings: TuneSettings, backbone_pool: BackbonePool, run_id: str) -> 
     datasets = None
     if settings.ship == "store":
         datasets = {size: shipped(dataset) for size, dataset in backbone_pool.datasets.items()}
-    # `auto` looks at the data, which a node may not have
+    # `auto` depends on the data, which a node may not have
     architectures = ",".join(each.architecture for each in backbone_pool.all)
     settings = dataclasses.replace(
         settings, data=everywhere(settings.data), architecture=architectures
@@ -218,16 +225,14 @@ def _order(settings: TuneSettings, backbone_pool: BackbonePool, run_id: str) -> 
     return TrialOrder(settings, run_id, mlflow.get_tracking_uri(), _seen(backbone_pool), datasets)
 
 
-def _far(worker: Worker, asked: TrialSpec, trial: optuna.Trial, run_id: str) -> float:
-    """Runs the trial on a worker; its score.
+def _run_remotely(worker: Worker, asked: TrialSpec, trial: optuna.Trial) -> float:
+    """Runs a trial on a worker, and returns its score.
 
     Raises:
-        Pruned: it falls behind the others.
+        Pruned: the pruner ended it.
         MedtlError: it failed.
         RayError: the worker or its node died.
     """
-    for cut_off in asked.before:
-        close_dead(cut_off, run_id)
     ended, stop = worker.run.remote(asked), None
     while (said := ray.get(worker.heard.remote())) is not None:
         if isinstance(said, str):
@@ -251,5 +256,5 @@ def _seen(backbone_pool: BackbonePool) -> tuple[str, ...]:
 
 
 def _read(settings: TuneSettings, image_size: int, _: str) -> Dataset:
-    """The data alone: the command has noted it."""
+    """Reads the data without logging it, which the command has done."""
     return training_data(settings, image_size)

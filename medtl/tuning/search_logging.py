@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 
 from medtl.reporting.plots import tuning
 from medtl.tracking.artifacts import log_picture, log_table
+from medtl.tuning.search_result import NetworkTrials, SearchResult
+
+METRIC = "validation AUROC"
+PARAMETERS = ("architecture", "optimizer", "lr", "classifier", "cutoff")  # shown where searched
 
 
-def log_search(trials: pd.DataFrame, importances: Mapping[str, float]) -> None:
-    """The table and the pictures of a search; `trials` as `medtl.tuning.study.table` gives it."""
-    metric = "validation AUROC"
-    log_table(trials, "search/trials.csv")
-    known = ("architecture", "optimizer", "lr", "classifier", "cutoff")
-    searched = [name for name in known if name in trials]
-    log_picture(tuning.search_history(trials, metric), "search/history.png")
+def log_search(result: SearchResult) -> None:
+    """Logs the table of the trials and the plots of a search."""
+    log_table(result.trials, "search/trials.csv")
+    searched = [name for name in PARAMETERS if name in result.trials]
+    log_picture(tuning.search_history(result.trials, METRIC), "search/history.png")
     log_picture(
-        tuning.parallel_coordinates(trials, searched, metric),
+        tuning.parallel_coordinates(result.trials, searched, METRIC),
         "search/parallel_coordinates.png",
     )
-    if importances:
+    if result.importances:
         log_picture(
-            tuning.hyperparameter_importances(importances, metric), "search/importances.png"
+            tuning.hyperparameter_importances(result.importances, METRIC),
+            "search/importances.png",
         )
-
-
-def log_cutoffs(trials: pd.DataFrame, order: Sequence[str], folder: str) -> None:
-    """The scores of one network's trials against its cut-offs, `order`, if any was completed."""
-    curve = trials.loc[trials["state"] == "complete", ["cutoff", "score"]]
-    if len(curve):
-        figure = tuning.score_against_cutoff({"trials": curve}, order, "validation AUROC")
-        log_picture(figure, f"{folder}/score_against_cutoff.png")
+    for network in result.networks:
+        _log_cutoffs(network)
 
 
 def log_probe(curve: pd.DataFrame, folder: str) -> None:
-    """The OCL curve of the layer probe; `curve` as `medtl.tuning.linear_probe.Probe` has it."""
+    """Logs the curve of the layer probe, a table as in `medtl.tuning.linear_probe.Probe`."""
     log_table(curve, f"{folder}/layer_probe.csv")
-    figure = tuning.score_against_cutoff(
-        {"linear probe": curve}, curve["cutoff"].tolist(), "AUROC by cross-validation"
-    )
-    log_picture(figure, f"{folder}/layer_probe.png")
+    log_picture(tuning.layer_probe(curve), f"{folder}/layer_probe.png")
+
+
+def _log_cutoffs(network: NetworkTrials) -> None:
+    """Logs the scores against the cut-offs, if any trial of the network was completed."""
+    trials = network.trials
+    curve = trials.loc[trials["state"] == "complete", ["cutoff", "score"]]
+    if len(curve):
+        figure = tuning.score_against_cutoff({"trials": curve}, network.cutoffs, METRIC)
+        log_picture(figure, f"{network.folder}/score_against_cutoff.png")

@@ -1,9 +1,9 @@
 """Study storage, and coordination of the workers on one study.
 
-Many workers agree by locks of the database that a process loses when it dies: only one asks for a
-trial at a time, so that none is begun too many, and only one command leads, which prepares the
-search and concludes it. A worker gives a sign of life while it trains; who gives none is dead, and
-its trial is run again.
+Workers use advisory locks of the database, which a process loses when it dies. Only one at a time
+takes a trial, so that none is started too many; only one command leads: it prepares the search and
+registers its result. A worker records heartbeats while it trains; without them its trial is run
+again.
 """
 
 from __future__ import annotations
@@ -26,63 +26,63 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from medtl.errors import MedtlError, masked_value, without_secrets
 
-HEARTBEAT = 10  # seconds between a worker's signs of life
-GRACE = 60  # seconds without one after which a worker is dead
-WORKER = "medtl.worker"  # trial attribute: the worker that began it
-OVER = "medtl.over"  # study attribute: no further trial is to be begun
+HEARTBEAT = 10  # seconds between two heartbeats of a worker
+GRACE = 60  # seconds without a heartbeat after which a worker counts as dead
+WORKER = "medtl.worker"  # trial attribute: name of its worker
+OVER = "medtl.over"  # study attribute: no further trial is started
 DRIVER = "postgresql+psycopg"
-WAIT = 10  # seconds in which a server must have answered
-LOST = (SQLAlchemyError, StorageInternalError)  # what is raised where a database does not answer
+WAIT = 10  # seconds, timeout of a connection
+LOST = (SQLAlchemyError, StorageInternalError)  # errors of a database that does not answer
 
 
 class SingleWorker:
-    """One process at a time works on a study: there is nothing to agree on."""
+    """Coordination of a single process, which needs none."""
 
     @contextmanager
     def asking(self, study: optuna.Study) -> Iterator[None]:
-        """Alone with the study while a trial is asked for."""
+        """Holds the lock of the study while a trial is taken."""
         yield
 
     def begin(self, trial: optuna.Trial) -> None:
-        """Signs a trial that was asked for."""
+        """Records this worker's name on a new trial."""
 
     @contextmanager
     def working(self, trial: optuna.Trial) -> Iterator[None]:
-        """Gives signs of life while the trial is run."""
+        """Records heartbeats while the trial runs."""
         yield
 
     def dead(self, study: optuna.Study) -> list[FrozenTrial]:
-        """Trials whose worker is found dead, failed herewith; to be called while asking."""
+        """Fails and returns the trials of dead workers; to be called within `asking`."""
         return []
 
     def dead_with(self, study: optuna.Study, worker: str) -> list[FrozenTrial]:
-        """Trials of a worker that is known to be dead, failed herewith; as `dead`."""
+        """Fails and returns the trials of one dead worker; to be called within `asking`."""
         return []
 
     def end(self, study: optuna.Study) -> None:
-        """No further trial is to be begun by anyone."""
+        """Stops the search: no worker starts another trial."""
 
     def ended(self, study: optuna.Study) -> bool:
-        """Returns whether a stop was requested."""
+        """Returns whether the search was stopped."""
         return False
 
     def reopen(self, study: optuna.Study) -> None:
-        """Trials may be begun again."""
+        """Allows new trials again."""
 
     @contextmanager
     def lead(self, study: optuna.Study) -> Iterator[Callable[[], bool]]:
-        """Yields what tells whether this command leads the search, and takes the lead if free."""
+        """Yields a function that takes the lead if it is free, and returns whether it has it."""
         yield lambda: True
 
 
 class PostgresCoordinator(SingleWorker):
-    """Many processes, on any machines, work on a study in PostgreSQL."""
+    """Coordinates processes on any machines by a PostgreSQL database."""
 
     def __init__(self, url: str, worker: str, grace: int = GRACE) -> None:
-        """Opens the database; `worker` is the name of this process among all.
+        """Opens the database; `worker` is the unique name of this process.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the server does not answer, or not to this user.
+            sqlalchemy.exc.SQLAlchemyError: the server does not answer, or refuses this user.
         """
         self._worker = worker
         self._stale: list[FrozenTrial] = []
@@ -92,11 +92,11 @@ class PostgresCoordinator(SingleWorker):
             isolation_level="AUTOCOMMIT",
             connect_args={"connect_timeout": WAIT},
         )
-        # two processes that make the tables of a new database at once would be in each other's way
+        # two processes must not create the tables of a new database at once
         with self._locked("tables"), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.storage = RDBStorage(
-                url.replace("{", "{{").replace("}", "}}"),  # Optuna takes braces for its own
+                url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the URL
                 engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": WAIT}},
                 heartbeat_interval=HEARTBEAT,
                 grace_period=grace,
@@ -105,20 +105,23 @@ class PostgresCoordinator(SingleWorker):
 
     @contextmanager
     def asking(self, study: optuna.Study) -> Iterator[None]:
+        """Holds the database lock of the study while a trial is taken."""
         with self._locked(f"ask {study.study_name}"):
             yield
 
     def begin(self, trial: optuna.Trial) -> None:
+        """Records a first heartbeat and this worker's name on a new trial."""
         self.storage.record_heartbeat(trial._trial_id)
         trial.set_user_attr(WORKER, self._worker)
 
     @contextmanager
     def working(self, trial: optuna.Trial) -> Iterator[None]:
+        """Records heartbeats from a thread while the trial runs."""
         ended = threading.Event()
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT):
-                # what does not get through now may do so the next time
+                # a failed heartbeat may succeed the next time
                 with contextlib.suppress(*LOST):
                     self.storage.record_heartbeat(trial._trial_id)
 
@@ -131,7 +134,7 @@ class PostgresCoordinator(SingleWorker):
             thread.join()
 
     def dead(self, study: optuna.Study) -> list[FrozenTrial]:
-        """Adds trials that nobody signed: who asked for one died before he let go of the lock."""
+        """Also fails trials whose worker died before recording its name."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
@@ -139,19 +142,24 @@ class PostgresCoordinator(SingleWorker):
         return found + self._failed(study, lambda trial: WORKER not in trial.user_attrs)
 
     def dead_with(self, study: optuna.Study, worker: str) -> list[FrozenTrial]:
+        """Fails and returns the running trials of one worker."""
         return self._failed(study, lambda trial: trial.user_attrs.get(WORKER) == worker)
 
     def end(self, study: optuna.Study) -> None:
+        """Stops the search for all workers."""
         study.set_user_attr(OVER, True)
 
     def ended(self, study: optuna.Study) -> bool:
+        """Returns whether any worker stopped the search."""
         return bool(study.user_attrs.get(OVER))
 
     def reopen(self, study: optuna.Study) -> None:
+        """Allows new trials again for all workers."""
         study.set_user_attr(OVER, False)
 
     @contextmanager
     def lead(self, study: optuna.Study) -> Iterator[Callable[[], bool]]:
+        """Yields a function that takes the leader's lock if it is free."""
         with contextlib.closing(_Lead(self._locks, _key(f"lead {study.study_name}"))) as lead:
             yield lead.taken
 
@@ -165,7 +173,7 @@ class PostgresCoordinator(SingleWorker):
 
     @contextmanager
     def _locked(self, what: str) -> Iterator[None]:
-        """Alone with a thing in the database; the lock goes with the connection."""
+        """Holds an advisory lock, which the server frees with the connection."""
         with self._locks.connect() as connection:
             _notice_loss(connection)
             connection.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_key(what)})"))
@@ -173,7 +181,7 @@ class PostgresCoordinator(SingleWorker):
 
 
 class _Lead:
-    """A lock that is held as long as this process lives and is connected."""
+    """Leader's lock, held as long as this process is connected."""
 
     def __init__(self, engine: sqlalchemy.Engine, key: int) -> None:
         self._engine = engine
@@ -187,7 +195,7 @@ class _Lead:
                 _notice_loss(self._connection)
             return bool(self._connection.execute(self._take).scalar())
         except SQLAlchemyError:
-            # what a lost connection held is free, for this process as for others
+            # the server frees the lock of a lost connection
             self.close()
             return False
 
@@ -200,7 +208,7 @@ class _Lead:
 
 @dataclass(frozen=True)
 class Store:
-    """An open Optuna storage, and how those who work on its studies agree."""
+    """Open Optuna storage, and the coordinator of its workers."""
 
     url: str
     storage: BaseStorage
@@ -213,10 +221,10 @@ def is_shared(url: str) -> bool:
 
 
 def open_store(url: str, worker: str = "") -> Store:
-    """Opens the storage at an Optuna storage URL, and makes its tables where there are none.
+    """Opens the storage at an Optuna storage URL, and creates missing tables.
 
-    A `postgresql://` URL is opened by the driver that is installed with this project. `worker` is
-    a name of this process that no other has; empty draws one.
+    A `postgresql://` URL is opened with the driver of this project. `worker` is a unique name of
+    this process; empty draws one.
 
     Raises:
         MedtlError: the storage does not open.
@@ -236,10 +244,10 @@ def with_driver(url: str) -> str:
 
 @contextmanager
 def opening(url: str) -> Iterator[None]:
-    """Says in one line, without a password, what keeps a storage from opening.
+    """Turns errors of opening a storage into one line without a password.
 
     Raises:
-        MedtlError: it does not open.
+        MedtlError: the storage does not open.
     """
     try:
         yield
@@ -253,10 +261,10 @@ def opening(url: str) -> Iterator[None]:
 
 @contextmanager
 def connected(url: str) -> Iterator[None]:
-    """Says in one line, without a password, that a storage is no longer there.
+    """Turns errors of a lost storage into one line without a password.
 
     Raises:
-        MedtlError: it was lost.
+        MedtlError: the storage was lost.
     """
     try:
         yield
@@ -269,14 +277,13 @@ def connected(url: str) -> Iterator[None]:
 
 def _reason(error: Exception, url: str) -> str:
     """Returns the driver's message, without SQLAlchemy's additions and the URL's secrets."""
-    if isinstance(error, StorageInternalError):
-        error = error.__cause__
-    said = getattr(error, "orig", None) or error
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    said = getattr(cause, "orig", None) or cause
     return without_secrets(" ".join(str(said).split()), url)[:500] or type(error).__name__
 
 
 def _notice_loss(connection: sqlalchemy.Connection) -> None:
-    """Lets the server find out within a minute that this machine is gone, and free its locks."""
+    """Sets TCP keepalives so that PostgreSQL frees our locks within a minute of a crash."""
     for name, value in (("idle", 20), ("interval", 10), ("count", 3)):
         connection.execute(sqlalchemy.text(f"SET tcp_keepalives_{name} = {value}"))
 

@@ -1,4 +1,4 @@
-"""Trials of one worker: joins the study and runs each in its own run."""
+"""Trials of one worker, each in its own MLflow run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from medtl.data.dataset import Dataset
 from medtl.pipeline.run_logging import log_epoch, log_halved
 from medtl.pipeline.setup import training_data
 from medtl.settings.training import TuneSettings
-from medtl.tracking.runs import close_dead, link_successor, nested_run
+from medtl.tracking.runs import close_dead, nested_run, succeed_trials
 from medtl.tracking.store import translate_store_errors
-from medtl.training.checkpoints import CheckpointHold
+from medtl.training.checkpoints import BestCheckpoint, CheckpointHold
 from medtl.training.learner import Trained, TransferLearner
 from medtl.training.loop import Epoch
 from medtl.tuning import study as studies
@@ -28,33 +28,33 @@ from medtl.tuning.study import Pruned, Schedule
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is told: plain values, so that it may be sent anywhere."""
+    """Task of a worker process, in plain values."""
 
-    name: str  # of the worker; no other has it
+    name: str  # unique name of the worker
     settings: TuneSettings
-    schedule: Schedule  # its timeout is what was left of the command's when the worker was begun
+    schedule: Schedule  # its timeout is what was left of the command's when the worker started
     storage: str  # URL
     study: str
-    run_id: str  # the MLflow run under which its trials stand
+    run_id: str  # parent MLflow run of its trials
     tracking_uri: str
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """A trial as who runs it knows it: plain values too."""
+    """One trial to run, in plain values."""
 
     study: str
     number: int
     candidate: AnyCandidate
-    before: tuple[str, ...]  # runs in which the same was begun, and cut off
+    repeats: tuple[int, ...]  # trials with these parameters whose worker died, and this number
 
 
 def work(task: Work) -> None:
     """Runs trials of a study that another process has prepared, until none is left.
 
     Raises:
-        MedtlError: the storage does not open or is lost, as the tracking store may be, or the data
-            or the weights cannot be used.
+        MedtlError: the storage or the tracking store does not open or is lost, or the data or the
+            weights cannot be used.
     """
     mlflow.set_tracking_uri(task.tracking_uri)
     backbone_pool = BackbonePool(task.settings, _read)
@@ -73,10 +73,15 @@ def run_trials(
     on_candidate: Callable[[AnyCandidate], None] = lambda candidate: None,
     on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
 ) -> None:
-    """Runs trials in this process, each in an MLflow run nested in `run_id`."""
+    """Runs trials in this process, each in an MLflow run nested in `run_id`.
+
+    The final state of the best training stays in the cache: the refit of the search loads it.
+    """
+    best = BestCheckpoint()
 
     def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
         on_candidate(candidate)
+        best.best = studies.best_score(study)
         transfer = backbone_pool.transfer(backbone_pool.of(candidate))
         return run_trial(
             trial_spec(study, trial, candidate),
@@ -84,6 +89,7 @@ def run_trials(
             run_id,
             on_run=lambda each: trial.set_user_attr(studies.RUN_ID, each),
             on_epoch=lambda epoch: studies.report(trial, epoch),
+            ends=best,
         )
 
     def on_dead(trial: FrozenTrial) -> None:
@@ -92,6 +98,7 @@ def run_trials(
     studies.run_trials(
         study, backbone_pool.space, schedule, objective, on_trial, coordinator, on_dead
     )
+    best.release(studies.best_score(study))
     for place, note in backbone_pool.notes.items():
         print(f"activations at {place}: {note}", file=sys.stderr)
 
@@ -102,7 +109,7 @@ def fit_candidate(
     on_epoch: Callable[[Epoch], None],
     ends: CheckpointHold | None = None,
 ) -> Trained:
-    """The model of a candidate."""
+    """Trains the model of a candidate."""
     if isinstance(candidate, HybridCandidate):
         model = transfer.train_hybrid(candidate.cutoff)
         on_epoch(model.fit.best)
@@ -112,12 +119,10 @@ def fit_candidate(
 
 
 def trial_spec(study: optuna.Study, trial: optuna.Trial, candidate: AnyCandidate) -> TrialSpec:
-    """What a trial of the study asks for."""
-    before = [trial.user_attrs.get(studies.RUN_ID)]
-    if studies.RESTARTS in trial.user_attrs:
-        dead = study.get_trials(deepcopy=False)[trial.user_attrs[studies.RESTARTS]]
-        before.append(dead.user_attrs.get(studies.RUN_ID))
-    return TrialSpec(study.study_name, trial.number, candidate, tuple(filter(None, before)))
+    """Returns the plain values of a trial of the study."""
+    dead = trial.user_attrs.get(studies.RESTARTS)
+    repeats = (trial.number,) if dead is None else (trial.number, dead)
+    return TrialSpec(study.study_name, trial.number, candidate, repeats)
 
 
 def run_trial(
@@ -126,11 +131,17 @@ def run_trial(
     parent: str,
     on_run: Callable[[str], None],
     on_epoch: Callable[[Epoch], None],
+    ends: CheckpointHold | None = None,
 ) -> float:
-    """One trial in a run of its own; its state stands in the tag `medtl.state`.
+    """Runs a trial in its own MLflow run, with its state in the tag `medtl.state`.
 
-    `on_run` hears of the run as it begins; `on_epoch` hears of each epoch, and raises `Pruned`
-    where it shall be the last.
+    Args:
+        asked: the trial.
+        transfer: its network and data.
+        parent: MLflow run under which it runs.
+        on_run: called with the id of the run when it begins.
+        on_epoch: called after each epoch; raises `Pruned` to end the trial.
+        ends: holds the final checkpoint.
     """
     candidate = asked.candidate
     tags = {
@@ -141,20 +152,19 @@ def run_trial(
         "medtl.weights": transfer.backbone.weights,
         "medtl.cutoff": candidate.cutoff,
         "medtl.data": transfer.dataset.fingerprint,
-        "medtl.state": "failed",  # until it is known better
+        "medtl.state": "failed",  # until it ends otherwise
     }
     pruned: Pruned | None = None
     with nested_run(f"trial {asked.number}", tags, candidate.params(), parent) as run:
-        for cut_off in asked.before:
-            link_successor(cut_off, run.info.run_id)
         on_run(run.info.run_id)
+        succeed_trials(run, asked.study, asked.repeats)
 
         def on_each(epoch: Epoch) -> None:
             log_epoch(epoch)
             on_epoch(epoch)
 
         try:
-            model = fit_candidate(transfer, candidate, on_each)
+            model = fit_candidate(transfer, candidate, on_each, ends)
         except Pruned as reason:
             # raised again outside the run: MLflow would call a pruned trial FAILED
             pruned = reason
@@ -170,5 +180,5 @@ def run_trial(
 
 
 def _read(settings: TuneSettings, image_size: int, _: str) -> Dataset:
-    """The data alone: the process that this one works for has noted it."""
+    """Reads the data without logging it, which the command has done."""
     return training_data(settings, image_size)

@@ -18,6 +18,7 @@ from medtl.tracking.runs import (
     close_dead,
     close_stopped,
     nested_run,
+    succeed_trials,
     tracked_run,
     was_cut_off,
 )
@@ -85,6 +86,32 @@ def test_what_a_process_that_lives_works_in_is_left_alone():
     close_cut_off_run(parent, after)
     assert status(parent) == status(lives) == "RUNNING"
     assert status(cut_off) == "KILLED"
+
+
+def test_a_trial_closes_and_links_the_run_of_the_one_that_it_repeats():
+    """The run of a killed worker may be known by its tags alone."""
+    client = MlflowClient()
+    parent, other_parent = started(), started()
+
+    def trial(number: int, study: str = "many", parent: str = parent) -> str:
+        run_id = started(parent)
+        for name, value in {"study": study, "trial": number, "data": "0123"}.items():
+            client.set_tag(run_id, f"medtl.{name}", value)
+        return run_id
+
+    cut_off, closed, finished = trial(3, parent=other_parent), trial(3), trial(3)
+    another, of_another_study = trial(4), trial(3, study="few")
+    client.set_terminated(closed, "KILLED")
+    client.set_terminated(finished, "FINISHED")
+    again = trial(7)
+    succeed_trials(client.get_run(again), "many", (7, 3))
+    for run_id in (cut_off, closed):
+        assert (status(run_id), successor(run_id)) == ("KILLED", again)
+    for run_id in (finished, another, of_another_study, again):
+        assert successor(run_id) is None
+    assert status(another) == status(again) == "RUNNING"
+    close_cut_off_run(other_parent, parent)
+    assert successor(cut_off) == again, "the run that repeats it, not the command's"
 
 
 def test_a_run_does_not_close_itself():

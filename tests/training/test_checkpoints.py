@@ -20,7 +20,13 @@ from medtl.cache import cache_root, checksum
 from medtl.errors import MedtlError
 from medtl.networks.registry import build
 from medtl.training import checkpoints
-from medtl.training.checkpoints import ABANDONED, KIND, Checkpoint, CheckpointHold
+from medtl.training.checkpoints import (
+    ABANDONED,
+    KIND,
+    BestCheckpoint,
+    Checkpoint,
+    CheckpointHold,
+)
 from medtl.training.learner import Trained, TransferLearner
 from medtl.training.loop import Epoch, Stopped
 
@@ -198,6 +204,28 @@ def test_what_is_damaged_is_dropped_and_nothing_in_it_is_executed(often, tmp_pat
     assert checkpoint.found() is None
     assert kept() == []
     assert not (tmp_path / "executed").exists()
+
+
+def test_only_the_best_training_of_a_search_is_kept_and_its_refit_trains_no_epoch(made, capsys):
+    best = BestCheckpoint()
+    recipes = [made.recipe("adam", lr) for lr in (1e-2, 1e-4, 3e-3)]
+    trained = [made.train("features.18", recipe, ends=best) for recipe in recipes]
+    scores = [each.fit.best.valid_auroc for each in trained]
+    first = scores.index(max(scores))
+    assert best.best == scores[first]
+    assert len(kept()) == 1
+    best.release(scores[first])
+    assert len(kept()) == 1
+    capsys.readouterr()
+    with CheckpointHold() as ends:
+        refitted = made.train("features.18", recipes[first], ends=ends)
+    assert "note: a finished training of" in capsys.readouterr().err
+    assert_equal(trained[first], refitted)
+    assert kept() == []
+    worse = BestCheckpoint()
+    made.train("features.18", recipes[first], ends=worse)
+    worse.release(1.0)
+    assert kept() == [], "another worker had a better one"
 
 
 def test_a_disk_that_refuses_does_not_stop_the_training(made, often, capsys):

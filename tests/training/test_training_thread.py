@@ -80,11 +80,11 @@ def test_a_failed_training_keeps_no_tensor_in_memory():
     def function(report):
         tensor = torch.zeros(3)
         kept.append(weakref.ref(tensor))
-        raise ValueError
+        raise ValueError("failed")
 
     gc.disable()
     try:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="failed"):
             run_in_own_thread(function, lambda value: None)
         assert kept[0]() is None
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
+from medtl.tuning import search_result
 from medtl.tuning import study as studies
 from medtl.tuning.search_space import Candidate, HybridCandidate, HybridSpace, JointSpace, Space
 from medtl.tuning.storage import open_store
@@ -82,17 +83,17 @@ def test_a_search_finds_the_better_architecture_and_names_the_best_of_each(tmp_p
     storage = open_store(f"sqlite:///{tmp_path / 'optuna.db'}")
     study = studies.open_study(storage, "several", True, "asks", schedule(16))
     studies.run_trials(study, JOINT, schedule(16), score)
-    table = studies.table(study, JOINT)
+    table = search_result.table(study, JOINT)
     assert set(table["architecture"]) == {"shallow", "deep"}
     assert list(table["cutoff"].cat.categories) == list(JOINT.cutoffs)
     assert (table["architecture"] == "deep").mean() > 0.5
-    best = studies.best_of_each(study, JOINT)
+    best = search_result.best_of_each(study, JOINT)
     assert [each.architecture for each in best] == ["deep", "shallow"]
     assert next(iter(best.values())) == study.best_value
     for candidate, value in best.items():
         own = table[table["architecture"] == candidate.architecture]
         assert value == own["score"].max()
-    shares = studies.importances(study, seed=0)
+    shares = search_result.importances(study, seed=0)
     assert set(shares) == {"architecture", "optimizer", "lr", "cutoff"}
 
 

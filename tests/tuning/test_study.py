@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from medtl.errors import MedtlError, ParameterError
 from medtl.training.loop import Epoch
+from medtl.tuning import search_result
 from medtl.tuning import study as studies
 from medtl.tuning.search_space import Candidate, Space
 from medtl.tuning.storage import Store, open_store
@@ -76,7 +77,7 @@ def test_a_trial_killed_while_its_parameters_were_drawn_draws_the_same(storage):
     studies.restart_cut_off_trials(study, storage, SPACE)
     assert study.trials[half.number].state == TrialState.FAIL
     studies.run_trials(study, SPACE, schedule(1), score)
-    assert studies.table(study, SPACE)["number"].tolist() == [half.number + 1]
+    assert search_result.table(study, SPACE)["number"].tolist() == [half.number + 1]
     other = studies.open_study(storage, "other", True, "asks", schedule(1))
     studies.run_trials(other, SPACE, schedule(1), score)
     assert study.trials[-1].params == other.trials[0].params
@@ -94,7 +95,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(storage):
         return 0.5
 
     studies.run_trials(study, SPACE, schedule(4), sometimes)
-    table = studies.table(study, SPACE)
+    table = search_result.table(study, SPACE)
     assert list(table["state"][:3]) == ["complete", "failed", "pruned"]
     assert table["error"][1] == "the loss is not a finite number"
     assert len(studies.finished(study)) == 4
@@ -140,6 +141,6 @@ def test_a_storage_that_does_not_open_is_one_line():
 def test_importances_name_the_cutoff(storage):
     study = studies.open_study(storage, "study", True, "asks", schedule(10))
     studies.run_trials(study, SPACE, schedule(10), score)
-    shares = studies.importances(study, seed=0)
+    shares = search_result.importances(study, seed=0)
     assert max(shares, key=shares.get) == "cutoff"
     assert sum(shares.values()) == pytest.approx(1, abs=1e-6)

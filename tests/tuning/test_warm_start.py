@@ -11,7 +11,9 @@ from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
 SPACE = Space(("adam", "sgd"), 1e-4, 1e-2, ("conv1", "layer1", "layer2", "fc"))
 DESCRIPTION = Description.of(np.random.default_rng(0).normal(size=(50, 4)))
 PROBED = Probe(
-    pd.DataFrame({"cutoff": ["layer1", "layer2", "fc"], "score": [0.7, 0.9, 0.8]}), DESCRIPTION
+    pd.DataFrame({"cutoff": ["layer1", "layer2", "fc"], "score": [0.7, 0.9, 0.8]}),
+    DESCRIPTION,
+    seconds_per_image=0.01,
 )
 
 
