@@ -52,6 +52,7 @@ NOT_RUN = {
     r"mlflow experiments create": SERVER,
     r"mlflow server": SERVER,
     r"mlflow (ui|models serve)": STAYS,
+    r"mlflow models predict": "run by tests/serving/test_handler.py",
     r"mkdocs serve": STAYS,
     r"mlflow run .* executor=ray": MACHINES,
     r"(torchrun|ray) ": MACHINES,
