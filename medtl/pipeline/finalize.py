@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import re
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -186,10 +187,19 @@ def register_and_gate(concluded: Concluded, model_name: str, confidence: float) 
     version = register(concluded.model, concluded.facts, model_name)
     with promotion_run(model_name, confidence, seed):
         verdict = gate(model_name, version, cases, score_champion, confidence, seed)
-        doubts = (*concluded.facts.below, *dataset.warnings)
+        doubts = (*concluded.facts.below, *map(in_short, dataset.warnings))
         verdict = dataclasses.replace(verdict, reason="; ".join((verdict.reason, *doubts)))
         log_verdict(model_name, verdict)
     return verdict
+
+
+def in_short(warning: str) -> str:
+    """Returns the beginning of a warning, without examples and consequences.
+
+    >>> in_short("2 images are blank (a.png, b.png)")
+    '2 images are blank'
+    """
+    return re.split(r" \(|: |; ", warning)[0]
 
 
 def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from medtl.cache import digest_of
@@ -43,7 +43,7 @@ class SplitFacts:
     per_class: Mapping[str, int]
 
     def patients_text(self) -> str:
-        """Number of patients as a cell of a table."""
+        """Formats the number of patients."""
         if not self.unknown:
             return str(self.patients)
         unknown = f"unknown for {self.unknown}"
@@ -81,7 +81,7 @@ def model_card(facts: CardFacts, model_name: str) -> str:
 
 
 def version_tags(facts: CardFacts) -> dict[str, str]:
-    """The numbers of a version as tags: `test_METRIC` with `_low` and `_high`, and what it is."""
+    """Returns tags of a version: its identity, and `test_METRIC` with `_low` and `_high`."""
     bundle = facts.bundle
     weights = bundle.network.state_dict().values()
     tags = {
@@ -132,18 +132,14 @@ def _headline(facts: CardFacts) -> str:
 
 
 def _data(facts: CardFacts) -> str:
-    classes = facts.bundle.classes
-    rows = [
-        [
-            split.name,
-            split.images,
-            split.patients_text(),
-            *(split.per_class.get(c, 0) for c in classes),
-        ]
+    splits = _listing(
+        f"**{split.name}:** {split.images:,} images, patients {split.patients_text()}: "
+        + ", ".join(
+            f"{plain(name)} {split.per_class.get(name, 0):,}" for name in facts.bundle.classes
+        )
         for split in facts.splits
-    ]
-    table = _table(["split", "images", "patients", *classes], rows)
-    notes = "".join(f"\n- {plain(note)}" for note in facts.notes)
+    )
+    notes = _listing(map(plain, facts.notes))
     record = (
         " The model carries hashes of the images and patients that it learned from, so that no "
         "gate compares it on them."
@@ -153,7 +149,7 @@ def _data(facts: CardFacts) -> str:
     return (
         f"## Data\n\n{code(facts.bundle.data)}, fingerprint `{facts.bundle.fingerprint}`. "
         f"{_patients(facts)} The validation split chose everything; the test "
-        f"split was scored once.{record}\n\n{table}" + (f"\n{notes}" if notes else "")
+        f"split was scored once.{record}\n\n{splits}" + (f"\n\nNotes:\n\n{notes}" if notes else "")
     )
 
 
@@ -164,11 +160,12 @@ def _patients(facts: CardFacts) -> str:
 
 
 def _scores(facts: CardFacts) -> str:
-    rows = [
-        [metric.label, f"{interval.value:.3f}", _bounds(interval), metric.meaning]
+    scores = _listing(
+        f"**{plain(metric.label)} {interval.value:.3f}** ({_bounds(interval)}): "
+        f"{plain(metric.meaning)}"
         for metric in overall_metrics()
         if (interval := facts.scores.get(metric.name)) is not None
-    ]
+    )
     if facts.bundle.multi_label:
         averaged = (
             " Each measure is that of a finding, there or not, averaged over the findings, each "
@@ -180,19 +177,21 @@ def _scores(facts: CardFacts) -> str:
         )
     else:
         averaged = f" The class looked for is {code(facts.bundle.classes[-1])}."
-    beside = "".join(f"\n- {plain(line)}" for line in facts.baselines)
-    against = f"\n\nBaselines on the same splits, without fine-tuning:\n{beside}" if beside else ""
-    table = _table(["measure", "value", "95 % interval", "what it says"], rows)
+    beside = _listing(map(plain, facts.baselines))
+    against = (
+        f"\n\nBaselines on the same splits, without fine-tuning:\n\n{beside}" if beside else ""
+    )
     return (
-        "## Scores on the test split\n\nWhat an image is called is the model's `decision`. "
-        f"Intervals are 95 % intervals over {facts.unit}."
-        f"{averaged}\n\n{table}{against}"
+        "## Scores on the test split\n\nAn image is called by the model's `decision`. In brackets: "
+        f"95 % intervals over {facts.unit}.{averaged}\n\n{scores}{against}"
     )
 
 
 def _operating_point(bundle: Predictor) -> str:
-    thresholds = zip(bundle.classes, bundle.thresholds, strict=True)
-    table = _table(["class", "threshold"], [[name, f"{value:.3f}"] for name, value in thresholds])
+    thresholds = _listing(
+        f"{plain(name)}: {value:.3f}"
+        for name, value in zip(bundle.classes, bundle.thresholds, strict=True)
+    )
     what = "class"
     if bundle.multi_label:
         rule = f"every finding from its threshold on, joined by |, or `{NO_FINDING}` for none"
@@ -203,12 +202,12 @@ def _operating_point(bundle: Predictor) -> str:
         rule = f"{code(bundle.classes[-1])} from its threshold on"
     return (
         f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable {what}. "
-        f"{_chosen(bundle)}\n\n{table}"
+        f"{_chosen(bundle)}\n\n{thresholds}"
     )
 
 
 def _chosen(bundle: Predictor) -> str:
-    """How the thresholds were chosen."""
+    """Formats how the thresholds were chosen."""
     if not bundle.sensitivity:
         return (
             "Each threshold was chosen on the validation split, where sensitivity + specificity "
@@ -257,11 +256,9 @@ def _making(facts: CardFacts) -> str:
 
 
 def _training(values: Mapping[str, str]) -> str:
-    """Formats the values that the training used as a table."""
-    if not values:
-        return ""
-    rows = [[name.replace("_", " "), value] for name, value in values.items()]
-    return f"\n\n{_table(['setting', 'value'], rows)}"
+    """Formats the values that the training used as a list."""
+    lines = _listing(f"{name.replace('_', ' ')}: {plain(value)}" for name, value in values.items())
+    return f"\n\n{lines}" if lines else ""
 
 
 def _limits(facts: CardFacts) -> str:
@@ -308,7 +305,6 @@ def _bounds(interval: Interval) -> str:
     return f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [[plain(str(cell)) for cell in line] for line in (head, *rows)]
-    lines.insert(1, ["---"] * len(head))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _listing(lines: Iterable[str]) -> str:
+    """Formats a list; MLflow shows the cells of a table without any space between them."""
+    return "\n".join(f"- {line}" for line in lines)

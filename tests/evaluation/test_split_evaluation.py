@@ -102,7 +102,7 @@ def test_a_registered_metric_has_an_interval_in_metrics_card_and_subgroups(
     assert f"negative predictive value{interval}" in evaluation.summary().replace("  ", "")
 
     card = model_card(CardFacts(bundle, "patients", (), evaluation.measures.summary), "model")
-    assert f"| NPV | {interval.value:.3f} | {interval.low:.3f} to {interval.high:.3f} | " in card
+    assert f"**NPV {interval.value:.3f}** ({interval.low:.3f} to {interval.high:.3f}): " in card
 
     sides = groups(pd.Series(np.arange(len(evaluation.cases.labels)) % 2), "half")
     table = score_subgroups(evaluation.cases, {"half": sides}, seed=0)

@@ -46,9 +46,9 @@ def test_the_card_has_its_parts(facts: CardFacts):
         "## Limits",
     ]
     assert "not cleared for diagnosis" in card
-    assert "| AUROC | 0.912 | 0.850 to 0.950 |" in card
-    assert "| test | 60 | 20 | 30 | 20 | 10 |" in card
-    assert "| focal | 0.400 |" in card
+    assert "\n- **AUROC 0.912** (0.850 to 0.950): " in card
+    assert "\n- **test:** 60 images, patients 20: clear 30, focal 20, diffuse 10\n" in card
+    assert "\n- focal: 0.400\n" in card
     assert "temperature 1.500" in card
     assert "from the layer `head` on" in card
     assert "- 3 images \\| unreadable" in card
@@ -70,7 +70,7 @@ def test_the_card_says_whether_patients_are_known(facts: CardFacts):
     unit = "images; patients unknown"
     unknown = model_card(dataclasses.replace(facts, unit=unit, splits=splits), "medtl-unknown")
     assert "95 % intervals over images; patients unknown." in unknown
-    assert "| test | 60 | unknown |" in unknown
+    assert "**test:** 60 images, patients unknown: " in unknown
     assert "images of one patient may be in two splits" in unknown
     assert "Patients are unknown: images of one patient may be in two splits." in unknown
     assert "No known patient is in two splits" not in unknown
@@ -87,22 +87,17 @@ def test_the_card_begins_with_the_scores_and_the_doubts_about_them(facts: CardFa
 
 
 def test_the_card_has_the_values_that_the_training_used(facts: CardFacts):
-    assert "| setting |" not in model_card(facts, "m")
+    assert "- lr:" not in model_card(facts, "m")
     used = dataclasses.replace(facts, training={"lr": "0.001", "images_per_step": "32"})
     making = model_card(used, "m").partition("## How it was made")[2]
-    assert "| lr | 0.001 |\n| images per step | 32 |" in making
+    assert "- lr: 0.001\n- images per step: 32" in making
 
 
-def test_every_row_of_a_table_has_the_cells_of_its_head(facts: CardFacts):
+def test_the_card_has_no_table_and_a_name_of_several_lines_stays_in_its_line(facts: CardFacts):
     odd = dataclasses.replace(facts.bundle, classes=("a|b", "c\nd", "e"))
     card = model_card(dataclasses.replace(facts, bundle=odd), "medtl-odd")
-    block: list[int] = []
-    for line in [*card.splitlines(), ""]:
-        if line.startswith("| "):
-            block.append(line.replace("\\|", "").count("|"))
-        else:
-            assert len(set(block)) <= 1
-            block = []
+    assert not [line for line in card.splitlines() if line.startswith("|")]
+    assert "\n- c d: 0." in card
 
 
 def test_no_name_is_markup(facts: CardFacts):
@@ -132,13 +127,13 @@ def test_every_measure_of_the_interface_stands_in_the_card(facts: CardFacts):
     one_each = {each.name: Interval(index / 10, 0, 1) for index, each in enumerate(metrics)}
     card = model_card(dataclasses.replace(facts, scores=one_each), "medtl-phantoms")
     for metric in metrics:
-        assert f"| {metric.label} | {one_each[metric.name].value:.3f} |" in card
+        assert f"**{metric.label} {one_each[metric.name].value:.3f}**" in card
 
 
 def test_an_interval_that_cannot_be_given_says_so(facts: CardFacts):
     alone = {"auroc": Interval(0.9, math.nan, math.nan)}
     card = model_card(dataclasses.replace(facts, scores=alone), "medtl-phantoms")
-    assert "| AUROC | 0.900 | none: too few cases |" in card
+    assert "**AUROC 0.900** (none: too few cases)" in card
 
 
 def test_phantoms_and_few_patients_are_named_as_limits(facts: CardFacts):
