@@ -7,13 +7,13 @@ registered model.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import mlflow
+from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
 from medtl.cache import content_key
@@ -21,7 +21,7 @@ from medtl.errors import MedtlError
 from medtl.tracking.run_ownership import owner
 from medtl.tracking.runs import store_folder
 
-LOCK_FILE = "aliases.lock"  # an empty SQLite file: it locks on every system, and a kill frees it
+LOCK_FILE = "aliases.lock"  # an empty file; the system frees its lock when a process is killed
 PATIENCE = 120.0  # seconds; the lock is held for less than one
 CLAIM = "medtl.turn."  # prefix of a tag on a registered model: a process holds or wants the lock
 RENEWED = 10.0  # seconds after which a waiting process replaces its claim
@@ -45,19 +45,27 @@ def alias_lock(model_name: str, patience: float = PATIENCE) -> Iterator[None]:
     file = folder / (
         f"{content_key(mlflow.get_tracking_uri())}-{LOCK_FILE}" if served else LOCK_FILE
     )
-    with closing(sqlite3.connect(file, timeout=patience, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise MedtlError(
-                f"the aliases of the registry cannot be moved: {file} has been locked by another "
-                f"process for {patience:.0f} s ({error}); end that process, then run promote"
-            ) from error
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=patience)
+    except TimeoutError as error:
+        raise MedtlError(
+            f"the aliases of the registry cannot be moved: {file} has been locked by another "
+            f"process for {patience:.0f} s; end that process, then run promote"
+        ) from error
+    except OSError as error:
+        raise MedtlError(
+            f"the aliases of the registry cannot be moved: {file} cannot be written "
+            f"({error.strerror or error})"
+        ) from error
+    try:
         if served:
             with _claimed(model_name, patience):
                 yield
         else:
             yield
+    finally:
+        lock.release()
 
 
 @contextmanager
