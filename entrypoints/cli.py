@@ -1,4 +1,4 @@
-"""The door of every entry point: options made from settings, errors as one line, exit status."""
+"""Command line of every entry point: options from settings, errors as one line, exit status."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ import click
 from medtl.errors import MedtlError, ParameterError, without_secrets
 from medtl.settings.fields import Settings
 
-# what Ctrl-C sends, and what the scheduler of a cluster sends before it kills
+# Ctrl-C, and the signal of a cluster's scheduler before it kills
 STOPS = (signal.SIGINT, signal.SIGTERM)
-# In the midst of a write to a database a stop waits: seconds between two looks, and at most.
+# A stop waits for the end of a database write: seconds between two checks, and at most.
 LOOK, PATIENCE = 0.05, 5.0
-# what several processes that torchrun starts can do together
+# entry points that support several processes started by torchrun
 TOGETHER = ("train",)
 # suffixes of environment variables that hold URLs: MLFLOW_TRACKING_URI, HTTPS_PROXY ...
 URL_NAMES = ("_URI", "_URL", "_PROXY")
 
 
 def command(settings_type: type[Settings], name: str, help_text: str) -> click.Command:
-    """Returns the command that reads `settings_type` from its options and runs with it.
+    """Builds the command whose options are the fields of `settings_type`.
 
-    The function `name` of the module `medtl.commands.NAME` does the work. It is imported when the
-    options have been read and checked: PyTorch and MLflow take seconds, `--help` does not.
+    It calls the function `name` of `medtl.commands.NAME`, which is imported after the options have
+    been parsed and checked: importing PyTorch and MLflow takes seconds, `--help` does not.
     """
     hints = typing.get_type_hints(settings_type)
-    options = [_option(field, hints[field.name]) for field in dataclasses.fields(settings_type)]
+    options: list[click.Parameter] = [
+        _option(field, hints[field.name]) for field in dataclasses.fields(settings_type)
+    ]
 
     def run(**values: object) -> None:
         settings = settings_type(**values)
@@ -48,9 +50,9 @@ def command(settings_type: type[Settings], name: str, help_text: str) -> click.C
 def enter(entry_point: click.Command) -> typing.NoReturn:
     """Runs the command: exit status 0 done, 1 the work failed, 2 a parameter is wrong.
 
-    A failure is one line on stderr, and in the tag `medtl.error` of the run that `mlflow run`
-    handed over; a traceback appears only with MEDTL_DEBUG=1. Ctrl-C and SIGTERM end the work
-    cleanly, and its runs KILLED.
+    An error is one line on stderr, and in the tag `medtl.error` of the run that `mlflow run`
+    created; a traceback appears only with MEDTL_DEBUG=1. After Ctrl-C and SIGTERM all runs are
+    closed as KILLED.
     """
     _listen(_stop)
     try:
@@ -73,7 +75,7 @@ def enter(entry_point: click.Command) -> typing.NoReturn:
 
 def _listen(handler: typing.Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for each in STOPS:
-        # a shell lets what it runs in the background ignore Ctrl-C: that stays so
+        # a shell sets Ctrl-C to be ignored by background jobs, which is kept
         if signal.getsignal(each) != signal.SIG_IGN:
             signal.signal(each, handler)
 
@@ -81,7 +83,7 @@ def _listen(handler: typing.Callable[[int, FrameType | None], None] | signal.Han
 def _stop(number: int, frame: FrameType | None, asked: float | None = None) -> None:
     asked = asked or time.monotonic()
     if _is_in_database(frame) and time.monotonic() - asked < PATIENCE:
-        # a write that is left half done would lock the store, and no run could be closed
+        # an interrupted write would lock the store, and no run could be closed
         signal.signal(signal.SIGALRM, partial(_stop, asked=asked))
         signal.setitimer(signal.ITIMER_REAL, LOOK)
         return
@@ -99,9 +101,9 @@ def _is_in_database(frame: FrameType | None) -> bool:
 
 
 def _be_patient(number: int, frame: FrameType | None) -> None:
-    """What ends a run must not be interrupted; whoever insists ends the process at once."""
+    """Handles a second signal while runs are being closed; a third one ends the process."""
     _listen(signal.SIG_DFL)
-    # not by print, which may be what was interrupted
+    # not print, which may have been interrupted
     os.write(2, b"medtl: stopping, the runs are being closed; once more ends at once\n")
 
 
@@ -110,26 +112,26 @@ def _refuse(message: str, status: int, run_status: str = "FAILED") -> typing.NoR
     if os.environ.get("MEDTL_DEBUG") == "1":
         print(without_secrets(traceback.format_exc(), *_typed()), file=sys.stderr)
     if os.environ.get("MLFLOW_RUN_ID"):
-        # imported only where it is needed: a wrong parameter is answered at once
+        # imported on demand: a wrong parameter is reported at once
         from medtl.tracking.runs import refuse_run
 
         refuse_run(message, run_status)
     print(f"medtl: {message}", file=sys.stderr)
     if run_status == "KILLED":
-        # all is closed: a second Ctrl-C, while the interpreter ends, does not change the status
+        # runs are closed: a second Ctrl-C while the interpreter ends keeps the status
         _listen(signal.SIG_IGN)
     sys.exit(status)
 
 
 def _typed() -> list[str]:
-    """Returns values of command line and environment that may be URLs with a password."""
+    """Returns the values of command line and environment that may contain a password."""
     values = [argument.partition("=")[2] for argument in sys.argv[1:] if argument[:2] == "--"]
     named = [value for name, value in os.environ.items() if name.upper().endswith(URL_NAMES)]
     return [*sys.argv[1:], *values, *named]
 
 
 def _check_processes(name: str) -> None:
-    """Refuses what several processes cannot do together."""
+    """Refuses several processes for an entry point that runs in one."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     if "RANK" not in os.environ or size == 1 or name in TOGETHER:
         return
@@ -141,13 +143,13 @@ def _check_processes(name: str) -> None:
 
 
 def _leave_it_to_the_first() -> None:
-    """Ends this process where torchrun has started another one before it: that will say why."""
+    """Ends this process silently unless it is rank 0, which reports the error."""
     if os.environ.get("RANK", "0") != "0":
         sys.exit(0)
 
 
 def _option(field: dataclasses.Field, hint: type) -> click.Option:
-    """One option; `--image_size`, as MLflow writes a parameter it was not told of, works too."""
+    """Builds an option; `--image_size`, MLflow's spelling, is accepted beside `--image-size`."""
     choices = field.metadata["choices"]
     allowed = f" ({', '.join(choices)})" if choices else ""
     spellings = dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"])

@@ -14,14 +14,14 @@ LIST_CUTOFFS = click.Option(
 train = command(TrainSettings, "train", __doc__)
 
 
-def train_or_list(list_cutoffs: bool, **values: object) -> None:
-    """Trains, or only prints where the network can be cut."""
+def train_or_list(list_cutoffs: bool, architecture: str, image_size: int, **values: object) -> None:
+    """Trains, or prints the cut-offs of the network."""
     if list_cutoffs:
         from medtl.commands.list_cutoffs import list_cutoffs as print_cutoffs
 
-        print_cutoffs(values["architecture"], values["image_size"])
-    else:
-        train.callback(**values)
+        print_cutoffs(architecture, image_size)
+    elif train.callback is not None:
+        train.callback(architecture=architecture, image_size=image_size, **values)
 
 
 main = click.Command(

@@ -42,7 +42,7 @@ def _judged(name: str, settings: PromoteSettings) -> Verdict:
     uri = f"models:/{name}/{version}"
     bundle = load_bundle(uri)
     made = training_settings(uri)
-    seed = int(made["seed"])
+    seed = int(str(made["seed"]))
     data = DataSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
     dataset = load(data.data, bundle.preprocessing.image_size, seed, data.reading)
     if dataset.fingerprint != bundle.fingerprint:

@@ -1,7 +1,7 @@
 """Train one model: data, backbone, cut, training, test scores, logged model.
 
-Of several processes that torchrun has started the first does all of this, and tells the others what
-it has prepared; they train with it, take their shares of the passes, and say nothing.
+Of several processes started by torchrun, rank 0 does all of this. It broadcasts its data to the
+others, which take part in training and forward passes and print nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
         point = resolve(backbone.network, backbone.architecture, settings.cutoff)
         mlflow.set_tag("medtl.cutoff", point.name)
         if team.size > 1:
-            transfer = _shared(transfer, point.name, team)
+            transfer = _shared(settings, transfer, point.name, team)
         model = fit_model(settings, transfer, point.name, ends=ends)
         concluded = evaluate_and_log(transfer, model)
         print(concluded.summary())
@@ -79,18 +79,19 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
 
 
 def _follow(team: SingleProcess) -> None:
-    told = team.broadcast(None)
-    settings = told.settings
-    dataset = training_data(settings, told.backbone.preprocessing.image_size)
-    if dataset.fingerprint != told.fingerprint:
+    prepared: _Prepared | None = team.broadcast(None)
+    assert prepared is not None
+    settings = prepared.settings
+    dataset = training_data(settings, prepared.backbone.preprocessing.image_size)
+    if dataset.fingerprint != prepared.fingerprint:
         raise MedtlError(
             f"{settings.data} here is not what the first process has; the same images, labels and "
             "splits must be at that place on every machine"
         )
     transfer = TransferLearner(
-        told.backbone, dataset, settings, seen_before=told.seen_before, team=team
+        prepared.backbone, dataset, settings, seen_before=prepared.seen_before, team=team
     )
-    model = fit_model(settings, transfer, told.cutoff, lambda epoch: None)
+    model = fit_model(settings, transfer, prepared.cutoff, lambda epoch: None)
     evaluate_shard(transfer, model)
 
 
@@ -100,7 +101,9 @@ def _check_together(settings: TrainSettings, team: SingleProcess) -> None:
         raise ParameterError("transfer", settings.transfer, allowed)
 
 
-def _shared(transfer: TransferLearner, cutoff: str, team: SingleProcess) -> TransferLearner:
+def _shared(
+    settings: TrainSettings, transfer: TransferLearner, cutoff: str, team: SingleProcess
+) -> TransferLearner:
     """Returns the transfer of all processes, after broadcasting its data."""
     dataset = transfer.dataset
     for split, indices in dataset.splits.items():
@@ -110,8 +113,8 @@ def _shared(transfer: TransferLearner, cutoff: str, team: SingleProcess) -> Tran
                 f"{team.size} processes that shall share them; start fewer"
             )
     mlflow.set_tag("medtl.processes", team.size)
-    # all calculate alike, whatever each processor is best at
-    settings = dataclasses.replace(transfer.settings, precision=transfer.precision)
+    # one precision for all processes, whatever each processor prefers
+    settings = dataclasses.replace(settings, precision=transfer.precision)
     backbone, seen_before = transfer.backbone, transfer.seen_before
     team.broadcast(_Prepared(settings, backbone, seen_before, dataset.fingerprint, cutoff))
     return dataclasses.replace(transfer, settings=settings, team=team)

@@ -1,4 +1,4 @@
-"""What runs trials and cells: this process and its own, or a Ray cluster."""
+"""Executor of trials and cells: processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from medtl.settings.execution import RAY, ClusterSettings
 
 @contextmanager
 def executor(settings: ClusterSettings) -> Iterator[None]:
-    """Within what the settings ask for; Ray is not imported where it is not asked for.
+    """Joins the Ray cluster of the settings, if they name one; Ray is imported only then.
 
     Raises:
-        MedtlError: the cluster does not answer, or no node of it has room for a worker.
+        MedtlError: the cluster does not answer, or no node has room for a worker.
     """
     if settings.executor != RAY:
         yield

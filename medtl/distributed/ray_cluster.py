@@ -1,4 +1,4 @@
-"""A Ray cluster: joined, and its workers begun where there is room, replaced when they die."""
+"""Ray cluster: joining it, and workers that are replaced when they die."""
 
 from __future__ import annotations
 
@@ -28,29 +28,28 @@ from medtl.data.manifest import EMBEDDED
 from medtl.errors import MedtlError
 from medtl.settings.execution import ClusterSettings
 
-WAIT = 10.0  # seconds in which a cluster must have answered
-LOOK = 1.0  # seconds between two looks at what was done
-MOST_SUCCESSORS = 3  # that take one place, one after the other
+WAIT = 10.0  # seconds, timeout of a connection to a cluster
+LOOK = 1.0  # seconds between two calls of `on_look`
+MOST_SUCCESSORS = 3  # of one worker, one after the other
 
-Worker = Any  # Ray's handle of a worker; its method `open` gives '', or why it cannot work
+Worker = Any  # Ray's actor handle, which has no type; its method `open` returns '' or an error
 
 
 @contextmanager
 def joined(settings: ClusterSettings) -> Iterator[None]:
-    """Within the cluster that the settings name, or one of this machine's own.
+    """Joins the cluster of the settings, or starts one on this machine, while the block runs.
 
     Raises:
-        MedtlError: it does not answer, or no node of it has room for a worker.
+        MedtlError: it does not answer, or no node has room for a worker.
     """
     terminated = signal.getsignal(signal.SIGTERM)
-    begun = {} if settings.ray_address else {"include_dashboard": False}
     try:
         _knock(settings.ray_address)
         ray.init(
             settings.ray_address or "local",
             logging_level=logging.ERROR,
             log_to_driver=False,
-            **begun,
+            include_dashboard=None if settings.ray_address else False,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise MedtlError(
@@ -58,7 +57,7 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
             f"{_line(error)}; begin a cluster with ray start --head"
         ) from error
     finally:
-        # Ray puts its own in place, and a scheduler's SIGTERM would leave the runs open
+        # Ray's own handler would leave the runs open at a scheduler's SIGTERM
         signal.signal(signal.SIGTERM, terminated)
     try:
         _check_room(settings)
@@ -68,11 +67,12 @@ def joined(settings: ClusterSettings) -> Iterator[None]:
 
 
 def begun_worker(kind: type, order: object, settings: ClusterSettings) -> Worker:
-    """A worker of this class, made of `order`, on a node that has the cores and the GPUs."""
-    remote = ray.remote(kind).options(
+    """Starts a worker, `kind(order)`, on a node with enough cores and GPUs."""
+    actor: Any = ray.remote(kind)  # Ray's decorator types functions, not classes given by name
+    remote = actor.options(
         num_cpus=settings.cores_per_worker,
         num_gpus=settings.gpus_per_worker,
-        max_concurrency=3,  # what it does, what it says of it, what it is told
+        max_concurrency=3,  # its work, its reports, and the answers to them
     )
     return remote.remote(order)
 
@@ -85,17 +85,18 @@ def run_workers(
     on_look: Callable[[], None],
     stopping: threading.Event,
 ) -> None:
-    """Has `count` workers work at a time, each from a thread of its own, until none is left.
+    """Runs `count` workers at a time, each from its own thread, until no work is left.
 
-    One that dies, or whose node does, gets a successor on whatever node has room. When this
-    process is stopped they are stopped; when it is killed, Ray ends them.
+    A worker that dies, or whose node does, gets a successor on any node with room. The workers are
+    stopped with this process; if it is killed, Ray ends them.
 
     Args:
-        begin: begins a worker, which may have to wait for room.
-        work: has it work to the end of all work; lets Ray's error through when it dies.
-        is_left: whether there is work left to begin.
+        count: number of workers.
+        begin: starts a worker, which may have to wait for room.
+        work: runs all its work; raises Ray's error if the worker dies.
+        is_left: returns whether work is left.
         on_look: called every second.
-        stopping: set here when this process is stopped.
+        stopping: set when this process is stopped.
 
     Raises:
         MedtlError: work is left, and no worker.
@@ -125,12 +126,14 @@ def run_workers(
         print(f"medtl: a worker ended: {reason}", file=sys.stderr)
     if is_left():
         raise MedtlError(
-            "no worker is left; what each said last stands above; the same command goes on"
+            "no worker is left; their errors are printed above; the same command goes on"
         )
 
 
-def _place(begin: Callable[[], Worker], work: Callable[[Worker], None], goes_on) -> str:
-    """One worker after the other until no work is left; why the last ended before."""
+def _place(
+    begin: Callable[[], Worker], work: Callable[[Worker], None], goes_on: Callable[[], bool]
+) -> str:
+    """Runs one worker after another until no work is left; returns the last one's error."""
     reason = ""
     for _ in range(1 + MOST_SUCCESSORS):
         if not goes_on():
@@ -138,7 +141,7 @@ def _place(begin: Callable[[], Worker], work: Callable[[Worker], None], goes_on)
         worker = begin()
         try:
             opened = worker.open.remote()
-            # there may never be room: others will have done the work
+            # there may never be room; then other workers do the work
             while not ray.wait([opened], timeout=LOOK)[0]:
                 if not goes_on():
                     return ""
@@ -157,26 +160,26 @@ def _place(begin: Callable[[], Worker], work: Callable[[Worker], None], goes_on)
 
 
 def shipped(dataset: Dataset) -> ray.ObjectRef:
-    """The data set in Ray's store: each node that asks for it gets one copy."""
+    """Puts the data set into Ray's store, of which each node fetches one copy."""
     pixels = dataset.pixels
     whole = dataclasses.replace(pixels, array=np.asarray(pixels.array))
     return ray.put(dataclasses.replace(dataset, pixels=whole))
 
 
 def everywhere(data: str) -> str:
-    """The name of the data as a node knows it, whatever folder its processes are in."""
+    """Returns the absolute path of the data, or the name of an embedded data set."""
     return data if data in EMBEDDED else str(Path(data).absolute())
 
 
 def enter_node(settings: ClusterSettings, tracking_uri: str, run_id: str) -> None:
-    """What a worker does first: takes no more than it asked for, and finds its command's run.
+    """Sets up a worker's process: threads, GPUs, tracking store; checks the command's run.
 
     Raises:
-        MedtlError: the run is not where this node tracks.
+        MedtlError: this node's tracking store does not have the run.
     """
     torch.set_num_threads(settings.cores_per_worker)
     if not settings.gpus_per_worker:
-        # Ray hides the GPUs of others only from who has some
+        # Ray hides the GPUs of others only from workers that have one
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     mlflow.set_tracking_uri(tracking_uri)
     try:
@@ -189,12 +192,12 @@ def enter_node(settings: ClusterSettings, tracking_uri: str, run_id: str) -> Non
 
 
 def named_here(error: Exception) -> str:
-    """The line of an error with the node that it came from."""
+    """Returns the message of an error with the name of this node."""
     return f"{os.uname().nodename}: {_line(error)}"
 
 
 def _knock(address: str) -> None:
-    """Raises `OSError` where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    """Raises `OSError` if nothing listens at HOST:PORT; Ray itself would retry for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host, int(port)), WAIT).close()

@@ -9,9 +9,12 @@ import torch
 
 
 def shares(workers: int, cores: int, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """The environment of each of the workers, of which each works as if it were alone.
+    """Returns the environment of each worker: its share of the cores, or a GPU.
 
-    The GPUs, by the names that CUDA knows them by, go round among the workers.
+    GPUs, by their CUDA names, are assigned in turn.
+
+    >>> shares(3, 4, ["0", "1"])[2]["CUDA_VISIBLE_DEVICES"]
+    '0'
     """
     own = {"OMP_NUM_THREADS": str(max(1, cores // workers)), "TQDM_DISABLE": "1"}
     if not gpus:
@@ -20,7 +23,7 @@ def shares(workers: int, cores: int, gpus: Sequence[str]) -> list[dict[str, str]
 
 
 def cores() -> int:
-    """The cores that this process may use, or as many threads as the user allows."""
+    """Returns the number of cores of this process, or `OMP_NUM_THREADS` if set."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal():
         return int(threads)
@@ -29,7 +32,7 @@ def cores() -> int:
 
 
 def gpus(device: str) -> list[str]:
-    """The GPUs that `device` leaves the choice among."""
+    """Returns the CUDA names of the GPUs that the parameter `device` allows."""
     if device not in ("auto", "cuda"):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

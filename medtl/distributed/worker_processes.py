@@ -1,7 +1,7 @@
 """Worker processes on this machine: started, watched, and replaced when they die.
 
-This module is the first that such a process imports. It must import nothing that counts the
-processor's cores, before `_enter` has said how many there are for it.
+This module is the first that such a process imports. It must import nothing that counts processor
+cores (torch) before `_enter` has set the environment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -22,9 +22,9 @@ from typing import Generic, TypeVar
 
 from medtl.errors import MedtlError, masked
 
-LOOK = 1.0  # seconds between two looks at what was done
-MOST_SUCCESSORS = 3  # that take one place, one after the other
-LAST_WORDS = 10.0  # seconds that a process has to end in when it is told to
+LOOK = 1.0  # seconds between two calls of `on_look`
+MOST_SUCCESSORS = 3  # of one worker, one after the other
+LAST_WORDS = 10.0  # seconds for a process to end after SIGTERM, before it is killed
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class _Begun(Generic[T]):
     process: BaseProcess
     task: T
-    successors: int  # how many processes had this place before
+    successors: int  # number of processes before this one in its place
 
 
 def run_processes(
@@ -45,22 +45,22 @@ def run_processes(
     on_stop: Callable[[T], None],
     on_look: Callable[[], None],
 ) -> None:
-    """Runs `work` on a task of its own in one process for each environment, until all have ended.
+    """Runs `work` in one process for each environment, each with its own task, until all end.
 
-    A process that dies while work is left gets a successor. When this process is stopped, they are
-    stopped; when it is killed, they end by themselves.
+    A process that dies while work is left gets a successor. The processes are stopped with this
+    one, and end by themselves if it is killed.
 
     Args:
-        work: what a process does; a function of a module.
-        new_task: what it is given; plain values.
-        environments: the environment variables that each process has beside those of this one.
-        is_left: whether there is work left.
-        on_death: hears of the task of a process that died.
-        on_stop: hears of the task of a process that was stopped.
+        work: function of a module that a process runs.
+        new_task: makes its argument, of plain values.
+        environments: environment variables of each process, beside those of this one.
+        is_left: returns whether work is left.
+        on_death: called with the task of a process that died.
+        on_stop: called with the task of a process that was stopped.
         on_look: called every second.
 
     Raises:
-        MedtlError: work is left, and in every place the last successor has died.
+        MedtlError: work is left, and the last successor in every place has died.
     """
     context = multiprocessing.get_context("spawn")
     running: dict[int, _Begun[T]] = {}
@@ -91,11 +91,11 @@ def run_processes(
         _stop(running.values(), on_stop)
     if is_left():
         raise MedtlError(
-            "all workers have died; what each said last stands above; the same command goes on"
+            "all workers have died; their errors are printed above; the same command goes on"
         )
 
 
-def _stop(begun: Sequence[_Begun[T]], on_stop: Callable[[T], None]) -> None:
+def _stop(begun: Collection[_Begun[T]], on_stop: Callable[[T], None]) -> None:
     for each in begun:
         each.process.terminate()
     for each in begun:
@@ -103,15 +103,15 @@ def _stop(begun: Sequence[_Begun[T]], on_stop: Callable[[T], None]) -> None:
         if each.process.is_alive():
             each.process.kill()
             each.process.join()
-        # what stopped this process may also keep it from clearing up: others will
+        # what stopped this process may also prevent the clean-up; later commands repeat it
         with contextlib.suppress(Exception):
             on_stop(each.task)
 
 
 def _enter(payload: bytes, environment: dict[str, str]) -> None:
-    """What a new process does first; a failure is one line on stderr, as everywhere."""
+    """Runs the work of a new process; prints an error as one line on stderr."""
     os.environ.update(environment)
-    # Ctrl-C goes to all processes of a terminal: the one that began this one ends it
+    # Ctrl-C reaches all processes of a terminal; the parent ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -127,5 +127,7 @@ def _enter(payload: bytes, environment: dict[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

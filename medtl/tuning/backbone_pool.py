@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import mlflow
@@ -13,7 +13,7 @@ from torch import nn
 from medtl.cache import content_key
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
-from medtl.networks.cutoffs import cut_points, resolve
+from medtl.networks.cutoffs import CutPoint, cut_points, resolve
 from medtl.networks.registry import check_architecture
 from medtl.pipeline.parameter_checks import check_places, outlined
 from medtl.pipeline.pretraining import with_phantom_backbone
@@ -31,25 +31,25 @@ from medtl.tuning.search_space import (
     Space,
 )
 
-OPEN = 2  # networks in memory at a time: as many as are asked for could be more than it holds
+OPEN = 2  # networks in memory at a time, whatever their number in the search
 
 OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
 
 
 @dataclass(frozen=True)
 class PooledBackbone:
-    """One network of a search: what is known of it while it is not in memory."""
+    """One network of a search, without the network itself."""
 
-    settings: TuneSettings  # with its architecture alone, and its own weights
+    settings: TuneSettings  # with this architecture only, and its own weights
     architecture: str
     weights: str
     backbone: str  # digest of the weights
     space: OneSpace
-    folder: str  # the artifacts of the search that are about it alone
+    folder: str  # artifact folder of its own plots and tables
 
 
 class BackbonePool:
-    """All networks of a search on its data, of which no more than `OPEN` are in memory."""
+    """All networks of a search on its data, at most `OPEN` of them in memory."""
 
     def __init__(
         self,
@@ -57,9 +57,12 @@ class BackbonePool:
         read: Callable[[TuneSettings, int, str], Dataset] = noted_data,
         read_more: Callable[[TuneSettings, int], Dataset] = training_data,
     ) -> None:
-        """Opens every network once.
+        """Opens every network once; may pretrain the backbone of the phantoms.
 
-        `read` gives the data and notes it in the active run, `read_more` the same at other sizes.
+        Args:
+            settings: of the search.
+            read: reads the data at a size, and logs it in the active run.
+            read_more: reads it at another size.
 
         Raises:
             ParameterError: a parameter is wrong (architecture, weights, data, cut-offs ...).
@@ -76,7 +79,7 @@ class BackbonePool:
             self._backbone_pool[entrant.architecture] = entrant
 
     def note(self) -> None:
-        """Notes the networks in the active run."""
+        """Sets the tags of the networks and the data in the active run."""
         mlflow.set_tags(
             {
                 "medtl.architecture": self._listed("architecture"),
@@ -87,7 +90,7 @@ class BackbonePool:
 
     @property
     def all(self) -> tuple[PooledBackbone, ...]:
-        """The networks in the order in which they were named."""
+        """Networks in the order of the parameter."""
         return tuple(self._backbone_pool.values())
 
     @property
@@ -97,12 +100,12 @@ class BackbonePool:
 
     @property
     def dataset(self) -> Dataset:
-        """The data at one of its sizes: images, labels and splits are the same at all."""
+        """Data at one of its sizes; images, labels and splits are equal at all of them."""
         return next(iter(self._datasets.values()))
 
     @property
     def datasets(self) -> Mapping[int, Dataset]:
-        """The data at all its sizes, in pixels."""
+        """Data by size in pixels."""
         return self._datasets
 
     @property
@@ -114,13 +117,13 @@ class BackbonePool:
 
     @property
     def study_name(self) -> str:
-        """The name of a new study: data, architectures and weights."""
+        """Name of a new study: data, architectures and weights."""
         weights = self._settings.weights if self.several else self.all[0].weights
         return study_name(self.dataset.name, self._listed("architecture"), weights)
 
     @property
     def fingerprint(self) -> str:
-        """A key of all that makes two searches the same question."""
+        """Key of data, networks and settings; equal keys mean the same search."""
         parts = []
         for each in self.all:
             # the digest says which weights, whatever they are called on this machine
@@ -130,18 +133,18 @@ class BackbonePool:
 
     @property
     def notes(self) -> dict[str, str]:
-        """Decisions on caching activations, by cut."""
+        """Decisions on caching activations, by cut-off."""
         notes = dict(self._notes)
         for architecture, transfer in self._open.items():
             notes |= self._notes_of(architecture, transfer)
         return notes
 
     def of(self, candidate: AnyCandidate) -> PooledBackbone:
-        """Returns the network that a candidate is trained from."""
+        """Returns the network of a candidate."""
         return self._backbone_pool[candidate.architecture] if self.several else self.all[0]
 
     def transfer(self, entrant: PooledBackbone) -> TransferLearner:
-        """Returns the network on the data, read anew where it was let go."""
+        """Returns the learner of a network, opened again if it is not in memory."""
         if entrant.architecture not in self._open:
             self._admit(self._opened(entrant.settings), entrant.space)
         self._open.move_to_end(entrant.architecture)
@@ -213,19 +216,22 @@ def search_space(settings: TuneSettings, architecture: str, network: nn.Module) 
     Raises:
         ParameterError: the network lacks a cut-off.
     """
-    if settings.cutoffs in ("blocks", "layers"):
-        points = cut_points(network, settings.cutoffs)
+    points: Sequence[CutPoint]
+    if settings.cutoffs == "blocks":
+        points = cut_points(network, "blocks")
+    elif settings.cutoffs == "layers":
+        points = cut_points(network, "layers")
     else:
         named = comma_list("cutoffs", settings.cutoffs)
         try:
             resolved = [resolve(network, architecture, name) for name in named]
         except ParameterError as error:
             raise ParameterError("cutoffs", error.value, error.allowed) from error
-        # two names of one place (a block and its first layer) are one cut
+        # two names of one position (a block and its first layer) are one cut
         at = {point.key: point for point in resolved}
         points = [at[key] for key in sorted(at)]
     if settings.transfer == "hybrid":
-        # before the very first layer there are no features
+        # the first layer has no features before it
         later = tuple(point.name for point in points if point.key > (0,))
         if not later:
             raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
@@ -252,21 +258,21 @@ def _one_each(settings: TuneSettings) -> list[TuneSettings]:
 def _with_own_cutoffs(
     settings: TuneSettings, architecture: str, network: nn.Module
 ) -> TuneSettings:
-    """The settings with those of the cut-offs named that this network has.
+    """Returns the settings with only those named cut-offs that this network has.
 
     Raises:
-        ParameterError: it has none of them; of a single one, why.
+        ParameterError: it has none of them.
     """
     if settings.cutoffs in ("blocks", "layers"):
         return settings
     named = comma_list("cutoffs", settings.cutoffs)
-    own, reason = [], None
+    own, reason = [], ""
     for name in named:
         try:
             resolve(network, architecture, name)
             own.append(name)
         except ParameterError as error:
-            reason = error
+            reason = error.allowed
     if not own:
-        raise ParameterError("cutoffs", settings.cutoffs, f"of {architecture}, {reason.allowed}")
+        raise ParameterError("cutoffs", settings.cutoffs, f"of {architecture}, {reason}")
     return dataclasses.replace(settings, cutoffs=",".join(own))

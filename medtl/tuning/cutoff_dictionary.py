@@ -1,8 +1,7 @@
 """OCL dictionary: best cut-offs of finished searches, and similar data sets.
 
-Boit & Zeng 2019 (Dakota State Annual Research Symposium 16) name such an index of the
-representations that a network learned as future work. How an entry describes its data, and the
-distance between two data sets, are ours.
+Boit & Zeng 2019 (Dakota State Annual Research Symposium 16) name such an index of learned
+representations as future work. The description of a data set and the distance are ours.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -19,36 +19,41 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-LARGEST = 512  # numbers of a description: longer features are averaged in equal runs
+from medtl.tuning.search_space import Param
+
+LARGEST = 512  # numbers of a description; longer features are averaged in equal groups
 
 
 @dataclass(frozen=True)
 class Description:
-    """A data set as a backbone sees it: mean and spread of each pooled feature before the head."""
+    """Description of a data set by a backbone: mean and standard deviation of pooled features."""
 
     mean: tuple[float, ...]
     spread: tuple[float, ...]
 
     @classmethod
     def of(cls, features: np.ndarray) -> Description:
-        """The description of features [N, F], rounded to four digits."""
+        """Describes features [N, F], rounded to four digits."""
         runs = np.array_split(np.arange(features.shape[1]), min(LARGEST, features.shape[1]))
         grouped = np.stack([features[:, run].mean(axis=1) for run in runs], axis=1)
         mean, spread = grouped.mean(axis=0), grouped.std(axis=0)
-        return cls(*(tuple(float(f"{v:.4g}") for v in values) for values in (mean, spread)))
+        mean, spread = (
+            tuple(float(f"{value:.4g}") for value in values) for values in (mean, spread)
+        )
+        return cls(mean, spread)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one finished search found."""
+    """Result of one architecture in a finished search."""
 
     architecture: str
     weights: str
-    backbone: str  # digest of the weights: only equal backbones see alike
+    backbone: str  # digest of the weights; descriptions of other backbones are not comparable
     data: str
     fingerprint: str
     cutoff: str
-    recipe: dict[str, object]  # optimizer and learning rate, or the classical classifier
+    recipe: dict[str, Param]  # optimizer and learning rate, or the classical classifier
     valid_auroc: float
     curve: dict[str, float]  # cut-off to the layer probe's score
     description: Description
@@ -57,17 +62,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A known data set and how far it is."""
+    """Known data set and its distance."""
 
     entry: Entry
     distance: float
 
 
 def distance(one: Description, other: Description) -> float:
-    """How differently a backbone sees two data sets, 0 for alike.
+    """Computes the distance of two data sets by the features of one backbone, 0 if equal.
 
-    The Frechet distance of two Gaussians with independent features (Dowson & Landau 1982), its
-    square root taken, and divided by the overall spread so that it has no unit.
+    The square root of the Frechet distance of two Gaussians with independent features (Dowson &
+    Landau 1982), divided by the overall spread, so that it has no unit.
+
+    >>> distance(Description((0.0,), (1.0,)), Description((2.0,), (1.0,)))
+    2.0
     """
     means = np.subtract(one.mean, other.mean)
     spreads = np.subtract(one.spread, other.spread)
@@ -78,9 +86,9 @@ def distance(one: Description, other: Description) -> float:
 def nearest(
     description: Description, backbone: str, entries: Sequence[Entry], count: int
 ) -> list[Neighbour]:
-    """The `count` nearest known data sets seen by the same backbone, one entry each, nearest first.
+    """Returns the `count` nearest known data sets of the same backbone, nearest first.
 
-    Of several searches on the same data the one with the best score counts.
+    Of several searches on the same data, the one with the best score counts.
     """
     best: dict[str, Entry] = {}
     for entry in entries:
@@ -94,11 +102,11 @@ def nearest(
 ENTRY_FILE = "search/ocl_entry.json"
 ENTRY_TAG = "medtl.ocl"  # on runs that hold entries: the best cut-off of each
 MOST_ENTRIES = 500  # newest searches that are read
-AT_ONCE = 8  # of them: over a network each waits mostly for the server
+AT_ONCE = 8  # threads that read them, which mostly wait for the server
 
 
 def log_entries(entries: Sequence[Entry]) -> None:
-    """Adds what the active run's search found to the dictionary, an entry an architecture."""
+    """Adds the entries of the active run's search to the dictionary."""
     values = [dataclasses.asdict(entry) for entry in entries]
     for each in values:
         del each["run_id"]
@@ -107,7 +115,7 @@ def log_entries(entries: Sequence[Entry]) -> None:
 
 
 def known_entries() -> list[Entry]:
-    """All entries of this tracking store, the newest search first."""
+    """Returns all entries of this tracking store, the newest search first."""
     client = MlflowClient()
     experiments = [each.experiment_id for each in client.search_experiments()]
     runs = client.search_runs(
@@ -120,16 +128,17 @@ def known_entries() -> list[Entry]:
 
 
 def _entries(run: Run) -> list[Entry]:
-    """The entries of a run; none where its artifacts are gone or of another version."""
+    """Returns the entries of a run; none if its artifacts are missing or of another version."""
     try:
-        # by runs:/ID a server would be asked twice as often
+        # runs:/ID would take twice as many requests
         kept = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{ENTRY_FILE}"))
-        # a search of one architecture used to write its entry bare
+        # earlier versions wrote a single entry without a list
         return [_entry(values, run.info.run_id) for values in kept.get("entries", [kept])]
     except (MlflowException, OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def _entry(values: dict[str, object], run_id: str) -> Entry:
+def _entry(values: dict[str, Any], run_id: str) -> Entry:
+    # values as in the JSON of the artifact
     description = {name: tuple(each) for name, each in values.pop("description").items()}
     return Entry(**values, description=Description(**description), run_id=run_id)

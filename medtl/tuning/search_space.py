@@ -1,8 +1,7 @@
-"""The search spaces: the cut-off as a depth, with optimizer and learning rate where one trains.
+"""Search spaces: the cut-off as a depth, optimizer and learning rate.
 
-The cut-off is searched as an integer, its place in forward order: neighbouring layers are alike,
-and the sampler may know it. Several architectures have a space together, in which the depth is a
-share of the way through.
+The cut-off is searched as an integer, its index in forward order, since neighbouring layers behave
+alike. In the joint space of several architectures the depth is a share of the cut-offs.
 """
 
 from __future__ import annotations
@@ -13,19 +12,21 @@ from dataclasses import dataclass
 
 import optuna
 
+Param = str | int | float  # value of an Optuna or MLflow parameter
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is trained by gradient from a layer on."""
+    """Training by gradient from a layer on."""
 
     optimizer: str
     lr: float
-    cutoff: str  # a layer's name
-    architecture: str = ""  # '' where only one is searched
+    cutoff: str  # name of a layer
+    architecture: str = ""  # '' if only one is searched
 
-    def params(self) -> dict[str, object]:
-        """The candidate as MLflow parameters."""
-        own = {"optimizer": self.optimizer, "lr": self.lr, "cutoff": self.cutoff}
+    def params(self) -> dict[str, Param]:
+        """Returns the MLflow parameters."""
+        own: dict[str, Param] = {"optimizer": self.optimizer, "lr": self.lr, "cutoff": self.cutoff}
         return _of_several(self.architecture) | own
 
     def __str__(self) -> str:
@@ -43,21 +44,22 @@ class Space:
     cutoffs: tuple[str, ...]
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """The space as Optuna knows it."""
+        """Returns the Optuna distributions."""
         return {
             "optimizer": optuna.distributions.CategoricalDistribution(self.optimizers),
             "lr": optuna.distributions.FloatDistribution(self.lr_low, self.lr_high, log=True),
             "depth": optuna.distributions.IntDistribution(0, len(self.cutoffs) - 1),
         }
 
-    def candidate(self, params: dict[str, object]) -> Candidate:
-        """What a trial's Optuna parameters mean."""
+    def candidate(self, params: Mapping[str, Param]) -> Candidate:
+        """Returns the candidate of a trial's Optuna parameters."""
         return Candidate(
             str(params["optimizer"]), float(params["lr"]), self.cutoffs[int(params["depth"])]
         )
 
-    def params(self, candidate: Candidate) -> dict[str, object]:
-        """The Optuna parameters of a candidate, its learning rate brought into the space."""
+    def params(self, candidate: AnyCandidate) -> dict[str, Param]:
+        """Returns the Optuna parameters; a learning rate outside the space is clipped."""
+        assert isinstance(candidate, Candidate)
         return {
             "optimizer": candidate.optimizer,
             "lr": min(max(candidate.lr, self.lr_low), self.lr_high),
@@ -71,11 +73,11 @@ class HybridCandidate:
 
     classifier: str
     cutoff: str
-    architecture: str = ""  # '' where only one is searched
+    architecture: str = ""  # '' if only one is searched
 
-    def params(self) -> dict[str, object]:
-        """The candidate as MLflow parameters."""
-        own = {"classifier": self.classifier, "cutoff": self.cutoff}
+    def params(self) -> dict[str, Param]:
+        """Returns the MLflow parameters."""
+        own: dict[str, Param] = {"classifier": self.classifier, "cutoff": self.cutoff}
         return _of_several(self.architecture) | own
 
     def __str__(self) -> str:
@@ -91,15 +93,15 @@ class HybridSpace:
     cutoffs: tuple[str, ...]
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """The space as Optuna knows it."""
+        """Returns the Optuna distributions."""
         return {"depth": optuna.distributions.IntDistribution(0, len(self.cutoffs) - 1)}
 
-    def candidate(self, params: dict[str, object]) -> HybridCandidate:
-        """What a trial's Optuna parameters mean."""
+    def candidate(self, params: Mapping[str, Param]) -> HybridCandidate:
+        """Returns the candidate of a trial's Optuna parameters."""
         return HybridCandidate(self.classifier, self.cutoffs[int(params["depth"])])
 
-    def params(self, candidate: HybridCandidate) -> dict[str, object]:
-        """The Optuna parameters of a candidate."""
+    def params(self, candidate: AnyCandidate) -> dict[str, Param]:
+        """Returns the Optuna parameters."""
         return {"depth": self.cutoffs.index(candidate.cutoff)}
 
 
@@ -109,18 +111,17 @@ OneSpace = Space | HybridSpace  # of one architecture
 
 @dataclass(frozen=True)
 class JointSpace:
-    """Several architectures, by name, whose spaces differ in nothing but their cut-offs.
+    """Joint space of several architectures, by name, which differ only in their cut-offs.
 
-    The depth is searched as the share of an architecture's cut-offs that lie before the one that
-    is meant: which layer that is depends on the architecture, and what is learned of the depth in
-    one is known of the others.
+    The depth is the share of an architecture's cut-offs that come before the chosen one, so that
+    the sampler learns about the depth from all architectures together.
     """
 
     spaces: Mapping[str, OneSpace]
 
     @property
     def cutoffs(self) -> tuple[str, ...]:
-        """The names of all cut-offs, each once, by the share of its network that lies before."""
+        """Names of all cut-offs, each once, in the order of their depth."""
         before: dict[str, float] = {}
         for space in self.spaces.values():
             for place, name in enumerate(space.cutoffs):
@@ -128,7 +129,7 @@ class JointSpace:
         return tuple(sorted(before, key=before.__getitem__))
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """The space as Optuna knows it."""
+        """Returns the Optuna distributions."""
         shared = next(iter(self.spaces.values())).distributions()
         return {
             "architecture": optuna.distributions.CategoricalDistribution(tuple(self.spaces)),
@@ -136,8 +137,8 @@ class JointSpace:
             "depth": optuna.distributions.FloatDistribution(0.0, 1.0),
         }
 
-    def candidate(self, params: dict[str, object]) -> AnyCandidate:
-        """What a trial's Optuna parameters mean."""
+    def candidate(self, params: Mapping[str, Param]) -> AnyCandidate:
+        """Returns the candidate of a trial's Optuna parameters."""
         architecture = str(params["architecture"])
         space = self.spaces[architecture]
         last = len(space.cutoffs) - 1
@@ -145,8 +146,8 @@ class JointSpace:
         alone = space.candidate({**params, "depth": place})
         return dataclasses.replace(alone, architecture=architecture)
 
-    def params(self, candidate: AnyCandidate) -> dict[str, object]:
-        """The Optuna parameters of a candidate, its depth in the middle of its cut-off's share."""
+    def params(self, candidate: AnyCandidate) -> dict[str, Param]:
+        """Returns the Optuna parameters, with the depth in the middle of the cut-off's share."""
         space = self.spaces[candidate.architecture]
         own = space.params(candidate)
         depth = (int(own["depth"]) + 0.5) / len(space.cutoffs)
@@ -156,5 +157,5 @@ class JointSpace:
 AnySpace = OneSpace | JointSpace
 
 
-def _of_several(architecture: str) -> dict[str, object]:
+def _of_several(architecture: str) -> dict[str, Param]:
     return {"architecture": architecture} if architecture else {}

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from medtl.errors import MedtlError, ParameterError
 from medtl.training.loop import Epoch, Stopped
-from medtl.tuning.search_space import AnyCandidate, AnySpace
+from medtl.tuning.search_space import AnyCandidate, AnySpace, Param
 from medtl.tuning.storage import SingleWorker, Store, opening
 
 FINISHED = "medtl.finished"  # study attribute: the MLflow run that registered the result
@@ -111,14 +111,14 @@ def join_study(store: Store, name: str, schedule: Schedule) -> optuna.Study:
 
 
 def prepare(
-    study: optuna.Study, starts: Sequence[tuple[dict[str, object], str]], run_id: str
+    study: optuna.Study, starts: Sequence[tuple[Mapping[str, Param], str]], run_id: str
 ) -> None:
     """Queues the first trials, each with its reason, unless that was done before."""
     if study.user_attrs.get(PREPARED) is None:
         # a process that was killed here may have queued some of them
         queued = [t for t in study.get_trials(deepcopy=False) if RESTARTS not in t.user_attrs]
         for params, why in starts[len(queued) :]:
-            study.enqueue_trial(params, {"why": why})
+            study.enqueue_trial(dict(params), {"why": why})
         study.set_user_attr(PREPARED, run_id)
 
 

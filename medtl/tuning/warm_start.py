@@ -24,7 +24,7 @@ PLAIN_LR = 3e-4  # learning rate of fine-tuning all layers
 
 @dataclass(frozen=True)
 class Start:
-    """A candidate that is tried before the sampler is asked, and why."""
+    """Candidate that is tried before the sampler starts, and the reason."""
 
     candidate: AnyCandidate
     why: str
@@ -48,8 +48,8 @@ def first_trials(
 ) -> list[Start]:
     """Returns the first trials by the nearest known data sets and by the probe, `count` each.
 
-    `backbone` is the digest of the one that is searched, `known` the dictionary. A hybrid has
-    nothing but its cut-off to search: all are tried, in the probe's order.
+    `backbone` is the digest of the network's weights, `known` the dictionary. For a hybrid, whose
+    only parameter is the cut-off, returns all cut-offs in the order of the probe.
     """
     ranked = [name for name in probed.best(len(probed.curve)) if name in space.cutoffs]
     if isinstance(space, HybridSpace):
@@ -59,8 +59,9 @@ def first_trials(
     starts = []
     for near in nearest(probed.description, backbone, known, count):
         entry = near.entry
-        if entry.cutoff in space.cutoffs and entry.recipe.get("optimizer") in space.optimizers:
-            candidate = Candidate(entry.recipe["optimizer"], entry.recipe["lr"], entry.cutoff)
+        optimizer = entry.recipe.get("optimizer")
+        if entry.cutoff in space.cutoffs and optimizer in space.optimizers:
+            candidate = Candidate(str(optimizer), float(entry.recipe["lr"]), entry.cutoff)
             why = f"best on {entry.data} (distance {near.distance:.2f}, run {entry.run_id})"
             starts.append(Start(candidate, why))
     lr = math.sqrt(space.lr_low * space.lr_high)
@@ -70,7 +71,7 @@ def first_trials(
 
 
 def in_turn(starts: Mapping[str, Sequence[Start]]) -> list[Start]:
-    """The first trials of several architectures, by name: one of each, then the next of each."""
+    """Interleaves the first trials of several architectures: one of each, then the next."""
     named = [
         [Start(dataclasses.replace(start.candidate, architecture=name), start.why) for start in own]
         for name, own in starts.items()
