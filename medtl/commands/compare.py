@@ -69,10 +69,10 @@ def compare(settings: CompareSettings) -> None:
             plan.metric,
             settings.seed,
         )
-        beside = baselines_beside(
+        baselines = baselines_beside(
             bench, cells.ordered(), cell_results, cells.cases, plan.metric, settings.seed
         )
-        comparison = dataclasses.replace(comparison, beside=beside)
+        comparison = dataclasses.replace(comparison, baselines=baselines)
         sources = source_distances(bench, plan.cells)
         for note in bench.notes:
             print(f"sources       {note}", file=sys.stderr)
@@ -137,8 +137,8 @@ def _subject(
 def _log(written: Report, comparison: Comparison, sources: pd.DataFrame) -> None:
     mlflow.log_text(written.html, "report/report.html")
     log_table(comparison.table(), "report/cells.csv")
-    if comparison.beside.references:
-        log_table(comparison.beside.table(), "report/baselines.csv")
+    if comparison.baselines.references:
+        log_table(comparison.baselines.table(), "report/baselines.csv")
     if len(rates := comparison.rates()):
         log_table(rates, "report/rates.csv")
     if len(sources):

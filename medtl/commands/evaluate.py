@@ -5,18 +5,25 @@ from __future__ import annotations
 import mlflow
 
 from medtl.data.dataset import without
+from medtl.errors import MedtlError
 from medtl.evaluation.split_evaluation import evaluate_split
+from medtl.evaluation.subgroups import evaluate_subgroups, subgroup_columns
 from medtl.pipeline.baselines import lines_of_training
-from medtl.pipeline.evaluation_logging import log_evaluation, log_heatmaps
-from medtl.pipeline.external_validation import class_mapping, note_seen, set_beside
+from medtl.pipeline.evaluation_logging import (
+    log_domain,
+    log_evaluation,
+    log_external,
+    log_heatmaps,
+    log_subgroups,
+)
+from medtl.pipeline.external_validation import class_mapping, evaluate_external, note_seen
 from medtl.pipeline.heatmap_methods import methods_for
 from medtl.pipeline.heatmaps import explain_split
 from medtl.pipeline.model_and_data import check_one_label, chosen_model, images_for
-from medtl.pipeline.ood_report import check_sources, measure_domain
+from medtl.pipeline.ood_report import check_sources, evaluate_domain
 from medtl.pipeline.parameter_checks import check_asked_of_model
 from medtl.pipeline.run_logging import log_data
 from medtl.pipeline.scoring import indices_of, predict_split
-from medtl.pipeline.subgroups import compare_subgroups, grouped_by
 from medtl.settings.evaluation import EvaluateSettings
 from medtl.tracking.addresses import run_addresses
 from medtl.tracking.runs import name_run, tracked_run
@@ -39,7 +46,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         mapping = class_mapping(uri, bundle, dataset, settings.classes_of_labels)
         dataset = without(dataset, mapping.dropped)
         indices = indices_of(dataset, settings.split)
-        grouped = grouped_by(dataset, indices, settings.subgroup_columns)
+        grouped = subgroup_columns(dataset, indices, settings.subgroup_columns)
         mlflow.set_tags(
             {
                 "medtl.architecture": bundle.architecture,
@@ -66,9 +73,22 @@ def evaluate(settings: EvaluateSettings) -> None:
             f"heat maps     {checked}",
         ]
         if grouped:
-            lines += compare_subgroups(evaluation, grouped, settings.seed)
-        lines += measure_domain(bundle, dataset, indices, settings)
+            subgroups = evaluate_subgroups(evaluation, grouped, settings.seed)
+            log_subgroups(subgroups)
+            lines += subgroups.lines()
+        domain = evaluate_domain(bundle, dataset, indices, settings)
+        if domain is None:
+            lines.append("in domain     the model has no training features to compare with")
+        else:
+            log_domain(domain)
+            lines += domain.lines()
         if external:
             note_seen(bundle, dataset, indices)
-            lines += set_beside(uri, bundle, dataset, evaluation, mapping)
+            try:
+                comparison = evaluate_external(uri, bundle, dataset, evaluation, mapping)
+            except MedtlError as error:
+                lines.append(f"no internal scores: {error}")
+            else:
+                log_external(comparison)
+                lines += comparison.lines()
     print("\n".join([*lines, *run_addresses(run.info.run_id)]))

@@ -13,7 +13,11 @@ import numpy as np
 from medtl.comparison.design import Cell
 from medtl.comparison.runner import SharedResources
 from medtl.errors import MedtlError
-from medtl.evaluation.comparison_baselines import Beside, Reference, beside
+from medtl.evaluation.comparison_baselines import (
+    ComparisonBaselines,
+    Reference,
+    compare_with_baselines,
+)
 from medtl.evaluation.model_comparison import Cases, CellResult
 from medtl.pipeline.baselines import (
     BRIGHTNESS,
@@ -34,7 +38,7 @@ def baselines_beside(
     cases: Cases,
     metric: str,
     seed: int,
-) -> Beside:
+) -> ComparisonBaselines:
     """Fits and scores the baselines of the cells that have an outcome.
 
     The features are those before the head, from the activation cache of the cells where they are
@@ -60,10 +64,7 @@ def baselines_beside(
         if key in needed:
             needed.remove(key)
             fitted.add(cell, resources.transfer(cell))
-    return beside(
-        cases.labels, cases.groups, cases.classes, fitted.references(), arms, metric, seed,
-        fitted.notes,
-    )  # fmt: skip
+    return compare_with_baselines(cases, fitted.references(), arms, metric, seed, fitted.notes)
 
 
 class _FittedBaselines:

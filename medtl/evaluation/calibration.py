@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 from medtl.evaluation.confidence_intervals import Sampling, wilson
 from medtl.evaluation.jackknife import Difference, Estimate, Interval, difference
@@ -38,20 +39,20 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if (of_label >= logits.max(axis=1)).all():
         return 1.0
 
-    def too_cold(temperature: float) -> bool:
+    def excess(temperature: float) -> float:
         expected = (calibrated(logits, temperature) * logits).sum(axis=1)
-        return bool(np.mean(expected - of_label) > 0)
+        return float(np.mean(expected - of_label))
 
-    return temperature_between(too_cold)
+    return _root(excess)
 
 
-def temperature_between(too_cold: Callable[[float], bool]) -> float:
-    """Finds the temperature where `too_cold` turns from true to false, by bisection."""
-    low, high = COLDEST, HOTTEST
-    while high / low > 1 + 1e-6:
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if too_cold(middle) else (low, middle)
-    return float(np.sqrt(low * high))
+def _root(excess: Callable[[float], float]) -> float:
+    """Returns the temperature at which a decreasing function is 0, or the nearest allowed one."""
+    if excess(COLDEST) <= 0:
+        return COLDEST
+    if excess(HOTTEST) >= 0:
+        return HOTTEST
+    return float(brentq(excess, COLDEST, HOTTEST, xtol=1e-9))
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -160,10 +161,10 @@ def fit_presence_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if len(scores) == 0 or (np.where(there, scores, -scores) >= 0).all():
         return 1.0
 
-    def too_cold(temperature: float) -> bool:
-        return bool(np.mean((presence(scores, temperature) - there) * scores) > 0)
+    def excess(temperature: float) -> float:
+        return float(np.mean((presence(scores, temperature) - there) * scores))
 
-    return temperature_between(too_cold)
+    return _root(excess)
 
 
 def presence_reliability(

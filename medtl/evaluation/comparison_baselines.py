@@ -17,6 +17,23 @@ GAIN_COLUMNS = (
 
 
 @dataclass(frozen=True)
+class Cases:
+    """Test cases of a comparison.
+
+    Attributes:
+        labels: int [N], index into `classes`.
+        groups: [N], any codes; cases of one group are dependent.
+        classes: K names.
+        unit: sampling unit of intervals, see `Dataset.unit`.
+    """
+
+    labels: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+    unit: str = "patients"
+
+
+@dataclass(frozen=True)
 class Reference:
     """Baseline of a study: fitted on a share of the training images, scored on the test cases.
 
@@ -59,8 +76,8 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """The baselines of a study.
+class ComparisonBaselines:
+    """Baselines of a study, with the gain of each arm over them.
 
     Attributes:
         references: in the order of the report.
@@ -100,31 +117,28 @@ class Beside:
         return pd.DataFrame(rows)
 
 
-def beside(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    classes: Sequence[str],
+def compare_with_baselines(
+    cases: Cases,
     references: Sequence[Reference],
     arms: Mapping[str, Sequence[tuple[Mapping[str, object], np.ndarray]]],
     metric: str,
     seed: int,
     notes: Sequence[str] = (),
-) -> Beside:
-    """Scores the references, and each arm less the reference of its own backbone and share.
+) -> ComparisonBaselines:
+    """Scores the references, and the difference of each arm to the reference of its backbone.
 
     Args:
-        labels: int [N] of the test cases.
-        groups: [N], as in `measure`.
-        classes: K names.
-        references: baselines; those of an architecture are compared.
-        arms: name of an arm to the settings and probabilities [N, K] of each of its repeats.
-        metric: the score that is compared, an overall one of `medtl.evaluation.metrics`.
-        seed: of the intervals.
-        notes: lines on baselines that are missing.
+        cases: test cases.
+        references: baselines; arms are compared with those that have an architecture.
+        arms: settings and probabilities [N, K] of each repeat, by name of the arm.
+        metric: name of the compared score, an overall metric of `medtl.evaluation.metrics`.
+        seed: seed of the intervals.
+        notes: lines on missing baselines.
     """
+    labels, groups = cases.labels, cases.groups
     scores = {}
     for each in references:
-        scores[each.name] = measure(labels, each.probabilities, groups, classes, seed).summary
+        scores[each.name] = measure(labels, each.probabilities, groups, cases.classes, seed).summary
     rows = []
     for arm, repeats in arms.items():
         own = [
@@ -141,4 +155,4 @@ def beside(
                 (arm, names, found.value, found.low, found.high, found.confidence, len(own))
             )
     gains = pd.DataFrame(rows, columns=list(GAIN_COLUMNS))
-    return Beside(tuple(references), scores, gains, tuple(notes))
+    return ComparisonBaselines(tuple(references), scores, gains, tuple(notes))

@@ -337,7 +337,7 @@ def rate(happened: np.ndarray, groups: np.ndarray) -> Interval:
 
 
 def wilson(share: float, count: int) -> Interval:
-    """The share of `count` independent cases with its 95 % score interval.
+    """Computes the 95 % score interval of a share of `count` independent cases.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference", J. Am.
     Stat. Assoc. 22:209.

@@ -12,6 +12,7 @@ import pandas as pd
 from medtl.errors import ParameterError
 from medtl.evaluation.confidence_intervals import Measures
 from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.metrics import headline_metrics
 from medtl.inference.decisions import decide
 from medtl.settings.fields import quoted
 
@@ -125,7 +126,7 @@ def _wrong(value: str, allowed: str) -> ParameterError:
     return ParameterError(PARAMETER, value, allowed)
 
 
-def beside(internal: Measures, external: Measures) -> pd.DataFrame:
+def internal_and_external(internal: Measures, external: Measures) -> pd.DataFrame:
     """Compares internal and external scores, a row a metric.
 
     Columns: `metric`, and `internal`, `external`, `difference` with `_low` and `_high`. The
@@ -146,6 +147,38 @@ def beside(internal: Measures, external: Measures) -> pd.DataFrame:
             row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class ExternalEvaluation:
+    """Scores of a model on its own test split and on other data.
+
+    Attributes:
+        name: name of the other data.
+        table: result of `internal_and_external`.
+    """
+
+    name: str
+    table: pd.DataFrame
+
+    def lines(self) -> list[str]:
+        """Formats the headline metrics as lines for the console."""
+        sides = ("internal", f"external: {self.name}", "difference")
+        lines = [
+            "internal and external   (the model's own test split and this data, with the same "
+            "labels)",
+            " " * 22 + "".join(f"{side:<27}" for side in sides).rstrip(),
+        ]
+        rows = self.table.set_index("metric")
+        for metric in headline_metrics():
+            row = rows.loc[metric.name]
+            each = [
+                f"{row[column]:{sign}.3f} ({row[f'{column}_low']:{sign}.3f} to "
+                f"{row[f'{column}_high']:{sign}.3f})".ljust(27)
+                for column, sign in (("internal", ""), ("external", ""), ("difference", "+"))
+            ]
+            lines.append(f"  {metric.name.replace('_', ' '):<20}{''.join(each).rstrip()}")
+        return lines
 
 
 def independent_difference(a: Interval, b: Interval) -> Interval:

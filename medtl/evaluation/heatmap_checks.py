@@ -82,6 +82,9 @@ def mean_similarity(correlations: np.ndarray, groups: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+BORDER = 1 / 8  # of each side of an image
+
+
 def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:
     """Formats the interpretation of the similarity of maps before and after randomisation.
 
@@ -92,9 +95,25 @@ def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:
     if similarity.value < HARDLY_CHANGED:
         return (
             f"maps change when {lost} (rank correlation {similarity}): "
-            "they depend on what was learned"
+            "they depend on the trained weights"
         )
     return f"maps hardly change when {lost} (rank correlation {similarity}): do not trust them"
+
+
+def hottest_at_border(maps: np.ndarray) -> np.ndarray:
+    """Flags maps [N, H, W] whose hottest place is in the outer eighth of the image: bool [N].
+
+    >>> maps = np.zeros((3, 16, 16))
+    >>> maps[0, 0, 8] = maps[1, 8, 8] = 1
+    >>> hottest_at_border(maps).tolist()  # the last one is empty
+    [True, False, False]
+    """
+    height, width = maps.shape[1:]
+    row, column = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), width)
+    inside = (np.minimum(row, height - 1 - row) >= height * BORDER) & (
+        np.minimum(column, width - 1 - column) >= width * BORDER
+    )
+    return ~inside & maps.any(axis=(1, 2))
 
 
 def _ranks(maps: np.ndarray) -> np.ndarray:

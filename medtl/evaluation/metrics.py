@@ -1,4 +1,4 @@
-"""The table of metrics: all that is measured, logged and reported is a row of it.
+"""Table of metrics: one row for each metric that is computed, logged and reported.
 
 A new metric is one more row (`register`). It is then logged with its 95 % interval as
 `test_NAME`, `test_NAME_low` and `test_NAME_high`, and stands in the tables, the model card and the
@@ -239,7 +239,7 @@ def _balance_of_findings(cases: WeightedCases) -> np.ndarray:
 
 
 def _matthews_of_classes(cases: WeightedCases) -> np.ndarray:
-    """Matthews' correlation for any number of classes (Gorodkin 2004); 0 where undefined."""
+    """Computes Matthews' correlation of any number of classes (Gorodkin 2004); 0 if undefined."""
     total, actual = cases.total, cases.actual
     decided = cases.hits + cases.false_alarms
     covariance = cases.hits.sum(axis=1) * total - (actual * decided).sum(axis=1)
@@ -248,7 +248,7 @@ def _matthews_of_classes(cases: WeightedCases) -> np.ndarray:
 
 
 def _matthews_of_findings(cases: WeightedCases) -> np.ndarray:
-    """Matthews' correlation of each finding; 0 where undefined, NaN where no label is known."""
+    """Computes Matthews' correlation of each finding; 0 if undefined, NaN without labels."""
     actual, absent, hits, false_alarms = (
         cases.actual, cases.absent, cases.hits, cases.false_alarms,
     )  # fmt: skip

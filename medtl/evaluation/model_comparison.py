@@ -9,26 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from medtl.evaluation.comparison_baselines import Beside
+from medtl.evaluation.comparison_baselines import Cases, ComparisonBaselines
 from medtl.evaluation.confidence_intervals import mean_difference, mean_score, measure
 from medtl.evaluation.jackknife import Interval
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Test cases of a comparison.
-
-    Attributes:
-        labels: int [N], index into `classes`.
-        groups: [N], any codes; cases of one group are dependent.
-        classes: K names.
-        unit: sampling unit of intervals, see `Dataset.unit`.
-    """
-
-    labels: np.ndarray
-    groups: np.ndarray
-    classes: tuple[str, ...]
-    unit: str = "patients"
 
 
 @dataclass(frozen=True)
@@ -121,7 +104,7 @@ class Comparison:
             `trained_flops`, `trained_share`.
         differences: a row a pair of arms: `a`, `b`, `difference` (b less a), `low`, `high`,
             `confidence` (that b is better), `seeds`.
-        beside: baselines, which are not cells.
+        baselines: classifiers without fine-tuning, which are not cells.
     """
 
     cases: Cases
@@ -131,7 +114,7 @@ class Comparison:
     scores: dict[str, dict[str, Interval]]
     arms: pd.DataFrame
     differences: pd.DataFrame
-    beside: Beside = field(default_factory=Beside)
+    baselines: ComparisonBaselines = field(default_factory=ComparisonBaselines)
 
     @property
     def finished(self) -> list[CellResult]:
@@ -183,7 +166,7 @@ class Comparison:
         for metric, interval in self.scores[cell_result.name].items():
             row[f"test_{metric}"] = interval.value
             row[f"test_{metric}_low"], row[f"test_{metric}_high"] = interval.low, interval.high
-        row |= self.beside.gain_of(cell_result.arm)
+        row |= self.baselines.gain_of(cell_result.arm)
         return row | {
             "lr": outcome.lr,
             "rates_valid_auroc": ", ".join(f"{each.valid_auroc:.4f}" for each in outcome.rates),

@@ -7,7 +7,11 @@ one.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import pandas as pd
 import torch
 
 from medtl.evaluation.confidence_intervals import Sampling
@@ -49,7 +53,7 @@ def _middle(images: np.ndarray, share: float) -> np.ndarray:
     return whole.round().numpy().astype(images.dtype).reshape(images.shape)
 
 
-def told_apart(
+def detection_auroc(
     familiar: np.ndarray, strange: np.ndarray, groups: np.ndarray, seed: int
 ) -> Interval:
     """Computes the AUROC of an out-of-distribution score; ties count half.
@@ -68,3 +72,42 @@ def told_apart(
     sampling = Sampling.of(is_strange, groups, 2, seed, resamples=0)
     areas = sampling.table(lambda weights: ranking.areas(weights)[0][:, None])
     return sampling.estimate(areas[:, 0], sampling.evidence.overall["auroc"]).interval
+
+
+@dataclass(frozen=True)
+class DomainEvaluation:
+    """Detection of out-of-distribution images.
+
+    Attributes:
+        distances: [N] by name of the set; the evaluated images first, then their transformed
+            copies, then other data. Images with a distance above 1 are out of domain.
+        table: a row a set: `against` (its name), `images`, `auroc` against the first set and
+            `flagged` (the share out of domain), each with bounds.
+        copies: names of the transformations, in the order of the sets.
+        expected: expected share out of domain of the model's own images; None if unknown.
+    """
+
+    distances: Mapping[str, np.ndarray]
+    table: pd.DataFrame
+    copies: tuple[str, ...]
+    expected: float | None
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the metrics `domain_flagged` and `domain_auroc_COPY`."""
+        aurocs = zip(self.copies, self.table["auroc"][1:], strict=False)
+        of_copies = {f"domain_auroc_{name}": float(auroc) for name, auroc in aurocs}
+        return {"domain_flagged": float(self.table["flagged"][0]), **of_copies}
+
+    def lines(self) -> list[str]:
+        """Formats the table for the console."""
+        own = "" if self.expected is None else f"; {self.expected:.3f} expected of own images"
+        lines = [f"in domain   (share of images out of domain{own}; AUROC against own images)"]
+        for row in self.table.to_dict("records"):
+            auroc = _text(row, "auroc")
+            known = "" if np.isnan(row["auroc"]) else f"   AUROC {auroc}"
+            lines.append(f"  {row['against']:<26}{_text(row, 'flagged')}{known}")
+        return lines
+
+
+def _text(row: Mapping[Hashable, float], name: str) -> str:
+    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"

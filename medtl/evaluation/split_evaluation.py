@@ -74,7 +74,7 @@ class SplitEvaluation:
         reliability: table by `AS_TRAINED`, `CALIBRATED`.
         counts: decisions on each finding; None for classes.
         predictions: a row an image: name, label, patient, decision, probabilities.
-        mistakes: a row for each of the most confidently wrong decisions.
+        mistakes: a row for each of the most confidently wrong decisions, `image` its name.
         mistaken_images: [M, C, H, W], stored pixels of its rows.
         without_duplicates: scores without copies of training images; None if there is none.
     """
@@ -157,7 +157,9 @@ def evaluate_split(dataset: Dataset, predictions: SplitPredictions, seed: int) -
         if dataset.multi_label
         else None,
         predictions=_table(dataset, predictions),
-        mistakes=mistakes,
+        mistakes=mistakes.assign(
+            image=dataset.frame[dataset.naming].iloc[indices[places]].to_numpy()
+        ),
         mistaken_images=side_by_side(dataset.images(indices[places])),
         without_duplicates=scores_without_duplicates(dataset, cases, seed)
         if predictions.split == "test"

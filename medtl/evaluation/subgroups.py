@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
 from medtl.evaluation.jackknife import (
     Blocks,
@@ -21,11 +22,13 @@ from medtl.evaluation.jackknife import (
 )
 from medtl.evaluation.metrics import subgroup_metrics
 from medtl.evaluation.scored_cases import DecidedCases, ScoredCases
+from medtl.evaluation.split_evaluation import SplitEvaluation
 
 PARAMETER = "subgroups"
 LEAST_CASES = 20
 MOST_VALUES = 8  # columns with more different numbers are cut at their quartiles
 MOST_GROUPS = 30
+CHANCE = 0.05  # probability that an interval excludes zero without a difference
 UNKNOWN = "unknown"  # group of cases with an empty field
 
 
@@ -96,6 +99,67 @@ def score_subgroups(
                 row |= _difference_row(group, side(~group.inside))
             rows.append(row)
     return pd.DataFrame(rows, columns=_columns())
+
+
+@dataclass(frozen=True)
+class SubgroupEvaluation:
+    """Scores of a model on subgroups of a split.
+
+    Attributes:
+        split: name of the split.
+        columns: names of the columns that make the groups.
+        table: result of `score_subgroups`.
+        overall: scores of all cases, by metric.
+    """
+
+    split: str
+    columns: tuple[str, ...]
+    table: pd.DataFrame
+    overall: Mapping[str, Interval]
+
+    def lines(self) -> list[str]:
+        """Formats the differences whose interval excludes zero as lines for the console."""
+        lines, count = differing(self.table)
+        opening = [
+            f"subgroups     {len(self.table)} by {', '.join(self.columns)}: {len(lines)} of "
+            f"{count} differences to the rest have an interval without zero"
+        ]
+        if count:
+            expected = f"{CHANCE * count:.1f} of {count}"
+            opening.append(f"  (about {expected} are expected by chance alone)")
+        unscored = int(self.table[_names()[0]].isna().sum())
+        if unscored:
+            opening.append(f"  {unscored} without scores: too few cases, or none of some class")
+        return [*opening, *(f"  {line}" for line in lines)]
+
+
+def evaluate_subgroups(
+    evaluation: SplitEvaluation, columns: Mapping[str, pd.Series], seed: int
+) -> SubgroupEvaluation:
+    """Scores the groups of a split; `columns` as in `score_subgroups`."""
+    summary = evaluation.measures.summary
+    return SubgroupEvaluation(
+        evaluation.split,
+        tuple(columns),
+        score_subgroups(evaluation.cases, columns, seed),
+        {name: summary[name] for name in _names()},
+    )
+
+
+def subgroup_columns(
+    dataset: Dataset, indices: np.ndarray, columns: Sequence[str]
+) -> dict[str, pd.Series]:
+    """Groups the cases of `indices` by each column of the data.
+
+    Raises:
+        ParameterError: there is no such column, or it has too many groups.
+    """
+    frame = dataset.frame
+    for column in columns:
+        if column not in frame or column == "label":
+            known = ", ".join(name for name in frame.columns if name != "label")
+            raise ParameterError(PARAMETER, column, f"a comma list of columns: {known}")
+    return {column: groups(frame[column].iloc[indices], column) for column in columns}
 
 
 def differing(table: pd.DataFrame) -> tuple[list[str], int]:

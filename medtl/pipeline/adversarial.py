@@ -46,7 +46,7 @@ Made = tuple[str, float]
 
 @dataclass(frozen=True)
 class Attacked:
-    """A model under attack, its network on `device`, and the images in the size that it takes."""
+    """Model under attack, its network on `device`, and the data set at its image size."""
 
     uri: str
     bundle: Predictor
@@ -74,19 +74,19 @@ class Attacked:
         return cls(uri, bundle, dataset, device)
 
     def scores(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, S, S] from -1 to 1, with their gradient."""
+        """Computes logits [B, K] of images [B, C, S, S] from -1 to 1, differentiable."""
         return self.bundle.network(network_input((images + 1) / 2, self.bundle.preprocessing))
 
     def images(self, indices: np.ndarray) -> Tensor:
-        """Images of the data set as the attack takes them: [N, C, S, S] from -1 to 1."""
+        """Loads images of the data set: [N, C, S, S] from -1 to 1."""
         return self.signed(self.dataset.images(indices))
 
     def signed(self, raw: np.ndarray) -> Tensor:
-        """Stored pixels [N, C, S, S] (uint8 or uint16) from -1 (black) to 1 (white)."""
+        """Scales stored pixels [N, C, S, S] (uint8 or uint16) to -1 (black) to 1 (white)."""
         return unit_images(raw, self.device) * 2 - 1
 
     def predictions(self, indices: np.ndarray, perturbation: Tensor | None = None) -> np.ndarray:
-        """The most probable class of each image of the data set, perturbed or not: int [N]."""
+        """Predicts the most probable class of images of the data set, perturbed or not: int [N]."""
 
         def classes(raw: np.ndarray) -> np.ndarray:
             images = self.signed(raw)
@@ -102,9 +102,8 @@ class Attack:
 
     Attributes:
         settings: norm, order, passes, seed ...
-        target: the class that all images shall get, or None.
-        splits: the images on which rates are taken: `train`, from which perturbations are made
-            too, and `test`.
+        target: target class of all images, or None.
+        splits: images for the rates: `train`, from which perturbations are made, too, and `test`.
     """
 
     settings: PerturbSettings
@@ -215,17 +214,17 @@ def attacked_splits(settings: PerturbSettings, dataset: Dataset) -> dict[str, np
 
 PLACE = "perturbation"
 FULL = 0.95  # share of its bound from which a pattern counts as reaching it
-WITHOUT = "none"  # the source in rows that say what holds without any perturbation
+WITHOUT = "none"  # source of the rows without a perturbation
 NORM_NAMES = {"l2": "L2", "linf": "L-infinity"}
 LIMITS = (
-    "The perturbations were made with the model's weights at hand. That natural images suffice "
-    "means that no image of a patient is needed, not that the model is not.",
+    "The perturbations were made with access to the model's weights. If natural images suffice, no "
+    "image of a patient is needed, but the model still is.",
     "A low share does not make a model safe: more images, more passes, another step size or "
     "another kind of attack may fool more. A high share at a norm that can be seen says less "
     "than one at a norm that cannot.",
-    "It holds for images like these and for this model; for others it has to be tried.",
-    "Pixels were not clipped: perturbed, some are blacker than black or whiter than white, which "
-    "no image file can hold.",
+    "The rates hold for images like these and for this model only.",
+    "Pixels were not clipped: some perturbed values lie outside black and white, which no image "
+    "file can hold.",
 )
 
 
@@ -305,7 +304,7 @@ class Perturbed:
 
 
 def log_perturbed(found: Perturbed, patterns: Mapping[str, Tensor]) -> None:
-    """Metrics, tables, pictures and a description; `patterns` are all that were made, by name."""
+    """Logs metrics, tables, pictures and a description; `patterns` are all perturbations."""
     log_intervals(
         {
             f"{found.rate_name}_{row['source']}_{row['split']}": Interval(
@@ -364,7 +363,7 @@ def note(found: Perturbed) -> str:
 
 
 def _against_random(rows: pd.DataFrame) -> str:
-    """Whether the patterns do more than noise of the same norm, by intervals that are apart."""
+    """Formats whether patterns fool more than noise of the same norm (disjoint intervals)."""
     test = rows[rows["split"] == "test"].set_index("source")
     said = []
     for source in ("natural", "training"):

@@ -1,8 +1,8 @@
-"""Baselines beside a model's test scores: what is to be had without any fine-tuning.
+"""Baselines of a model's test scores, without fine-tuning.
 
-A fine-tuned network that does not beat logistic regression on the features of the frozen backbone,
-or on a coarse layout of light and dark, has not earned its cost. Where file properties alone come
-near its score, the data gives the labels away (`medtl.data.quality.shortcuts`).
+A fine-tuned network should beat logistic regression on the features of the frozen backbone, and on
+the coarse brightness of the images. If file properties alone come near its score, the labels can be
+predicted from the way the images were made (`medtl.data.quality.shortcuts`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from medtl.training.learner import TransferLearner
 from medtl.training.linear_head import LinearHead, solve
 from medtl.training.loaders import PASS_BATCH
 
-SAME = 0.0005  # of AUROC: below that the line shows no difference
+SAME = 0.0005  # AUROC; smaller differences are printed as none
 FEATURES, BRIGHTNESS = "frozen features", "brightness of 8 x 8 fields"
 FILES = "file properties"
-METRICS = {  # the prefix of each baseline's metrics
+METRICS = {  # prefix of each baseline's metrics
     FEATURES: "baseline",
     BRIGHTNESS: "baseline_brightness",
     FILES: "baseline_files",
@@ -41,11 +41,11 @@ METRICS = {  # the prefix of each baseline's metrics
 
 @dataclass(frozen=True)
 class Baseline:
-    """A classifier on the same splits as a model, and the model's gain over it.
+    """Classifier on the same splits as a model, and the model's gain over it.
 
     Attributes:
-        name: what it reads, a key of `METRICS`.
-        auroc: on the test split.
+        name: its input, a key of `METRICS`.
+        auroc: test AUROC.
         gain: test AUROC of the model less that of the baseline, paired.
     """
 
@@ -55,11 +55,11 @@ class Baseline:
 
     @property
     def beats(self) -> bool:
-        """Whether the model's point estimate is below the baseline's."""
+        """True if the model's AUROC is below the baseline's."""
         return self.gain.value <= -SAME
 
     def line(self) -> str:
-        """Formats a line on whether the model is better."""
+        """Formats the AUROC and the model's gain as a line."""
         if abs(self.gain.value) < SAME:
             verdict = "no difference"
         elif self.gain.high < 0:
@@ -73,14 +73,14 @@ class Baseline:
         return f"{self.name}: auroc {self.auroc}; model {self._gain()}, {verdict}"
 
     def shortfall(self) -> str:
-        """Formats the line for a model that the baseline beats."""
+        """Formats the line of a model with a lower AUROC."""
         sure = self.gain.high < 0
         verdict = "is worse than" if sure else "is below"
         chance = "" if sure else ", which may be chance"
         return f"the model {verdict} the baseline on {self.name}: AUROC {self._gain()}{chance}"
 
     def warning(self) -> str:
-        """Formats the same line with what to do."""
+        """Formats the same line with a remedy."""
         return f"{self.shortfall()}; {_REMEDIES[self.name]}"
 
     def _gain(self) -> str:
@@ -90,22 +90,25 @@ class Baseline:
 _REMEDIES = {
     FEATURES: "cutoff=head epochs=0 trains that baseline",
     BRIGHTNESS: "an earlier cutoff, other weights or more images may help",
-    FILES: "what the files give away is more than what the model sees: look at data/report.html",
+    FILES: "file properties predict the labels better than the images do: see data/report.html",
 }
 
 
-def baselines(transfer: TransferLearner, probabilities: np.ndarray) -> tuple[Baseline, ...]:
+def baselines(
+    transfer: TransferLearner, probabilities: np.ndarray, solved: LinearHead | None = None
+) -> tuple[Baseline, ...]:
     """Fits the baselines of a model with `probabilities` [N, K] on the test split.
 
-    Each is fitted on the training split, on the features before the head of the backbone as it was,
-    on the images' coarse brightness, and on the properties of their files where there are any. Of
-    several processes that train together this one does all of it.
+    Each is fitted on the training split: on the features before the head of the untrained backbone,
+    on the images' coarse brightness, and on the properties of their files if these differ. `solved`
+    is the first of them where the model itself is such a head. Only the first of several processes
+    fits them.
     """
     transfer = dataclasses.replace(transfer, shared=transfer.activation_cache, team=SINGLE_PROCESS)
     dataset, seed = transfer.dataset, transfer.settings.seed
     indices = dataset.splits["test"]
     labels, groups = dataset.labels[indices], dataset.groups[indices]
-    found = {FEATURES: by_features(transfer), BRIGHTNESS: by_brightness(transfer)}
+    found = {FEATURES: by_features(transfer, solved), BRIGHTNESS: by_brightness(transfer)}
     if not without_files(transfer):
         found[FILES] = by_files(transfer)
     return tuple(
@@ -118,12 +121,15 @@ def baselines(transfer: TransferLearner, probabilities: np.ndarray) -> tuple[Bas
     )
 
 
-def by_features(transfer: TransferLearner) -> np.ndarray:
-    """Predicts the test split [N, K] by logistic regression on the frozen backbone's features."""
+def by_features(transfer: TransferLearner, solved: LinearHead | None = None) -> np.ndarray:
+    """Predicts the test split [N, K] by logistic regression on the frozen backbone's features.
+
+    `solved` is this regression if it is already fitted.
+    """
     network = transfer.backbone.copy().to(transfer.device)
     point = resolve(network, transfer.backbone.architecture, "head")
     divided = cut(network, point, transfer.image_size)
-    head = transfer.linear_head(divided)
+    head = solved or transfer.linear_head(divided)
     return _predicted(transfer, head, *(transfer.features(divided, s) for s in ("valid", "test")))
 
 
@@ -156,7 +162,7 @@ def without_files(transfer: TransferLearner) -> str:
 
 
 def table(found: tuple[Baseline, ...]) -> pd.DataFrame:
-    """A row a baseline: `baseline`, `auroc` and `gain` of the model over it, with bounds."""
+    """Builds a row a baseline: `baseline`, `auroc` and `gain` of the model over it, with bounds."""
     return pd.DataFrame(
         [
             {
@@ -174,7 +180,7 @@ def table(found: tuple[Baseline, ...]) -> pd.DataFrame:
 
 
 def read_table(rows: pd.DataFrame) -> tuple[Baseline, ...]:
-    """Reads what `table` has written; the cells may be text."""
+    """Reads a table of `table`; cells may be text."""
     numbers = rows.drop(columns="baseline").astype(float)
     return tuple(
         Baseline(
@@ -187,18 +193,18 @@ def read_table(rows: pd.DataFrame) -> tuple[Baseline, ...]:
 
 
 def lines_of_training(uri: str, own_test: bool) -> list[str]:
-    """Returns lines on the baselines of a logged model.
+    """Returns lines on the baselines that were logged when a model was trained.
 
-    They were fitted where it was trained: `own_test` says that its test split is asked about.
+    `own_test` is True if the model is evaluated on its own test split.
     """
     rows = test_baselines(uri)
     if rows is None:
-        return ["none: the run of this model has none, and its training images are not read here"]
+        return ["none: the run of this model has logged none"]
     lines = [each.line() for each in read_table(rows)]
     if own_test:
         return [f"{line} (as it was trained)" for line in lines]
     return [
-        "none on these images: it would be fitted on the model's training images",
+        "none on these images: they are fitted on the model's training images",
         *(f"on the model's own test split, {line}" for line in lines),
     ]
 

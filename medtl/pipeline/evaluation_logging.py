@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import mlflow
-import pandas as pd
 from matplotlib.figure import Figure
 
+from medtl.evaluation.external_validation import ExternalEvaluation
 from medtl.evaluation.heatmap_evaluation import Gallery, HeatmapEvaluation
 from medtl.evaluation.jackknife import Interval
+from medtl.evaluation.ood_detection import DomainEvaluation
 from medtl.evaluation.split_evaluation import CALIBRATED, SplitEvaluation
+from medtl.evaluation.subgroups import SubgroupEvaluation
 from medtl.reporting.plots import classification, image_sheets, robustness
 from medtl.settings.evaluation import GRAD_CAM
 from medtl.tracking.artifacts import log_intervals, log_picture, log_table
@@ -90,16 +92,24 @@ def _file_name(number: int, gallery: Gallery, heatmaps: HeatmapEvaluation) -> st
     return f"explanation_{number}_{re.sub(r'[^A-Za-z0-9]+', '_', gallery.name)}"
 
 
-def log_sites(table: pd.DataFrame, name: str) -> None:
-    """Logs the scores of a model on its own test split and on the data `name`.
-
-    `table` is that of `medtl.evaluation.external_validation.beside`.
-    """
-    log_table(table, "evaluation/internal_external.csv")
-    log_picture(robustness.internal_and_external(table, name), "evaluation/internal_external.png")
+def log_external(external: ExternalEvaluation) -> None:
+    """Logs the scores of a model on its own test split and on other data."""
+    log_table(external.table, "evaluation/internal_external.csv")
+    figure = robustness.internal_and_external(external.table, external.name)
+    log_picture(figure, "evaluation/internal_external.png")
 
 
-def log_subgroups(table: pd.DataFrame, overall: Mapping[str, Interval], split: str) -> None:
-    """Logs scores of subgroups of a split; arguments as in `robustness.subgroup_scores`."""
-    log_table(table, f"evaluation/{split}/subgroups.csv")
-    log_picture(robustness.subgroup_scores(table, overall), f"evaluation/{split}/subgroups.png")
+def log_subgroups(subgroups: SubgroupEvaluation) -> None:
+    """Logs the table and a picture of subgroups of a split."""
+    place = f"evaluation/{subgroups.split}/subgroups"
+    log_table(subgroups.table, f"{place}.csv")
+    log_picture(robustness.subgroup_scores(subgroups.table, subgroups.overall), f"{place}.png")
+
+
+def log_domain(domain: DomainEvaluation) -> None:
+    """Logs metrics, the table and a picture of the detection of out-of-distribution images."""
+    log_table(domain.table, "evaluation/domain.csv")
+    log_picture(
+        robustness.domain_distances(domain.distances, domain.table), "evaluation/domain.png"
+    )
+    mlflow.log_metrics(domain.metrics())

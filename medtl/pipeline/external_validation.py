@@ -14,12 +14,14 @@ from medtl.data.label_encoding import NOT_KNOWN, encode_findings
 from medtl.data.splits import patient_groups
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.confidence_intervals import Measures, measure
-from medtl.evaluation.external_validation import ClassMapping, beside
-from medtl.evaluation.metrics import headline_metrics
+from medtl.evaluation.external_validation import (
+    ClassMapping,
+    ExternalEvaluation,
+    internal_and_external,
+)
 from medtl.evaluation.split_evaluation import SplitEvaluation
 from medtl.inference.predictor import Predictor
 from medtl.inference.training_record import learned_from
-from medtl.pipeline.evaluation_logging import log_sites
 from medtl.pipeline.scoring import decided
 from medtl.tracking.lineage import test_predictions, training_settings
 
@@ -49,37 +51,20 @@ def class_mapping(
     return ClassMapping.same(bundle.classes)
 
 
-def set_beside(
+def evaluate_external(
     uri: str,
     bundle: Predictor,
     dataset: Dataset,
     evaluation: SplitEvaluation,
     mapping: ClassMapping,
-) -> list[str]:
-    """Logs internal and external scores, and returns lines for the console.
+) -> ExternalEvaluation:
+    """Compares the scores on other data with those on the model's own test split.
 
-    If the internal scores cannot be read, the only line says why.
+    Raises:
+        MedtlError: as `internal_measures`.
     """
-    try:
-        internal = internal_measures(uri, bundle, mapping, dataset)
-    except MedtlError as error:
-        return [f"no internal scores: {error}"]
-    table = beside(internal, evaluation.measures)
-    log_sites(table, dataset.name)
-    sides = ("internal", f"external: {dataset.name}", "difference")
-    lines = [
-        "internal and external   (the model's own test split and this data, in the same labels)",
-        " " * 22 + "".join(f"{side:<27}" for side in sides).rstrip(),
-    ]
-    for name in (each.name for each in headline_metrics()):
-        row = table.set_index("metric").loc[name]
-        each = [
-            f"{row[column]:{sign}.3f} ({row[f'{column}_low']:{sign}.3f} to "
-            f"{row[f'{column}_high']:{sign}.3f})".ljust(27)
-            for column, sign in (("internal", ""), ("external", ""), ("difference", "+"))
-        ]
-        lines.append(f"  {name.replace('_', ' '):<20}{''.join(each).rstrip()}")
-    return lines
+    internal = internal_measures(uri, bundle, mapping, dataset)
+    return ExternalEvaluation(dataset.name, internal_and_external(internal, evaluation.measures))
 
 
 def internal_measures(

@@ -187,18 +187,22 @@ def _gallery(
         {kind: np.flatnonzero(rows["kind"] == kind) for kind in KINDS},
         side_by_side(dataset.images(rows["index"].to_numpy())),
         {SPOKEN[each.method]: each.heats[rows.index] for each in drawn},
-        _captions(dataset, rows),
+        _captions(dataset, label, rows),
     )
 
 
-def _captions(dataset: Dataset, rows: pd.DataFrame) -> tuple[str, ...]:
-    """Formats the probability of the class, and the label; of many findings the first letters."""
+def _captions(dataset: Dataset, label: int, rows: pd.DataFrame) -> tuple[str, ...]:
+    """Formats the probability of the class, the label, and in a second line the image's name.
+
+    Of many findings the first letters.
+    """
+    files = dataset.frame[dataset.naming].iloc[rows["index"]]
     labels = dataset.frame["label"].iloc[rows["index"]].tolist()
     if dataset.multi_label:
         labels = [f"{each[: CAPTION - 1]}…" if len(each) > CAPTION else each for each in labels]
     return tuple(
-        f"{probability:.2f}, is {label}"
-        for probability, label in zip(rows["probability"], labels, strict=True)
+        f"probability of {dataset.classes[label]} {probability:.2f}; truth: {truth}\n{file}"
+        for probability, truth, file in zip(rows["probability"], labels, files, strict=True)
     )
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 
@@ -17,11 +16,16 @@ from medtl.data.sources.natural_images import natural_images
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.confidence_intervals import rate
 from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.ood_detection import cropped, inverted, told_apart, trimmed, turned
+from medtl.evaluation.ood_detection import (
+    DomainEvaluation,
+    cropped,
+    detection_auroc,
+    inverted,
+    trimmed,
+    turned,
+)
 from medtl.inference.predictor import Predictor
-from medtl.reporting.plots import robustness
 from medtl.settings.evaluation import EvaluateSettings
-from medtl.tracking.artifacts import log_picture, log_table
 from medtl.training.loaders import PASS_BATCH
 
 MOST_IMAGES = 512  # of each set; larger sets are sampled
@@ -43,16 +47,16 @@ def check_sources(sources: tuple[str, ...]) -> None:
             )
 
 
-def measure_domain(
+def evaluate_domain(
     bundle: Predictor, dataset: Dataset, indices: np.ndarray, settings: EvaluateSettings
-) -> list[str]:
-    """Logs the detection of out-of-distribution images, and returns lines for the console.
+) -> DomainEvaluation | None:
+    """Measures the detection of out-of-distribution images; None without a domain reference.
 
     The images are the samples `indices`, transformed copies of them, and those of each source of
     the parameter `against`.
     """
     if bundle.domain is None:
-        return ["in domain     the model keeps no training features to compare with"]
+        return None
     random = np.random.default_rng(settings.seed)
     if len(indices) > MOST_IMAGES:
         indices = np.sort(random.choice(indices, MOST_IMAGES, replace=False))
@@ -69,12 +73,7 @@ def measure_domain(
         distances[name] = _distances(bundle, others)
         codes[name] = groups.max() + 1 + np.arange(len(others))
     table = _table(distances, codes, settings.seed)
-    log_table(table, "evaluation/domain.csv")
-    log_picture(robustness.domain_distances(distances, table), "evaluation/domain.png")
-    mlflow.log_metric("domain_flagged", table["flagged"][0])
-    for name, auroc in zip(COPIES, table["auroc"][1:], strict=False):
-        mlflow.log_metric(f"domain_auroc_{name}", auroc)
-    return _lines(table, bundle.domain.expected)
+    return DomainEvaluation(distances, table, tuple(COPIES), bundle.domain.expected)
 
 
 def _others(
@@ -120,22 +119,10 @@ def _table(
     for name, each in distances.items():
         auroc = Interval(np.nan, np.nan, np.nan)
         if rows:
-            auroc = told_apart(familiar, each, np.concatenate([known, codes[name]]), seed)
+            auroc = detection_auroc(familiar, each, np.concatenate([known, codes[name]]), seed)
         flagged = rate(~(each <= 1), codes[name])
         row: dict[str, object] = {"against": name, "images": len(each)}
         for column, found in (("auroc", auroc), ("flagged", flagged)):
             row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _lines(table: pd.DataFrame, expected: float | None) -> list[str]:
-    """Formats the table for the console, with the expected share of the model's own images."""
-    own = "" if expected is None else f"; {expected:.3f} expected of own images"
-    lines = [f"in domain   (share of images out of domain{own}; AUROC against own images)"]
-    for row in table.itertuples():
-        flagged = f"{row.flagged:.3f} ({row.flagged_low:.3f} to {row.flagged_high:.3f})"
-        auroc = f"AUROC {row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})"
-        known = "" if np.isnan(row.auroc) else f"   {auroc}"
-        lines.append(f"  {row.against:<26}{flagged}{known}")
-    return lines

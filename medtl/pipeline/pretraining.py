@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import TypeVar
 
 import mlflow
 import numpy as np
@@ -31,6 +32,8 @@ from medtl.tracking.runs import tracked_run
 from medtl.tracking.store import check_may_change
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.learner import TransferLearner
+
+Chosen = TypeVar("Chosen", bound=ModelSettings)
 
 
 def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
@@ -68,7 +71,7 @@ def drawn_down(dataset: Dataset, images: int, seed: int) -> np.ndarray:
     return nested_share(dataset.labels[train], dataset.groups[train], share, seed)
 
 
-def with_phantom_backbone(settings: ModelSettings) -> ModelSettings:
+def with_phantom_backbone(settings: Chosen) -> Chosen:
     """Replaces `weights=auto` on chest phantoms by a backbone pretrained on source phantoms.
 
     The backbone is pretrained on first use. Other settings are returned unchanged.

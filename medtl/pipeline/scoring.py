@@ -72,7 +72,7 @@ def in_batches(
 def compared_in_batches(
     bundle: Predictor, dataset: Dataset, indices: np.ndarray, team: SingleProcess = SINGLE_PROCESS
 ) -> dict[str, np.ndarray]:
-    """`Predictor.compared` of all the images of `indices`, [N, F] each."""
+    """Applies `Predictor.compared` to all images of `indices`: [N, F] each."""
     widths: dict[str, int] = {}
 
     def side_by_side(images: np.ndarray) -> np.ndarray:

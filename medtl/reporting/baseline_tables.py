@@ -22,7 +22,7 @@ def against_baselines(comparison: Comparison) -> str:
 
     '' where the study has no baselines.
     """
-    gains, notes = comparison.beside.gains, comparison.beside.notes
+    gains, notes = comparison.baselines.gains, comparison.baselines.notes
     sentences = [f"{note[:1].upper()}{note[1:]}." for note in notes]
     if len(gains):
         above = int((gains["low"] > 0).sum())
@@ -46,19 +46,19 @@ class BaselineSection:
 
 def baseline_section(comparison: Comparison, metrics: Sequence[str]) -> BaselineSection | None:
     """Builds the section; None for a study without baselines."""
-    beside = comparison.beside
-    if not beside.references and not beside.notes:
+    baselines = comparison.baselines
+    if not baselines.references and not baselines.notes:
         return None
-    scores = _scores(comparison, metrics) if beside.references else None
-    gains = None if beside.gains.empty else _gains(comparison)
-    return BaselineSection(tuple(beside.notes), scores, gains)
+    scores = _scores(comparison, metrics) if baselines.references else None
+    gains = None if baselines.gains.empty else _gains(comparison)
+    return BaselineSection(tuple(baselines.notes), scores, gains)
 
 
 def _scores(comparison: Comparison, metrics: Sequence[str]) -> Table:
-    beside = comparison.beside
+    baselines = comparison.baselines
     rows = [
-        Row(each.name, [str(beside.scores[each.name][name]) for name in metrics])
-        for each in beside.references
+        Row(each.name, [str(baselines.scores[each.name][name]) for name in metrics])
+        for each in baselines.references
     ]
     caption = (
         "Classifiers without fine-tuning, on the same splits: logistic regression on the features "
@@ -72,7 +72,7 @@ def _scores(comparison: Comparison, metrics: Sequence[str]) -> Table:
 
 
 def _gains(comparison: Comparison) -> Illustrated:
-    gains, metric = comparison.beside.gains, metric_named(comparison.metric).label
+    gains, metric = comparison.baselines.gains, metric_named(comparison.metric).label
     title = f"Gain in test {metric} over the frozen features"
     figure = training_comparison.values_with_intervals(
         gains.assign(name=gains["arm"], value=gains["difference"]),

@@ -18,6 +18,7 @@ from medtl.evaluation.jackknife import Difference, Interval
 from medtl.reporting.csv_export import write_csv
 
 DPI = 160
+COMPRESSION = 3  # of PNG files: a third of the time of level 6, and 5 % larger
 
 
 def log_intervals(intervals: Mapping[str, Interval | Difference]) -> None:
@@ -36,7 +37,7 @@ def log_intervals(intervals: Mapping[str, Interval | Difference]) -> None:
 def log_picture(figure: Figure, place: str) -> None:
     """Logs a figure as a PNG artifact."""
     with _file_for(place) as path:
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": COMPRESSION})
 
 
 def log_table(frame: pd.DataFrame, place: str) -> None:

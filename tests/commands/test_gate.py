@@ -134,7 +134,7 @@ def test_labels_of_another_site_are_mapped_and_set_beside(trained: str, clinic, 
     )
     said = capsys.readouterr()
     assert "external: clinic" in said.out
-    assert "learned from" not in said.err
+    assert "was trained on" not in said.err
     run = runs("evaluate").iloc[0]
     assert run["tags.medtl.seen"] == "0"
     place = f"runs:/{run['run_id']}/evaluation"
@@ -166,7 +166,7 @@ def test_at_home_the_internal_scores_are_those_of_the_training(
                 metrics[f"test_{name}{end}"], abs=1e-9
             )
     assert int(run["tags.medtl.seen"]) > 0
-    assert "the scores flatter it" in capsys.readouterr().err
+    assert "the scores are biased upwards" in capsys.readouterr().err
 
 
 def test_labels_that_nobody_explained_are_refused(trained: str, clinic):

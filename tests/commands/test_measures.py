@@ -90,7 +90,7 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
     evaluate(EvaluateSettings(model=uri, split="valid"))
     assert last_run("evaluate")["metrics.valid_sensitivity"] >= 0.9
     printed = capsys.readouterr().out
-    assert "baseline      none on these images: it would be fitted on the model's" in printed
+    assert "baseline      none on these images: they are fitted on the model's" in printed
     assert "baseline      on the model's own test split, frozen features: auroc " in printed
 
     capsys.readouterr()
@@ -101,7 +101,7 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
     assert groups["auroc"].notna().all()
     printed = capsys.readouterr().out
     assert "subgroups     6 by sex, age: " in printed
-    assert " of 15 differences to the rest have an interval off zero" in printed
+    assert " of 15 differences to the rest have an interval without zero" in printed
 
     with pytest.raises(ParameterError, match=r"subgroups=height_cm .* path, .*age, sex"):
         evaluate(EvaluateSettings(model=uri, subgroups="height_cm"))

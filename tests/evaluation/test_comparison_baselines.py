@@ -6,10 +6,14 @@ import dataclasses
 
 import pytest
 
-from medtl.evaluation.comparison_baselines import Beside, Reference, beside
+from medtl.evaluation.comparison_baselines import (
+    ComparisonBaselines,
+    Reference,
+    compare_with_baselines,
+)
 from medtl.evaluation.confidence_intervals import mean_difference
 from medtl.evaluation.model_comparison import Comparison
-from medtl.reporting.baseline_tables import against_baselines, baseline_tables
+from medtl.reporting.baseline_tables import against_baselines, baseline_section
 
 
 def cell(seed: int, weights: str = "random") -> dict[str, object]:
@@ -18,7 +22,7 @@ def cell(seed: int, weights: str = "random") -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def found(cases, scored) -> Beside:
+def found(cases, scored) -> ComparisonBaselines:
     """One baseline of random weights a seed, one of pretrained weights for both, one of files."""
     common = {"modality": "", "fraction": 1.0, "kind": "features"}
     references = [
@@ -35,8 +39,7 @@ def found(cases, scored) -> Beside:
         "pretrained": [(cell(seed, "imagenet"), scored(1.5, seed)) for seed in (0, 1)],
         "another": [(cell(0, "other"), scored(1.5, 0))],
     }
-    labels, groups = cases.labels, cases.groups
-    return beside(labels, groups, cases.classes, references, arms, "accuracy", 0, ("no files",))
+    return compare_with_baselines(cases, references, arms, "accuracy", 0, ("no files",))
 
 
 def test_an_arm_is_compared_with_the_baseline_of_its_own_backbone_and_seed(found, cases, scored):
@@ -52,9 +55,9 @@ def test_an_arm_is_compared_with_the_baseline_of_its_own_backbone_and_seed(found
 
 
 def test_baselines_stand_in_a_table_of_their_own_and_in_the_page(
-    comparison: Comparison, found: Beside
+    comparison: Comparison, found: ComparisonBaselines
 ):
-    comparison = dataclasses.replace(comparison, beside=found)
+    comparison = dataclasses.replace(comparison, baselines=found)
     table = comparison.table()
     assert list(table["state"]) == ["complete"] * 4 + ["failed"]
     assert list(found.table()["baseline"]) == ["random 0", "random 1", "pretrained", "files"]
@@ -62,9 +65,14 @@ def test_baselines_stand_in_a_table_of_their_own_and_in_the_page(
     gains = found.gains.set_index("arm")["difference"]
     assert table["baseline_gain"][:4].tolist() == [gains[arm] for arm in gains.index.repeat(2)]
     assert table["baseline_gain"][4:].isna().all()
-    page = "".join(baseline_tables(comparison, ("accuracy", "auroc")))
-    for text in ("no files", "random 0; random 1", "They are no cells", f"{gains['random']:+.3f}"):
-        assert text in page
+    section = baseline_section(comparison, ("accuracy", "auroc"))
+    assert section.notes == ("no files",)
+    assert list(section.scores.head) == ["baseline", "test accuracy", "test AUROC"]
+    assert [row.name for row in section.scores.rows] == list(found.table()["baseline"])
+    (first, *_) = section.gains.table.rows
+    assert [first.name, *first.values[:2]] == [
+        "random", "random 0; random 1", f"{gains['random']:+.3f}",
+    ]  # fmt: skip
     said = against_baselines(comparison)
     assert said.startswith(
         "1 of 2 arms is above logistic regression on the frozen features of the same backbone in "
@@ -76,4 +84,4 @@ def test_baselines_stand_in_a_table_of_their_own_and_in_the_page(
 
 def test_a_study_without_baselines_says_nothing_of_them(comparison: Comparison):
     assert against_baselines(comparison) == ""
-    assert list(baseline_tables(comparison, ("auroc",))) == []
+    assert baseline_section(comparison, ("auroc",)) is None

@@ -84,6 +84,6 @@ def test_the_mean_has_an_interval_over_patients():
 
 
 def test_the_verdict_is_in_words():
-    assert "they depend on what was learned" in verdict(Interval(0.12, 0.05, 0.2))
+    assert "they depend on the trained weights" in verdict(Interval(0.12, 0.05, 0.2))
     assert "do not trust them" in verdict(Interval(0.8, 0.7, 0.9))
     assert "no heat map" in verdict(Interval(np.nan, np.nan, np.nan))

@@ -158,6 +158,7 @@ def test_every_picture_is_drawn_of_each_finding(tmp_path):
     recall = classification.precision_recall_curves(decided, measures.per_class)
     mistakes = pd.DataFrame(
         {
+            "image": "a.png",
             "finding": [FINDINGS[index] for index in about],
             "called": DECISIONS[cases, about],
             "probability": PROBABILITIES[cases, about],

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medtl.evaluation.ood_detection import cropped, inverted, told_apart, trimmed, turned
+from medtl.evaluation.ood_detection import cropped, detection_auroc, inverted, trimmed, turned
 from medtl.reporting.plots import robustness
 
 
@@ -52,15 +52,15 @@ def test_how_well_they_are_told_apart_is_the_auroc_with_its_interval():
     familiar, strange = generator.normal(0, 1, 80), generator.normal(1.2, 1, 60)
     scores = np.concatenate([familiar, strange])
     expected = roc_auc_score(np.repeat([0, 1], [80, 60]), scores)
-    found = told_apart(familiar, strange, np.arange(140), seed=0)
+    found = detection_auroc(familiar, strange, np.arange(140), seed=0)
     assert found.value == pytest.approx(expected)
     assert found.low < found.value < found.high
     assert found.high - found.low < 0.2
     # an image and its copy are drawn together: what they share does not count as chance
     shared = generator.normal(0, 5, 80)
     patients = np.tile(np.arange(80), 2)
-    paired = told_apart(shared, shared + 1, patients, seed=0)
-    apart = told_apart(shared, shared + 1, np.arange(160), seed=0)
+    paired = detection_auroc(shared, shared + 1, patients, seed=0)
+    apart = detection_auroc(shared, shared + 1, np.arange(160), seed=0)
     assert paired.high - paired.low < 0.5 * (apart.high - apart.low)
 
 

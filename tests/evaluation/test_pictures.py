@@ -20,7 +20,7 @@ from medtl.evaluation.scored_cases import DecidedCases
 from medtl.inference.decisions import calibrated
 from medtl.reporting.plots import classification, image_sheets, robustness, training_curves, tuning
 
-MISTAKE = ["actual", "actual_probability", "decided", "decided_probability"]
+MISTAKE = ["image", "actual", "actual_probability", "decided", "decided_probability"]
 
 
 def drawn(figure: Figure) -> Image.Image:
@@ -143,13 +143,14 @@ def test_worst_mistakes_are_the_most_confident():
 def test_mistakes_sheet_shows_images_at_their_own_depth(channels: int, depth: type):
     white = np.iinfo(depth).max
     images = np.full((5, channels, 8, 8), white // 2, dtype=depth)
-    mistakes = pd.DataFrame([("healthy", 0.2, "ill", 0.8)] * 5, columns=MISTAKE)
+    mistakes = pd.DataFrame([("a.png", "healthy", 0.2, "ill", 0.8)] * 5, columns=MISTAKE)
     figure = image_sheets.mistakes_sheet(images, mistakes)
     drawn(figure)
     shown = figure.axes[0].images[0]
     assert np.asarray(shown.get_array()).mean() == pytest.approx(0.5, abs=0.01)
     assert texts(figure).count("true: healthy 0.20") == 5
-    assert texts(figure).count("said: ill 0.80") == 5
+    assert texts(figure).count("decided: ill 0.80") == 5
+    assert texts(figure).count("a.png") == 5
 
 
 def test_no_mistakes_is_said():

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from medtl.evaluation.confidence_intervals import Measures, measure
-from medtl.evaluation.external_validation import beside, independent_difference
+from medtl.evaluation.external_validation import independent_difference, internal_and_external
 from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.metrics import overall_metrics
 from medtl.reporting.plots import robustness
@@ -23,7 +23,7 @@ def measured(skill: float, cases: int, seed: int) -> Measures:
 
 def test_every_metric_stands_in_a_row_with_its_difference():
     internal, external = measured(2.0, 200, 1), measured(0.3, 150, 2)
-    table = beside(internal, external).set_index("metric")
+    table = internal_and_external(internal, external).set_index("metric")
     assert list(table.index) == [each.name for each in overall_metrics()]
     row = table.loc["auroc"]
     assert row["internal"] == internal.summary["auroc"].value
@@ -48,7 +48,7 @@ def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says():
 
 
 def test_the_picture_has_two_dots_a_metric():
-    table = beside(measured(2.0, 100, 1), measured(1.0, 100, 2))
+    table = internal_and_external(measured(2.0, 100, 1), measured(1.0, 100, 2))
     figure = robustness.internal_and_external(table, "$clinic_1")
     assert isinstance(figure, Figure)
     internal, external = (each.lines[0].get_xdata() for each in figure.axes[0].containers)

@@ -36,7 +36,7 @@ def internal_and_external(table: pd.DataFrame, name: str) -> Figure:
     """Draws each metric on the model's own test split and on external data, with intervals.
 
     Args:
-        table: result of `medtl.evaluation.external_validation.beside`.
+        table: result of `medtl.evaluation.external_validation.internal_and_external`.
         name: name of the external data.
     """
     figure = sheet(
