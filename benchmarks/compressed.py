@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -57,7 +58,7 @@ def written(header: pydicom.Dataset) -> bytes:
 
 def encapsulated(header: pydicom.Dataset, frame: bytes, syntax: str) -> bytes:
     """Encodes a data set as a DICOM file with a frame from another encoder."""
-    header.PixelData, header.file_meta.TransferSyntaxUID = encapsulate([frame]), syntax
+    header.PixelData, header.file_meta.TransferSyntaxUID = encapsulate([frame]), UID(syntax)
     header["PixelData"].VR = "OB"
     return written(header)
 
@@ -78,9 +79,9 @@ def compressed_files() -> dict[str, tuple[bytes, bytes]]:
     whole = written(plain(noise, 12))
     return {
         "lossless JPEG": (lossless, written(plain(stored, 12))),
-        "JPEG-LS": tuple(
-            (_EXAMPLES / name).read_bytes()
-            for name in ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm")
+        "JPEG-LS": (
+            (_EXAMPLES / "MR_small_jpeg_ls_lossless.dcm").read_bytes(),
+            (_EXAMPLES / "MR_small.dcm").read_bytes(),
         ),
         "JPEG 2000": (written(blocks), whole),
         "run lengths": (written(runs), whole),

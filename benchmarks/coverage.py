@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import click
 import numpy as np
@@ -170,7 +171,7 @@ def _ours(
     sampling = Sampling.of(labels, groups, 2, seed, RESAMPLES)
     estimates: list[list[Estimate]] = []
     for model in models:
-        columns = sampling.table(lambda weights, of=model: _metrics(of, weights)).T
+        columns = sampling.table(partial(_metrics, model)).T
         estimates.append(
             [
                 sampling.overall(metric, column, [model])

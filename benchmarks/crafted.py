@@ -237,7 +237,7 @@ def encapsulated(frame: bytes, syntax: str, side: int = 64) -> bytes:
     header.HighBit = 7
     header.PixelData = pydicom.encaps.encapsulate([frame])
     header["PixelData"].VR = "OB"
-    header.file_meta.TransferSyntaxUID = syntax
+    header.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
     return _written(header)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def whole_files() -> dict[str, tuple[bytes, ...]]:
     clear.putalpha(grey)
     exif = Image.Exif()
     exif[274] = 6
-    pictures = {
+    pictures: dict[str, list[tuple[Image.Image, Mapping[str, object]]]] = {
         "PNG": [(grey, {}), (deep, {}), (colour, {}), (clear, {}), (colour.quantize(16), {}),
                 (grey.convert("1"), {}), (grey, {"exif": exif})],
         "JPEG": [(grey, {}), (colour, {}), (colour, {"progressive": True, "exif": exif}),

@@ -78,9 +78,12 @@ def outcomes(numbers: Sequence[int], seed: int) -> Iterator[Outcome]:
 @click.option("--files", default=20_000, help="damaged files")
 @click.option("--seed", default=0, help="of the damage")
 def fuzz(files: int, seed: int) -> None:
-    """Damaged files of every format through the reader; exit status 1 if any is a finding."""
+    """Reads damaged files of every format; exit status 1 if any shows a fault of the reader."""
     began = time.perf_counter()
-    count, slowest, largest, first, last = Counter(), None, None, 0.0, 0.0
+    count: Counter[tuple[str, str]] = Counter()
+    slowest: Outcome | None = None
+    largest: Outcome | None = None
+    first, last = 0.0, 0.0
     findings = []
     for each in outcomes(range(files), seed):
         count[each.kind, each.what if each.good else "finding"] += 1
@@ -99,6 +102,8 @@ def fuzz(files: int, seed: int) -> None:
             for what in (IMAGE, REFUSED, "finding")
         ]
         print(f"{kind or 'all':<18}{sum(numbers):>8}{numbers[0]:>8}{numbers[1]:>9}{numbers[2]:>10}")
+    assert slowest is not None, "no file was read"
+    assert largest is not None
     print(f"slowest   file {slowest.number} ({slowest.kind}), {slowest.seconds:.2f} s")
     print(f"largest   file {largest.number} ({largest.kind}), {largest.megabytes:.0f} MiB")
     print(f"memory    {first:.0f} MiB after the first twentieth, {last:.0f} MiB at the end")

@@ -83,7 +83,7 @@ def drawn(groups: np.ndarray, size: int, random: np.random.Generator) -> tuple[n
     )
     begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
     ends = [
-        begins[min(np.searchsorted(begins, end), len(begins) - 1)]
+        begins[min(int(np.searchsorted(begins, end)), len(begins) - 1)]
         for end in (size, round(size * (1 + VALID_SHARE)))
     ]
     train, valid, others = np.split(order, ends)

@@ -77,7 +77,7 @@ class Command:
             RuntimeError: it failed by itself.
         """
         try:
-            status = self._process.wait(within)
+            status = self._running().wait(within)
         except subprocess.TimeoutExpired:
             return False
         if status != 0:
@@ -87,8 +87,9 @@ class Command:
 
     def kill(self) -> str:
         """Kills it with all its processes; returns the step that was interrupted."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        process = self._running()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         return self._interrupted_step()
 
     def is_done(self) -> bool:
@@ -134,6 +135,10 @@ class Command:
             "registered": self._registered(),
         }
 
+    def _running(self) -> subprocess.Popen:
+        assert self._process is not None, "the command was not started"
+        return self._process
+
     def _registered(self) -> dict[str, tuple]:
         """Returns the number of versions and the aliases of each registered model."""
         client = MlflowClient(self._store)
@@ -149,7 +154,7 @@ class Command:
         """Hashes the weights of registered models and the probabilities of finished cells."""
         client = MlflowClient(self._store)
         models = [
-            client.get_model_version(model.name, "1").source.rpartition("/")[2]
+            str(client.get_model_version(model.name, "1").source).rpartition("/")[2]
             for model in client.search_registered_models()
         ]
         places = [f"{model}/**/model.safetensors" for model in models]
@@ -165,10 +170,10 @@ class Command:
         """Returns finished trials by number, or finished cells by run, with their results."""
         if self.job == "tune":
             return self._trials()
-        cells: dict[object, object] = {}
+        cells: dict[object, tuple[object, ...]] = {}
         for run, name, metric, value in self._rows("mlflow.db", CELLS):
             cells[run] = (*cells.get(run, (name,)), (metric, value))
-        return cells
+        return dict(cells)
 
     def _trials(self) -> dict[object, object]:
         if not self._rows("optuna.db", f"SELECT 1 FROM studies WHERE study_name = '{NAME}'"):
@@ -195,7 +200,7 @@ class Command:
             return "registering"
         if "pretrain" in kinds and self.job != "pretrain":
             return "pretraining"
-        if self.job == "tune" and len(self._trials()) >= self._asked["trials"]:
+        if self.job == "tune" and len(self._trials()) >= int(str(self._asked["trials"])):
             return "refitting, evaluating"
         if self.job in ("tune", "compare"):
             inside = "trial" if self.job == "tune" else "cell"

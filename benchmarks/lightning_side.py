@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import lightning
 import torch
@@ -27,20 +28,15 @@ from benchmarks.plain_side import (
     MEAN,
     STD,
     auroc,
+    class_count,
     freeze_before,
     network_for,
     optimizer_of,
 )
 from benchmarks.trials import Trial
 
-MODES = {"float32": "32-true", "bf16": "bf16-mixed"}  # Lightning's name of each precision
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
+# Lightning's name of each precision
+MODES: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass
@@ -64,14 +60,18 @@ class ExpertSide:
         began = time.perf_counter()
         lightning.seed_everything(self.seed, verbose=False)
         train, valid = (self._loader(split) for split in ("train", "valid"))
-        network = network_for(len(train.dataset.classes), self.architecture, self.weights)
+        network = network_for(class_count(self.folder), self.architecture, self.weights)
         module = _Module(network.to(memory_format=torch.channels_last), trial, began)
         trainer = lightning.Trainer(
             accelerator="auto",
             devices=1,
             precision=MODES[self.precision],
             max_epochs=epochs,
-            **QUIET,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
         )
         trainer.fit(module, train, valid)
         yield from module.seen

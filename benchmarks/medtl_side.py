@@ -44,7 +44,17 @@ class OurSide:
 
     def prepare(self) -> None:
         """Decodes the images and loads the weights, once for all trials."""
-        settings = TrainSettings(**self._shared(), augment="none", patience=self.patience)
+        settings = TrainSettings(
+            data=self._table,
+            architecture=self.architecture,
+            weights=self.weights,
+            image_size=self.size,
+            duplicates="allow",
+            seed=self.seed,
+            precision=self.precision,
+            augment="none",
+            patience=self.patience,
+        )
         origin = Origin.of(settings)
         dataset = training_data(settings, origin.image_size)
         self.transfer = origin.transfer(dataset, settings)
@@ -77,7 +87,18 @@ class OurSide:
         default of `tune`. Trials are not logged as MLflow runs, and the dictionary is empty.
         """
         began = time.perf_counter()
-        settings = TuneSettings(**self._shared(), epochs=epochs, pruner=pruner, trials=MANY)
+        settings = TuneSettings(
+            data=self._table,
+            architecture=self.architecture,
+            weights=self.weights,
+            image_size=self.size,
+            duplicates="allow",
+            seed=self.seed,
+            precision=self.precision,
+            epochs=epochs,
+            pruner=pruner,
+            trials=MANY,
+        )
         backbone_pool = BackbonePool(
             settings, lambda settings, size, _: training_data(settings, size)
         )
@@ -114,17 +135,9 @@ class OurSide:
             failed = len(studies.failed(study))
         return Found(time.perf_counter() - began, best, trials, failed, way)
 
-    def _shared(self) -> dict[str, object]:
-        """Returns the settings that a trial and a search have in common."""
-        return {
-            "data": str(self.folder / "labels.csv"),
-            "architecture": self.architecture,
-            "weights": self.weights,
-            "image_size": self.size,
-            "duplicates": "allow",
-            "seed": self.seed,
-            "precision": self.precision,
-        }
+    @property
+    def _table(self) -> str:
+        return str(self.folder / "labels.csv")
 
 
 class _Reached(Stopped):

@@ -77,7 +77,7 @@ class TrainAndServe:
         training = self.train(network, name)
         table = read_table(self._data)
         names = columns(table.modalities)
-        first = [file.read_bytes() for file in table.files()[: len(names)]]
+        first = [file.read_bytes() for file in table.files()[: len(names)] if file]
         files = dict(zip(names, first, strict=True))
         with serving(f"models:/{name}@champion", self._folder / name, self.environment) as server:
             check_answer(*server.ask(files, explain=True), table.classes, explained=True)

@@ -47,7 +47,7 @@ class PlainSide:
         began = time.perf_counter()
         torch.manual_seed(self.seed)
         train, valid = (self._loader(split) for split in ("train", "valid"))
-        network = network_for(len(train.dataset.classes), self.architecture, self.weights)
+        network = network_for(class_count(self.folder), self.architecture, self.weights)
         norms = freeze_before(network, trial.cutoff)
         optimizer = optimizer_of(trial, network)
         for _ in range(epochs):
@@ -67,6 +67,11 @@ class PlainSide:
         return DataLoader(images, BATCH, shuffle=split == "train")
 
 
+def class_count(folder: Path) -> int:
+    """Counts the classes of a folder with `train/CLASS/...`."""
+    return sum(each.is_dir() for each in (folder / "train").iterdir())
+
+
 def network_for(classes: int, architecture: str, weights: str) -> nn.Module:
     """Builds a torchvision network with a new last linear layer for these classes."""
     chosen = None
@@ -81,7 +86,8 @@ def network_for(classes: int, architecture: str, weights: str) -> nn.Module:
 
 def freeze_before(network: nn.Module, cutoff: str) -> list[nn.Module]:
     """Freezes the parameters before `cutoff`; returns the frozen batch norms."""
-    frozen, norms = True, []
+    frozen = True
+    norms: list[nn.Module] = []
     for name, module in network.named_modules():
         frozen = frozen and name != cutoff
         if frozen and isinstance(module, nn.BatchNorm2d):

@@ -29,29 +29,30 @@ class Way:
     """Named settings of a training."""
 
     name: str
-    settings: dict[str, object]
+    settings: TrainSettings
 
 
 VIEWS = (
-    Way("fresh each epoch", {"keep": "never"}),
-    *(Way(f"{views} kept views", {"keep": "always", "views": views}) for views in (8, 4, 2, 1)),
-    Way("no augmentation", {"keep": "always", "augment": "none"}),
+    Way("fresh each epoch", TrainSettings(keep="never")),
+    *(
+        Way(f"{views} kept views", TrainSettings(keep="always", views=views))
+        for views in (8, 4, 2, 1)
+    ),
+    Way("no augmentation", TrainSettings(keep="always", augment="none")),
 )
 PRECISIONS = (
-    Way("float32", {"precision": "float32"}),
-    Way("bf16", {"precision": "bf16"}),
+    Way("float32", TrainSettings(precision="float32")),
+    Way("bf16", TrainSettings(precision="bf16")),
 )
-RECIPES = tuple(
-    Way(name, {"lr": PLAIN_LR, **settings})
-    for name, settings in {
-        "plain fine-tuning": {},
-        "AdamW, decay 0.01": {"optimizer": "adamw", "weight_decay": 0.01},
-        "mirrored": {"augment": "flip"},
-        "not augmented": {"augment": "none"},
-        "rate 1e-3": {"lr": 1e-3},
-        "rate 1e-4": {"lr": 1e-4},
-        "16 images a step": {"batch_size": 16},
-    }.items()
+PLAIN = TrainSettings(lr=PLAIN_LR)
+RECIPES = (
+    Way("plain fine-tuning", PLAIN),
+    Way("AdamW, decay 0.01", dataclasses.replace(PLAIN, optimizer="adamw", weight_decay=0.01)),
+    Way("mirrored", dataclasses.replace(PLAIN, augment="flip")),
+    Way("not augmented", dataclasses.replace(PLAIN, augment="none")),
+    Way("rate 1e-3", dataclasses.replace(PLAIN, lr=1e-3)),
+    Way("rate 1e-4", dataclasses.replace(PLAIN, lr=1e-4)),
+    Way("16 images a step", dataclasses.replace(PLAIN, batch_size=16)),
 )
 """The second trial of a search, and changes of it one by one."""
 
@@ -79,7 +80,7 @@ def _probabilities(
     dataset: Dataset, way: Way, cutoff: str, epochs: int, seed: int, size: int
 ) -> np.ndarray:
     """Returns the test probabilities [N, K] of one training."""
-    settings = TrainSettings(epochs=epochs, patience=epochs, seed=seed, **way.settings)
+    settings = dataclasses.replace(way.settings, epochs=epochs, patience=epochs, seed=seed)
     network = build(ARCHITECTURE, len(dataset.classes), size, seed)
     expected = dataclasses.replace(load_weights(network, ARCHITECTURE, "imagenet"), image_size=size)
     transfer = TransferLearner(

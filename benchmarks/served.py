@@ -190,6 +190,8 @@ def check_answer(status: int, answer: dict, classes: Sequence[str], explained: b
 
 def _check_picture(text: object) -> None:
     try:
+        if not isinstance(text, str):
+            raise TypeError(f"{type(text).__name__} instead of text")
         Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]).verify()
     except (TypeError, ValueError, OSError) as error:
         raise MedtlError(f"no heat map that is a PNG in base64: {error}") from error

@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -113,7 +113,7 @@ def measure(
         yield from _hostile(served, rows_of(list(files[:1])))
 
 
-def _passes(bundle: Predictor, files: Sequence[bytes]) -> Iterator[torch.Tensor]:
+def _passes(bundle: Predictor, files: Sequence[bytes]) -> Generator[torch.Tensor]:
     """Times the necessary parts of an answer: decoding, preprocessing, forward pass."""
     with torch.inference_mode():
         for file in cycle(files):

@@ -7,10 +7,12 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, cast
 
 from benchmarks.trials import Found, Outcome, Trial
 
@@ -31,6 +33,9 @@ class Side:
         self._process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def __enter__(self) -> Side:
         return self
@@ -38,7 +43,7 @@ class Side:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._process.stdin.close()
+        self._requests.close()
         self._process.wait()
 
     def prepare(self) -> float:
@@ -67,28 +72,48 @@ class Side:
         return sum(f.stat().st_size for f in self._cache.rglob("*") if f.is_file()) / 1e9
 
     def _ask(self, question: dict) -> dict:
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        self._requests.write(json.dumps(question) + "\n")
+        self._requests.flush()
+        answer = self._answers.readline()
         if not answer:
             raise RuntimeError(f"the process ended during the request {question}")
         return json.loads(answer)
 
 
-def _answer(side: object, question: dict) -> dict:
+class Trainer(Protocol):
+    """Methods of a side, called in its own process."""
+
+    def prepare(self) -> None:
+        """Prepares everything before the first trial."""
+
+    def run(self, trial: Trial, epochs: int) -> Iterator[tuple[float, float]]:
+        """Yields validation AUROC and seconds since the start of the trial, for each epoch."""
+
+
+class SearchingTrainer(Trainer, Protocol):
+    """Side of `medtl`, which can also search."""
+
+    def expect(self, cutoffs: list[str]) -> None:
+        """Announces the cut-offs of the trials."""
+
+    def search_until(self, score: float, epochs: int, limit: float, pruner: str) -> Found:
+        """Searches until a validation AUROC is reached."""
+
+
+def _answer(side: Trainer, question: dict) -> dict:
     match question.pop("do"):
         case "prepare":
             began = os.times().elapsed
             side.prepare()
             return {"seconds": os.times().elapsed - began}
         case "expect":
-            side.expect(question["cutoffs"])
+            cast(SearchingTrainer, side).expect(question["cutoffs"])
             return {}
         case "run":
             pairs = list(side.run(Trial(**question["trial"]), question["epochs"]))
             return {"scores": [score for score, _ in pairs], "seconds": [at for _, at in pairs]}
         case "search":
-            return asdict(side.search_until(**question))
+            return asdict(cast(SearchingTrainer, side).search_until(**question))
         case _:
             return {"gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 

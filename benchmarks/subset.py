@@ -82,8 +82,8 @@ def _write_shifted(
     """Writes `count` shifted copies, and yields their rows."""
     for number in range(count):
         turn, index = divmod(number, len(originals))
-        path, *others = originals[index]
+        path, label, patient, split = originals[index]
         pixels = np.roll(np.asarray(Image.open(path)), 3 * (turn + 1), axis=1)
         copied = path.with_name(f"{SHIFTED}{turn}-{path.stem}.png")
         Image.fromarray(pixels).save(copied)
-        yield (copied, *others)
+        yield copied, label, patient, split

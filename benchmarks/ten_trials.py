@@ -56,7 +56,7 @@ def trials(
 ) -> None:
     """Times ten trials of MobileNetV2, and the search until it has the best plain score."""
     precision = resolve_precision(precision, resolve_device("auto"))
-    own = {
+    own: dict[str, dict[str, object]] = {
         "plain": {},
         "expert": {"precision": precision},
         "medtl": {"precision": precision, "patience": patience},
@@ -65,7 +65,7 @@ def trials(
         print(MISSING)
         del own["expert"]
     with subset_of(data, images, valid, seed=seed) as (folder, cache):
-        shared = {"folder": str(folder), "size": size, "seed": seed, **NETWORK}
+        shared: dict[str, object] = {"folder": str(folder), "size": size, "seed": seed, **NETWORK}
         with contextlib.ExitStack() as opened:
             sides = {
                 kind: opened.enter_context(Side(kind, cache / kind, **shared, **settings))
@@ -85,8 +85,8 @@ def trials(
                 print(f"{kind}: peak memory {side.peak_gb():.2f} GB, disk {side.disk_gb():.2f} GB")
         plain = outcomes["plain"]
         target = max(outcome.best for outcome in plain)
-        settings = {**shared, "precision": precision}
-        with Side("medtl", cache / "search", **settings) as searching:
+        shared["precision"] = precision
+        with Side("medtl", cache / "search", **shared) as searching:
             limit = sum(outcome.total for outcome in plain)
             found = searching.search_until(target, search_epochs, limit, "median")
         print(search_line(target, seconds_until(plain, target), found))

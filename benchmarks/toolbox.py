@@ -113,8 +113,28 @@ def beside_toolbox(settings: PerturbSettings) -> Iterator[str]:
 @click.option("--step-size", default=0.1, help="norm of one step, as a share of the bound")
 @click.option("--duplicates", default="refuse", help="as of train")
 @click.option("--seed", default=0, help="draws images, orders and controls")
-def toolbox(model: str, images: Path | None, zeta: float, **asked: object) -> None:
+def toolbox(
+    model: str,
+    images: Path | None,
+    zeta: float,
+    norm: str,
+    most_images: int,
+    passes: int,
+    step_size: float,
+    duplicates: str,
+    seed: int,
+) -> None:
     """Universal perturbations beside those of the Adversarial Robustness Toolbox, one model."""
-    settings = PerturbSettings(model=model, images=str(images or ""), zeta=str(zeta), **asked)
+    settings = PerturbSettings(
+        model=model,
+        images=str(images or ""),
+        zeta=str(zeta),
+        norm=norm,
+        most_images=most_images,
+        passes=passes,
+        step_size=step_size,
+        duplicates=duplicates,
+        seed=seed,
+    )
     for line in beside_toolbox(settings):
         print(line, flush=True)
