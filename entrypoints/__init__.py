@@ -1,1 +1,1 @@
-"""The command-line doors: options, settings, one call."""
+"""Command-line entry points: options, settings, one call."""

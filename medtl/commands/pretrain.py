@@ -8,7 +8,7 @@ from medtl.tracking.addresses import run_addresses
 
 
 def pretrain(settings: PretrainSettings) -> None:
-    """Pretrains and registers a backbone, and says how to use it."""
+    """Pretrains and registers a backbone, and prints how to use it."""
     concluded, uri = pretrained(settings)
     print(concluded.summary())
     print(f"registered    {uri}; use it with weights={uri}")

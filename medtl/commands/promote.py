@@ -22,7 +22,7 @@ from medtl.tracking.store import check_may_change
 
 
 def promote(settings: PromoteSettings) -> None:
-    """Moves the alias `champion`, or says why not."""
+    """Moves the alias `champion`, or prints why not."""
     name = registered_name(settings.model_name, settings.data)
     with tracked_run("promote", settings) as run:
         check_may_change(name)
@@ -37,7 +37,7 @@ def promote(settings: PromoteSettings) -> None:
 
 
 def _judged(name: str, settings: PromoteSettings) -> Verdict:
-    """The newest version against the champion, on the test split that the newest was scored on."""
+    """Compares the newest version with the champion on the test split of the newest."""
     version = newest_version(name)
     uri = f"models:/{name}/{version}"
     bundle = load_bundle(uri)

@@ -27,7 +27,7 @@ from medtl.training.checkpoints import CheckpointHold
 from medtl.training.distributed import SingleProcess, heard, joined
 from medtl.training.learner import TransferLearner
 
-CONFIDENCE = 0.95  # that the gate asks of a model that train registers
+CONFIDENCE = 0.95  # of the gate, for a model that train registers
 
 
 @dataclass(frozen=True)

@@ -46,5 +46,5 @@ class Budget:
 
 
 def usual_patience(epochs: int) -> int:
-    """Returns the patience where none is asked for: a quarter of the epochs."""
+    """Returns the default patience: a quarter of the epochs."""
     return max(LEAST_PATIENCE, round(epochs / 4))

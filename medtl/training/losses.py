@@ -105,11 +105,11 @@ def _of_findings(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, 
         return np.nan, np.nan, np.nan
     known, called = labels >= 0, probabilities >= 0.5
     aurocs, f1s = [], []
-    for column, said, scores, here in zip(
+    for column, positive, scores, here in zip(
         labels.T, called.T, probabilities.T, known.T, strict=True
     ):
         if len(np.unique(column[here])) == 2:
             aurocs.append(roc_auc_score(column[here], scores[here]))
-            f1s.append(f1_score(column[here], said[here], zero_division=0.0))
+            f1s.append(f1_score(column[here], positive[here], zero_division=0.0))
     right = (called == (labels == 1))[known].mean()
     return right, np.mean(aurocs), np.mean(f1s)

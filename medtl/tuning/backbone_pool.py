@@ -126,7 +126,7 @@ class BackbonePool:
         """Key of data, networks and settings; equal keys mean the same search."""
         parts = []
         for each in self.all:
-            # the digest says which weights, whatever they are called on this machine
+            # weights by their digest: names differ between machines
             network = (each.architecture, each.backbone, each.space.cutoffs)
             parts += [key_values(each.settings, TRAINING), self.dataset.identity, network]
         return content_key(epoch_budget.FORMAT, *parts)

@@ -135,11 +135,11 @@ def fold_scores(
             continue
         model = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES))
         model.fit(features[train], labels[train])
-        said = model.decision_function(features[held_out])
-        said = np.stack([-said, said], axis=1) if said.ndim == 1 else said
+        predicted = model.decision_function(features[held_out])
+        predicted = np.stack([-predicted, predicted], axis=1) if predicted.ndim == 1 else predicted
         each = [
             _auroc(labels[held_out] == label, column)
-            for label, column in zip(model.classes_, said.T, strict=True)
+            for label, column in zip(model.classes_, predicted.T, strict=True)
         ]
         each = [score for score in each if np.isfinite(score)]
         scores += [np.mean(each)] if each else []
@@ -154,15 +154,15 @@ def _finding_scores(
     scores = []
     for train, held_out in folds.split(features, groups=groups):
         scale = StandardScaler().fit(features[train])
-        known, asked = scale.transform(features[train]), scale.transform(features[held_out])
+        fitted, tested = scale.transform(features[train]), scale.transform(features[held_out])
         each = []
         for columns in _known_alike(labels[train]):
             rows = labels[train][:, columns[0]] >= 0
             if rows.any():
-                model = RidgeCV(PENALTIES).fit(known[rows], labels[train][np.ix_(rows, columns)])
-                said = model.predict(asked).reshape(len(asked), -1)
+                model = RidgeCV(PENALTIES).fit(fitted[rows], labels[train][np.ix_(rows, columns)])
+                predicted = model.predict(tested).reshape(len(tested), -1)
                 truth = labels[held_out][:, columns]
-                each += [_finding_auroc(*pair) for pair in zip(truth.T, said.T, strict=True)]
+                each += [_finding_auroc(*pair) for pair in zip(truth.T, predicted.T, strict=True)]
         each = [score for score in each if np.isfinite(score)]
         scores += [np.mean(each)] if each else []
     return np.array(scores)

@@ -70,8 +70,8 @@ class TrialWorker:
     def __init__(self, order: TrialOrder) -> None:
         """Keeps the order; `open` does the work."""
         self._order = order
-        self._said: SimpleQueue[str | Epoch | None] = SimpleQueue()
-        self._told: SimpleQueue[str] = SimpleQueue()
+        self._reports: SimpleQueue[str | Epoch | None] = SimpleQueue()
+        self._answers: SimpleQueue[str] = SimpleQueue()
 
     def open(self) -> str:
         """Opens data and networks; returns '' or an error message."""
@@ -88,33 +88,33 @@ class TrialWorker:
             return named_here(error)
         return ""
 
-    def run(self, asked: TrialSpec) -> Ended:
-        """Runs a trial; `heard` returns its progress meanwhile."""
+    def run(self, spec: TrialSpec) -> Ended:
+        """Runs a trial; `next_report` returns its progress meanwhile."""
 
         def on_epoch(epoch: Epoch) -> None:
-            self._said.put(epoch)
-            reason = self._told.get()
+            self._reports.put(epoch)
+            reason = self._answers.get()
             if reason:
                 raise Pruned(reason)
 
         try:
-            transfer = self._backbone_pool.transfer(self._backbone_pool.of(asked.candidate))
-            score = run_trial(asked, transfer, self._order.run_id, self._said.put, on_epoch)
+            transfer = self._backbone_pool.transfer(self._backbone_pool.of(spec.candidate))
+            score = run_trial(spec, transfer, self._order.run_id, self._reports.put, on_epoch)
         except Pruned as reason:
             return Ended(pruned=str(reason))
         except (MedtlError, MemoryError, RuntimeError) as error:
             return Ended(error=named_here(error))
         finally:
-            self._said.put(None)
+            self._reports.put(None)
         return Ended(score)
 
-    def heard(self) -> str | Epoch | None:
+    def next_report(self) -> str | Epoch | None:
         """Waits for the next report of the trial: its run id, an epoch, or None at its end."""
-        return self._said.get()
+        return self._reports.get()
 
-    def tell(self, stop: str) -> None:
+    def answer(self, stop: str) -> None:
         """Answers the report of an epoch: the reason to stop, '' to continue."""
-        self._told.put(stop)
+        self._answers.put(stop)
 
     def notes(self) -> dict[str, str]:
         """Returns the decisions on caching activations, by cut."""
@@ -225,7 +225,7 @@ def _order(settings: TuneSettings, backbone_pool: BackbonePool, run_id: str) -> 
     return TrialOrder(settings, run_id, mlflow.get_tracking_uri(), _seen(backbone_pool), datasets)
 
 
-def _run_remotely(worker: Worker, asked: TrialSpec, trial: optuna.Trial) -> float:
+def _run_remotely(worker: Worker, spec: TrialSpec, trial: optuna.Trial) -> float:
     """Runs a trial on a worker, and returns its score.
 
     Raises:
@@ -233,16 +233,16 @@ def _run_remotely(worker: Worker, asked: TrialSpec, trial: optuna.Trial) -> floa
         MedtlError: it failed.
         RayError: the worker or its node died.
     """
-    ended, stop = worker.run.remote(asked), None
-    while (said := ray.get(worker.heard.remote())) is not None:
-        if isinstance(said, str):
-            trial.set_user_attr(studies.RUN_ID, said)
+    ended, stop = worker.run.remote(spec), None
+    while (message := ray.get(worker.next_report.remote())) is not None:
+        if isinstance(message, str):
+            trial.set_user_attr(studies.RUN_ID, message)
             continue
         try:
-            studies.report(trial, said)
+            studies.report(trial, message)
         except (Pruned, UpdateFinishedTrialError) as reason:
             stop = reason
-        worker.tell.remote("" if stop is None else str(stop) or "taken over by another worker")
+        worker.answer.remote("" if stop is None else str(stop) or "taken over by another worker")
     found: Ended = ray.get(ended)
     if stop is not None:
         raise stop

@@ -278,8 +278,8 @@ def connected(url: str) -> Iterator[None]:
 def _reason(error: Exception, url: str) -> str:
     """Returns the driver's message, without SQLAlchemy's additions and the URL's secrets."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    said = getattr(cause, "orig", None) or cause
-    return without_secrets(" ".join(str(said).split()), url)[:500] or type(error).__name__
+    message = getattr(cause, "orig", None) or cause
+    return without_secrets(" ".join(str(message).split()), url)[:500] or type(error).__name__
 
 
 def _notice_loss(connection: sqlalchemy.Connection) -> None:

@@ -62,7 +62,7 @@ def open_study(
     store: Store,
     name: str,
     named_by_user: bool,
-    asks: str,
+    key: str,
     schedule: Schedule,
     was_cut_off: Callable[[str], bool] = lambda run_id: False,
 ) -> optuna.Study:
@@ -76,7 +76,7 @@ def open_study(
         store: storage of the study.
         name: of the study.
         named_by_user: whether the user chose the name.
-        asks: key of data and settings; equal keys mean the same search.
+        key: of data and settings; equal keys mean the same search.
         schedule: with the pruner.
         was_cut_off: returns whether the MLflow run that finished a study ended early, by its id.
 
@@ -87,7 +87,7 @@ def open_study(
     with opening(store.url):
         known = {summary.study_name for summary in optuna.get_all_study_summaries(store.storage)}
         base, number = name, 1
-        while not named_by_user and name in known and not _open_for(store, name, asks, was_cut_off):
+        while not named_by_user and name in known and not _open_for(store, name, key, was_cut_off):
             number += 1
             name = f"{base}-{number}"
         study = optuna.create_study(
@@ -97,11 +97,11 @@ def open_study(
             load_if_exists=True,
             pruner=_pruner(schedule),
         )
-        if study.user_attrs.get(ASKS, asks) != asks:
+        if study.user_attrs.get(ASKS, key) != key:
             raise ParameterError(
                 "study", name, "it was begun with other data or settings; give another name"
             )
-        study.set_user_attr(ASKS, asks)
+        study.set_user_attr(ASKS, key)
         return study
 
 
@@ -313,10 +313,10 @@ def _tenth(progress: float) -> int:
     return int(TENTHS * progress + 1e-9)
 
 
-def _open_for(store: Store, name: str, asks: str, was_cut_off: Callable[[str], bool]) -> bool:
+def _open_for(store: Store, name: str, key: str, was_cut_off: Callable[[str], bool]) -> bool:
     known = optuna.load_study(study_name=name, storage=store.storage).user_attrs
     concluded_in = known.get(FINISHED)
-    return known.get(ASKS) == asks and (not concluded_in or was_cut_off(concluded_in))
+    return known.get(ASKS) == key and (not concluded_in or was_cut_off(concluded_in))
 
 
 def _line(error: BaseException) -> str:

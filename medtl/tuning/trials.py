@@ -126,7 +126,7 @@ def trial_spec(study: optuna.Study, trial: optuna.Trial, candidate: AnyCandidate
 
 
 def run_trial(
-    asked: TrialSpec,
+    spec: TrialSpec,
     transfer: TransferLearner,
     parent: str,
     on_run: Callable[[str], None],
@@ -136,18 +136,18 @@ def run_trial(
     """Runs a trial in its own MLflow run, with its state in the tag `medtl.state`.
 
     Args:
-        asked: the trial.
+        spec: the trial.
         transfer: its network and data.
         parent: MLflow run under which it runs.
         on_run: called with the id of the run when it begins.
         on_epoch: called after each epoch; raises `Pruned` to end the trial.
         ends: holds the final checkpoint.
     """
-    candidate = asked.candidate
+    candidate = spec.candidate
     tags = {
         "medtl.kind": "trial",
-        "medtl.study": asked.study,
-        "medtl.trial": str(asked.number),
+        "medtl.study": spec.study,
+        "medtl.trial": str(spec.number),
         "medtl.architecture": transfer.backbone.architecture,
         "medtl.weights": transfer.backbone.weights,
         "medtl.cutoff": candidate.cutoff,
@@ -155,9 +155,9 @@ def run_trial(
         "medtl.state": "failed",  # until it ends otherwise
     }
     pruned: Pruned | None = None
-    with nested_run(f"trial {asked.number}", tags, candidate.params(), parent) as run:
+    with nested_run(f"trial {spec.number}", tags, candidate.params(), parent) as run:
         on_run(run.info.run_id)
-        succeed_trials(run, asked.study, asked.repeats)
+        succeed_trials(run, spec.study, spec.repeats)
 
         def on_each(epoch: Epoch) -> None:
             log_epoch(epoch)

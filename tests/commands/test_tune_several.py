@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -70,6 +71,10 @@ def tuned(searched, own_folders, tmp_path) -> str:
 
 
 def test_each_architecture_has_trials_a_probe_pictures_and_an_entry(tuned):
+    line = "search        4 trials, about .* on this machine .*; trials=N or timeout=SECONDS bounds"
+    assert re.search(line, tuned)
+    line = "time          .*data and networks .*, layer probe .*, trials .*; slowest trial [0-3] "
+    assert re.search(line, tuned)
     parent, trials = runs("tune").iloc[0], runs("trial")
     table = pd.read_csv(
         mlflow.artifacts.download_artifacts(f"runs:/{parent['run_id']}/search/trials.csv")
