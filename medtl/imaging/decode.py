@@ -34,7 +34,7 @@ from medtl.imaging.sixteen_bit_colour import (
 )
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
-_HEADER = 348  # bytes of the header that NIfTI-1 has from ANALYZE 7.5; its first number says so
+_HEADER = 348  # bytes of the header that NIfTI-1 has from ANALYZE 7.5
 _HEADER_2 = 540  # bytes of the header of NIfTI-2
 _MOST_TEXT = 4096  # bytes in which the text headers of NRRD and MetaImage name the extents
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,8 @@ from benchmarks.compressed import compressed_files
 from benchmarks.crafted import in_runs, picture, rewritten
 from benchmarks.hostile import Request, hostile_files, hostile_requests, odd_files, rows_of
 from benchmarks.served import Server, serving
-from medtl.inference.predictor import Predictor
+from medtl.errors import MedtlError
+from medtl.inference.predictor import WEIGHTS_FILE, Predictor
 
 Post = Callable[[object], tuple[int, dict]]
 MEBIBYTE = 2**20
@@ -31,12 +34,18 @@ FILE = picture("PNG")
 
 
 @pytest.fixture(scope="module")
+def audit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="module")
 def server(
-    filled_store: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+    filled_store: tuple[Path, str], audit_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     database, uri = filled_store
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
+    environment["MEDTL_AUDIT"] = str(audit_folder)
     with serving(uri, tmp_path_factory.mktemp("served"), environment) as started:
         yield started
 
@@ -107,6 +116,33 @@ def test_answers_and_version_name_the_model(server: Server, filled_store: tuple[
         assert row["model"] == model
         assert row["version"] is None, "it is not registered"
         assert row["run_id"] == version["run_id"]
+
+
+def test_answers_are_in_the_audit_log(server: Server, audit_folder: Path):
+    body = json.loads(rows_of([FILE, b"junk"]).body) | {"params": {"request_id": "audited"}}
+    rows = json.loads(server.send(json.dumps(body).encode())[1])["predictions"]
+    written = [json.loads(line) for file in audit_folder.iterdir() for line in file.open()]
+    lines = [line for line in written if line["request_id"] == "audited"]
+    assert [line["label"] for line in lines] == [row["label"] for row in rows]
+    assert lines[0]["images"] == [hashlib.sha256(FILE).hexdigest()]
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_in_the_weights_ends_the_server_in_one_line(
+    filled_store: tuple[Path, str], tmp_path: Path
+):
+    (model,) = (filled_store[0].parent / "artifacts" / "models").glob("*/artifacts")
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    file = copy / "artifacts" / "bundle" / WEIGHTS_FILE
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(MedtlError), serving(str(copy), tmp_path / "served", os.environ):
+        pass
+    log = (tmp_path / "served" / "server.log").read_text()
+    (line,) = (each for each in log.splitlines() if each.startswith("medtl:"))
+    assert f"{WEIGHTS_FILE} is damaged: its checksum" in line
+    assert "medtl/" not in log.replace(line, ""), "a traceback"
 
 
 def test_explain_brings_a_heat_map(post: Post, pixels, image_file):
