@@ -157,7 +157,7 @@ def read_table(data: str, reading: Reading = Reading()) -> Table:  # noqa: B008
         MedtlError: the data is not a valid data set.
     """
     table = _read(data, reading)
-    source = data if data in EMBEDDED else _folder_name(table.root)
+    source = data if data in EMBEDDED else table.source or _folder_name(table.root)
     return dataclasses.replace(table, source=source)
 
 
@@ -174,8 +174,10 @@ def _read(data: str, reading: Reading) -> Table:
     if has_cases(place, frame):
         frame, modalities = joined(place, frame)
     if multi_label:
-        return _with_findings(name, rows.root, frame, modalities, notes)
-    return _table(name, rows.root, frame, reading.positive, modalities, notes)
+        table = _with_findings(name, rows.root, frame, modalities, notes)
+    else:
+        table = _table(name, rows.root, frame, reading.positive, modalities, notes)
+    return dataclasses.replace(table, source=rows.source)
 
 
 def data_name(data: str) -> str:
@@ -193,7 +195,10 @@ def data_name(data: str) -> str:
     place = _place(data)
     if place.is_dir():
         return _folder_name(place)
-    name, stem = _folder_name(place.parent), place.stem.casefold()
+    name = _folder_name(place.parent)
+    stem = Path(place.name.removesuffix(".gz")).stem.casefold()
+    if source_of(place).named_by_file:
+        return printable(place.stem)
     published = {table for source in sources() for table in source.tables}
     if stem in {"labels", name.casefold(), *SPLIT_NAMES, *published} or not _others(place):
         return name

@@ -75,6 +75,13 @@ def test_the_images_may_lie_in_one_folder(published, place):
     assert table.frame.drop(columns="path").equals(before.drop(columns="path"))
 
 
+def test_the_folder_is_read_like_its_table(published):
+    by_table, by_folder = (read_table(str(place)) for place in (published, published.parent))
+    assert by_folder.frame.equals(by_table.frame)
+    assert by_folder.name == by_table.name
+    assert any(note.startswith("read as ChestX-ray14 is published") for note in by_folder.notes)
+
+
 def test_without_the_lists_every_split_is_drawn(published):
     for name in ("train_val_list.txt", "test_list.txt"):
         (published.parent / name).unlink()

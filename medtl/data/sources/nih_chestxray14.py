@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from medtl.data.sources.csv_file import checked_rows
+from medtl.data.sources.published_files import recognised, table_at
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
 from medtl.errors import MedtlError
@@ -30,19 +31,27 @@ COLUMNS = {
 """The published columns that are kept, and what they are called here; each edition has one of the
 two for the gender."""
 
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 LISTS = TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
 """The published lists of images; valid is drawn out of the first one."""
 
 
 def is_chestxray14(place: Path) -> bool:
-    """Returns whether a place is a CSV file with the columns of ChestX-ray14."""
-    return place.is_file() and {IMAGE, FINDINGS} <= set(header(place))
+    """Returns whether a place is, or holds, a CSV file with the columns of ChestX-ray14."""
+    table = _table(place)
+    return table is not None and {IMAGE, FINDINGS} <= set(header(table))
 
 
-def read(file: Path, reading: Reading) -> Rows:
+def read(place: Path, reading: Reading) -> Rows:
     """Reads the rows of the CSV with their images and splits (see `in_plain_columns`)."""
+    file = _table(place) or place
     frame, notes = read_text(file)
-    return checked_rows(file, in_plain_columns(file, frame), reading, notes)
+    said = (recognised("ChestX-ray14", file), *notes)
+    return checked_rows(file, in_plain_columns(file, frame), reading, said)
+
+
+def _table(place: Path) -> Path | None:
+    return place if place.is_file() else table_at(place, *TABLES)
 
 
 def in_plain_columns(file: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -30,12 +30,14 @@ class Rows:
         notes: lines on omitted rows, and on merged, renamed or unused columns.
         findings: true if an image has any number of labels, false if it has one; None leaves it to
             the labels (see `has_findings`).
+        source: name of the images' origin; '' for that of `root`.
     """
 
     root: Path
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     findings: bool | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Source:
         read: returns the rows; raises `MedtlError` if they are not a valid data set.
         tables: names (without suffix, in lower case) of the tables that are published with the
             images, under which a data set is named by its folder.
+        named_by_file: true if a file is a whole data set and gives it its name.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Source:
     recognises: Callable[[Path], bool]
     read: Callable[[Path, Reading], Rows]
     tables: tuple[str, ...] = ()
+    named_by_file: bool = False
 
 
 @functools.cache
@@ -78,13 +82,14 @@ def embedded() -> Mapping[str, Callable[[], Path]]:
 def source_of(place: Path, reading: Reading = Reading()) -> Source:  # noqa: B008
     """Returns the source that reads an existing folder or file.
 
-    `layout=plain` and `columns` leave out the published layouts.
+    `layout=plain`, and parameters that describe a table, leave out the published layouts.
 
     Raises:
         MedtlError: no source recognises the place.
     """
+    described = reading.columns or reading.path_pattern or reading.splits
+    plain = reading.layout == PLAIN or bool(described)
     for source in sources():
-        plain = reading.layout == PLAIN or reading.columns
         if not (plain and source.priority >= LAYOUT) and source.recognises(place):
             return source
     raise MedtlError(f"{place} is no folder of images and no table")
