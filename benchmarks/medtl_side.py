@@ -99,7 +99,7 @@ class OurSide:
             pruner=pruner,
             trials=MANY,
         )
-        backbone_pool = BackbonePool(
+        backbone_pool = BackbonePool.open(
             settings, lambda settings, size, _: training_data(settings, size)
         )
         (entrant,) = backbone_pool.all

@@ -17,7 +17,7 @@ from medtl.networks.cutoffs import resolve
 from medtl.networks.pretrained import Backbone
 from medtl.pipeline.finalize import evaluate_and_log, evaluate_shard, register_and_gate
 from medtl.pipeline.parameter_checks import check_training
-from medtl.pipeline.pretraining import with_phantom_backbone
+from medtl.pipeline.pretraining import ensure_backbone
 from medtl.pipeline.setup import fit_model, prepare, training_data
 from medtl.settings.training import TrainSettings
 from medtl.tracking.addresses import run_addresses, serve_command
@@ -56,7 +56,7 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
         check_training(settings)
         if settings.model_name != "auto":
             check_registry(settings.model_name)
-        settings = with_phantom_backbone(settings)
+        settings = ensure_backbone(settings)
         transfer = prepare(settings)
         backbone = transfer.backbone
         point = resolve(backbone.network, backbone.architecture, settings.cutoff)

@@ -81,7 +81,7 @@ def tune(settings: TuneSettings) -> None:
         check_search(settings)
         check_registry(registered_name(settings.model_name, settings.data))
         store = open_store(settings.storage or embedded_storage())
-        backbone_pool = BackbonePool(settings)
+        backbone_pool = BackbonePool.open(settings)
         backbone_pool.note()
         schedule = schedule_of(settings, backbone_pool)
         name = settings.study or backbone_pool.study_name

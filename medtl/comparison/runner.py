@@ -27,7 +27,7 @@ from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.flops import operations
 from medtl.networks.pretrained import Backbone
 from medtl.networks.registry import image_network
-from medtl.pipeline.pretraining import backbone_of, drawn_down, with_phantom_backbone
+from medtl.pipeline.pretraining import backbone_of, drawn_down, ensure_backbone
 from medtl.pipeline.run_logging import history, log_halved
 from medtl.pipeline.setup import Origin, fit_model, training_data
 from medtl.settings.comparison import CompareSettings
@@ -221,7 +221,7 @@ class SharedResources:
     def _with_weights(self, settings: TrainSettings) -> ModelSettings:
         """Pretrains the weights if they have to be, and returns the settings with their URI."""
         if not settings.weights.startswith(PRETRAINED_ON):
-            return with_phantom_backbone(settings)
+            return ensure_backbone(settings)
         source = PretrainSettings(
             data=settings.weights.removeprefix(PRETRAINED_ON),
             architecture=image_network(settings.architecture) or settings.architecture,

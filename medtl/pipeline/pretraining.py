@@ -71,7 +71,7 @@ def drawn_down(dataset: Dataset, images: int, seed: int) -> np.ndarray:
     return nested_share(dataset.labels[train], dataset.groups[train], share, seed)
 
 
-def with_phantom_backbone(settings: Chosen) -> Chosen:
+def ensure_backbone(settings: Chosen) -> Chosen:
     """Replaces `weights=auto` on chest phantoms by a backbone pretrained on source phantoms.
 
     The backbone is pretrained on first use. Other settings are returned unchanged.
@@ -129,5 +129,5 @@ def _recipe_key(settings: PretrainSettings, identity: str) -> str:
         name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_DATA
     }
     if not settings.train_images:
-        del asked["train_images"]  # backbones of earlier releases stay known
+        del asked["train_images"]  # backbones of earlier releases keep their key
     return content_key(asked, settings.data if settings.data in EMBEDDED else identity)

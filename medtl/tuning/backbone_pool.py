@@ -16,7 +16,7 @@ from medtl.errors import ParameterError
 from medtl.networks.cutoffs import CutPoint, cut_points, resolve
 from medtl.networks.registry import check_architecture
 from medtl.pipeline.parameter_checks import check_places, outlined
-from medtl.pipeline.pretraining import with_phantom_backbone
+from medtl.pipeline.pretraining import ensure_backbone
 from medtl.pipeline.setup import Origin, noted_data, plain, study_name, training_data
 from medtl.settings.fields import TRAINING, comma_list, key_values
 from medtl.settings.training import TuneSettings
@@ -54,9 +54,24 @@ class BackbonePool:
     def __init__(
         self,
         settings: TuneSettings,
+        read: Callable[[TuneSettings, int, str], Dataset],
+        read_more: Callable[[TuneSettings, int], Dataset],
+    ) -> None:
+        """Starts empty; see `open`."""
+        self._settings = settings
+        self._read, self._read_more = read, read_more
+        self._datasets: dict[int, Dataset] = {}
+        self._open: OrderedDict[str, TransferLearner] = OrderedDict()
+        self._notes: dict[str, str] = {}
+        self._backbone_pool: dict[str, PooledBackbone] = {}
+
+    @classmethod
+    def open(
+        cls,
+        settings: TuneSettings,
         read: Callable[[TuneSettings, int, str], Dataset] = noted_data,
         read_more: Callable[[TuneSettings, int], Dataset] = training_data,
-    ) -> None:
+    ) -> BackbonePool:
         """Opens every network once; may pretrain the backbone of the phantoms.
 
         Args:
@@ -68,15 +83,11 @@ class BackbonePool:
             ParameterError: a parameter is wrong (architecture, weights, data, cut-offs ...).
             MedtlError: the data or the weights cannot be used.
         """
-        self._settings = settings
-        self._read, self._read_more = read, read_more
-        self._datasets: dict[int, Dataset] = {}
-        self._open: OrderedDict[str, TransferLearner] = OrderedDict()
-        self._notes: dict[str, str] = {}
-        self._backbone_pool: dict[str, PooledBackbone] = {}
-        for alone in [with_phantom_backbone(each) for each in _one_each(settings)]:
-            entrant = self._entered(alone)
-            self._backbone_pool[entrant.architecture] = entrant
+        pool = cls(settings, read, read_more)
+        for alone in [ensure_backbone(each) for each in _one_each(settings)]:
+            entrant = pool._entered(alone)
+            pool._backbone_pool[entrant.architecture] = entrant
+        return pool
 
     def note(self) -> None:
         """Sets the tags of the networks and the data in the active run."""

@@ -79,9 +79,11 @@ class TrialWorker:
         try:
             enter_node(order.settings, order.tracking_uri, order.run_id)
             if order.datasets is None:
-                self._backbone_pool = BackbonePool(order.settings, _read)
+                self._backbone_pool = BackbonePool.open(order.settings, _read)
             else:
-                self._backbone_pool = BackbonePool(order.settings, self._fetched, self._fetched)
+                self._backbone_pool = BackbonePool.open(
+                    order.settings, self._fetched, self._fetched
+                )
             if _seen(self._backbone_pool) != order.seen:
                 raise MedtlError("data or weights are other ones than where the search was begun")
         except MedtlError as error:

@@ -57,7 +57,7 @@ def work(task: Work) -> None:
             weights cannot be used.
     """
     mlflow.set_tracking_uri(task.tracking_uri)
-    backbone_pool = BackbonePool(task.settings, _read)
+    backbone_pool = BackbonePool.open(task.settings, _read)
     store = open_store(task.storage, task.name)
     with connected(task.storage), translate_store_errors():
         study = studies.join_study(store, task.study, task.schedule)

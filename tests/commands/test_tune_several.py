@@ -115,7 +115,7 @@ def test_the_question_is_known_again_and_any_other_is_another(clinic):
     for more in ({}, {"trials": 40, "model_name": "mine"}, other):
         with mlflow.start_run():
             mlflow.set_tag("medtl.kind", "tune")
-            keys.append(BackbonePool(TuneSettings(**{**asked, **more})).fingerprint)
+            keys.append(BackbonePool.open(TuneSettings(**{**asked, **more})).fingerprint)
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -135,7 +135,9 @@ def test_the_question_does_not_hang_on_how_the_path_is_written_or_what_is_allowe
         mlflow.set_tag("medtl.kind", "tune")
         for more in (*({"data": place} for place in places), *allowed, {"epochs": 3}):
             keys.append(
-                BackbonePool(TuneSettings(**{"data": str(clinic), **asked, **more})).fingerprint
+                BackbonePool.open(
+                    TuneSettings(**{"data": str(clinic), **asked, **more})
+                ).fingerprint
             )
     *same, other = keys
     assert set(same) == {keys[0]}
@@ -161,7 +163,7 @@ def test_few_networks_are_in_memory_each_at_its_own_size(clinic):
     asked = {"weights": "random", "cutoffs": "head", "architecture": ",".join(names)}
     with mlflow.start_run() as run:
         mlflow.set_tag("medtl.kind", "tune")
-        backbone_pool = BackbonePool(TuneSettings(data=str(clinic), **asked))
+        backbone_pool = BackbonePool.open(TuneSettings(data=str(clinic), **asked))
         backbone_pool.note()
         first, *_, last = backbone_pool.all
         small = backbone_pool.transfer(first)
