@@ -91,7 +91,7 @@ def verdict(similarity: Interval, lost: str = "weights are randomised") -> str:
     `lost` says what becomes of what was learned.
     """
     if np.isnan(similarity.value):
-        return "no heat map has any heat: they say nothing"
+        return "no heat map has any heat"
     if similarity.value < HARDLY_CHANGED:
         return (
             f"maps change when {lost} (rank correlation {similarity}): "

@@ -15,15 +15,17 @@ def test_a_row_a_kind_with_each_image_beside_its_map():
     heats[1, 2, 3] = 1
     kinds = {"true positives": np.array([0, 1]), "false positives": np.array([], int),
              "false negatives": np.array([2])}  # fmt: skip
-    captions = ("0.90, is ill", "0.80, is ill", "0.10, is $ill")
+    captions = ("0.90, is ill\na.png", "0.80, is ill\nb.png", f"0.10, is $ill\n{'c' * 50}.png")
     gallery = Gallery("ill", kinds, images, {"Grad-CAM": heats}, captions)
     figure = image_sheets.explanation_gallery(gallery, "ill", "checked")
     figure.canvas.draw()
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == [
-        "true positives", "0.90, is ill", "0.80, is ill",
+        "true positives", "(empty map)", "0.90, is ill", "a.png", "0.80, is ill", "b.png",
         "false positives", "none",
-        "false negatives", "0.10, is $ill",
+        "false negatives", "(empty map)", "0.10, is $ill", f"…{'c' * 43}.png",
+        "heat from 0 to 1 (the most in that map): where the score of ill comes from, not proof of "
+        "a finding; hottest at the image's border: 0 of 3 maps",
     ]  # fmt: skip
     assert _rows(axes) == [4, 2]
     plain, hot = (image.get_array() for image in axes.images[2:4])
@@ -35,7 +37,7 @@ def test_a_row_a_kind_with_each_image_beside_its_map():
 
 def _rows(axes: Axes) -> list[int]:
     """The number of pictures in each row that has any."""
-    tops = [image.get_extent()[3] for image in axes.images]
+    tops = [image.get_extent()[3] for image in axes.images[:-1]]  # the last is the scale
     return [tops.count(top) for top in sorted(set(tops))]
 
 
@@ -47,10 +49,10 @@ def test_several_methods_are_named_beside_one_another_on_as_many_rows_as_needed(
     figure = image_sheets.explanation_gallery(gallery, "ill", "checked")
     (axes,) = figure.axes
     assert _rows(axes) == [3, 3, 3]
-    assert [text.get_text() for text in axes.texts if text.get_text()] == [
-        "true positives", "one", "two", "a",
-        "one", "two", "c",
-        "false positives", "one", "two", "b",
+    assert [text.get_text() for text in axes.texts if text.get_text()][:-1] == [
+        "true positives", "one (empty map)", "two", "a",
+        "one (empty map)", "two", "c",
+        "false positives", "one (empty map)", "two", "b",
     ]  # fmt: skip
     first, second = (image.get_array() for image in axes.images[1:3])
     assert (first == 100).all()

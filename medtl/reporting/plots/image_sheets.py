@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtl.evaluation.heatmap_checks import hottest_at_border
 from medtl.evaluation.heatmap_evaluation import Gallery
 from medtl.inference.grad_cam import overlaid
 from medtl.reporting.plots.style import (
@@ -39,8 +40,8 @@ NARROWEST = 3  # images of a gallery across: the heading needs the room
 def mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
     """Draws wrongly decided cases, each with its true and its decided class.
 
-    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the rows of `mistakes`: `actual`,
-    `actual_probability`, `decided` and `decided_probability`.
+    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the rows of `mistakes`: `image` (its
+    name), `actual`, `actual_probability`, `decided` and `decided_probability`.
     """
     subtitle = f"{len(images)} cases, the most confidently wrong first"
     if len(images) == 0:
@@ -51,7 +52,8 @@ def mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
         captions.append(
             (
                 (f"true: {actual} {row['actual_probability']:.2f}", GOOD),
-                (f"said: {decided} {row['decided_probability']:.2f}", BAD),
+                (f"decided: {decided} {row['decided_probability']:.2f}", BAD),
+                (_end(row["image"], 30), MUTED),
             )
         )
     return _sheet("Worst mistakes", subtitle, images, captions)
@@ -60,8 +62,8 @@ def mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
 def finding_mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
     """Draws wrong decisions on findings.
 
-    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the rows of `mistakes`: `finding`,
-    `called` (bool) and `probability`.
+    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the rows of `mistakes`: `image` (its
+    name), `finding`, `called` (bool) and `probability`.
     """
     subtitle = f"{len(images)} findings, the most confidently wrong first"
     if len(images) == 0:
@@ -70,13 +72,23 @@ def finding_mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure
     for row in mistakes.to_dict("records"):
         kind = "false alarm" if row["called"] else "missed"
         name = short([row["finding"]], 26)[0]
-        captions.append(((name, INK), (f"{kind} {row['probability']:.2f}", BAD)))
+        lines = (name, INK), (f"{kind} {row['probability']:.2f}", BAD)
+        captions.append((*lines, (_end(row["image"], 30), MUTED)))
     return _sheet("Worst mistakes", subtitle, images, captions)
 
 
 def contact_sheet(images: np.ndarray, captions: Sequence[str], title: str, subtitle: str) -> Figure:
     """Draws images [M, C, H, W] (uint8 or uint16, grey or RGB) with a caption below each."""
     return _sheet(title, subtitle, images, [((text, INK),) for text in short(captions, 26)])
+
+
+def _end(name: str, width: int) -> str:
+    """Cuts a name to its last `width` characters: those of a path tell files apart.
+
+    >>> _end("train/ill/p0012.png", 10)
+    '…p0012.png'
+    """
+    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
 Caption = tuple[tuple[str, str], ...]
@@ -120,7 +132,8 @@ def explanation_gallery(gallery: Gallery, title: str, subtitle: str) -> Figure:
     """Draws each image, and right of it the same with the heat of each method laid over.
 
     Each kind of image has a row, or more where its images do not fit side by side; a kind without
-    images says `none`. Several methods are named below their maps.
+    images says `none`. Several methods are named below their maps, and empty maps are marked. At
+    the bottom are the scale of colours and the number of maps that are hottest at the border.
     """
     images, heats = gallery.images, gallery.heats
     ratio = images.shape[-1] / images.shape[-2] if len(images) else 1.0
@@ -131,8 +144,12 @@ def explanation_gallery(gallery: Gallery, title: str, subtitle: str) -> Figure:
     rows = list(_rows(gallery, across))
     wide = (width - 2 * MARGIN - (tiles * across - 1) * GAP) / (tiles * across)
     high = wide / ratio
-    heights = [2 * (LINE + GAP) + (high if len(chosen) else LINE) for _, chosen in rows]
-    figure, axes = free_sheet(title, subtitle, width, HEADING_INCHES + sum(heights))
+    named = len(heats) > 1
+    noted = named or any(not heat.any() for maps in heats.values() for heat in maps)
+    lines = 4 if noted else 3
+    heights = [lines * LINE + 2 * GAP + high if len(chosen) else 3 * LINE for _, chosen in rows]
+    height = HEADING_INCHES + sum(heights) + 3 * LINE
+    figure, axes = free_sheet(title, subtitle, width, height)
     tops = HEADING_INCHES + np.cumsum([0.0, *heights])
     for (kind, chosen), top in zip(rows, tops[:-1], strict=True):
         _write(axes, kind, MARGIN, top, INK, weight="bold")
@@ -147,11 +164,30 @@ def explanation_gallery(gallery: Gallery, title: str, subtitle: str) -> Figure:
             for tile, (method, heat) in enumerate(drawn.items()):
                 left = MARGIN + (tiles * place + tile) * (wide + GAP)
                 _show(axes, overlaid(images[index], heat), (left, top, wide, high))
-                if method and len(heats) > 1:
-                    _write(axes, method, left, top + high + 0.05, INK)
+                if method and (named or not heat.any()):
+                    text = (method if named else "") + ("" if heat.any() else " (empty map)")
+                    _write(axes, text.strip(), left, top + high + 0.05, INK)
             left = MARGIN + tiles * place * (wide + GAP)
-            _write(axes, short([gallery.captions[index]], 40)[0], left, top + high + 0.05, INK)
+            below = top + high + 0.05 + (LINE if noted else 0)
+            first, _, file = gallery.captions[index].partition("\n")
+            _write(axes, short([first], 48)[0], left, below, INK)
+            _write(axes, _end(file, 48), left, below + LINE, MUTED)
+    _scale(axes, height - 2 * LINE, gallery)
     return finished(figure)
+
+
+def _scale(axes: Axes, top: float, gallery: Gallery) -> None:
+    """Draws the scale of the heat on a grey image, and what it means."""
+    heat = np.broadcast_to(np.linspace(0, 1, 100), (2, 100))
+    grey = np.full((1, 2, 100), 128, np.uint8)
+    _show(axes, overlaid(grey, heat), (MARGIN, top, 1.4, LINE))
+    border = sum(int(hottest_at_border(maps).sum()) for maps in gallery.heats.values())
+    total = sum(len(maps) for maps in gallery.heats.values())
+    text = (
+        f"heat from 0 to 1 (the most in that map): where the score of {gallery.name} comes from, "
+        f"not proof of a finding; hottest at the image's border: {border} of {total} maps"
+    )
+    _write(axes, text, MARGIN + 1.5, top, INK)
 
 
 def _rows(gallery: Gallery, across: int) -> Iterator[tuple[str, np.ndarray]]:
