@@ -23,20 +23,21 @@ FINDINGS = (
     "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",
     "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
+NAMED = ("Path", "Frontal/Lateral", "AP/PA")
 PATH, SPLITS = "Path", {"train.csv": "train", "valid.csv": "valid", "test.csv": "test"}
 
 
 def recognises(place: Path) -> bool:
     """Returns whether a place is, or holds, a table with the columns of CheXpert."""
     table = table_at(place, *SPLITS)
-    return table is not None and {PATH, *FINDINGS} <= set(header(table))
+    return table is not None and _is_published(table)
 
 
 def read(place: Path, reading: Reading) -> Rows:
     """Reads all tables in a folder, or the one that is given, with their splits."""
     root = home_of(place)
     tables = [table for name in SPLITS if (table := table_at(place, name))]
-    tables = [table for table in tables if {PATH, *FINDINGS} <= set(header(table))]
+    tables = [table for table in tables if _is_published(table)]
     frames, notes = list[pd.DataFrame](), list[str]()
     for table in tables:
         frame, said = read_text(table)
@@ -45,12 +46,18 @@ def read(place: Path, reading: Reading) -> Rows:
         frames.append(frame.assign(split=split))
         notes += said
     frame = pd.concat(frames, ignore_index=True)
-    labels, of_labels, _ = labels_of_columns(tables[0], frame, FINDINGS, reading.uncertain)
+    findings = [name for name in FINDINGS if name in frame]
+    labels, of_labels, _ = labels_of_columns(tables[0], frame, findings, reading.uncertain)
     paths = frame[PATH].map(lambda path: _below(root, path))
     patients = paths.str.extract(r"(?:^|/)(patient\d+)/", expand=False).fillna("")
-    frame = frame.drop(columns=[PATH, *FINDINGS]).assign(path=paths, label=labels, patient=patients)
+    frame = frame.drop(columns=[PATH, *findings]).assign(path=paths, label=labels, patient=patients)
     said = (recognised(NAME, *tables), *notes, *of_labels)
     return checked_rows(tables[0], frame, reading, said, True, root)
+
+
+def _is_published(table: Path) -> bool:
+    names = set(header(table))
+    return set(NAMED) <= names and len(names & set(FINDINGS)) > 1
 
 
 def _below(root: Path, path: str) -> str:

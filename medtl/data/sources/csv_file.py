@@ -17,7 +17,10 @@ from medtl.data.sources.table_file import header, read_text
 from medtl.data.text_normalization import NO_LABEL, joined_by
 from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN
+from medtl.settings.fields import quoted
 from medtl.settings.training import MAJORITY, Reading, check_splits
+
+SPLITS = ("train", "valid", "test")
 
 
 def read_csv(file: Path, reading: Reading) -> Rows:
@@ -54,6 +57,8 @@ def checked_rows(
             listed twice, or outside the folder. Rows are counted from 2, below the header.
     """
     root = root or file.parent
+    if reading.splits:
+        notes += (f"splits as given: {reading.splits}",)
     frame, from_columns = in_known_columns(file, _with_splits(frame, reading.splits))
     if frame.empty:
         raise MedtlError(f"{file} lists no images: it holds column names only")
@@ -111,7 +116,12 @@ def _check_labels(file: Path, frame: pd.DataFrame) -> None:
 
 def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:
     splits = frame["split"].str.casefold().map({"": "", **SPLIT_NAMES})
-    refuse_rows(file, frame, splits.isna(), "an unknown split", "use train, valid, test or nothing")
+    unknown = frame["split"][splits.isna()].unique()[:3]
+    example = ",".join(
+        f"{quoted(value)}:{name}" for value, name in zip(unknown, SPLITS, strict=False)
+    )
+    remedy = f"use train, valid, test or nothing, or say what they are, as in splits={example}"
+    refuse_rows(file, frame, splits.isna(), "an unknown split", remedy)
     return splits
 
 

@@ -47,7 +47,7 @@ def with_given_columns(
                 allowed = f"of the columns of {file.name}: {', '.join(map(quoted, frame.columns))}"
                 raise ParameterError("columns", column, allowed)
     labels = named.pop("label", ())
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (f"columns as given: {columns}",) if columns else ()
     findings: bool | None = None
     used = {listed[0]: name for name, listed in named.items()}
     if len(labels) == 1:
@@ -57,11 +57,13 @@ def with_given_columns(
     }
     label: pd.Series | None = None
     if len(labels) > 1:
-        label, notes, findings = labels_of_columns(file, frame, labels, uncertain)
+        label, of_labels, findings = labels_of_columns(file, frame, labels, uncertain)
+        notes += of_labels
     elif not labels and not any(name.casefold() == "label" for name in frame):
         one_hot = one_hot_columns(frame.drop(columns=list(used)))
         if one_hot:
-            label, notes, findings = labels_of_columns(file, frame, one_hot, uncertain)
+            label, of_labels, findings = labels_of_columns(file, frame, one_hot, uncertain)
+            notes += of_labels
             labels = one_hot
     frame = frame.rename(columns=names | used)
     if label is not None:

@@ -39,14 +39,15 @@ def with_images(
     Args:
         root: folder of the data set.
         frame: rows with an image name in `path`.
-        folders: patterns below `root` of folders with images, the first match counts.
+        folders: patterns below `root` of folders with images, the first match counts; folders
+            beside the table are searched after them.
         table: for messages.
 
     Raises:
         MedtlError: images are not there.
     """
     found: dict[str, str] = {}
-    for pattern in folders:
+    for pattern in (*folders, "*"):
         for folder in sorted(root.glob(pattern)) if pattern != "." else [root]:
             if folder.is_dir():
                 for path in _images(folder):
@@ -61,7 +62,8 @@ def with_images(
         shown = ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else "")
         raise MedtlError(
             f"{table}: {len(gone)} of {len(names)} images are not there ({shown}); unpack them "
-            f"into {' or '.join(folders)} in {root}, or take their rows out of the table"
+            f"into {' or '.join(folders)} in {root}, or give their place by "
+            "columns=path:COLUMN and path_pattern=FOLDER/{}"
         )
     return frame.assign(path=paths)
 
