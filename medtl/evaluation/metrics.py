@@ -1,7 +1,7 @@
 """Table of metrics: one row for each metric that is computed, logged and reported.
 
 A new metric is one more row (`register`). It is then logged with its 95 % interval as
-`test_NAME`, `test_NAME_low` and `test_NAME_high`, and stands in the tables, the model card and the
+`test_NAME`, `test_NAME_low` and `test_NAME_high`, and is part of the tables, the model card and the
 comparison report.
 """
 
@@ -78,8 +78,8 @@ class Metric:
         single_label: function for classes.
         multi_label: function for findings; None for the same function.
         higher_is_better: False for errors.
-        overall: True if it is one number per split; False if it stands only in tables by class.
-        per_class: True if it also stands in the tables by class. Its functions return [R, K] from
+        overall: True if it is one number per split; False for tables by class only.
+        per_class: True for a column in the tables by class. Its functions return [R, K] from
             the sums of `WeightedCases`, so that they also hold for pooled answers.
         headline: True if it is printed on the console.
         subgroups: True if it is computed for subgroups.

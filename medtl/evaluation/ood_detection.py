@@ -54,22 +54,22 @@ def _middle(images: np.ndarray, share: float) -> np.ndarray:
 
 
 def detection_auroc(
-    familiar: np.ndarray, strange: np.ndarray, groups: np.ndarray, seed: int
+    inside: np.ndarray, outside: np.ndarray, groups: np.ndarray, seed: int
 ) -> Interval:
     """Computes the AUROC of an out-of-distribution score; ties count half.
 
     The 95 % interval over groups is that of `medtl.evaluation.confidence_intervals.measure`.
 
     Args:
-        familiar: scores [N] of in-distribution images.
-        strange: scores [M] of out-of-distribution images.
-        groups: any codes [N + M], familiar images first; images of one group (as an image and its
-            inverted copy) are dependent.
+        inside: scores [N] of in-distribution images.
+        outside: scores [M] of out-of-distribution images.
+        groups: any codes [N + M], in-distribution images first; images of one group (as an image
+            and its inverted copy) are dependent.
         seed: seed of the blocks of more than 400 groups.
     """
-    is_strange = np.repeat([0, 1], [len(familiar), len(strange)])
-    ranking = Ranking.of(is_strange == 1, np.concatenate([familiar, strange]))
-    sampling = Sampling.of(is_strange, groups, 2, seed, resamples=0)
+    is_outside = np.repeat([0, 1], [len(inside), len(outside)])
+    ranking = Ranking.of(is_outside == 1, np.concatenate([inside, outside]))
+    sampling = Sampling.of(is_outside, groups, 2, seed, resamples=0)
     areas = sampling.table(lambda weights: ranking.areas(weights)[0][:, None])
     return sampling.estimate(areas[:, 0], sampling.evidence.overall["auroc"]).interval
 

@@ -368,7 +368,7 @@ def _against_random(rows: pd.DataFrame) -> str:
     said = []
     for source in ("natural", "training"):
         apart = test.loc[source, "low"] > test.loc["random", "high"]
-        what = "does more than" if apart else "cannot be told from"
+        what = "fools more than" if apart else "is not distinguishable from"
         said.append(f"the pattern from {source} images {what} noise of the same norm")
     return ", and ".join(said)
 

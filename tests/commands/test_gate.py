@@ -171,7 +171,7 @@ def test_at_home_the_internal_scores_are_those_of_the_training(
 
 def test_labels_that_nobody_explained_are_refused(trained: str, clinic):
     asked = {"data": str(clinic), "model": f"models:/{NAME}/1"}
-    with pytest.raises(MedtlError, match="say which is which with mapping="):
+    with pytest.raises(MedtlError, match="map them with mapping="):
         evaluate(EvaluateSettings(**asked))
     with pytest.raises(ParameterError, match="mapping=device is not allowed: say which"):
         evaluate(EvaluateSettings(**asked, mapping="healthy=clear,opacity=focal"))

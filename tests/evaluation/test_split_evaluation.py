@@ -23,6 +23,11 @@ from medtl.evaluation.subgroups import groups, score_subgroups
 from medtl.pipeline.evaluation_logging import log_evaluation
 from medtl.reporting.model_card import CardFacts, model_card
 
+FILES = {
+    *(f"{name}.csv" for name in ("per_class", "averages", "predictions", "calibration")),
+    *(f"{name}.png" for name in ("roc", "precision_recall", "confusion", "reliability")),
+    "decision_curve.csv", "decision_curve.png", "worst_mistakes.png",
+}  # fmt: skip
 NAME = "negative_predictive_value"
 MODULE = f"""
 from medtl.evaluation.metrics import Metric, register
@@ -92,6 +97,9 @@ def test_a_registered_metric_has_an_interval_in_metrics_card_and_subgroups(
     logged = MlflowClient().get_run(run.info.run_id).data.metrics
     for end, value in (("", interval.value), ("_low", interval.low), ("_high", interval.high)):
         assert logged[f"test_{registered}{end}"] == pytest.approx(value)
+
+    files = MlflowClient().list_artifacts(run.info.run_id, "evaluation/test")
+    assert {Path(each.path).name for each in files} == FILES
 
     per_class = evaluation.measures.per_class
     np.testing.assert_allclose(per_class[registered], npv(evaluation))
