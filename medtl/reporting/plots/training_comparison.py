@@ -38,7 +38,7 @@ def convergence_curves(
     figure = sheet(
         "Convergence",
         f"{metric} after each epoch; the best epoch is chosen by validation AUROC",
-        width=4.2 * across + 1.4,
+        width=max(7.0, 4.2 * across + 1.4),  # room for the heading
         height=1.0 + 3.3 * down,
     )
     places = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
