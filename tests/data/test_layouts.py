@@ -489,10 +489,11 @@ def test_medmnist_with_findings_and_volumes(tmp_path):
         read_table(str(volumes))
 
 
-def test_a_damaged_medmnist_file_is_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize("place", [60, -60])
+def test_a_damaged_medmnist_file_is_refused_in_one_line(tmp_path, place):
     file = medmnist_file(tmp_path, "pathmnist.npz", np.zeros((4, 1), np.uint8), (8, 8))
     data = bytearray(file.read_bytes())
-    data[60:400] = bytes(340)
+    data[place : place + 40] = bytes(40)
     file.write_bytes(data)
     with pytest.raises(MedtlError, match="cannot be read") as refusal:
         read_table(str(file))

@@ -148,7 +148,7 @@ def _beside(found: Found, level: int) -> list[str]:
         lines.append(with_examples("archives beside the class folders, not unpacked", packed))
     tables = _tables(found)
     if tables:
-        what = "tables beside the class folders, not read (for its labels pass one as data, in CSV)"
+        what = "tables beside the class folders, not read (for its labels pass one as data)"
         lines.append(with_examples(what, tables))
     return lines
 

@@ -22,6 +22,10 @@ from medtl.label_syntax import BETWEEN, NO_FINDING
 from medtl.settings.training import Reading
 
 NAME = "MedMNIST"
+_DAMAGED = (
+    ValueError, OSError, EOFError, IndexError, KeyError, NotImplementedError, MemoryError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 ORGANS = (
     "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver",
@@ -64,8 +68,11 @@ def recognises(place: Path) -> bool:
     """Returns whether a file has the arrays of MedMNIST."""
     if place.suffix.casefold() != ".npz" or not zipfile.is_zipfile(place):
         return False
-    with zipfile.ZipFile(place) as archive:
-        names = set(archive.namelist())
+    try:
+        with zipfile.ZipFile(place) as archive:
+            names = set(archive.namelist())
+    except _DAMAGED:
+        return True  # so that reading says that it is damaged
     return {f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels")} <= names
 
 
@@ -86,7 +93,7 @@ def read(file: Path, reading: Reading) -> Rows:
         findings = len(labels["train"]) == 2 and labels["train"][1] > 1
         total = sum(shape[0] for shape in images.values())
         root, frame = exported("medmnist", [file], lambda: _rows(file, name, findings), total)
-    except (ValueError, OSError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise MedtlError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
     said = [recognised(NAME, file), "patients are not published; splits are those of the file"]
     read_as = checked_rows(file, frame, reading, tuple(said), findings, root)

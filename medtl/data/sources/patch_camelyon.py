@@ -22,6 +22,7 @@ NAME = "PatchCamelyon"
 SPLITS = ("train", "valid", "test")
 LABELS = ("no tumour", "tumour")
 SLIDE = "wsi"
+_DAMAGED = (OSError, KeyError, RuntimeError, ValueError, IndexError, TypeError, MemoryError)
 _BLOCK = 1024  # patches read at a time
 
 
@@ -71,7 +72,7 @@ def read(place: Path, reading: Reading) -> Rows:
             with h5py.File(_file(root, split, "y")) as labels:
                 counts.append(len(labels["y"]))
         folder, frame = exported("patchcamelyon", files, rows, sum(counts))
-    except (OSError, KeyError) as error:
+    except _DAMAGED as error:
         raise MedtlError(f"{root} cannot be read ({' '.join(str(error).split())})") from error
     said = [recognised(NAME, *files[::2])]
     known = all(slides.values())

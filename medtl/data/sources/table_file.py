@@ -49,7 +49,7 @@ def read_text(file: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         if suffix == EXCEL:
             frame = _excel(file)
         elif suffix == PARQUET:
-            frame = pd.read_parquet(file).map(_text)
+            frame = _parquet(file)
         else:
             frame, notes = _separated(file)
     except _DAMAGED as error:
@@ -150,7 +150,14 @@ def _excel(file: Path) -> pd.DataFrame:
         return pd.read_excel(file, dtype=str, keep_default_na=False)
     except ImportError as error:
         raise ValueError("Excel tables need pip install openpyxl") from error
-    except KeyError as error:  # openpyxl, of a damaged file
+    except Exception as error:  # of a damaged file openpyxl raises almost anything
+        raise ValueError(f"damaged: {error}") from error
+
+
+def _parquet(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file).map(_text).reset_index(drop=True)
+    except Exception as error:  # of a damaged file pyarrow raises almost anything
         raise ValueError(f"damaged: {error}") from error
 
 
