@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property, partial
 from operator import attrgetter
 from types import BuiltinFunctionType, FunctionType, NoneType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -196,8 +198,11 @@ def trace(network: nn.Module) -> Graph:
     """Traces the images through `network.forward` without computing values.
 
     In eval mode: dropout and batch norm remain modules that follow `.train()`, and auxiliary heads,
-    which run in training only, are left out. Networks of equal structure are traced once in a
-    process.
+    which run in training only, are left out. A module that cannot be traced, for control flow that
+    depends on values, is one operation. Networks of equal structure are traced once in a process.
+
+    Raises:
+        UntraceableError: the network's own `forward` cannot be traced.
     """
     key = structure(network)
     if key in _traces:
@@ -216,11 +221,48 @@ def _traced(network: nn.Module) -> Trace:
     if isinstance(network, Composed):
         nodes = tuple(network.operations.nodes)
         return Trace(nodes, {node: node.meta[SCOPE] for node in nodes})
-    tracer = _Tracer()
-    with evaluating(network):
-        nodes = tuple(tracer.trace(network).nodes)
-    modules = {node: tracer.node_name_to_scope.get(node.name, ("", None))[0] for node in nodes}
-    return Trace(nodes, modules)
+    whole: set[str] = set()
+    constant_shapes = False
+    while True:
+        tracer = _Tracer(frozenset(whole), constant_shapes)
+        try:
+            with evaluating(network):
+                defaults = _defaults(network)
+                nodes = _without_defaults(tracer.trace(network, defaults), defaults)
+        except Exception as error:  # tracing runs code of any network
+            if tracer.failed:
+                whole.add(tracer.failed)
+            elif not constant_shapes:
+                constant_shapes, whole = True, set()
+            else:
+                reason = " ".join(str(error).split())[:200]
+                raise UntraceableError(f"its forward cannot be traced: {reason}") from error
+        else:
+            names = tracer.node_name_to_scope
+            return Trace(nodes, {node: names.get(node.name, ("", None))[0] for node in nodes})
+
+
+def _defaults(network: nn.Module) -> dict[str, object]:
+    """Returns the arguments of `forward` that have a default, with it."""
+    arguments = inspect.signature(network.forward).parameters.values()
+    return {each.name: each.default for each in arguments if each.default is not each.empty}
+
+
+def _without_defaults(operations: fx.Graph, defaults: Collection[str]) -> tuple[fx.Node, ...]:
+    """Returns the operations without those by which fx checks arguments that have a default."""
+    inputs = operations.find_nodes(op="placeholder")
+    removed = set(inputs[len(inputs) - len(defaults) :])
+    for node in operations.nodes:
+        if not removed.isdisjoint(node.all_input_nodes):
+            removed.add(node)
+    for node in reversed(operations.nodes):
+        if node in removed:
+            operations.erase_node(node)
+    return tuple(operations.nodes)
+
+
+class UntraceableError(ValueError):
+    """The operations of a network are not known, so it cannot be cut."""
 
 
 _MOST_TRACES = 16
@@ -269,6 +311,8 @@ def _comparable(value: object) -> tuple[object, ...]:
         return type(value), *map(_comparable, value.items())
     if isinstance(value, partial):
         return type(value), *map(_comparable, (value.func, value.args, value.keywords))
+    if isinstance(value, Enum):
+        return type(value), value.name
     if isinstance(value, fx.Graph):
         return type(value), *(node.format_node() for node in value.nodes)
     raise TypeError(f"{type(value).__name__} cannot be compared")
@@ -286,20 +330,97 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+# Stochastic depth depends on its mode, which is known at run time only.
+_leaf_modules: set[type[nn.Module]] = {StochasticDepth}
+_leaf_functions: set[Callable[..., object]] = set()
+
+
+def register_leaves(
+    modules: Iterable[type[nn.Module]], functions: Iterable[Callable[..., object]] = ()
+) -> None:
+    """Registers types of modules, and functions, that are one operation in a trace."""
+    _leaf_modules.update(modules)
+    _leaf_functions.update(functions)
+
+
 class _Tracer(fx.Tracer):
-    """Traces into every module but those of `torch.nn`, so that each layer is an operation."""
+    """Traces into every module but those of `torch.nn`, so that each layer is an operation.
+
+    The modules at the paths `whole` are one operation too. With `constant_shapes`, sizes of
+    parameters and buffers are numbers in the trace, not operations. `failed` is the path of the
+    innermost module in which tracing failed.
+    """
 
     # Buffers read in `forward` (Swin, MaxViT) stay buffers under their own names.
     proxy_buffer_attributes = True
 
+    def __init__(self, whole: frozenset[str], constant_shapes: bool) -> None:
+        super().__init__(
+            autowrap_functions=tuple(_leaf_functions), param_shapes_constant=constant_shapes
+        )
+        self.whole = whole
+        self.failed = ""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Stochastic depth depends on its mode, which is known at run time only.
-        return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
+        """Returns whether a module is one operation."""
+        return (
+            module_qualified_name in self.whole
+            or type(m) in _leaf_modules
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Reads an attribute of a module; buffers have their real sizes with `constant_shapes`."""
+        if self.param_shapes_constant and isinstance(attr_val, Tensor):
+            for name, buffer in self.root.named_buffers():
+                if buffer is attr_val:
+                    node = self.create_proxy("get_attr", name, (), {}).node
+                    return _BufferProxy(node, self, buffer)
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Traces a module or records it as one operation; notes where tracing fails."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
+
+
+class _BufferProxy(fx.Proxy):
+    """A buffer in a trace; its sizes are numbers."""
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, buffer: Tensor) -> None:
+        super().__init__(node, tracer)
+        self.buffer = buffer
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.buffer.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.buffer.ndim
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        return self.buffer.shape if dim is None else self.buffer.shape[dim]
+
+    def numel(self) -> int:
+        return self.buffer.numel()
 
 
 # Containers of blocks (a ResNet where it is a part of a larger network). Any other module with
 # children is a block.
-_LINES_OF_BLOCKS = (nn.Sequential, nn.ModuleList, AnyStage, Encoder, MaxVitBlock, ResNet)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, AnyStage, Encoder, MaxVitBlock, ResNet)
+
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # timm's have activations
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
@@ -311,6 +432,10 @@ def block_names(graph: Graph) -> list[str]:
     layer. Modules without parameters belong to the block before them. Block-wise fine-tuning
     follows Kandel & Castelli 2020, "How deeply to fine-tune a convolutional neural network",
     doi:10.3390/app10103359; where a block begins in each architecture is our choice.
+
+    A network may have two attributes: `containers` are the paths of further modules whose children
+    are blocks; `output_layers` names several output layers side by side (distilled vision
+    transformers), at the first of which the last block begins.
     """
     if isinstance(graph.network, Composed):
         return list(graph.network.blocks)
@@ -320,7 +445,7 @@ def block_names(graph: Graph) -> list[str]:
 def _block_names(graph: Graph) -> list[str]:
     units = [
         (position, name, module)
-        for name, module in _units(graph.network, "")
+        for name, module in _units(graph.network, "", getattr(graph.network, "containers", ()))
         if (position := graph.position(name)) is not None
     ]
     units.sort(key=lambda unit: unit[0])
@@ -330,17 +455,25 @@ def _block_names(graph: Graph) -> list[str]:
         if not has_parameters(module):
             in_run = in_run and not isinstance(module, _POOLS)
             continue
-        is_plain = not any(module.children()) and not isinstance(module, nn.Linear)
+        is_plain = isinstance(module, _NORMS) or not any(module.children())
+        is_plain = is_plain and not isinstance(module, nn.Linear)
         if not (is_plain and in_run):
             names.append(name)
         in_run = is_plain
+    outputs = getattr(graph.network, "output_layers", ())
+    if outputs:
+        head = min(outputs, key=graph.start)
+        names = [name for name in names if graph.start(name) < graph.start(head)]
+        names.append(head)
     return names
 
 
-def _units(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+def _units(
+    module: nn.Module, path: str, containers: Collection[str]
+) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
-        if type(child) in _LINES_OF_BLOCKS:
-            yield from _units(child, child_path)
+        if type(child) in _CONTAINERS or child_path in containers:
+            yield from _units(child, child_path, containers)
         else:
             yield child_path, child

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from medtl.errors import MedtlError, ParameterError
 from medtl.networks.cutoffs import resolve
@@ -28,8 +26,6 @@ from medtl.networks.registry import (
 from medtl.networks.weights_file import read_weights
 
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
-# DenseNet's published files name the layers inside a dense layer `norm.1` instead of `norm1`.
-_OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def preprocessing(architecture: str) -> Preprocessing:
@@ -49,9 +45,8 @@ def _expected(architecture: Architecture) -> Preprocessing:
         return architecture.published.preprocessing()
     if architecture.preprocessing is not None:
         return architecture.preprocessing
-    published = published_within(architecture).values()
-    expected = [weights.preprocessing() for weights in published]
-    expected = expected or [_expected(part(name)) for name in architecture.parts.values()]
+    within = list(published_within(architecture).values())
+    expected = [_expected(each) for each in within or map(part, architecture.parts.values())]
     if len({(each.mean, each.std) for each in expected}) > 1:
         raise ParameterError(
             "architecture", architecture.name, "two whose weights expect images normalised alike"
@@ -109,14 +104,17 @@ def _weights_file(weights: str) -> Path:
 
 
 def _load_published(network: nn.Module, architecture: str) -> Preprocessing:
-    for path, published in published_within(find(architecture)).items():
-        loaded = published.load()
+    expected = preprocessing(architecture)
+    for path, within in published_within(find(architecture)).items():
+        if within.published is None:
+            continue
+        loaded = within.published.load()
         if path == "":
             load_state(network, architecture, loaded.state, loaded.source)
             return loaded.preprocessing
-        state = _placed(loaded.state, network, path)
-        load_state(network, architecture, state, loaded.source)
-    return preprocessing(architecture)
+        state = _adapted(network.get_submodule(path), within, loaded.state, loaded.source)
+        load_state(network, architecture, _placed(state, network, path), loaded.source)
+    return expected
 
 
 def _placed(state: Mapping[str, Tensor], network: nn.Module, path: str) -> dict[str, Tensor]:
@@ -139,8 +137,8 @@ def load_state(
     """
     own = network.state_dict()
     shapes = {name: value.shape for name, value in own.items()}
-    head = resolve(network, architecture, "head").name + "."
-    present = _present_names(network, state, source)
+    head = tuple(f"{name}." for name in _output_layers(network, architecture))
+    present = _adapted(network, find(architecture), state, source)
     inner = f"{IMAGE_NETWORK}."
     if image_network(architecture) and not any(name.startswith(inner) for name in present):
         present = _placed(present, network, IMAGE_NETWORK)
@@ -171,20 +169,24 @@ def load_state(
             )
 
 
-def _present_names(
-    network: nn.Module, state: Mapping[str, Tensor], source: str
+def _output_layers(network: nn.Module, architecture: str) -> tuple[str, ...]:
+    """Returns the names of the layers whose shape depends on the number of classes."""
+    head = resolve(network, architecture, "head").name
+    return tuple(dict.fromkeys((head, *getattr(network, "output_layers", ()))))
+
+
+def _adapted(
+    network: nn.Module, architecture: Architecture, state: Mapping[str, Tensor], source: str
 ) -> Mapping[str, Tensor]:
-    """Returns a state dict under torchvision's present names, for the network's image size."""
-    state = OrderedDict(
-        (_OLD_DENSE_NAME.sub(r"\1\2", name.removeprefix("module.")), value)
-        for name, value in state.items()
-    )
-    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in state:
-        try:
-            return interpolate_embeddings(network.image_size, network.patch_size, state)
-        except ValueError as error:
-            raise MedtlError(f"{source} does not fit the network: {error}") from error
-    return state
+    """Returns a state dict under the network's names and for its image size."""
+    state = OrderedDict((name.removeprefix("module."), value) for name, value in state.items())
+    if architecture.adapt is None:
+        return state
+    try:
+        return architecture.adapt(network, state)
+    except (ValueError, RuntimeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MedtlError(f"{source} does not fit the network: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,10 @@ class Backbone:
 
     def digest(self) -> str:
         """Returns 16 hex digits of all weights but the head's, on which activations depend."""
-        head = resolve(self.network, self.architecture, "head").name
+        head = tuple(f"{name}." for name in _output_layers(self.network, self.architecture))
         digest = hashlib.sha256(self.architecture.encode())
         for name, value in self.network.state_dict().items():
-            if not name.startswith(f"{head}."):
+            if not name.startswith(head):
                 digest.update(name.encode())
                 digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -12,7 +12,7 @@ import difflib
 import importlib
 import logging
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, TypeVar
@@ -81,6 +81,9 @@ class Architecture:
         published: weights with `weights=imagenet`; None where there are none.
         parts: names of the architectures within, by their path in the network.
         as_part: its form within another architecture; None if that is the same.
+        adapt: brings a foreign state dict (other names, another image size) to a network of this
+            architecture; None if state dicts are used as they are.
+        nearest_sizes: the sides of images nearest to one that it cannot take; None if unknown.
         requirements: packages that a served model needs for it.
     """
 
@@ -93,6 +96,8 @@ class Architecture:
     published: PublishedWeights | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     as_part: Architecture | None = None
+    adapt: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    nearest_sizes: Callable[[int], Sequence[int]] | None = None
     requirements: tuple[str, ...] = ()
 
 
@@ -279,14 +284,14 @@ def image_network(name: str) -> str:
     return find(name).parts.get(IMAGE_NETWORK, "")
 
 
-def published_within(architecture: Architecture) -> dict[str, PublishedWeights]:
-    """Returns published weights by the path of their network; the path of the whole is ""."""
+def published_within(architecture: Architecture) -> dict[str, Architecture]:
+    """Returns architectures with published weights by their path; that of the whole is ""."""
     if architecture.published is not None:
-        return {"": architecture.published}
+        return {"": architecture}
     return {
-        f"{path}.{within}".removesuffix("."): weights
+        f"{path}.{within}".removesuffix("."): found
         for path, name in architecture.parts.items()
-        for within, weights in published_within(part(name)).items()
+        for within, found in published_within(part(name)).items()
     }
 
 
@@ -343,7 +348,9 @@ def build(
             _fitting.add((name, image_size, modalities, hidden))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise ParameterError("image_size", image_size, f"{name} says: {reason}") from error
+        sizes = architecture.nearest_sizes(image_size) if architecture.nearest_sizes else ()
+        near = f"; the nearest that it takes are {' and '.join(map(str, sizes))}" if sizes else ""
+        raise ParameterError("image_size", image_size, f"{name} says: {reason}{near}") from error
     finally:
         torch.set_rng_state(generator_state)
     return network
@@ -361,9 +368,10 @@ def outline(name: str, image_size: int) -> nn.Module:
         with torch.device("meta"):
             return build(name, 2, image_size, seed=0)
     except ParameterError as error:
-        if not isinstance(error.__cause__, NotImplementedError):
+        is_meta = isinstance(error.__cause__, RuntimeError) and "meta" in str(error.__cause__)
+        if not (is_meta or isinstance(error.__cause__, NotImplementedError)):
             raise
-    # RegNets compute their widths with tensors, which need real values
+    # RegNets, and some of timm's, compute settings with tensors, which need real values
     return build(name, 2, image_size, seed=0)
 
 

@@ -28,6 +28,7 @@ import medtl
 from medtl.data.sources.phantoms import chest_xray
 from medtl.errors import MedtlError
 from medtl.inference.predictor import SETTINGS_FILE, WEIGHTS_FILE, Predictor
+from medtl.networks.registry import packages
 from medtl.serving.handler import BUNDLE, HEATMAP, IDENTITY, columns
 from medtl.serving.request_parsing import EXPLAIN, REQUEST_ID
 from medtl.serving.self_test import write_self_test
@@ -116,9 +117,15 @@ def log_model(bundle: Predictor, example: Sequence[bytes], name: str = "model") 
                 pd.DataFrame([example], columns=columns(bundle.modalities)),
                 {"explain": False},
             ),
-            pip_requirements=requirements(REQUIREMENTS if bundle.tail is None else HYBRID),
+            pip_requirements=requirements(needed_packages(bundle)),
             metadata={"architecture": bundle.architecture, "classes": list(bundle.classes)},
         )
+
+
+def needed_packages(bundle: Predictor) -> tuple[str, ...]:
+    """Returns the packages that serve a model, with those of its architecture and its head."""
+    served = REQUIREMENTS if bundle.tail is None else HYBRID
+    return (*served, *packages(bundle.architecture))
 
 
 def load_bundle(uri: str) -> Predictor:

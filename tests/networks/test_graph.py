@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medtl.networks import graph as graph_module
 from medtl.networks.cutoffs import CutPoint, cut_points
 from medtl.networks.flops import cut_costs
-from medtl.networks.graph import structure, trace
+from medtl.networks.graph import UntraceableError, structure, trace
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
 
@@ -105,3 +105,49 @@ def test_a_point_keeps_the_name_by_which_it_was_asked_for() -> None:
     layer = CutPoint("layer3.conv1", block.position)
     assert cut(network, block, SIZE).point == block
     assert cut(network, layer, SIZE).point == layer
+
+
+class Conditional(nn.Module):
+    """A layer whose operations depend on the values of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else x
+
+
+class Around(nn.Module):
+    """A network around a conditional layer, with an option beside the images."""
+
+    def __init__(self, conditional_itself: bool) -> None:
+        super().__init__()
+        self.conditional_itself = conditional_itself
+        self.first = nn.Linear(3, 3)
+        self.middle = Conditional()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, twice: bool = False) -> Tensor:
+        x = self.middle(self.first(x.mean((2, 3))))
+        if mask is not None or twice:
+            x = 2 * x
+        if self.conditional_itself and x.sum() > 0:
+            x = 3 * x
+        return self.head(x)
+
+
+def test_a_module_that_cannot_be_traced_is_one_operation() -> None:
+    network = Around(conditional_itself=False)
+    names = [point.name for point in cut_points(network, "layers")]
+    assert names == ["first", "middle", "head"]
+    assert [node.op for node in trace(network).nodes].count("placeholder") == 1
+    images = torch.rand(2, 3, SIZE, SIZE)
+    for point in cut_points(network, "layers")[1:]:
+        halves = cut(network, point, SIZE)
+        torch.testing.assert_close(halves.suffix(*halves.prefix(images)), network(images))
+
+
+def test_a_network_that_cannot_be_traced_is_refused() -> None:
+    with pytest.raises(UntraceableError, match="its forward cannot be traced: "):
+        trace(Around(conditional_itself=True))

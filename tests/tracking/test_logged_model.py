@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import logging
 import sys
 import warnings
@@ -18,6 +19,7 @@ from mlflow.types import DataType
 
 from medtl.errors import MedtlError
 from medtl.inference.predictor import Predictor
+from medtl.networks.registry import packages
 from medtl.tracking.logged_model import (
     HYBRID,
     PACKAGE,
@@ -26,6 +28,7 @@ from medtl.tracking.logged_model import (
     SERVED_FILES,
     load_bundle,
     log_model,
+    needed_packages,
 )
 
 
@@ -76,8 +79,17 @@ def test_requirements_are_pinned_to_what_is_installed(files: Path):
         assert pin == version(package).partition("+")[0]
 
 
+def test_an_architecture_brings_its_packages(bundle: Predictor):
+    assert needed_packages(bundle) == REQUIREMENTS
+    of_timm = dataclasses.replace(bundle, architecture="timm:test_vit")
+    assert needed_packages(of_timm) == (*REQUIREMENTS, "timm")
+
+
 def test_every_package_that_the_served_code_imports_is_required():
-    """The module of classical heads is imported by hybrids only, which require more."""
+    """Classical heads are imported by hybrids only, and timm for its networks; these require more.
+
+    The client of the hub is a requirement of timm.
+    """
     needed: dict[str, set[str]] = {}
     for path in (file for name in SERVED for file in (PACKAGE / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -89,6 +101,9 @@ def test_every_package_that_the_served_code_imports_is_required():
     distributions = packages_distributions()
     for module in needed.keys() - {PACKAGE.name, *sys.stdlib_module_names}:
         hybrid = needed[module] <= {"sklearn_head", "captum_maps"}
+        if needed[module] == {"timm_models"}:
+            assert module in (*packages("timm:test_vit"), "huggingface_hub")
+            continue
         found = {each.lower() for each in distributions[module]}
         assert found & {*(HYBRID if hybrid else REQUIREMENTS)}, (module, needed[module])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,10 @@ _ROOMY = 224
 _AFTERWARDS = (nn.AdaptiveAvgPool2d, nn.Dropout, nn.Dropout2d)
 
 
+class NoMapError(ValueError):
+    """A network has no feature map before its head."""
+
+
 @dataclass(frozen=True)
 class LastMap:
     """Last feature map [B, C, H, W] before the head of a network.
@@ -66,23 +70,26 @@ class LastMap:
         Maps behind a pooling to a fixed size or dropout do not count.
 
         Raises:
-            ValueError: the network makes no map.
+            NoMapError: the network makes no map.
             RuntimeError: it cannot take images of this size.
         """
         graph = trace(network)
         roomy = _shapes(graph, max(_ROOMY, image_size))
         blocks = block_names(graph)
         head = graph.start(blocks[-1])
+        deepest = [each for each in blocks[:-1] if _has_children(graph.attribute(each))][-1:]
+        begin = max(map(graph.start, deepest), default=0)  # maps before the last block are no last
         maps = [
             node
             for node, shape in roomy.items()
-            if graph.places[node] < head
+            if begin <= graph.places[node] < head
             and len(shape) == 4
             and shape[2] == shape[3] > 1
             and not _is_afterwards(graph, node)
+            and _is_passed_by_all(graph, node, roomy)
         ]
         if not maps or maps[-1].op == "placeholder":
-            raise ValueError("it makes no map")
+            raise NoMapError("it makes no map")
         _, channels, side, _ = _shapes(graph, image_size)[maps[-1]]
         last = graph.places[maps[-1]]
         return cls(
@@ -102,6 +109,22 @@ class LastMap:
             if any(is_within(target, name) for target in targets):
                 holder.add_module(name, child)
         return holder
+
+
+def _has_children(module: object) -> bool:
+    return isinstance(module, nn.Module) and any(module.children())
+
+
+def _is_passed_by_all(graph: Graph, node: fx.Node, tensors: Collection[fx.Node]) -> bool:
+    """Returns whether the scores depend on the images through this tensor alone."""
+    place = graph.places[node]
+    before = {each for each in tensors if graph.places[each] <= place and each.op != "get_attr"}
+    return all(each is node or before.issuperset(_tensors_of(each, tensors)) for each in before)
+
+
+def _tensors_of(node: fx.Node, tensors: Collection[fx.Node]) -> list[fx.Node]:
+    """Returns the operations on a tensor that give tensors, or the scores."""
+    return [user for user in node.users if user in tensors or user.op == "output"]
 
 
 def _is_afterwards(graph: Graph, node: fx.Node) -> bool:
@@ -143,7 +166,7 @@ class Dual(Composed):
     their names, under `first`, `second` and `head`.
 
     Raises:
-        ValueError: a network makes no map.
+        NoMapError: a network makes no map.
         RuntimeError: a network cannot take images of this size.
     """
 
@@ -246,7 +269,10 @@ def dual(rest: str) -> Architecture:
 
     def make(classes: int, side: int, modalities: int) -> nn.Module:
         first, second = (part(half).make(1, side, 1) for half in halves)
-        return Dual((first, second), classes, side)
+        try:
+            return Dual((first, second), classes, side)
+        except NoMapError as error:
+            raise ParameterError("architecture", name, "two that make maps") from error
 
     parts = dict(zip(HALVES, halves, strict=True))
     return Architecture(name, make, makes_maps=False, parts=parts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from medtl.errors import MedtlError
 from medtl.networks.pooled_head import pool_before_output
@@ -103,6 +106,18 @@ def _options(name: str, side: int) -> dict[str, object]:
     return {}
 
 
+# DenseNet's published files name the layers inside a dense layer `norm.1` instead of `norm1`.
+_OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+def _adapted(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Returns a state dict under torchvision's present names, for the network's image size."""
+    state = OrderedDict((_OLD_DENSE_NAME.sub(r"\1\2", name), each) for name, each in state.items())
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in state:
+        return interpolate_embeddings(network.image_size, network.patch_size, state)
+    return state
+
+
 def _architecture(name: str, make: Callable[..., nn.Module], self_scaling: bool) -> Architecture:
     return Architecture(
         name,
@@ -110,6 +125,7 @@ def _architecture(name: str, make: Callable[..., nn.Module], self_scaling: bool)
         makes_maps=not name.startswith("vit_"),
         output_layer="fc" if name.startswith(RESNETS) else "",
         published=TorchvisionWeights(name, self_scaling),
+        adapt=_adapted,
     )
 
 
