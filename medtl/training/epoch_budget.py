@@ -1,11 +1,11 @@
-"""Training budgets: how many epochs a cut-off is trained by gradient, by what an epoch costs there.
+"""Training budgets: epochs of a gradient training, by the cost of an epoch at its cut-off.
 
-The frozen part is computed once, so an epoch from a late cut-off on costs a fraction of an epoch of
-the whole network. A fixed number of epochs would stop late cut-offs early, and every comparison of
-cut-offs would lean towards deep ones. Cheaper epochs are therefore more, yet fewer than would cost
-the same: with 1/16 of the operations, four times the epochs for a quarter of the compute.
+The frozen part is computed once, so an epoch from a late cut-off costs a fraction of an epoch of
+the whole network. With a fixed number of epochs, late cut-offs would stop early, and comparisons
+would favour early ones. Cheaper epochs are therefore more, but not in proportion: with 1/16 of the
+operations, four times the epochs for a quarter of the compute.
 
-The numbers are our own.
+The numbers are ours.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-STEPS = 240  # of the optimizer, when all layers are trained
-FEWEST, MOST_OF_ALL_LAYERS = 8, 40  # epochs, when all layers are trained
-MOST = 100  # epochs from any cut-off on
+STEPS = 240  # of the optimizer, if all layers are trained
+FEWEST, MOST_OF_ALL_LAYERS = 8, 40  # epochs, if all layers are trained
+MOST = 100  # epochs from any cut-off
 LEAST_PATIENCE = 4  # epochs
-FORMAT = 1  # of budgets, in the keys of searches and cells: another number trains anew
+FORMAT = 1  # of budgets, in the keys of searches and cells; a new number invalidates them
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Budget:
     @classmethod
     def of(cls, trained_share: float, steps: int) -> Budget:
         """Returns the budget of a cut-off.
+
+        >>> Budget.of(trained_share=1.0, steps=24).epochs, Budget.of(0.25, steps=24).epochs
+        (10, 20)
 
         Args:
             trained_share: operations of the trained part, as a share of the whole network's.

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from medtl.networks.cutoffs import resolve
+from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.flops import cut_costs
+from medtl.networks.partition import cut
 from medtl.training.epoch_budget import Budget
 from medtl.training.learner import TransferLearner
+from medtl.training.linear_head import linear_layer
 from medtl.tuning.search_space import HybridSpace, OneSpace
 from medtl.tuning.study import PRUNED_FROM, TENTHS, UNPRUNED, Schedule
 
 STEP = 3  # forward passes of the trained part that a training step costs
+LARGEST_HEAD = 0.05  # share of the operations up to which the trained part may be a linear head
 PRUNED = 0.5  # share of the trials that end early, once the pruner has trials to compare with
 
 
@@ -32,17 +35,26 @@ def trial_seconds(
     steps = max(1, train // settings.batch_size)
     seconds = {}
     for name in space.cutoffs:
-        position = resolve(backbone.network, backbone.architecture, name).position
+        point = resolve(backbone.network, backbone.architecture, name)
         share = next(
-            cost.trained_share for cost in reversed(costs) if cost.point.position <= position
+            cost.trained_share for cost in reversed(costs) if cost.point.position <= point.position
         )
         views, epochs = 1, 0
-        if not isinstance(space, HybridSpace):
+        if not isinstance(space, HybridSpace) and not _is_solved(transfer, point, share):
             epochs = settings.epochs or Budget.of(max(share, 1e-6), steps).epochs
             views = 1 if transfer.augmentation is None else min(epochs, settings.views)
         passes = (1 - share) * (views * train + valid) + epochs * share * (STEP * train + valid)
         seconds[name] = passes * seconds_per_image
     return seconds
+
+
+def _is_solved(transfer: TransferLearner, point: CutPoint, share: float) -> bool:
+    """Returns whether the trained part is a linear head that is solved without epochs."""
+    if transfer.settings.epochs or share > LARGEST_HEAD:
+        return False
+    return (
+        linear_layer(cut(transfer.backbone.network, point, transfer.image_size).suffix) is not None
+    )
 
 
 def search_seconds(
