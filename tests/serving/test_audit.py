@@ -52,11 +52,12 @@ def test_each_row_has_a_line_without_pixels(
 
 
 def test_a_full_file_is_followed_by_another(tmp_path: Path):
-    log = AuditLog(tmp_path, largest=100)
+    folder = tmp_path / "audit"
+    log = AuditLog(folder, largest=100)
     for number in range(9):
         log.write([{"number": number, "text": "x" * 40}])
-    assert len(list(tmp_path.iterdir())) > 2
-    assert [line["number"] for line in lines(tmp_path)] == list(range(9))
+    assert len(list(folder.iterdir())) > 2
+    assert [line["number"] for line in lines(folder)] == list(range(9))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch):
