@@ -54,7 +54,7 @@ def test_documents_and_what_lies_beside_the_classes_are_said(write_folder, write
     for line in (
         "images beside the class folders left out: 1 (loose.png)",
         "archives beside the class folders, not unpacked: 1 (virus.zip)",
-        "tables beside the class folders, not read (for its labels pass one as data, in CSV): 1 (l",
+        "tables beside the class folders, not read (for its labels pass one as data): 1 (l",
         "files that are no images left out, 1 .md: 1 (docs/README.md)",
     ):
         assert line in said

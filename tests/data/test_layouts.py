@@ -238,6 +238,24 @@ def test_vindr_cxr(build):
     ]
 
 
+def test_vindr_cxr_of_kaggle_has_a_row_a_box(build):
+    root = build(
+        "vindr",
+        """
+        train/aa.dicom
+        train/bb.dicom
+        train.csv: image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max / \
+aa,Cardiomegaly,3,R1,1,1,2,2 / aa,Cardiomegaly,3,R1,5,5,6,6 / aa,ILD,5,R1,1,1,2,2 / \
+aa,Cardiomegaly,3,R2,1,1,2,2 / aa,No finding,14,R3,,,, / bb,No finding,14,R1,,,, / \
+bb,No finding,14,R2,,,, / bb,ILD,5,R3,1,1,2,2
+        """,
+    )
+    table = read_table(str(root))
+    assert is_said(table, "VinDr-CXR")
+    assert rows(table, "label") == [("aa.dicom", "Cardiomegaly"), ("bb.dicom", "No Finding")]
+    assert "8 rows, of boxes, are 6 readings" in table.notes
+
+
 def test_rsna_pneumonia(build):
     root = build(
         "rsna",
@@ -417,8 +435,7 @@ def test_kermany_chest(build):
     assert any("the 2 images of val" in note for note in table.notes)
 
 
-def test_folders_with_masks_are_read_as_folders(build):
-    """BUSI and COVID-19 Radiography, whose classes are folders with masks."""
+def test_busi_and_covid19_radiography_are_read_without_their_masks(build):
     busi = build(
         "Dataset_BUSI_with_GT",
         """
@@ -431,6 +448,8 @@ def test_folders_with_masks_are_read_as_folders(build):
         malignant/malignant (2).png
         """,
     )
+    assert is_said(read_table(str(busi)), "BUSI")
+    assert is_said(read_table(str(busi.parent)), "BUSI")
     assert [label for _, label in rows(read_table(str(busi)), "label")] == [
         "benign", "benign", "malignant", "malignant",
     ]  # fmt: skip
@@ -448,6 +467,7 @@ def test_folders_with_masks_are_read_as_folders(build):
         """,
     )
     table = read_table(str(covid))
+    assert is_said(table, "COVID-19 Radiography")
     assert table.classes == ("COVID", "Viral Pneumonia")
     assert len(table.frame) == 4
 

@@ -1,4 +1,4 @@
-"""VinDr-CXR as published on PhysioNet: `annotations/image_labels_*.csv`, three readers an image.
+"""VinDr-CXR as published on PhysioNet and Kaggle: labels of three readers an image.
 
 Nguyen et al. 2022, "VinDr-CXR: An open dataset of chest X-rays with radiologist's annotations",
 Scientific Data 9:429.
@@ -16,17 +16,22 @@ from medtl.data.sources.given_columns import labels_of_columns
 from medtl.data.sources.published_files import home_of, recognised, table_at, with_images
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
+from medtl.label_syntax import BETWEEN
 from medtl.settings.training import MAJORITY, Reading
 
 NAME = "VinDr-CXR"
 IMAGE, READER = "image_id", "rad_id"
 TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "test"}
+BOXES, FINDING = "train.csv", "class_name"
+"""Table of the Kaggle competition, a row a box or an image without one, and its column."""
 
 
 def recognises(place: Path) -> bool:
     """Returns whether a place is the folder, its `annotations`, or a table of image labels."""
     table = _table(place, *TABLES)
-    return table is not None and header(table)[:1] == (IMAGE,)
+    if table is not None:
+        return header(table)[:1] == (IMAGE,)
+    return _boxes(place) is not None
 
 
 def read(place: Path, reading: Reading) -> Rows:
@@ -35,6 +40,10 @@ def read(place: Path, reading: Reading) -> Rows:
     The test set, labelled by the consensus of five radiologists, is the test split. Patients are
     not published.
     """
+    if reading.readers == "refuse":
+        reading = dataclasses.replace(reading, readers=MAJORITY)
+    if boxes := _boxes(place):
+        return _of_boxes(boxes, reading)
     given = place if place.is_file() else None
     root = _root(place)
     tables = [table for name in TABLES if (table := _table(given or place, name))]
@@ -48,11 +57,25 @@ def read(place: Path, reading: Reading) -> Rows:
         rows = with_images(root, rows, (split, "."), table)
         frames.append(rows.assign(split="test" if split == "test" else ""))
         notes += [*said, *(f"{table.name}: {line}" for line in of_labels)]
-    if reading.readers == "refuse":
-        reading = dataclasses.replace(reading, readers=MAJORITY)
     frame = pd.concat(frames, ignore_index=True)
     said = (recognised(NAME, *tables), *notes)
     return checked_rows(tables[0], frame, reading, said, True, root)
+
+
+def _of_boxes(table: Path, reading: Reading) -> Rows:
+    """Reads the findings of each reader from the boxes that the reader drew."""
+    frame, notes = read_text(table)
+    votes = frame.groupby([IMAGE, READER], sort=False)[FINDING]
+    labels = votes.agg(lambda names: BETWEEN.join(dict.fromkeys(names))).reset_index()
+    rows = labels.rename(columns={IMAGE: "path", FINDING: "label"}).drop(columns=READER)
+    rows = with_images(table.parent, rows.assign(patient="", split=""), ("train", "."), table)
+    said = (recognised(NAME, table), f"{len(frame)} rows, of boxes, are {len(rows)} readings")
+    return checked_rows(table, rows, reading, (*said, *notes), True, table.parent)
+
+
+def _boxes(place: Path) -> Path | None:
+    table = table_at(place, BOXES)
+    return table if table and {IMAGE, READER, FINDING} <= set(header(table)) else None
 
 
 def _table(place: Path, *names: str) -> Path | None:
