@@ -192,7 +192,7 @@ def _gallery(
 
 
 def _captions(dataset: Dataset, label: int, rows: pd.DataFrame) -> tuple[str, ...]:
-    """Formats the probability of the class, the label, and in a second line the image's name.
+    """Formats the probability of the class, the label and the name of the image, a line each.
 
     Of many findings the first letters.
     """
@@ -201,7 +201,7 @@ def _captions(dataset: Dataset, label: int, rows: pd.DataFrame) -> tuple[str, ..
     if dataset.multi_label:
         labels = [f"{each[: CAPTION - 1]}…" if len(each) > CAPTION else each for each in labels]
     return tuple(
-        f"probability of {dataset.classes[label]} {probability:.2f}; truth: {truth}\n{file}"
+        f"probability of {dataset.classes[label]}: {probability:.2f}\ntruth: {truth}\n{file}"
         for probability, truth, file in zip(rows["probability"], labels, files, strict=True)
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -15,17 +17,20 @@ def test_a_row_a_kind_with_each_image_beside_its_map():
     heats[1, 2, 3] = 1
     kinds = {"true positives": np.array([0, 1]), "false positives": np.array([], int),
              "false negatives": np.array([2])}  # fmt: skip
-    captions = ("0.90, is ill\na.png", "0.80, is ill\nb.png", f"0.10, is $ill\n{'c' * 50}.png")
+    captions = ("0.90\nill\na.png", "0.80\nill\nb.png", f"0.10\n$ill\n{'c' * 80}.png")
     gallery = Gallery("ill", kinds, images, {"Grad-CAM": heats}, captions)
     figure = image_sheets.explanation_gallery(gallery, "ill", "checked")
     figure.canvas.draw()
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.texts] == [
-        "true positives", "(empty map)", "0.90, is ill", "a.png", "0.80, is ill", "b.png",
+    texts = [text.get_text() for text in axes.texts]
+    cut = texts[14]
+    assert re.fullmatch("…c{20,60}[.]png", cut)
+    assert texts == [
+        "true positives", "(empty map)", "0.90", "ill", "a.png", "0.80", "ill", "b.png",
         "false positives", "none",
-        "false negatives", "(empty map)", "0.10, is $ill", f"…{'c' * 43}.png",
-        "heat from 0 to 1 (the most in that map): where the score of ill comes from, not proof of "
-        "a finding; hottest at the image's border: 0 of 3 maps",
+        "false negatives", "(empty map)", "0.10", "$ill", cut,
+        "heat from 0 to 1 (the most in each map): where the score of ill comes from,",
+        "no proof of a finding; hottest at the border of the image: 0 of 3 maps",
     ]  # fmt: skip
     assert _rows(axes) == [4, 2]
     plain, hot = (image.get_array() for image in axes.images[2:4])
@@ -49,7 +54,7 @@ def test_several_methods_are_named_beside_one_another_on_as_many_rows_as_needed(
     figure = image_sheets.explanation_gallery(gallery, "ill", "checked")
     (axes,) = figure.axes
     assert _rows(axes) == [3, 3, 3]
-    assert [text.get_text() for text in axes.texts if text.get_text()][:-1] == [
+    assert [text.get_text() for text in axes.texts if text.get_text()][:-2] == [
         "true positives", "one (empty map)", "two", "a",
         "one (empty map)", "two", "c",
         "false positives", "one (empty map)", "two", "b",

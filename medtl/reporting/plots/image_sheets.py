@@ -32,6 +32,7 @@ COLUMNS = 4
 WIDTH = 7.4  # inches of a sheet
 MARGIN, GAP = 0.13, 0.14  # inches
 LINE = 0.155  # inches of a line of a caption
+LETTER = 0.073  # inches of a letter, on average
 TILE = 1.4  # inches of a square image in a gallery
 WIDEST = 16.8  # inches of a gallery
 NARROWEST = 3  # images of a gallery across: the heading needs the room
@@ -53,7 +54,7 @@ def mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
             (
                 (f"true: {actual} {row['actual_probability']:.2f}", GOOD),
                 (f"decided: {decided} {row['decided_probability']:.2f}", BAD),
-                (_end(row["image"], 30), MUTED),
+                (_end(row["image"], 23), MUTED),
             )
         )
     return _sheet("Worst mistakes", subtitle, images, captions)
@@ -73,7 +74,7 @@ def finding_mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure
         kind = "false alarm" if row["called"] else "missed"
         name = short([row["finding"]], 26)[0]
         lines = (name, INK), (f"{kind} {row['probability']:.2f}", BAD)
-        captions.append((*lines, (_end(row["image"], 30), MUTED)))
+        captions.append((*lines, (_end(row["image"], 23), MUTED)))
     return _sheet("Worst mistakes", subtitle, images, captions)
 
 
@@ -146,9 +147,9 @@ def explanation_gallery(gallery: Gallery, title: str, subtitle: str) -> Figure:
     high = wide / ratio
     named = len(heats) > 1
     noted = named or any(not heat.any() for maps in heats.values() for heat in maps)
-    lines = 4 if noted else 3
+    lines = 5 if noted else 4
     heights = [lines * LINE + 2 * GAP + high if len(chosen) else 3 * LINE for _, chosen in rows]
-    height = HEADING_INCHES + sum(heights) + 3 * LINE
+    height = HEADING_INCHES + sum(heights) + 4 * LINE
     figure, axes = free_sheet(title, subtitle, width, height)
     tops = HEADING_INCHES + np.cumsum([0.0, *heights])
     for (kind, chosen), top in zip(rows, tops[:-1], strict=True):
@@ -169,10 +170,11 @@ def explanation_gallery(gallery: Gallery, title: str, subtitle: str) -> Figure:
                     _write(axes, text.strip(), left, top + high + 0.05, INK)
             left = MARGIN + tiles * place * (wide + GAP)
             below = top + high + 0.05 + (LINE if noted else 0)
-            first, _, file = gallery.captions[index].partition("\n")
-            _write(axes, short([first], 48)[0], left, below, INK)
-            _write(axes, _end(file, 48), left, below + LINE, MUTED)
-    _scale(axes, height - 2 * LINE, gallery)
+            room = int((tiles * (wide + GAP) - GAP) / LETTER)
+            *told, file = gallery.captions[index].split("\n")
+            for number, text in enumerate((*short(told, room), _end(file, room))):
+                _write(axes, text, left, below + number * LINE, INK if number < 2 else MUTED)
+    _scale(axes, height - 3.5 * LINE, gallery)
     return finished(figure)
 
 
@@ -183,11 +185,12 @@ def _scale(axes: Axes, top: float, gallery: Gallery) -> None:
     _show(axes, overlaid(grey, heat), (MARGIN, top, 1.4, LINE))
     border = sum(int(hottest_at_border(maps).sum()) for maps in gallery.heats.values())
     total = sum(len(maps) for maps in gallery.heats.values())
-    text = (
-        f"heat from 0 to 1 (the most in that map): where the score of {gallery.name} comes from, "
-        f"not proof of a finding; hottest at the image's border: {border} of {total} maps"
+    lines = (
+        f"heat from 0 to 1 (the most in each map): where the score of {gallery.name} comes from,",
+        f"no proof of a finding; hottest at the border of the image: {border} of {total} maps",
     )
-    _write(axes, text, MARGIN + 1.5, top, INK)
+    for number, text in enumerate(lines):
+        _write(axes, text, MARGIN + 1.5, top + number * LINE, INK)
 
 
 def _rows(gallery: Gallery, across: int) -> Iterator[tuple[str, np.ndarray]]:
