@@ -135,7 +135,7 @@ def _delimiter(line: str) -> str:
     >>> _delimiter('path;"label, as read"')
     ';'
     """
-    return max(_DELIMITERS, key=lambda sign: len(_fields(line, sign)))
+    return max(_DELIMITERS, key=re.sub(r'"[^"]*"', "", line).count)
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
