@@ -38,7 +38,7 @@ def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...
         table: with findings, and a split in every row.
 
     Raises:
-        MedtlError: no finding is left, or none can be told right or wrong in some split.
+        MedtlError: no finding is left, or none can be scored in some split.
     """
     labels = encode_findings(table.frame["label"], table.classes)
     split = table.frame["split"].to_numpy()
@@ -382,8 +382,8 @@ def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
 def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
     """Returns the same images and splits with these findings only.
 
-    Findings that no label of the data names are unknown there: nobody says that they were looked
-    for. Those that the data names beside are not asked about.
+    Findings that no label of the data names are unknown there, for it does not say that they were
+    looked for. Other findings of the data are left out.
 
     Raises:
         MedtlError: the data names none of them.

@@ -32,7 +32,7 @@ STUDIES = _study_names()
 
 @dataclass(frozen=True)
 class CompareSettings(ClusterSettings, LearningSettings):
-    """A study: cells that differ in what is compared, and in nothing else.
+    """A study: cells that differ only in the compared parameters.
 
     An empty or `auto` value leaves the choice to the study.
     """

@@ -97,8 +97,8 @@ class DataSettings(Settings):
 
     data: str = option(
         "phantoms",
-        "phantoms (embedded), a folder of CLASS/... or of splits, a table such as CSV, or a published "
-        "data set (docs/data.md)",
+        "phantoms (embedded), a folder of CLASS/... or of splits, a table such as CSV, or a "
+        "published data set (docs/data.md)",
         changes_result=True,
         decides=DATA,
         place=True,

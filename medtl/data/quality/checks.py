@@ -75,7 +75,7 @@ def data_facts(dataset: Dataset, seed: int) -> DataFacts:
     looks = looks_of(images)
     frame = images.frame
     copies = copies_of(images, looks)
-    # a copy that is taught gives away the label of the other, whatever the trace is worth
+    # a copy in the training folds would reveal the label of the other one
     groups = groups_that_stay_together(images.patients, with_copies(copies.pairs, len(frame)))
     known = frame[frame["patient"] != ""]
     blank = frame[["path", "label", "split"]].assign(deviation=looks.deviation)

@@ -44,7 +44,7 @@ def sample_traces(dataset: Dataset) -> np.ndarray:
     return values.reshape(len(dataset.labels), -1)
 
 
-MOST = 2000  # images that are asked about; of more, whole groups are drawn
+MOST = 2000  # scored images; of more, whole groups are drawn
 FOLDS = 5
 TREES = 30
 LEAF = 5  # images of a leaf, at least
@@ -57,7 +57,7 @@ class Shortcuts:
 
     Attributes:
         labels: int64 [N]; of findings int8 [N, K].
-        groups: int64 [N], equal for images that no model may be taught and asked with.
+        groups: int64 [N], equal for images that training and scoring may not share.
         probabilities: for each trace, and for `ALL`, probabilities [N, K] by models that have not
             seen the group; None where the trace is the same in all images.
     """
@@ -70,12 +70,12 @@ class Shortcuts:
 def shortcuts_of(
     images: ImageRows, looks: Looks, groups: np.ndarray, seed: int
 ) -> Shortcuts | None:
-    """Scores every image by the size, shape, mode, format, file size and border of others.
+    """Predicts the label from size, shape, mode, format, file size and border brightness alone.
 
-    A network takes whatever tells the classes apart, and where the sick were imaged on another
-    machine that is the machine (DeGrave et al. 2021, "AI for radiographic COVID-19 detection
-    selects shortcuts over signal", Nature Machine Intelligence 3:610). A small random forest,
-    cross-validated, finds what such traces alone give away.
+    A network may learn the scanner instead of the disease if patients of one class were imaged on
+    another machine (DeGrave et al. 2021, "AI for radiographic COVID-19 detection selects shortcuts
+    over signal", Nature Machine Intelligence 3:610). A small cross-validated random forest measures
+    how well such traces predict the label.
 
     Args:
         images: N images.
@@ -84,16 +84,16 @@ def shortcuts_of(
         seed: of the draw, the folds and the forest.
 
     Returns:
-        None where there is one class only, or a class has fewer than two groups; of findings,
-        where all images have one or none has. An unknown finding is taught as absent and is not
-        asked about.
+        None if there is one class only, or a class has fewer than two groups; for findings, if all
+        images have one or none has. An unknown finding counts as absent in training and is not
+        scored.
     """
     labels = images.labels
     chosen = np.arange(len(labels))
     if len(labels) > MOST:
         chosen = nested_share(stratification_key(labels), groups, MOST / len(labels), seed)
     labels, groups = labels[chosen], groups[chosen]
-    # of findings the folds are made alike in whether there is any: of rare ones some have none
+    # for findings, folds are stratified by the presence of any: rare ones are not in every fold
     strata = labels if labels.ndim == 1 else (labels == PRESENT).any(axis=1).astype(int)
     pairs = pd.DataFrame({"label": strata, "group": groups}).drop_duplicates()
     of_each = pairs["label"].value_counts()
@@ -114,9 +114,9 @@ def shortcuts_of(
 
 
 def forest_scores(
-    values: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int, seed: int
+    values: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int, seed: int
 ) -> np.ndarray:
-    """Predicts probabilities [M, K] of `asked` [M, F] by a small random forest.
+    """Predicts probabilities [M, K] of `queries` [M, F] by a small random forest.
 
     It is fitted on `values` [N, F] and `labels` int [N], or int8 [N, K] of findings, of which an
     unknown one counts as absent.
@@ -125,10 +125,10 @@ def forest_scores(
     if labels.ndim == 2:
         there = labels == PRESENT
         forest.fit(values, there if classes > 1 else there[:, 0])
-        return _of_findings(forest, asked)
-    probabilities = np.zeros((len(asked), classes))
+        return _of_findings(forest, queries)
+    probabilities = np.zeros((len(queries), classes))
     forest.fit(values, labels)
-    probabilities[:, forest.classes_] = forest.predict_proba(asked)
+    probabilities[:, forest.classes_] = forest.predict_proba(queries)
     return probabilities
 
 

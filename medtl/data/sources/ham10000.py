@@ -26,7 +26,7 @@ def recognises(place: Path) -> bool:
 
 
 def read(place: Path, reading: Reading) -> Rows:
-    """Reads the diagnoses; images of one lesion count as one patient, who is not published."""
+    """Reads the diagnoses; images of one lesion count as one patient."""
     table = table_at(place, *TABLES) or place
     root = home_of(place)
     frame, notes = read_text(table)

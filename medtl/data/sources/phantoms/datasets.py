@@ -26,7 +26,7 @@ NAMES = (TARGET, PRETRAINING, CASES, FINDINGS)
 """The names under which `data` takes the embedded sets."""
 
 CHANCES = {"diffuse": 0.35, "focal": 0.35, "large heart": 0.25}
-HIDDEN = 0.05  # of the findings are not told
+HIDDEN = 0.05  # share of findings whose label is unknown
 
 COLUMNS = ("path", "label", "patient")
 Drawn = tuple[np.ndarray, tuple[str, ...]]
