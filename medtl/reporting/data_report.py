@@ -15,7 +15,7 @@ from medtl.data.quality.near_duplicates import IDENTICAL, NEAR
 from medtl.data.quality.shortcuts import ALL, Shortcuts
 from medtl.data.refused_data import RefusedDataError
 from medtl.evaluation.confidence_intervals import mean_score
-from medtl.reporting import html
+from medtl.reporting.html import Picture, Row, Table, render
 from medtl.reporting.plots import data_quality
 
 CLEAR = 0.6  # AUROC; an interval above it says that a shortcut is there
@@ -198,46 +198,42 @@ def data_report(facts: DataFacts, seed: int) -> DataReport:
 
 def report_page(report: DataReport) -> str:
     """Renders a report as one HTML page without other files."""
-    return html.page(f"Data: {report.facts.name}", _body(report))
-
-
-def _body(report: DataReport) -> Iterator[str]:
-    facts, shortcuts = report.facts, report.shortcuts
-    yield html.element("h1", f"The data: {facts.name}")
+    facts = report.facts
     count = many(len(facts.images.frame), "image", "images")
     cases = f", of cases with {', '.join(facts.modalities)}" if facts.modalities else ""
-    told = f"{count} of {len(facts.classes)} {facts.kind}{cases}. Looked at before any training."
-    yield html.element("p", told, "source")
-    yield html.element("h2", "What to look at first")
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in report.findings] or [
-        nothing_found(facts, shortcuts)
-    ]
-    yield f'<div class="summary">{"".join(html.element("p", line) for line in lines)}</div>'
-    yield html.element("h2", "Classes, splits and patients")
-    yield _counts(facts)
-    yield html.listing([*_patients(facts), *facts.notes])
-    if len(facts.together):
-        yield html.element("h2", "Findings together")
-        yield _together(facts)
-    yield html.element("h2", "Copies")
-    yield from _copies(facts)
-    yield html.element("h2", "Shortcuts")
-    yield from _shortcuts(facts, shortcuts)
-    yield html.element("h2", "Sizes and modes")
-    yield from _sizes(facts)
-    yield html.element("h2", "Blank images")
-    yield from _blank(facts)
-    yield html.element("h2", "Some images of each class")
-    yield from _strips(facts, np.random.default_rng(report.seed))
+    return render(
+        "data.html.jinja",
+        title=f"Data: {facts.name}",
+        name=facts.name,
+        extent=f"{count} of {len(facts.classes)} {facts.kind}{cases}.",
+        findings=[f"{line[:1].upper()}{line[1:]}." for line in report.findings]
+        or [nothing_found(facts, report.shortcuts)],
+        counts=_counts(facts),
+        notes=[*_patients(facts), *facts.notes],
+        together=_together(facts) if len(facts.together) else None,
+        copies=_copies(facts),
+        shortcuts=_shortcuts(facts, report.shortcuts),
+        sizes=_sizes(facts),
+        blank=_blank(facts),
+        strips=_strips(facts, np.random.default_rng(report.seed)),
+    )
 
 
-def _counts(facts: DataFacts) -> str:
+@dataclass(frozen=True)
+class Section:
+    """Section of the page: a text, a picture and a table, each of them optional."""
+
+    text: str = ""
+    picture: Picture | None = None
+    table: Table | None = None
+
+
+def _counts(facts: DataFacts) -> Table:
     counts = facts.counts.set_index(["class", "split"])
     splits = list(dict.fromkeys(facts.counts["split"]))
     told = _images_and_patients if len(facts.patients) else _only_images
     rows = [
-        html.row(name, [told(counts.loc[(name, split)]) for split in splits])
-        for name in facts.classes
+        Row(name, [told(counts.loc[(name, split)]) for split in splits]) for name in facts.classes
     ]
     whole = facts.images.frame["split"].value_counts().reindex(splits, fill_value=0)
     caption = "Images of each class and split"
@@ -246,14 +242,14 @@ def _counts(facts: DataFacts) -> str:
     caption += (
         ", and the patients that they are of" if len(facts.patients) else "; patients unknown"
     )
-    rows.append(html.row("all", [many(whole[split], "image", "images") for split in splits]))
-    return html.table(caption, ["class" if facts.kind == "classes" else "finding", *splits], rows)
+    rows.append(Row("all", [many(whole[split], "image", "images") for split in splits]))
+    return Table(caption, ["class" if facts.kind == "classes" else "finding", *splits], rows)
 
 
-def _together(facts: DataFacts) -> str:
-    rows = [html.row(name, values) for name, *values in facts.together.to_numpy().tolist()]
+def _together(facts: DataFacts) -> Table:
+    rows = [Row(name, values) for name, *values in facts.together.to_numpy().tolist()]
     caption = "How many images have a finding, have it alone, and have it with each other one"
-    return html.table(caption, facts.together.columns.tolist(), rows)
+    return Table(caption, facts.together.columns.tolist(), rows)
 
 
 def _images_and_patients(row: pd.Series) -> str:
@@ -283,21 +279,19 @@ def _patients(facts: DataFacts) -> Iterator[str]:
         yield f"{many(shared, 'patient is', 'patients are')} in more than one split"
 
 
-def _copies(facts: DataFacts) -> Iterator[str]:
+def _copies(facts: DataFacts) -> Section:
     pairs = facts.copies
     if pairs.empty:
-        yield html.element("p", f"No image is a copy of another. {_HOW_COPIES}")
-        return
+        return Section(f"No image is a copy of another. {_HOW_COPIES}")
     groups, exact = pairs["group"].nunique(), int((pairs["kind"] == IDENTICAL).sum())
     of_several = pairs.loc[two_patients(pairs), "group"].nunique()
-    yield html.element(
-        "p",
+    text = (
         f"{many(len(pairs) + groups, 'image stands', 'images stand')} in "
         f"{many(groups, 'group', 'groups')} of copies; {len(crossing(pairs, 'split'))} of the "
         f"groups lie across splits, {len(crossing(pairs, 'label'))} under several labels, "
         f"{of_several} are of several known patients. Of the "
         f"{many(len(pairs), 'pair', 'pairs')} that tie them together {exact} "
-        f"{'is' if exact == 1 else 'are'} identical in every pixel. {_HOW_COPIES}",
+        f"{'is' if exact == 1 else 'are'} identical in every pixel. {_HOW_COPIES}"
     )
     shown = _most_telling(pairs)
     first = shown.head(SHOWN_PAIRS)
@@ -309,9 +303,8 @@ def _copies(facts: DataFacts) -> Iterator[str]:
     ]  # fmt: skip
     told = f"{len(first)} of {len(pairs)} pairs, those of several patients, labels or splits first"
     figure = data_quality.copies_sheet(images.reshape(-1, 2, *images.shape[1:]), captions, told)
-    yield html.picture(figure, told)
     rows = [
-        html.row(
+        Row(
             each.first_path,
             [each.second_path, each.kind, f"{each.alike:.2f}"]
             + [_both(each, column) for column in ("label", "split", "patient")],
@@ -319,7 +312,8 @@ def _copies(facts: DataFacts) -> Iterator[str]:
         for each in shown.head(ROWS).itertuples()
     ]
     head = ["image", "copy", "kind", "alike", "label", "split", "patient"]
-    yield html.table(_first_of(len(rows), len(pairs), "pairs", "near_duplicates.csv"), head, rows)
+    caption = _first_of(len(rows), len(pairs), "pairs", "near_duplicates.csv")
+    return Section(text, Picture.of(figure, told), Table(caption, head, rows))
 
 
 _HOW_COPIES = (
@@ -344,28 +338,25 @@ def _both(pair: object, column: str) -> str:
     return first if first == second else f"{first or 'unknown'}, {second or 'unknown'}"
 
 
-def _shortcuts(facts: DataFacts, table: pd.DataFrame) -> Iterator[str]:
+def _shortcuts(facts: DataFacts, table: pd.DataFrame) -> Section:
     if facts.shortcuts is None:
-        yield html.element("p", "Too few classes or patients to ask.")
-        return
+        return Section("Not checked: too few classes or patients.")
     same = [name for name, scores in facts.shortcuts.probabilities.items() if scores is None]
     if table.empty:
-        yield html.element("p", f"The same in all images: {', '.join(same)}.")
-        return
-    yield html.element(
-        "p",
+        return Section(f"The same in all images: {', '.join(same)}.")
+    text = (
         "Can the label be told from how an image was made, without looking at what it shows? 0.5 "
         f"is chance; an interval above {CLEAR} says that there is a shortcut: a network could "
         "learn the scanner instead of the disease, and fail where another scanner is used. File "
         "size and border also follow what is in the picture, so look at the images before "
-        "believing it. A model is worth something where its own AUROC is well above this one.",
+        "believing it. A model is worth something where its own AUROC is well above this one."
     )
-    yield html.picture(
+    picture = Picture.of(
         data_quality.shortcut_scores(table, CLEAR),
         "AUROC of a random forest that sees only what is named, with its 95 % interval",
     )
     rows = [
-        html.row(each.trace, [f"{each.auroc:.3f}", f"{each.low:.3f} to {each.high:.3f}"])
+        Row(each.trace, [f"{each.auroc:.3f}", f"{each.low:.3f} to {each.high:.3f}"])
         for each in table.itertuples()
     ]
     caption = (
@@ -373,49 +364,62 @@ def _shortcuts(facts: DataFacts, table: pd.DataFrame) -> Iterator[str]:
     )
     if same:
         caption += f"; the same in all images: {', '.join(same)}"
-    yield html.table(caption, ["what is seen", "AUROC", "95 % interval"], rows)
+    return Section(text, picture, Table(caption, ["what is seen", "AUROC", "95 % interval"], rows))
 
 
-def _sizes(facts: DataFacts) -> Iterator[str]:
-    sizes = facts.sizes
+def _sizes(facts: DataFacts) -> Section:
+    sizes, picture = facts.sizes, None
     if len(sizes) > 1:
         figure = data_quality.image_sizes(sizes, facts.classes)
-        yield html.picture(figure, "Width against height of the files, by class")
+        picture = Picture.of(figure, "Width against height of the files, by class")
     rows = [
-        html.row(f"{width} x {height} {mode}", counts)
+        Row(f"{width} x {height} {mode}", counts)
         for width, height, mode, *counts in sizes.head(ROWS).to_numpy(object).tolist()
     ]
     caption = _first_of(len(rows), len(sizes), "sizes and modes", "sizes.csv")
-    yield html.table(caption, ["size and mode", "images", *facts.classes], rows)
+    table = Table(caption, ["size and mode", "images", *facts.classes], rows)
+    return Section(picture=picture, table=table)
 
 
-def _blank(facts: DataFacts) -> Iterator[str]:
+def _blank(facts: DataFacts) -> Section:
     if facts.blank.empty:
-        yield html.element("p", "None.")
-        return
+        return Section("None.")
     rows = [
-        html.row(each.path, [each.label, each.split, f"{each.deviation:.4f}"])
+        Row(each.path, [each.label, each.split, f"{each.deviation:.4f}"])
         for each in facts.blank.head(ROWS).itertuples()
     ]
     caption = _first_of(len(rows), len(facts.blank), "blank images", "blank.csv")
-    yield html.table(caption, ["image", "label", "split", "deviation (white is 1)"], rows)
+    head = ["image", "label", "split", "deviation (white is 1)"]
+    return Section(table=Table(caption, head, rows))
 
 
-def _strips(facts: DataFacts, random: np.random.Generator) -> Iterator[str]:
+@dataclass(frozen=True)
+class Strips:
+    """Images of each class, after a text."""
+
+    text: str
+    pictures: tuple[Picture, ...]
+
+
+def _strips(facts: DataFacts, random: np.random.Generator) -> Strips:
+    text = ""
     if len(facts.classes) > STRIPS:
-        yield html.element("p", f"The first {STRIPS} of {len(facts.classes)} classes.")
+        text = f"The first {STRIPS} of {len(facts.classes)} classes."
     train = (facts.images.frame["split"] == "train").to_numpy()
     training = "training " if train.any() else ""
     shown = (
         membership_matrix(facts.images.labels, len(facts.classes))
         & (train | (not train.any()))[:, None]
     )
+    pictures = []
     for place, name in enumerate(facts.classes[:STRIPS]):
         there = np.flatnonzero(shown[:, place])
         chosen = random.permutation(there)[:IN_A_STRIP]
         if len(chosen):
             figure = data_quality.strip_of_images(facts.images.pictures(chosen), IN_A_STRIP)
-            yield html.picture(figure, f"{name}: {len(chosen)} of {len(there)} {training}images")
+            caption = f"{name}: {len(chosen)} of {len(there)} {training}images"
+            pictures.append(Picture.of(figure, caption))
+    return Strips(text, tuple(pictures))
 
 
 def _first_of(shown: int, total: int, what: str, file: str) -> str:
@@ -431,13 +435,13 @@ def refusal_report(error: RefusedDataError) -> str:
     """Renders the page as HTML."""
     table = error.table.head(REFUSED_ROWS)
     first, *others = table.columns
-    rows = [html.row(str(name), values) for name, *values in table.to_numpy().tolist()]
+    rows = [Row(str(name), values) for name, *values in table.to_numpy().tolist()]
     shown = "All" if len(table) == len(error.table) else f"The first {len(table)} of"
     caption = f"{shown} {len(error.table):,} affected images ({error.listing}.csv)"
-    body = (
-        html.element("h1", f"The data: {error.data}"),
-        html.element("p", "Refused before any training.", "source"),
-        html.element("p", str(error)),
-        html.table(caption, [first, *others], rows),
+    return render(
+        "refusal.html.jinja",
+        title=f"Data: {error.data}",
+        name=error.data,
+        reason=str(error),
+        affected=Table(caption, [first, *others], rows),
     )
-    return html.page(f"Data: {error.data}", body)
