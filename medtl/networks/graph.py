@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -205,15 +206,18 @@ def trace(network: nn.Module) -> Graph:
         UntraceableError: the network's own `forward` cannot be traced.
     """
     key = structure(network)
-    if key in _traces:
-        _traces[key] = traced = _traces.pop(key)  # the most recent is the last
-        return Graph(network, traced)
+    with _lock:
+        traced = _traces.pop(key, None)
+        if traced is not None:
+            _traces[key] = traced  # the most recent is the last
+            return Graph(network, traced)
     attributes = set(vars(network))
     traced = _traced(network)
     if key is not None and set(vars(network)) == attributes:  # else it stored constants there
-        _traces[key] = traced
-        while len(_traces) > _MOST_TRACES:
-            del _traces[next(iter(_traces))]
+        with _lock:
+            traced = _traces.setdefault(key, traced)
+            while len(_traces) > _MOST_TRACES:
+                del _traces[next(iter(_traces))]
     return Graph(network, traced)
 
 
@@ -267,6 +271,7 @@ class UntraceableError(ValueError):
 
 _MOST_TRACES = 16
 _traces: dict[Hashable, Trace] = {}
+_lock = threading.Lock()  # of `_traces`: servers answer in several threads
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PLAIN: frozenset[type] = frozenset(
     (

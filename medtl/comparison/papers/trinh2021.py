@@ -25,6 +25,7 @@ from medtl.comparison.design import (
 )
 from medtl.comparison.study_registry import register_study
 from medtl.errors import ParameterError
+from medtl.networks.registry import find
 from medtl.settings.comparison import CompareSettings
 
 PUBLISHED_RATE = 1e-4
@@ -78,7 +79,8 @@ def trinh2021(settings: CompareSettings) -> Plan:
 
 def _second_stage(settings: CompareSettings, architecture: str, start: str) -> list[Cell]:
     """Returns cells trained after the first third of the blocks, for a dual of each half."""
-    names = [blocks(settings, half) for half in architecture.removeprefix("dual:").split("+")]
+    halves = find(architecture).parts.values() or [architecture]
+    names = [blocks(settings, half) for half in halves]
     cutoff = "+".join(each[len(each) // 3] for each in names)
     cells = finetuned(settings, SERIES.get(start, start), architecture, start, cutoff, "rmsprop")
     return at_rate(settings, SMALL_RATE if is_embedded(settings) else PUBLISHED_RATE, cells)

@@ -1,1 +1,1 @@
-"""One module an architecture of this project."""
+"""One module an architecture, or a library of them; each registers itself."""
