@@ -310,6 +310,7 @@ def succeed_trials(run: Run, study: str, numbers: Collection[int]) -> None:
     before the study knew its run.
     """
     client = MlflowClient()
+    repeated = [str(number) for number in numbers]
     found = client.search_runs(
         [run.info.experiment_id],
         f"tags.`medtl.study` = '{study}' and attributes.status != 'FINISHED' "
@@ -317,7 +318,7 @@ def succeed_trials(run: Run, study: str, numbers: Collection[int]) -> None:
     )
     for each in found:
         tags = each.data.tags
-        if each.info.run_id == run.info.run_id or tags.get("medtl.trial") not in map(str, numbers):
+        if each.info.run_id == run.info.run_id or tags.get("medtl.trial", "") not in repeated:
             continue
         if each.info.status == "RUNNING":
             client.set_tag(each.info.run_id, ERROR_TAG, DIED)
