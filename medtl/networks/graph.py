@@ -266,7 +266,7 @@ def _without_defaults(operations: fx.Graph, defaults: Collection[str]) -> tuple[
 
 
 class UntraceableError(ValueError):
-    """The operations of a network are not known, so it cannot be cut."""
+    """A network whose operations cannot be traced, so that it cannot be cut."""
 
 
 _MOST_TRACES = 16

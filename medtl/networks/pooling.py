@@ -1,4 +1,4 @@
-"""Features from what crosses a cut: a number or two for each channel of each image."""
+"""Features from the tensors that cross a cut: one or two numbers per channel of each image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def pooled(tensors: tuple[Tensor, ...]) -> Tensor:
-    """What crosses a cut, tensors [B, ...], as features float32 [B, F].
+    """Averages the tensors [B, ...] that cross a cut to features, float32 [B, F].
 
     Maps [B, C, H, W] (and [B, H, W, C], as Swin has them) and token sequences [B, T, C] are
     averaged over their places, the maps [B, P, C, H, W] of P patches or images over these too;
@@ -17,9 +17,9 @@ def pooled(tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 def pooled_with_spread(tensors: tuple[Tensor, ...]) -> Tensor:
-    """`pooled`, and after it the standard deviation over the same places: float32 [B, 2F].
+    """Joins `pooled` and the standard deviation over the same places, float32 [B, 2F].
 
-    What has no places has no spread: 0.
+    The deviation of a tensor without places is 0.
     """
     spreads = [_spread(tensor).flatten(1) for tensor in tensors]
     return torch.cat([pooled(tensors), *spreads], dim=1)
@@ -38,7 +38,7 @@ def _spread(tensor: Tensor) -> Tensor:
 
 
 def _places(tensor: Tensor) -> tuple[int, ...]:
-    """The axes of the places of what crosses a cut."""
+    """Returns the axes of the places in a tensor that crosses a cut."""
     if tensor.ndim == 5:
         return 1, 3, 4
     if tensor.ndim == 4:

@@ -1,7 +1,7 @@
-"""From stored pixels to what a network takes: scaled, augmented, three channels, normalised.
+"""Input of a network from stored pixels: scaled, three channels, normalised.
 
-An image of a case that is all 0 counts as missing, and stays all 0: what a network of cases takes
-for it is its own affair.
+An image of a case that is all 0 is missing and remains all 0; each network of cases decides how to
+represent it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 class Preprocessing:
     """Preprocessing that a network's weights expect of an image with values from 0 to 1.
 
-    `mean` and `std` normalise its three channels; `image_size` is the side in pixels that the
-    weights were trained at.
+    `mean` and `std` normalise its three channels; `image_size` is the side in pixels on which the
+    weights were trained.
     """
 
     mean: tuple[float, ...]
@@ -27,7 +27,7 @@ class Preprocessing:
 
 
 def unit_images(raw: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Stored pixels [..., C, S, S] (uint8 or uint16) as float32 in 0..1."""
+    """Scales stored pixels [..., C, S, S] (uint8 or uint16) to float32 in 0..1."""
     depth = float(np.iinfo(raw.dtype).max)
     if raw.dtype == np.uint16:
         # torch has no arithmetic on uint16
@@ -36,9 +36,9 @@ def unit_images(raw: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def network_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Unit images [B, 1 or 3, S, S] as normalised float32 [B, 3, S, S], channels last in memory.
+    """Normalises unit images [B, 1 or 3, S, S] to float32 [B, 3, S, S], channels last in memory.
 
-    The images of a case [B, M, 1 or 3, S, S] come one after the other: [B, M x 3, S, S].
+    The images of cases [B, M, 1 or 3, S, S] are joined along the channels: [B, M x 3, S, S].
     """
     mean = images.new_tensor(preprocessing.mean).view(3, 1, 1)
     std = images.new_tensor(preprocessing.std).view(3, 1, 1)
@@ -49,5 +49,5 @@ def network_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def _present(images: Tensor) -> Tensor:
-    """1 for each image [B, M, 1, 1, 1] of a case that is not missing, else 0."""
+    """Returns [B, M, 1, 1, 1]: 0 for each missing image of a case, else 1."""
     return images.amax(dim=(2, 3, 4), keepdim=True).sign()

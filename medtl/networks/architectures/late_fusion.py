@@ -40,7 +40,7 @@ class LateFusion(nn.Module):
 
 
 class Joint(nn.Module):
-    """The features of M images [B, M x F] to scores [B, classes], by a hidden layer of F."""
+    """Head from features of M images [B, M x F] to scores [B, K], with a hidden layer of F."""
 
     def __init__(self, modalities: int, width: int, classes: int) -> None:
         super().__init__()
