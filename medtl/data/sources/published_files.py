@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,16 +15,13 @@ from medtl.errors import MedtlError
 def table_at(place: Path, *names: str) -> Path | None:
     """Returns the first table of these names: the place itself, or in the folder; None without.
 
-    Names are compared in lower case; a compressed table (`.csv.gz`) counts too.
+    A compressed table (`.csv.gz`) counts too. The folder is not listed: it may hold all images.
     """
-    wanted = [ending for name in names for ending in (name.casefold(), f"{name.casefold()}.gz")]
+    wanted = [ending for name in names for ending in (name, f"{name}.gz")]
     if place.is_file():
-        return place if place.name.casefold() in wanted else None
-    try:
-        files = {each.name.casefold(): each for each in place.iterdir() if each.is_file()}
-    except OSError:
-        return None
-    return next((files[name] for name in wanted if name in files), None)
+        known = {name.casefold() for name in wanted}
+        return place if place.name.casefold() in known else None
+    return next((place / name for name in wanted if os.path.isfile(place / name)), None)
 
 
 def home_of(place: Path) -> Path:

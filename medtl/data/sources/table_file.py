@@ -130,12 +130,16 @@ def _encoding(data: bytes) -> str:
 
 
 def _delimiter(line: str) -> str:
-    """Returns the delimiter that gives the most columns; of equal ones the first.
+    """Returns the first delimiter that sets `path` or `label` apart, or that gives most columns.
 
-    >>> _delimiter('path;"label, as read"')
-    ';'
+    >>> _delimiter('path;"label, as read"'), _delimiter('path,label,"a;b;c;d"')
+    (';', ',')
     """
-    return max(_DELIMITERS, key=re.sub(r'"[^"]*"', "", line).count)
+    names = {sign: _fields(line, sign) for sign in _DELIMITERS}
+    for sign, split in names.items():
+        if len(split) > 1 and {"path", "label"} & {name.strip().casefold() for name in split}:
+            return sign
+    return max(names, key=lambda sign: len(names[sign]))
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
