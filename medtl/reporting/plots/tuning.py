@@ -53,7 +53,7 @@ def search_history(trials: pd.DataFrame, metric: str) -> Figure:
         markersize=6,
         markerfacecolor="none",
         color=MUTED,
-        label="pruned, at its last epoch",
+        label="pruned, at its last epoch" if len(pruned) else "",
     )
     axes.plot(
         complete["number"], complete["score"], "o", markersize=6.5, color=GOOD, label="complete"
