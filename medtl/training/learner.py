@@ -22,7 +22,7 @@ from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import resolve
 from medtl.networks.flops import operations
 from medtl.networks.partition import Cut, cut
-from medtl.networks.pooling import pooled
+from medtl.networks.pooled_features import pooled
 from medtl.networks.pretrained import Backbone
 from medtl.settings.training import ModelSettings
 from medtl.training.activation_cache import ActivationCache

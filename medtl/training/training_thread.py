@@ -23,7 +23,8 @@ def run_in_own_thread(
     """Returns `function(callback)`, computed in a new thread; `callback` runs in this one.
 
     The active MLflow run belongs to the calling thread, so what logs to it runs there. Ctrl-C
-    there also ends the other thread, which is waited for.
+    there also ends the other thread, which is waited for. If the system starts no thread, for want
+    of memory, `function` runs in this one.
 
     >>> run_in_own_thread(lambda report: [report(epoch) for epoch in (1, 2)], print)
     1
@@ -53,7 +54,10 @@ def run_in_own_thread(
             values.put(_ENDED)
 
     thread = threading.Thread(target=run, name="training", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        return function(callback)
     try:
         while not isinstance(value := values.get(), _Ended):
             answers.put(_error_of(callback, value))

@@ -29,6 +29,16 @@ def test_the_function_runs_elsewhere_and_the_callback_here():
     assert here == (threading.current_thread(), 1)
 
 
+def test_without_a_new_thread_the_function_runs_here(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    values = []
+    assert run_in_own_thread(lambda report: report(1), values.append) is None
+    assert values == [1]
+
+
 def test_an_error_of_the_callback_is_raised_in_the_function():
     seen = []
 
