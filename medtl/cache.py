@@ -19,18 +19,18 @@ import numpy as np
 
 from medtl.errors import MedtlError
 
-ABANDONED = 24 * 3600  # seconds after which a folder that is being written is nobody's
+ABANDONED = 24 * 3600  # seconds without a write after which an unfinished folder is removed
 CHECKSUMS = "checksums.json"
 _UNFINISHED = ".unfinished-"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room answers
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers of a full disk
 
 
 class CannotKeepError(MedtlError):
-    """The place of what is kept is full, or cannot be written."""
+    """The disk of the cache is full, or its folder cannot be written."""
 
 
 def cache_root() -> Path:
-    """The folder of all that is kept: `MEDTL_CACHE`, else `medtl` in the user's cache folder."""
+    """Returns the cache folder: `MEDTL_CACHE`, else `medtl` in the user's cache folder."""
     named = os.environ.get("MEDTL_CACHE")
     if named:
         return Path(named).expanduser()
@@ -45,26 +45,26 @@ def content_key(*parts: object) -> str:
 
 
 def digest_of(arrays: Iterable[np.ndarray]) -> str:
-    """16 hex digits of what the arrays hold, their shapes and types, in order."""
+    """Hashes values, shapes and types of arrays, in order, to 16 hex digits."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(repr((array.shape, array.dtype.str)).encode())
-        found.update(np.ascontiguousarray(array))
+        found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()[:16]
 
 
 def kept_folder(kind: str, key: str) -> Path:
-    """Returns the folder in which the thing of this kind and key is, or will be, kept."""
+    """Returns the folder of the entry of this kind and key, whether it exists or not."""
     return cache_root() / kind / key
 
 
 def get_or_create(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder` with what is kept in it; `make` fills it where nothing is, or its bytes changed.
+    """Returns `folder`, filled by `make` if it is missing or its checksums do not match.
 
-    Every byte is read once, which takes a second for some gigabytes.
+    Reads every byte, which takes a second for some gigabytes.
 
     Raises:
-        CannotKeepError: the place is full, or cannot be written.
+        CannotKeepError: the disk is full, or the folder cannot be written.
     """
     if folder.is_dir() and not _is_sound(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -90,10 +90,9 @@ def is_full(error: OSError) -> bool:
 
 
 def is_abandoned(folder: Path, after: float) -> bool:
-    """Whether nothing has been written in a folder for `after` seconds, or it is gone.
+    """Returns whether nothing has been written in a folder for `after` seconds, or it is gone.
 
-    Who still writes there gives his files the time of the clock, also when it has been set. What
-    lies further than that in the future is of a clock that was wrong.
+    Times in the future count by their distance: the clock may have been set back.
     """
     now, away = time.time(), []
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -105,9 +104,9 @@ def is_abandoned(folder: Path, after: float) -> bool:
 
 @contextmanager
 def unfinished(place: Path) -> Iterator[Path]:
-    """Yields an empty folder in `place`, which is made too; the folder is gone after the block.
+    """Yields an empty folder in `place`, removed after the block; creates `place` if missing.
 
-    What a kill left of earlier ones is removed when a day has passed.
+    Folders left behind by killed processes are removed after a day.
     """
     folder = _begun(place)
     try:
@@ -120,12 +119,12 @@ def unfinished(place: Path) -> Iterator[Path]:
 def atomic_directory(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`, and renames it to `folder` when the block succeeds.
 
-    When the block fails nothing is left behind; what a kill left behind there is removed when a day
-    has passed. When another process was faster, its folder stays and ours is dropped: equal keys
+    If the block fails, nothing is left behind; folders left behind by killed processes are removed
+    after a day. If another process was faster, its folder stays and this one is dropped: equal keys
     mean equal contents.
 
     Raises:
-        CannotKeepError: the place is full, or cannot be written.
+        CannotKeepError: the disk is full, or the folder cannot be written.
     """
     try:
         begun = _begun(folder.parent)
@@ -148,10 +147,10 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def nameless_file() -> Iterator[IO[bytes]]:
-    """Yields an unnamed file in the cache folder, which is deleted when closed.
+    """Yields an unnamed file in the cache folder, deleted when it is closed.
 
     Raises:
-        CannotKeepError: the place is full, or cannot be written.
+        CannotKeepError: the disk is full, or the folder cannot be written.
     """
     root = cache_root()
     try:
