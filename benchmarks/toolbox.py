@@ -17,9 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from medtl.data.dataset import Dataset
-from medtl.evaluation.adversarial import AttackRecipe, Scores, random_perturbation, sequential
-from medtl.pipeline.adversarial import CONTROLS, NATURAL, Attack, Attacked, attacked_splits
+from medtl.evaluation.universal_perturbations import (
+    AttackRecipe,
+    Scores,
+    random_perturbation,
+    sequential,
+)
 from medtl.pipeline.model_and_data import chosen_model, images_for
+from medtl.pipeline.universal_perturbations import (
+    CONTROLS,
+    NATURAL,
+    Attack,
+    Attacked,
+    attacked_splits,
+)
 from medtl.settings.evaluation import PerturbSettings
 
 

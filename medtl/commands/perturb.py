@@ -11,8 +11,11 @@ from torch import Tensor
 
 from medtl.data.dataset import Dataset
 from medtl.errors import ParameterError
-from medtl.evaluation.adversarial import Examples
-from medtl.pipeline.adversarial import (
+from medtl.evaluation.universal_perturbations import Examples
+from medtl.pipeline.model_and_data import check_classes, check_one_label, chosen_model, images_for
+from medtl.pipeline.parameter_checks import check_asked_of_model, check_image_folder
+from medtl.pipeline.run_logging import log_data
+from medtl.pipeline.universal_perturbations import (
     NATURAL,
     RANDOM,
     TRAINING,
@@ -24,9 +27,6 @@ from medtl.pipeline.adversarial import (
     attacked_splits,
     log_perturbed,
 )
-from medtl.pipeline.model_and_data import check_classes, check_one_label, chosen_model, images_for
-from medtl.pipeline.parameter_checks import check_asked_of_model, check_image_folder
-from medtl.pipeline.run_logging import log_data
 from medtl.progress import progress
 from medtl.settings.evaluation import PerturbSettings
 from medtl.settings.fields import comma_list

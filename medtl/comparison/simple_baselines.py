@@ -13,7 +13,7 @@ import numpy as np
 from medtl.comparison.design import Cell
 from medtl.comparison.runner import SharedResources
 from medtl.errors import MedtlError
-from medtl.evaluation.comparison_baselines import (
+from medtl.evaluation.baseline_gains import (
     ComparisonBaselines,
     Reference,
     compare_with_baselines,

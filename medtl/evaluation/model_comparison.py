@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from medtl.evaluation.comparison_baselines import Cases, ComparisonBaselines
+from medtl.evaluation.baseline_gains import Cases, ComparisonBaselines
 from medtl.evaluation.confidence_intervals import mean_difference, mean_score, measure
 from medtl.evaluation.jackknife import Interval
 

@@ -25,8 +25,8 @@ from medtl.inference.out_of_distribution import LAYOUT, MIDDLE, NETWORK, DomainR
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import halfway, resolve
 from medtl.networks.partition import Cut, Frozen, cut_by_way_of
+from medtl.networks.pooled_features import pooled, pooled_with_spread
 from medtl.networks.pooled_head import restore_convolution
-from medtl.networks.pooling import pooled, pooled_with_spread
 from medtl.networks.preprocessing import Preprocessing, network_input, unit_images
 from medtl.networks.registry import build
 

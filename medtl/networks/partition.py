@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from medtl.errors import MedtlError
+from medtl.networks.copy_free_activations import without_copies
 from medtl.networks.cutoffs import CutPoint
 from medtl.networks.graph import Graph, evaluating, trace
-from medtl.networks.inplace_activations import without_copies
 
 _BATCHES = (2, 3)
 

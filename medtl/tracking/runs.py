@@ -27,7 +27,7 @@ from medtl.errors import MedtlError, masked_value
 from medtl.settings.fields import Settings, key_values, place_names
 from medtl.tracking.addresses import mark_experiment
 from medtl.tracking.lineage import SETTINGS_FILE
-from medtl.tracking.refusal_logging import log_refused
+from medtl.tracking.refused_data_logging import log_refused
 from medtl.tracking.relocate import check_in_place
 from medtl.tracking.run_ownership import OWNER_TAG, PARENT_TAG, is_orphaned, owner
 from medtl.tracking.store import (

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from medtl.evaluation.jackknife import LEVEL, quantile
 from medtl.networks.cutoffs import CutPoint, cut_points
 from medtl.networks.partition import stages
-from medtl.networks.pooling import pooled
+from medtl.networks.pooled_features import pooled
 from medtl.networks.preprocessing import network_input, unit_images
 from medtl.progress import progress
 from medtl.training.device import autocast

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from medtl.commands.perturb import perturb
 from medtl.data.dataset import load
 from medtl.errors import MedtlError, ParameterError
-from medtl.evaluation.adversarial import AttackRecipe, batched, norms_from_black
+from medtl.evaluation.universal_perturbations import AttackRecipe, batched, norms_from_black
 from medtl.inference.predictor import Predictor
 from medtl.inference.sklearn_head import fit_sklearn_head
 from medtl.networks.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from benchmarks.toolbox import toolbox_perturbation
-from medtl.evaluation.adversarial import (
+from medtl.evaluation.universal_perturbations import (
     AttackRecipe,
     fooled,
     norms,

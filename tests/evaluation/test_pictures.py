@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.metrics import auc, roc_auc_score
 
 from medtl.evaluation import example_selection
-from medtl.evaluation.adversarial import Examples
 from medtl.evaluation.calibration import reliability_table
 from medtl.evaluation.confidence_intervals import Measures, measure
 from medtl.evaluation.scored_cases import DecidedCases
+from medtl.evaluation.universal_perturbations import Examples
 from medtl.inference.decisions import calibrated
 from medtl.reporting.plots import classification, image_sheets, robustness, training_curves, tuning
 

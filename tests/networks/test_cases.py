@@ -15,7 +15,7 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.networks.cutoffs import cut_points, resolve
 from medtl.networks.flops import cut_costs
 from medtl.networks.partition import cut, stages
-from medtl.networks.pooling import pooled
+from medtl.networks.pooled_features import pooled
 from medtl.networks.pretrained import load_weights, preprocessing
 from medtl.networks.registry import build
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medtl.evaluation.adversarial import Examples
 from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.metrics import overall_metrics
+from medtl.evaluation.universal_perturbations import Examples
 from medtl.reporting.plots.image_sheets import contact_sheet
 from medtl.reporting.plots.style import (
     BAD,
