@@ -45,8 +45,8 @@ class Reading:
     columns: str = ""  # columns of a table: NAME:COLUMN, see `NAMED_COLUMNS`
     path_pattern: str = ""  # path of an image, {} stands for the value of its column
     splits: str = ""  # names of the splits: VALUE:SPLIT
-    uncertain: str = IGNORE  # or positive, or negative: findings marked as uncertain (-1)
-    readers: str = "refuse"  # or majority, any, all: several rows of one image
+    uncertain: str = ""  # or ignore (the same), positive, negative: findings marked as -1
+    readers: str = ""  # or majority, any, all: several rows of one image, refused without it
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:
@@ -181,17 +181,18 @@ class DataSettings(Settings):
         added_later=True,
     )
     uncertain: str = option(
-        IGNORE,
-        "findings that a table marks as uncertain (-1)",
-        choices=(IGNORE, "positive", "negative"),
+        "",
+        "findings that a table marks as uncertain (-1); empty is ignore",
+        choices=("", IGNORE, "positive", "negative"),
         changes_result=True,
         decides=DATA,
         added_later=True,
     )
     readers: str = option(
-        "refuse",
-        "several rows of one image, as by several readers; with any and all labels are findings",
-        choices=("refuse", MAJORITY, ANY, ALL),
+        "",
+        "several rows of one image, as by several readers, refused if empty; with any and all labels "
+        "are findings",
+        choices=("", MAJORITY, ANY, ALL),
         changes_result=True,
         decides=DATA,
         added_later=True,

@@ -70,7 +70,7 @@ def checked_rows(
     _check_labels(file, frame)
     frame["split"] = _splits(file, frame)
     from_readers: tuple[str, ...] = ()
-    if reading.readers != "refuse":
+    if reading.readers:
         if findings is None:
             findings = reading.readers != MAJORITY or has_findings(frame["label"])
         frame, from_readers = merged_readers(file, frame, reading.readers, findings)

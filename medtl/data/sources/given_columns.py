@@ -27,7 +27,7 @@ MOST_NAMED = 5  # columns named in a line
 
 
 def with_given_columns(
-    file: Path, frame: pd.DataFrame, columns: str, uncertain: str = IGNORE
+    file: Path, frame: pd.DataFrame, columns: str, uncertain: str = ""
 ) -> tuple[pd.DataFrame, tuple[str, ...], bool | None]:
     """Renames the columns that the parameter `columns` names.
 
@@ -122,8 +122,8 @@ def labels_of_columns(
     notes = [f"the {len(columns)} columns {named} are findings"]
     count, blanks = int((table == UNCERTAIN).sum(axis=None)), int((table == BLANK).sum(axis=None))
     if count:
-        told = "unknown, and count nowhere" if uncertain == IGNORE else uncertain
-        notes.append(f"{count} uncertain labels (-1) are {told} (uncertain={uncertain})")
+        told = "unknown, and count nowhere" if uncertain in ("", IGNORE) else uncertain
+        notes.append(f"{count} uncertain labels (-1) are {told} (uncertain={uncertain or IGNORE})")
     if blanks:
         notes.append(f"{blanks} blank labels count as absent")
     texts = [
@@ -199,7 +199,7 @@ def _merged_findings(texts: list[str], readers: str) -> str:
 
 
 def _uncertain(name: str, uncertain: str) -> str:
-    return {IGNORE: f"{UNKNOWN}{name}", "positive": name, "negative": ""}[uncertain]
+    return {"positive": name, "negative": ""}.get(uncertain, f"{UNKNOWN}{name}")
 
 
 def _plain(values: pd.Series) -> pd.Series:

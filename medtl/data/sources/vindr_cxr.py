@@ -40,7 +40,7 @@ def read(place: Path, reading: Reading) -> Rows:
     The test set, labelled by the consensus of five radiologists, is the test split. Patients are
     not published.
     """
-    if reading.readers == "refuse":
+    if not reading.readers:
         reading = dataclasses.replace(reading, readers=MAJORITY)
     if boxes := _boxes(place):
         return _of_boxes(boxes, reading)
