@@ -190,8 +190,8 @@ class DataSettings(Settings):
     )
     readers: str = option(
         "",
-        "several rows of one image, as by several readers, refused if empty; with any and all labels "
-        "are findings",
+        "several rows of one image, as by several readers, refused if empty; with any and all "
+        "labels are findings",
         choices=("", MAJORITY, ANY, ALL),
         changes_result=True,
         decides=DATA,

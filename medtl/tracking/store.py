@@ -265,9 +265,6 @@ def current_run() -> mlflow.ActiveRun:
     return run
 
 
-
-
-
 # The basic-auth app of MLflow gives each user a permission for each experiment and registered
 # model: READ, EDIT (to create runs and versions), MANAGE (to delete them, too).
 
