@@ -67,6 +67,6 @@ def test_no_module_is_long():
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
-def test_the_page_on_the_architecture_names_every_folder():
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+def test_the_page_on_the_layout_of_the_code_names_every_folder():
+    page = (ROOT / "docs" / "code-layout.md").read_text("utf-8")
     assert [name for name in FOLDERS[:-1] if f"`{name}/`" not in page] == []
