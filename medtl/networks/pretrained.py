@@ -62,7 +62,9 @@ def check_weights(architecture: str, weights: str) -> None:
     """
     if weights == "imagenet" and not published_within(find(architecture)):
         raise ParameterError(
-            "weights", "imagenet", f"{architecture} has none: give random or a file"
+            "weights",
+            "imagenet",
+            f"{architecture} has none: give random, a file, or a backbone of pretrain",
         )
     if weights not in ("random", "imagenet"):
         _weights_file(weights)

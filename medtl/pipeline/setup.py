@@ -14,7 +14,13 @@ from medtl.data.manifest import EMBEDDED, data_name, read_table
 from medtl.data.sources.phantoms.datasets import CASES
 from medtl.errors import MedtlError, ParameterError
 from medtl.inference.predictor import Predictor
-from medtl.networks.pretrained import Backbone, load_state, load_weights, preprocessing
+from medtl.networks.pretrained import (
+    Backbone,
+    check_weights,
+    load_state,
+    load_weights,
+    preprocessing,
+)
 from medtl.networks.registry import build, check_architecture, image_network
 from medtl.pipeline.run_logging import log_data, log_epoch
 from medtl.settings.training import LearningSettings, ModelSettings, TrainSettings
@@ -46,7 +52,8 @@ class Origin:
         """Determines the origin from the settings.
 
         Raises:
-            ParameterError: there is no such architecture, or the weights are of another one.
+            ParameterError: there is no such architecture, the weights are of another one, or
+                `auto` would be ImageNet weights that it does not have.
             MedtlError: the weights are a model that cannot be loaded.
         """
         is_model = settings.weights.startswith(MLFLOW_SCHEMES)
@@ -54,8 +61,8 @@ class Origin:
         architecture = _architecture(settings, source)
         size = settings.image_size or _natural_size(settings, architecture, source)
         weights = settings.weights
-        if weights == "auto":  # nothing is downloaded for embedded images
-            weights = "random" if settings.data in EMBEDDED else "imagenet"
+        if weights == "auto":
+            weights = _automatic_weights(settings.data, architecture)
         return cls(architecture, weights, size, source)
 
     def backbone(self, dataset: Dataset, seed: int, hidden: int = 0) -> Backbone:
@@ -167,6 +174,22 @@ def _architecture(settings: ModelSettings, source: Predictor | None) -> str:
         return CASE_ARCHITECTURE if table.modalities else USER_ARCHITECTURE
     check_architecture(settings.architecture)
     return settings.architecture
+
+
+def _automatic_weights(data: str, architecture: str) -> str:
+    """Returns the weights that `weights=auto` stands for; nothing is downloaded for embedded data.
+
+    Raises:
+        ParameterError: there are no ImageNet weights for the architecture.
+    """
+    if data in EMBEDDED:
+        return "random"
+    try:
+        check_weights(architecture, "imagenet")
+    except ParameterError as error:
+        meaning = f"auto is imagenet for your own data, and {error.allowed}"
+        raise ParameterError("weights", "auto", meaning) from error
+    return "imagenet"
 
 
 def _natural_size(settings: ModelSettings, architecture: str, source: Predictor | None) -> int:

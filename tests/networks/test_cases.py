@@ -203,7 +203,7 @@ def test_weights_of_the_network_that_reads_images_go_into_it(
 def test_nothing_is_published_for_networks_all_of_the_project(architecture: str) -> None:
     network = build(architecture, classes=2, image_size=SIZE, seed=0)
     assert load_weights(network, architecture, "random").mean == (0.5, 0.5, 0.5)
-    with pytest.raises(ParameterError, match="has none: give random or a file"):
+    with pytest.raises(ParameterError, match="has none: give random, a file, or"):
         load_weights(network, architecture, "imagenet")
 
 
