@@ -63,6 +63,7 @@ NOT_RUN = {
     r"mlflow run .* (subgroups|maps|version|rollback|images)=": OWN_DATA,
     r"mlflow run .* data=/path/to/": OWN_DATA,
     r"mlflow run .* data=phantoms-cases": LONG,
+    r"mlflow run .* architecture=tiny": "the example of an own architecture: tests/networks/test_registry.py builds it",  # noqa: E501
     r"mlflow run \. -e (train|promote|pretrain|evaluate|compare|perturb) --env-manager local$": LONG,  # noqa: E501
     r"python -m benchmarks": MEASURES,
     r"python -m medtl\.tracking\.relocate": "run by tests/tracking/test_relocate.py",
@@ -153,8 +154,8 @@ def check_variable(assignment: str) -> None:
 
 
 def check_pytest(words: list[str]) -> None:
-    for word in words[1:]:
-        if not word.startswith("-") and word != "slow":
+    for option, word in pairwise(words):
+        if not word.startswith("-") and option not in ("-m", "-k"):
             assert (ROOT / word.partition("::")[0]).exists(), word
 
 

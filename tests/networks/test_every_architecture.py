@@ -58,7 +58,7 @@ def test_parts_between_all_blocks_joined_equal_the_whole(
     network = network_of(name, len(images[0, 0]))
     graph = trace(network)
     points = cut_points(network, "blocks")
-    assert len(points) >= 6
+    assert len(points) >= (6 if name in FAMILIES else 2)
     assert points[0].position == 0
 
     known = borders(graph, points, len(images[0, 0]))

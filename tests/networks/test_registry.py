@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from medtl.networks.registry import (
     register,
     register_architecture,
 )
+from tests.page_commands import ROOT, blocks
 
 TINY = """
 from torch import nn
@@ -104,6 +106,22 @@ def test_an_architecture_is_one_file_in_the_folder(
     assert cases(torch.rand(2, 6, 24, 24)).shape == (2, 2)
     pair = build("dual:tiny_file+small_resnet", classes=2, image_size=24, seed=0)
     assert pair.eval()(torch.rand(2, 3, 24, 24)).shape == (2, 2)
+
+
+def test_the_example_of_the_page_is_complete(
+    tmp_path: Path, own_registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = blocks(ROOT / "docs" / "architectures.md", "python")
+    ruff = ("ruff", "check", "--stdin-filename", str(Path(*architectures.__path__, "tiny.py")), "-")
+    linted = subprocess.run(
+        [sys.executable, "-m", *ruff], input=example, cwd=ROOT, capture_output=True, text=True
+    )
+    assert linted.returncode == 0, linted.stdout
+    (tmp_path / "tiny.py").write_text(example, "utf-8")
+    monkeypatch.setattr(architectures, "__path__", [*architectures.__path__, str(tmp_path)])
+    network = build("tiny", classes=3, image_size=64, seed=0)
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+    assert len(cut_points(network, "layers")) == 2
 
 
 def test_a_package_adds_an_architecture_by_its_entry_point(
