@@ -1,6 +1,7 @@
 """Table of metrics: one row for each metric that is computed, logged and reported.
 
-A new metric is one more row (`register`). It is then logged with its 95 % interval as
+A new metric is one more row at the end of this module, with a function of the sums in
+`medtl.evaluation.scored_cases.WeightedCases`. It is then logged with its 95 % interval as
 `test_NAME`, `test_NAME_low` and `test_NAME_high`, and is part of the tables, the model card and the
 comparison report.
 """
@@ -19,6 +20,9 @@ from medtl.evaluation.scored_cases import ScoredCases, WeightedCases, mean_over_
 @dataclass(frozen=True)
 class GroupCounts:
     """Groups of dependent cases (patients) behind a metric of K classes or findings.
+
+    `Metric.groups` derives one number, or one a class, from them: the groups in the denominator of
+    the ratio when every decision is right.
 
     Attributes:
         actual: float64 [K], groups with a case of the class.
@@ -84,8 +88,13 @@ class Metric:
         headline: True if it is printed on the console.
         subgroups: True if it is computed for subgroups.
         bounds: number of classes and whether they are findings, to the lowest and highest value.
-        groups: effective number of groups behind a flawless value, one number or [K]; the default
-            is the smaller number of groups on either side of each class.
+        groups: effective number of groups behind a flawless value, one number or [K], from which
+            the interval of such a value is computed. A share of all cases has `total` (accuracy);
+            of the cases with the class, or of those decided to be of it, `actual` (sensitivity,
+            precision); of the cases without the class, or of those decided to be without it,
+            `absent` (specificity, negative predictive value); a mean over classes
+            `GroupCounts.of_mean` (balanced accuracy). The default is the smaller of `actual` and
+            `absent`, for a metric that needs both (F1).
         gaps: for a sum of absolute gaps, a function that returns the gaps [R, B]; its interval
             allows for their noise (`medtl.evaluation.jackknife.GapEstimate`).
         of_probabilities: True for an error of probabilities, which one unseen misclassification

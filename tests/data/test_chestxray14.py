@@ -79,7 +79,7 @@ def test_the_folder_is_read_like_its_table(published):
     by_table, by_folder = (read_table(str(place)) for place in (published, published.parent))
     assert by_folder.frame.equals(by_table.frame)
     assert by_folder.name == by_table.name
-    assert any(note.startswith("read as ChestX-ray14 is published") for note in by_folder.notes)
+    assert any(note.startswith("read in the layout of ChestX-ray14") for note in by_folder.notes)
 
 
 def test_without_the_lists_every_split_is_drawn(published):

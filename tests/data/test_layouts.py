@@ -50,7 +50,7 @@ def rows(table: Table, *columns: str) -> list[tuple[str, ...]]:
 
 
 def is_said(table: Table, name: str) -> bool:
-    return any(note.startswith(f"read as {name} is published") for note in table.notes)
+    return any(note.startswith(f"read in the layout of {name}") for note in table.notes)
 
 
 def test_ham10000(build):

@@ -69,7 +69,7 @@ def with_images(
 def recognised(name: str, *tables: Path) -> str:
     """Returns the note on a recognised layout."""
     files = f" ({', '.join(table.name for table in tables)})" if tables else ""
-    return f"read as {name} is published{files}; layout=plain reads it as any other data"
+    return f"read in the layout of {name}{files}; layout=plain reads it as any other data"
 
 
 def _images(folder: Path) -> Iterable[Path]:

@@ -49,8 +49,9 @@ class Source:
         priority: the recognising source of the highest priority reads a place.
         recognises: returns whether an existing folder or file has this form; reads no image.
         read: returns the rows; raises `MedtlError` if they are not a valid data set.
-        tables: names (without suffix, in lower case) of the tables that are published with the
-            images, under which a data set is named by its folder.
+        tables: names (without suffix, in lower case) of the tables that come with the images. Only
+            needed where a CSV with `path` and `label` may lie beside such a table: the data set is
+            then still named FOLDER, and not FOLDER-TABLE (`medtl.data.manifest.data_name`).
         named_by_file: true if a file is a whole data set and gives it its name.
     """
 
