@@ -39,6 +39,7 @@ LOOK_TAG = "medtl.look"  # on a version: the number of its look; 0 without a com
 DATA_TAG = "medtl.data"  # on a version: the fingerprint of its data
 REIGNS_TAG = "medtl.champions"  # on a registered model: its champions in order, the last reigns
 REIGNS_KEPT = 100
+LONGEST_DESCRIPTION = 5000  # characters of a version's description in MLflow's databases
 
 
 def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
@@ -67,9 +68,17 @@ def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
         run_id=model.run_id,
         model_id=model.model_id,
         tags=tags,
-        description=model_card(facts, model_name),
+        description=_shortened(model_card(facts, model_name)),
     )
     return int(version.version)
+
+
+def _shortened(card: str) -> str:
+    """Returns the lines of a card that a model version's description has room for."""
+    if len(card) <= LONGEST_DESCRIPTION:
+        return card
+    rest = "\n\nThe rest is in the description of the run."
+    return card[: LONGEST_DESCRIPTION - len(rest)].rpartition("\n")[0] + rest
 
 
 def gate(

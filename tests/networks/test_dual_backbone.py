@@ -53,6 +53,24 @@ def test_the_scores_are_those_of_two_torchvision_networks_joined(
     torch.testing.assert_close(network(images()), expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_halves_of_one_structure_are_kept_apart() -> None:
+    network = build("dual:small_resnet+small_resnet", 3, SIZE, seed=0).eval()
+    expected = 0
+    for half in ("first", "second"):
+        alone = build("small_resnet", 2, SIZE, seed=1).eval()
+        missing, unexpected = alone.load_state_dict(
+            getattr(network, half).state_dict(), strict=False
+        )
+        assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
+        alone.avgpool = alone.fc = nn.Identity()
+        side = SIZE // 16
+        last = alone(images()).unflatten(1, (-1, side, side))
+        expected = expected + getattr(network.head, half)(last)
+    expected = network.head.dense(expected.mean((2, 3)))
+    torch.testing.assert_close(network(images()), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("architecture", "channels", "side"),
     [

@@ -31,10 +31,10 @@ def test_the_addresses_of_a_run_open_the_view_of_trained_models(tmp_path, monkey
     assert tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_the_kind_that_a_user_gave_an_experiment_stays(tmp_path):
+def test_the_kind_that_a_user_gave_an_experiment_stays(monkeypatch):
     client = MlflowClient()
     number = client.create_experiment("chosen", tags={"mlflow.experimentKind": "genai_development"})
-    mlflow.set_experiment(experiment_id=number)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
     with tracked_run("dictionary", DictionarySettings()):
         pass
     tags = client.get_experiment(number).tags

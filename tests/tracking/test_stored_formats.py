@@ -88,7 +88,8 @@ def test_a_model_is_served_by_its_own_code_and_by_this_one_alike(
 ):
     """In a process without this project, which then also serves a model of this version."""
     (old,) = (project / "mlruns" / "0" / "models").glob("*/artifacts")
-    (new,) = (filled_store[0].parent / "artifacts" / "models").glob("*/artifacts")
+    database, uri = filled_store
+    new = database.parent / "artifacts" / "models" / uri.removeprefix("models:/") / "artifacts"
     images = sorted((project / "wards").glob("*.png"))[:3]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     served = subprocess.run(

@@ -189,17 +189,21 @@ class Dual(Composed):
         """Joins the operations of the halves and of the head in one graph."""
         images = self.operations.placeholder("images")
         images.meta[SCOPE] = ""
-        done = {last.graph.nodes[0]: images for last in maps.values()}
+        # of each half for itself: halves of equal structure have their trace in common
+        done = {half: {last.graph.nodes[0]: images} for half, last in maps.items()}
         steps = [step for half, last in maps.items() for step in _steps(half, last)]
         for step in sorted(steps, key=lambda step: step.depth):
-            done[step.node] = put(step.node, step.scope, self.operations, step.half, done)
+            own = done[step.half]
+            own[step.node] = put(step.node, step.scope, self.operations, step.half, own)
         head = trace(self.head)
         places = (node for node in head.nodes if node.op == "placeholder")
-        for place, last in zip(places, maps.values(), strict=True):
-            done[place] = done[last.node]
+        joined = {
+            place: done[half][last.node]
+            for place, (half, last) in zip(places, maps.items(), strict=True)
+        }
         for node in head.nodes:
-            if node not in done:
-                done[node] = put(node, head.modules[node], self.operations, "head", done)
+            if node not in joined:
+                joined[node] = put(node, head.modules[node], self.operations, "head", joined)
         begun = [
             (number / len(last.blocks), f"{half}.{name}")
             for half, last in maps.items()
