@@ -14,6 +14,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from medtl.data.dataset import Dataset
 from medtl.data.label_encoding import membership_matrix
 from medtl.data.quality.checks import data_facts
+from medtl.data.sources.phantoms.datasets import NAMES as PHANTOMS
 from medtl.inference.grad_cam import side_by_side
 from medtl.reporting.csv_export import harmless
 from medtl.reporting.data_report import data_report, report_page
@@ -43,7 +44,8 @@ def log_data(dataset: Dataset) -> Dataset:
     """Logs the data set as an MLflow input, its splits, a contact sheet and the data report.
 
     Prints its notes and the findings of the report on stderr, one line each. Returns the data set
-    with the findings as its `warnings`.
+    with the findings as its `warnings`. Phantoms get none: each is drawn on its own, so that two
+    are alike by chance only.
     """
     frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
     source = from_pandas(frame, name=dataset.name, targets="label", digest=dataset.fingerprint)
@@ -55,7 +57,8 @@ def log_data(dataset: Dataset) -> Dataset:
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
     log_picture(contact_sheet(dataset), "data/contact_sheet.png")
-    return dataclasses.replace(dataset, warnings=log_data_report(dataset))
+    found = log_data_report(dataset)
+    return dataclasses.replace(dataset, warnings=() if dataset.source in PHANTOMS else found)
 
 
 def contact_sheet(dataset: Dataset) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import mlflow
@@ -52,6 +53,14 @@ def test_the_report_is_an_artifact_and_what_matters_is_printed(scans, capsys):
     (tmp := scans.parent / "pairs.csv").write_text(load_text(f"{place}/data/near_duplicates.csv"))
     (pair,) = pd.read_csv(tmp).to_dict("records")
     assert {pair["first_path"], pair["second_path"]} == {"train/a/0.png", "test/a/copy.jpg"}
+
+
+def test_findings_are_the_warnings_of_data_but_of_phantoms(scans):
+    dataset = load(str(scans), 64, 0)
+    with mlflow.start_run():
+        (warning,) = log_data(dataset).warnings
+        assert warning.startswith("1 group of nearly identical images in two splits")
+        assert log_data(dataclasses.replace(dataset, source="phantoms")).warnings == ()
 
 
 def test_findings_stand_beside_the_scores_in_the_card_and_in_the_verdict(scans, capsys):
