@@ -347,7 +347,7 @@ def build(
                 network(torch.zeros(1, 3 * modalities, image_size, image_size))
             _fitting.add((name, image_size, modalities, hidden))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        reason = (str(error).splitlines() or [""])[0].rstrip(".") or "it does not fit"
         sizes = architecture.nearest_sizes(image_size) if architecture.nearest_sizes else ()
         near = f"; the nearest that it takes are {' and '.join(map(str, sizes))}" if sizes else ""
         raise ParameterError("image_size", image_size, f"{name} says: {reason}{near}") from error

@@ -45,8 +45,7 @@ def test_a_cell_with_a_dense_layer_is_another_and_is_found_again(small_phantoms,
 @pytest.mark.slow
 def test_a_logged_model_has_its_dense_layer(small_phantoms, capsys):
     train(TrainSettings(data=str(small_phantoms), **TINY, hidden=8, views=1))
-    (uri,) = (
-        line.split()[-1] for line in capsys.readouterr().out.splitlines() if "models:/" in line
-    )
+    lines = capsys.readouterr().out.splitlines()
+    (uri,) = (line.split()[-1] for line in lines if line.startswith("model "))
     bundle = load_bundle(uri)
     assert bundle.hidden == bundle.network.fc.hidden.out_features == 8
