@@ -34,7 +34,14 @@ from medtl.pipeline.evaluation_logging import log_evaluation, log_heatmaps
 from medtl.pipeline.heatmaps import explain_split
 from medtl.pipeline.run_logging import log_fit, log_halved
 from medtl.pipeline.scoring import compared_in_batches, in_batches, predict_split
-from medtl.reporting.model_card import BELOW_TAG, CardFacts, SplitFacts, model_card
+from medtl.reporting.model_card import (
+    BELOW_TAG,
+    CARD_FILE,
+    CardFacts,
+    SplitFacts,
+    model_card,
+    shortened,
+)
 from medtl.settings.training import DataSettings, ModelSettings
 from medtl.tracking.artifacts import log_intervals, log_table
 from medtl.tracking.lineage import BASELINES
@@ -42,6 +49,7 @@ from medtl.tracking.logged_model import example_images, log_model
 from medtl.tracking.promotion_gate import GateCases, Scores, Verdict
 from medtl.tracking.promotion_logging import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
+from medtl.tracking.runs import TEXT_LIMIT
 from medtl.training.learner import Trained, TransferLearner
 
 SOFTWARE = ("medtl", "torch", "torchvision", "scikit-learn", "mlflow")
@@ -112,7 +120,9 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
         resolved_values(transfer, trained),
     )
     mlflow.set_tags({f"medtl.{name}": value for name, value in facts.training.items()})
-    mlflow.set_tag("mlflow.note.content", model_card(facts, f"medtl on {dataset.name}"))
+    card = model_card(facts, f"medtl on {dataset.name}")
+    mlflow.log_text(card, CARD_FILE)
+    mlflow.set_tag("mlflow.note.content", shortened(card, TEXT_LIMIT))
     *_, channels, side, _ = dataset.pixels.array.shape
     example = example_images(side, channels, max(1, len(dataset.modalities)))
     model = log_model(bundle, example)

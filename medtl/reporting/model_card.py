@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -78,6 +79,35 @@ def model_card(facts: CardFacts, model_name: str) -> str:
         _limits(facts),
     )
     return "\n\n".join(parts) + "\n"
+
+
+EXPENDABLE = ("Calibration", "Operating point", "How it was made", "Intended use")
+"""Sections that a card lacks first where its length is limited."""
+
+CARD_FILE = "model_card.md"  # artifact of the run: the whole card
+
+
+def shortened(card: str, length: int) -> str:
+    """Omits sections of a card, then lines of its longest one, to at most `length` characters.
+
+    Its end names the sections, and the artifact with the whole card.
+    """
+    sections, omitted, end = re.split(r"(?m)^(?=## )", card), [], ""
+    if len(card) <= length:
+        return card
+    for name in EXPENDABLE:
+        omitted.append(name)
+        end = f"\n\nThe artifact {CARD_FILE} of the run also has: {', '.join(omitted)}."
+        sections = [each for each in sections if not each.startswith(f"## {name}\n")]
+        if len("".join(sections)) + len(end) <= length:
+            break
+    over = len("".join(sections)) + len(end) - length
+    if over > 0:
+        longest = max(range(len(sections)), key=lambda place: len(sections[place]))
+        mark = "\n- ...\n\n"
+        kept = sections[longest][: -over - len(mark)].rpartition("\n")[0]
+        sections[longest] = kept + mark
+    return "".join(sections).rstrip() + end
 
 
 def version_tags(facts: CardFacts) -> dict[str, str]:

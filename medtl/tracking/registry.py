@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from medtl.errors import MedtlError, ParameterError, masked_value, without_secrets
 from medtl.evaluation.scored_cases import has_findings
 from medtl.inference.predictor import Predictor
-from medtl.reporting.model_card import CardFacts, model_card, version_tags
+from medtl.reporting.model_card import CardFacts, model_card, shortened, version_tags
 from medtl.tracking.alias_lock import alias_lock
 from medtl.tracking.alpha_spending import Look, next_look
 from medtl.tracking.logged_model import check_files, load_bundle
@@ -29,7 +29,7 @@ from medtl.tracking.promotion_gate import (
     refusal,
 )
 from medtl.tracking.run_ownership import PARENT_TAG
-from medtl.tracking.runs import SUCCESSOR_TAG
+from medtl.tracking.runs import SUCCESSOR_TAG, TEXT_LIMIT
 from medtl.tracking.store import check_may_change, check_opens
 
 CHAMPION = "champion"
@@ -39,7 +39,6 @@ LOOK_TAG = "medtl.look"  # on a version: the number of its look; 0 without a com
 DATA_TAG = "medtl.data"  # on a version: the fingerprint of its data
 REIGNS_TAG = "medtl.champions"  # on a registered model: its champions in order, the last reigns
 REIGNS_KEPT = 100
-LONGEST_DESCRIPTION = 5000  # characters of a version's description in MLflow's databases
 
 
 def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
@@ -68,17 +67,9 @@ def register(model: ModelInfo, facts: CardFacts, model_name: str) -> int:
         run_id=model.run_id,
         model_id=model.model_id,
         tags=tags,
-        description=_shortened(model_card(facts, model_name)),
+        description=shortened(model_card(facts, model_name), TEXT_LIMIT),
     )
     return int(version.version)
-
-
-def _shortened(card: str) -> str:
-    """Returns the lines of a card that a model version's description has room for."""
-    if len(card) <= LONGEST_DESCRIPTION:
-        return card
-    rest = "\n\nThe rest is in the description of the run."
-    return card[: LONGEST_DESCRIPTION - len(rest)].rpartition("\n")[0] + rest
 
 
 def gate(

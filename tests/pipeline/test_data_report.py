@@ -84,7 +84,7 @@ def test_findings_stand_beside_the_scores_in_the_card_and_in_the_verdict(scans, 
     (run,) = MlflowClient().search_runs(["0"], "tags.`medtl.kind` = 'train'")
     assert run.data.tags["medtl.optimizer"] == "adam"
     assert run.data.tags["medtl.epochs"] == "1 of 1, best 1"
-    assert "\n- lr: 0.001\n" in card
+    assert "\n- lr: 0.001\n" in load_text(f"{run.info.artifact_uri}/model_card.md")
 
 
 def test_refused_data_leaves_its_whole_list_in_a_failed_run(scans, capsys):

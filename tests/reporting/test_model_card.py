@@ -15,6 +15,7 @@ from medtl.reporting.model_card import (
     CardFacts,
     SplitFacts,
     model_card,
+    shortened,
     version_tags,
 )
 
@@ -180,6 +181,24 @@ def test_what_a_baseline_beats_says_so_among_the_limits_and_in_a_tag(facts: Card
     limits = model_card(facts, "m").partition("## Limits")[2]
     assert "\n- The model is below it.\n- The model is worse.\n" in limits
     assert version_tags(facts)[BELOW_TAG] == "the model is below it; the model is worse"
+
+
+def test_a_card_without_room_keeps_scores_and_limits(facts: CardFacts):
+    card = model_card(facts, "eyes")
+    assert shortened(card, len(card)) == card
+    short = shortened(card, len(card) - 100)
+    assert len(short) <= len(card) - 100
+    assert short.endswith("model_card.md of the run also has: Calibration.")
+    assert "## How it was made" in short
+    noted = dataclasses.replace(facts, notes=tuple(f"note {number}" * 20 for number in range(50)))
+    short = shortened(model_card(noted, "eyes"), 5000)
+    assert len(short) <= 5000
+    assert "note 0" in short
+    assert "note 49" not in short
+    for section in ("Data", "Scores on the test split", "Limits"):
+        assert f"## {section}\n" in short
+    limits = card.partition("## Limits\n")[2]
+    assert limits.strip() in short
 
 
 def test_tags_hold_the_numbers(facts: CardFacts):
