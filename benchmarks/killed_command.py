@@ -93,7 +93,7 @@ class Command:
         return self._interrupted_step()
 
     def is_done(self) -> bool:
-        """Whether its run is finished, so that the same command would start a second one.
+        """Returns whether its run is finished, so that the same command would start a second one.
 
         Always False for a search and a study: they have a name, and the same command returns the
         finished result.

@@ -34,7 +34,7 @@ class Race:
 
     @property
     def reached(self) -> bool:
-        """Whether the search reached the target."""
+        """True if the search reached the target."""
         return self.found.best >= self.target
 
     @property

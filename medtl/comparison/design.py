@@ -221,7 +221,7 @@ REPEATS = (0, 1, 2, 3, 4)
 
 
 def is_embedded(settings: CompareSettings) -> bool:
-    """Whether the study runs on embedded images: then it is kept small."""
+    """Returns whether the study runs on embedded images, for which it is kept small."""
     return settings.data in EMBEDDED
 
 

@@ -37,7 +37,7 @@ class ChosenRates:
         return cell if lr is None else cell.at_rate(lr)
 
     def waits(self, cell: Cell, running: Iterable[Cell]) -> bool:
-        """Whether the learning rate of this cell is being chosen in one of the running cells."""
+        """Returns whether a running cell chooses the learning rate of this one."""
         if not cell.rates or arm(cell) in self._by_arm:
             return False
         return arm(cell) in set(map(arm, running))

@@ -181,7 +181,7 @@ class _CellQueue:
             self._changed.notify_all()
 
     def is_left(self) -> bool:
-        """Whether any cell waits or runs."""
+        """Returns whether any cell is queued or running."""
         with self._changed:
             return bool(self._cells or self._running)
 

@@ -37,7 +37,7 @@ def refuse_rows(file: Path, frame: pd.DataFrame, wrong: pd.Series, what: str, re
 
 
 PRESENT, ABSENT, NOT_KNOWN = 1, 0, -1
-"""What is known of a finding in an image."""
+"""States of a finding in an image."""
 
 
 def has_findings(labels: pd.Series) -> bool:
