@@ -20,7 +20,7 @@ from medtl.inference.out_of_distribution import DomainReference, Sample
 from medtl.inference.predictor import Predictor
 from medtl.networks.pretrained import load_weights
 from medtl.networks.registry import build
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 from medtl.training.loaders import PASS_BATCH
 
 SIZES = (60, 120, 500)  # training images

@@ -16,7 +16,8 @@ from benchmarks.trials import Found, Trial
 from medtl.commands.tune import schedule_of, starts_of
 from medtl.networks.cutoffs import resolve
 from medtl.pipeline.setup import Origin, training_data
-from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.settings.search import TuneSettings
+from medtl.settings.training import TrainSettings
 from medtl.training.learner import TransferLearner
 from medtl.training.loop import Epoch, Stopped
 from medtl.tuning import study as studies

@@ -16,7 +16,8 @@ from medtl.evaluation.confidence_intervals import mean_difference
 from medtl.inference.decisions import calibrated
 from medtl.networks.pretrained import Backbone, load_weights
 from medtl.networks.registry import build
-from medtl.settings.training import Reading, TrainSettings
+from medtl.settings.data import Reading
+from medtl.settings.training import TrainSettings
 from medtl.training.learner import TransferLearner
 from medtl.training.loop import predict
 from medtl.tuning.warm_start import PLAIN_LR

@@ -1,7 +1,7 @@
 """Search architecture, cut-off layer, optimizer, learning rate; evaluate and register the best."""
 
 from entrypoints.cli import command, enter
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 
 main = command(TuneSettings, "tune", __doc__)
 

@@ -11,7 +11,7 @@ from mlflow.artifacts import load_text
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError, ParameterError, masked, masked_value, secrets, without_secrets
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.runs import tracked_run
 from medtl.tuning.storage import open_store
 

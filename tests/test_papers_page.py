@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.__main__ import benchmarks
-from medtl.settings import comparison, evaluation, training
+from medtl.settings import comparison, evaluation, search, training
 from medtl.settings.comparison import STUDIES
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ SETTINGS = {
     "perturb": evaluation.PerturbSettings,
     "pretrain": training.PretrainSettings,
     "train": training.TrainSettings,
-    "tune": training.TuneSettings,
+    "tune": search.TuneSettings,
 }
 
 

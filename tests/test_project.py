@@ -13,13 +13,13 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from medtl.settings import comparison, evaluation, training
+from medtl.settings import comparison, evaluation, search, training
 
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
-    "main": training.TuneSettings,
+    "main": search.TuneSettings,
     "train": training.TrainSettings,
-    "tune": training.TuneSettings,
+    "tune": search.TuneSettings,
     "pretrain": training.PretrainSettings,
     "evaluate": evaluation.EvaluateSettings,
     "compare": comparison.CompareSettings,

@@ -19,12 +19,12 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medtl.settings import comparison, evaluation, training  # noqa: E402  (this file also runs without an installation)
+from medtl.settings import comparison, evaluation, search, training  # noqa: E402  (this file also runs without an installation)
 from medtl.settings.fields import Settings  # noqa: E402
 
 ENTRY_POINTS: dict[str, type[Settings]] = {
     "train": training.TrainSettings,
-    "tune": training.TuneSettings,
+    "tune": search.TuneSettings,
     "evaluate": evaluation.EvaluateSettings,
     "promote": evaluation.PromoteSettings,
     "pretrain": training.PretrainSettings,

@@ -9,8 +9,8 @@ from medtl.data.dataset import load
 from medtl.errors import MedtlError
 from medtl.pipeline.finalize import gate_cases, test_scores
 from medtl.pipeline.setup import registered_name
+from medtl.settings.data import DataSettings, Reading
 from medtl.settings.evaluation import PromoteSettings
-from medtl.settings.training import DataSettings, Reading
 from medtl.tracking.addresses import run_addresses
 from medtl.tracking.lineage import training_settings
 from medtl.tracking.logged_model import load_bundle

@@ -19,7 +19,7 @@ from medtl.pipeline.run_logging import log_epoch
 from medtl.pipeline.setup import registered_name
 from medtl.progress import PhaseTimer, bar_interval, in_words
 from medtl.settings.execution import RAY
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.addresses import run_addresses, serve_command
 from medtl.tracking.registry import CHAMPION, check_registry
 from medtl.tracking.runs import (

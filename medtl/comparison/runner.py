@@ -32,12 +32,7 @@ from medtl.pipeline.run_logging import history, log_halved
 from medtl.pipeline.setup import Origin, fit_model, training_data
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.fields import TRAINING, key_values
-from medtl.settings.training import (
-    LearningSettings,
-    ModelSettings,
-    PretrainSettings,
-    TrainSettings,
-)
+from medtl.settings.training import LearningSettings, ModelSettings, PretrainSettings, TrainSettings
 from medtl.tracking.runs import nested_run
 from medtl.training import epoch_budget
 from medtl.training.activation_cache import ActivationCache

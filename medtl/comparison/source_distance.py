@@ -15,7 +15,7 @@ from medtl.errors import MedtlError
 from medtl.networks.cutoffs import resolve
 from medtl.networks.pretrained import Backbone
 from medtl.pipeline.setup import Origin
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 from medtl.tracking.lineage import training_settings
 from medtl.training.learner import TransferLearner
 from medtl.tuning.cutoff_dictionary import Description, distance

@@ -25,7 +25,7 @@ from medtl.data.patients import likely_patients
 from medtl.data.pixel_cache import Pixels, decode_all
 from medtl.data.splits import SPLITS, few_to_validate, missing_splits, patient_groups, with_splits
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:

@@ -27,7 +27,7 @@ from medtl.data.sources.registry import embedded, source_of, sources
 from medtl.data.text_normalization import in_one_form
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.decode import pages
-from medtl.settings.training import ALL, FIRST, Reading
+from medtl.settings.data import ALL, FIRST, Reading
 
 CASE, MODALITY = "case", "modality"
 IMAGE = "image_"

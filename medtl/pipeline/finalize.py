@@ -42,7 +42,8 @@ from medtl.reporting.model_card import (
     model_card,
     shortened,
 )
-from medtl.settings.training import DataSettings, ModelSettings
+from medtl.settings.data import DataSettings
+from medtl.settings.training import ModelSettings
 from medtl.tracking.artifacts import log_intervals, log_table
 from medtl.tracking.lineage import BASELINES
 from medtl.tracking.logged_model import example_images, log_model

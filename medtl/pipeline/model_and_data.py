@@ -10,8 +10,9 @@ from medtl.data.sources.phantoms.datasets import TARGET
 from medtl.errors import MedtlError, ParameterError
 from medtl.inference.predictor import Predictor
 from medtl.pipeline.setup import registered_name
+from medtl.settings.data import OF_DATA, Reading
 from medtl.settings.evaluation import EvaluateSettings, PerturbSettings
-from medtl.settings.training import OF_DATA, Reading, TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.lineage import training_settings
 from medtl.tracking.logged_model import load_bundle
 from medtl.tracking.registry import CHAMPION, champion_version, newest_version

@@ -25,7 +25,8 @@ from medtl.pipeline.setup import (
     prepare,
     training_data,
 )
-from medtl.settings.training import OF_DATA, ModelSettings, PretrainSettings
+from medtl.settings.data import OF_DATA
+from medtl.settings.training import ModelSettings, PretrainSettings
 from medtl.tracking.lineage import find_backbone, mark_backbone
 from medtl.tracking.registry import register
 from medtl.tracking.runs import tracked_run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medtl.errors import ParameterError
+from medtl.settings.data import DataSettings
 from medtl.settings.fields import (
     DATA,
     NETWORK,
@@ -17,7 +18,6 @@ from medtl.settings.fields import (
     named_lists,
     option,
 )
-from medtl.settings.training import DataSettings
 
 GRAD_CAM, OCCLUSION, INTEGRATED_GRADIENTS = "grad_cam", "occlusion", "integrated_gradients"
 SPOKEN = {

@@ -19,7 +19,7 @@ from medtl.pipeline.parameter_checks import check_places, outlined
 from medtl.pipeline.pretraining import ensure_backbone
 from medtl.pipeline.setup import Origin, noted_data, plain, study_name, training_data
 from medtl.settings.fields import TRAINING, comma_list, key_values
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.training import epoch_budget
 from medtl.training.learner import TransferLearner
 from medtl.tuning.search_space import (

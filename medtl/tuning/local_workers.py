@@ -12,7 +12,7 @@ import optuna
 
 from medtl.distributed.resources import cores, gpus, shares
 from medtl.distributed.worker_processes import run_processes
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.runs import close_dead, close_stopped
 from medtl.tuning import study as studies
 from medtl.tuning.storage import Store

@@ -33,7 +33,7 @@ from medtl.distributed.ray_cluster import (
 )
 from medtl.errors import MedtlError
 from medtl.pipeline.setup import training_data
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.runs import close_dead
 from medtl.training.loop import Epoch
 from medtl.tuning import study as studies

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from medtl.data.dataset import Dataset
 from medtl.pipeline.run_logging import log_epoch, log_halved
 from medtl.pipeline.setup import training_data
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.runs import close_dead, nested_run, succeed_trials
 from medtl.tracking.store import translate_store_errors
 from medtl.training.checkpoints import BestCheckpoint, CheckpointHold

@@ -14,7 +14,8 @@ from medtl.commands.tune import tune
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError
 from medtl.pipeline.run_logging import log_halved
-from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.settings.search import TuneSettings
+from medtl.settings.training import TrainSettings
 from medtl.training.checkpoints import KIND
 
 QUICK = {

@@ -22,7 +22,8 @@ from medtl.data.sources.phantoms.datasets import write_finding_phantoms
 from medtl.errors import MedtlError, ParameterError
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.evaluation import EvaluateSettings
-from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.settings.search import TuneSettings
+from medtl.settings.training import TrainSettings
 from medtl.tracking.logged_model import load_bundle
 
 # What radiologists call what the phantoms show, by the number of the patient.

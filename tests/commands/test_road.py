@@ -28,7 +28,8 @@ from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.decode import decode
 from medtl.settings.evaluation import DictionarySettings, EvaluateSettings, PromoteSettings
-from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.settings.search import TuneSettings
+from medtl.settings.training import TrainSettings
 from medtl.tuning import study as studies
 
 ROOT = Path(__file__).parents[2]

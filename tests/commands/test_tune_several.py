@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from medtl.commands.tune import tune
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import ParameterError
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tuning.backbone_pool import OPEN, BackbonePool
 from medtl.tuning.cutoff_dictionary import known_entries
 

@@ -9,7 +9,7 @@ from medtl.data.dataset import load
 from medtl.data.label_encoding import two_classes
 from medtl.data.manifest import read_table
 from medtl.errors import MedtlError, ParameterError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 LABELS = pd.Series(["No Finding", "Mass", "Mass|Nodule", "Effusion", "normal | Nodule", "Edema|"])
 

@@ -12,7 +12,7 @@ from medtl.data.dataset import load
 from medtl.data.manifest import read_table
 from medtl.data.sources.phantoms.datasets import write_head_phantoms
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 SIDE = 16
 

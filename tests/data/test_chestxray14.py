@@ -10,7 +10,7 @@ import pytest
 from medtl.data.dataset import load
 from medtl.data.manifest import data_name, read_table
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from medtl.data.dataset import load
 from medtl.errors import MedtlError
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import square
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def test_a_folder_becomes_a_data_set(write_folder):

@@ -14,7 +14,8 @@ from medtl.data.dataset import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import UnreadableImage, square
-from medtl.settings.training import Reading, TrainSettings
+from medtl.settings.data import Reading
+from medtl.settings.training import TrainSettings
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from medtl.data.dataset import load
 from medtl.data.dicom_metadata import hashed, read_headers
 from medtl.errors import MedtlError
 from medtl.pipeline.run_logging import log_data
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 SECRETS = ("MRN-4711", "Mustermann", "19701231", "1.2.826.0.1.3680043.8.498.77")
 

@@ -18,7 +18,7 @@ from medtl.data.duplicates import (
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
 from medtl.evaluation.scores_without_duplicates import duplicates_of_training
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def frame(*rows: tuple[str, str, str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from medtl.data.image_files import find_images, images_below, suffix
 from medtl.data.manifest import read_table
 from medtl.data.printable_names import on_disk, printable, printable_text
 from medtl.imaging.decode import decode
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 @pytest.mark.parametrize(

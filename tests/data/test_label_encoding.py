@@ -17,7 +17,7 @@ from medtl.data.sources.phantoms.datasets import write_finding_phantoms
 from medtl.data.splits import nested_share
 from medtl.errors import MedtlError
 from medtl.inference.decisions import findings_text
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 Write = Callable[..., str]
 

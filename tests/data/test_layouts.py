@@ -15,7 +15,7 @@ from medtl.data.manifest import Table, data_name, read_table
 from medtl.data.sources import chexpert, medmnist
 from medtl.data.sources.registry import source_of
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 Build = Callable[[str, str], Path]
 

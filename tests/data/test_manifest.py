@@ -8,7 +8,7 @@ import pytest
 
 from medtl.data.manifest import data_name, read_table
 from medtl.errors import MedtlError, ParameterError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def write_csv(folder: Path, text: str) -> str:

@@ -10,8 +10,9 @@ import pytest
 from medtl.data.dataset import load
 from medtl.data.patients import with_patients
 from medtl.errors import ParameterError
+from medtl.settings.data import Reading
 from medtl.settings.evaluation import EvaluateSettings
-from medtl.settings.training import Reading, TrainSettings
+from medtl.settings.training import TrainSettings
 
 
 def read(patients: list[str], pattern: str = "", paths: list[str] | None = None):

@@ -11,7 +11,7 @@ from PIL import Image
 from medtl.data.dataset import load
 from medtl.data.quality.checks import data_facts
 from medtl.data.quality.thumbnails import images_of, looks_of, mean_over_areas
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 @pytest.fixture

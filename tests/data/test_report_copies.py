@@ -19,7 +19,7 @@ from medtl.data.quality.checks import data_facts
 from medtl.data.quality.near_duplicates import Details, Signatures, copies_of, with_copies
 from medtl.data.quality.thumbnails import ImageRows, images_of, looks_of
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 SIDE = 96
 ALLOW = Reading(duplicates="allow")

@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 from medtl.data.sources.registry import LAYOUT, Rows, Source
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def recognises(place: Path) -> bool:

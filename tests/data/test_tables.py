@@ -12,7 +12,7 @@ from PIL import Image
 
 from medtl.data.manifest import Table, read_table
 from medtl.errors import MedtlError, ParameterError
-from medtl.settings.training import DataSettings, Reading
+from medtl.settings.data import DataSettings, Reading
 
 ROWS = "path,label\na.png,x\nb.png,x\nc.png,é\nd.png,é\n"
 

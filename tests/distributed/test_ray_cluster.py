@@ -21,7 +21,7 @@ from medtl.commands.tune import tune
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import MedtlError, ParameterError
 from medtl.settings.comparison import CompareSettings
-from medtl.settings.training import TuneSettings
+from medtl.settings.search import TuneSettings
 from medtl.tracking.runs import embedded_storage
 from medtl.tuning import study as studies
 from medtl.tuning.storage import open_store

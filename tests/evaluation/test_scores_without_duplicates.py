@@ -11,7 +11,7 @@ from medtl.data.dataset import Dataset, load
 from medtl.evaluation.confidence_intervals import measure
 from medtl.evaluation.scored_cases import DecidedCases
 from medtl.evaluation.scores_without_duplicates import scores_without_duplicates
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def images(root: Path, copies: int) -> Dataset:

@@ -11,7 +11,7 @@ from medtl.data.dataset import load
 from medtl.errors import MedtlError
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import UnreadableImage
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 
 def nifti(order: str = "<", magic: bytes = b"n+1\0") -> bytes:

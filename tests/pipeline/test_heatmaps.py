@@ -25,8 +25,8 @@ from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.registry import build
 from medtl.pipeline.evaluation_logging import log_heatmaps
 from medtl.pipeline.heatmaps import explain_split
+from medtl.settings.data import Reading
 from medtl.settings.evaluation import EvaluateSettings
-from medtl.settings.training import Reading
 
 SIDE = 64
 

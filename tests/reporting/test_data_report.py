@@ -16,7 +16,7 @@ from medtl.data.quality.checks import data_facts
 from medtl.data.refused_data import RefusedDataError
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.reporting.data_report import DataReport, data_report, refusal_report, report_page
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 ALLOW = Reading(duplicates="allow")
 

@@ -11,7 +11,8 @@ from medtl.comparison.runner import OF_CELL
 from medtl.pipeline.pretraining import _recipe_key
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.fields import TRAINING, Settings, key_values, option
-from medtl.settings.training import LearningSettings, PretrainSettings, TuneSettings
+from medtl.settings.search import TuneSettings
+from medtl.settings.training import LearningSettings, PretrainSettings
 from medtl.tracking.runs import question_key
 from tools.generate_reference import ENTRY_POINTS
 

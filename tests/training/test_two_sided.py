@@ -16,7 +16,8 @@ from medtl.networks.partition import cut
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.pretrained import Backbone
 from medtl.networks.registry import build
-from medtl.settings.training import TrainSettings, TuneSettings
+from medtl.settings.search import TuneSettings
+from medtl.settings.training import TrainSettings
 from medtl.training.learner import TransferLearner
 from medtl.tuning.backbone_pool import search_space
 

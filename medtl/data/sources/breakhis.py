@@ -15,7 +15,7 @@ from medtl.data.image_files import find_images, with_examples
 from medtl.data.sources.csv_file import checked_rows
 from medtl.data.sources.published_files import recognised
 from medtl.data.sources.registry import LAYOUT, Rows, Source
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "BreakHis"
 BELOW = ("", "histology_slides/breast", "BreaKHis_v1/histology_slides/breast", "breast")

@@ -11,7 +11,7 @@ from pathlib import Path
 from medtl.data.sources.image_folder import read_folder
 from medtl.data.sources.published_files import recognised
 from medtl.data.sources.registry import LAYOUT, Rows, Source
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "BUSI"
 FOLDER = "Dataset_BUSI_with_GT"

@@ -15,7 +15,7 @@ from medtl.data.sources.given_columns import labels_of_columns
 from medtl.data.sources.published_files import home_of, recognised, table_at
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "CheXpert"
 FINDINGS = (

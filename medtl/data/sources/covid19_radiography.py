@@ -12,7 +12,7 @@ from pathlib import Path
 from medtl.data.sources.image_folder import read_folder
 from medtl.data.sources.published_files import recognised
 from medtl.data.sources.registry import LAYOUT, Rows, Source
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "COVID-19 Radiography"
 FOLDER = "COVID-19_Radiography_Dataset"

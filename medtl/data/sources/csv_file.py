@@ -17,8 +17,8 @@ from medtl.data.sources.table_file import header, read_text
 from medtl.data.text_normalization import NO_LABEL, joined_by
 from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN
+from medtl.settings.data import MAJORITY, Reading, check_splits
 from medtl.settings.fields import quoted
-from medtl.settings.training import MAJORITY, Reading, check_splits
 
 SPLITS = ("train", "valid", "test")
 

@@ -10,8 +10,8 @@ import pandas as pd
 from medtl.data.label_encoding import NO_FINDING, in_plain_order, refuse_rows
 from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN, UNKNOWN, negativity, parted
+from medtl.settings.data import ALL, ANY, IGNORE, MAJORITY, check_columns
 from medtl.settings.fields import quoted
-from medtl.settings.training import ALL, ANY, IGNORE, MAJORITY, check_columns
 
 PRESENT, ABSENT, UNCERTAIN, BLANK = "1", "0", "-1", ""
 VALUES = {

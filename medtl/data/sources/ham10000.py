@@ -11,7 +11,7 @@ from medtl.data.sources.csv_file import checked_rows
 from medtl.data.sources.published_files import home_of, recognised, table_at, with_images
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "HAM10000"
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")

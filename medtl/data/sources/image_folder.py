@@ -15,7 +15,7 @@ from medtl.data.sources.csv_columns import SPLIT_NAMES
 from medtl.data.sources.registry import FOLDER, Rows, Source
 from medtl.data.sources.segmentation_masks import are_masks, is_named_as_masks, told_apart
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 _TABLES = frozenset((".csv", ".tsv", ".xls", ".xlsx"))
 _ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tar.gz", ".gz", ".7z", ".rar"))

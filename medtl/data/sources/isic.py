@@ -19,7 +19,7 @@ from medtl.data.sources.given_columns import PRESENT, VALUES
 from medtl.data.sources.published_files import home_of, recognised, table_at, with_images
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 SPLITS = {"Training": "train", "Validation": "valid", "Test": "test"}
 IMAGES = ("image_id", "image", "image_name")

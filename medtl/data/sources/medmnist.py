@@ -19,7 +19,7 @@ from medtl.data.sources.published_files import recognised
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.errors import MedtlError
 from medtl.label_syntax import BETWEEN, NO_FINDING
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "MedMNIST"
 _DAMAGED = (

@@ -17,7 +17,7 @@ from medtl.data.sources.published_files import home_of, recognised, table_at
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "MIMIC-CXR-JPG"
 LABELS = "mimic-cxr-2.0.0-chexpert.csv"

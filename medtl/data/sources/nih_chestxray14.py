@@ -15,7 +15,7 @@ from medtl.data.sources.published_files import recognised, table_at
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 IMAGE, FINDINGS = "Image Index", "Finding Labels"
 

@@ -16,7 +16,7 @@ from medtl.data.sources.published_files import home_of, recognised, table_at
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import read_text
 from medtl.errors import MedtlError
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "PatchCamelyon"
 SPLITS = ("train", "valid", "test")

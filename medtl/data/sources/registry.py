@@ -14,7 +14,7 @@ import pandas as pd
 
 from medtl.data import sources as package
 from medtl.errors import MedtlError
-from medtl.settings.training import PLAIN, Reading
+from medtl.settings.data import PLAIN, Reading
 
 LAYOUT, TABLE, FOLDER = 20, 10, 0
 """Priorities: published layouts before any table, and any table before any folder."""

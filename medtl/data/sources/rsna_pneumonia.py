@@ -12,7 +12,7 @@ from medtl.data.sources.csv_file import checked_rows
 from medtl.data.sources.published_files import home_of, recognised, table_at, with_images
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
-from medtl.settings.training import Reading
+from medtl.settings.data import Reading
 
 NAME = "RSNA pneumonia"
 CLASSES, BOXES = "stage_2_detailed_class_info.csv", "stage_2_train_labels.csv"

@@ -17,7 +17,7 @@ from medtl.data.sources.published_files import home_of, recognised, table_at, wi
 from medtl.data.sources.registry import LAYOUT, Rows, Source
 from medtl.data.sources.table_file import header, read_text
 from medtl.label_syntax import BETWEEN
-from medtl.settings.training import MAJORITY, Reading
+from medtl.settings.data import MAJORITY, Reading
 
 NAME = "VinDr-CXR"
 IMAGE, READER = "image_id", "rad_id"
