@@ -113,6 +113,7 @@ class Dataset:
         notes: lines on skipped, carved out and duplicated samples.
         source: the name of the folder that the images are in (see `Table`).
         warnings: findings of the data report, which are repeated beside scores; empty before it.
+        ordinal: true if the classes are in an order (parameter `ordinal`), such as grades.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Dataset:
     notes: tuple[str, ...]
     source: str
     warnings: tuple[str, ...] = ()
+    ordinal: bool = False
 
     @property
     def multi_label(self) -> bool:
@@ -266,6 +268,7 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
         fingerprint=_fingerprint(frame),
         notes=from_labels + notes,
         source=table.source,
+        ordinal=bool(reading.ordinal),
     )
 
 

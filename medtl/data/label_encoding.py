@@ -208,6 +208,26 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(ordered)
 
 
+def in_given_order(name: str, labels: Iterable[str], ordinal: str) -> tuple[str, ...]:
+    """Returns the labels in the order of the parameter `ordinal`, from the lowest grade on.
+
+    Args:
+        name: name of the data set, for messages.
+        labels: all classes of the data.
+        ordinal: comma list of the same labels, case-insensitive, quoted if they contain a comma.
+
+    Raises:
+        ParameterError: a label is missing in the list, or the data has none of that name.
+    """
+    known = {label.casefold(): label for label in labels}
+    order = [word.casefold() for word in comma_list("ordinal", ordinal)]
+    if sorted(order) != sorted(known):
+        named = ",".join(quoted(label) for label in sorted(known.values()))
+        allowed = f"all classes of {name}, each once, from the lowest grade to the highest: {named}"
+        raise ParameterError("ordinal", ordinal, allowed)
+    return tuple(known[word] for word in order)
+
+
 def positive_class_note(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Returns a line if the names of two classes (in order) do not show the positive one.
 

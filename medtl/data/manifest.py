@@ -12,6 +12,7 @@ import pandas as pd
 
 from medtl.data.label_encoding import (
     has_findings,
+    in_given_order,
     in_order,
     in_plain_order,
     named_findings,
@@ -104,9 +105,9 @@ class Table:
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
             Of cases of several images: `case` instead of `path`, and `image_MODALITY` with the
             path of each image ('' for a missing one).
-        classes: the labels in alphabetical order; the index is the class number. Of two, the
-            second is the positive one: `negative`, `normal` and similar come first. With findings,
-            all of them.
+        classes: the labels in alphabetical order, or in that of `ordinal`; the index is the class
+            number. Of two, the second is the positive one: `negative`, `normal` and similar come
+            first. With findings, all of them.
         modalities: the M modalities of cases; empty if a row is an image.
         multi_label: true for findings (any number per image, see `findings`), not one label.
         notes: lines on omitted rows, and on merged, renamed or unused columns.
@@ -149,8 +150,9 @@ def read_table(data: str, reading: Reading = Reading()) -> Table:  # noqa: B008
 
     With the columns `case` and `modality`, the rows of one case are one sample. If any image has
     several or unknown labels, all labels are findings. Of `reading`, `positive` reduces the labels
-    to two classes (see `two_classes`), `outside=allow` accepts paths outside a table's folder, and
-    `patient_pattern` extracts missing patients from the paths.
+    to two classes (see `two_classes`), `ordinal` gives the order of the classes, `outside=allow`
+    accepts paths outside a table's folder, and `patient_pattern` extracts missing patients from the
+    paths.
 
     Raises:
         ParameterError: the folder, file or label does not exist.
@@ -174,9 +176,12 @@ def _read(data: str, reading: Reading) -> Table:
     if has_cases(place, frame):
         frame, modalities = joined(place, frame)
     if multi_label:
+        if reading.ordinal:
+            allowed = f"empty: images of {name} have several labels, which have no order"
+            raise ParameterError("ordinal", reading.ordinal, allowed)
         table = _with_findings(name, rows.root, frame, modalities, notes)
     else:
-        table = _table(name, rows.root, frame, reading.positive, modalities, notes)
+        table = _table(name, rows.root, frame, reading, modalities, notes)
     return dataclasses.replace(table, source=rows.source)
 
 
@@ -238,13 +243,13 @@ def _table(
     name: str,
     root: Path,
     frame: pd.DataFrame,
-    positive: str,
+    reading: Reading,
     modalities: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Table:
     """Checks the classes and returns the table."""
-    if positive:
-        frame, left_out = _in_two_classes(name, frame, positive)
+    if reading.positive:
+        frame, left_out = _in_two_classes(name, frame, reading.positive)
         notes += left_out
     counts = frame["label"].value_counts()
     if len(counts) == 1:
@@ -258,8 +263,12 @@ def _table(
             f"{name}: a class with one image cannot be learned and tested: {', '.join(alone[:3])}"
             f"{' and more' if len(alone) > 3 else ''}; add images or leave the class out"
         )
-    classes = in_order(counts.index)
-    notes += positive_class_note(classes)
+    if reading.ordinal:
+        classes = in_given_order(name, counts.index, reading.ordinal)
+        notes += (f"classes in order (ordinal): {' < '.join(classes)}",)
+    else:
+        classes = in_order(counts.index)
+        notes += positive_class_note(classes)
     return Table(name, root, frame.reset_index(drop=True), classes, modalities, notes=notes)
 
 

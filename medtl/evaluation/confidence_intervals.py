@@ -153,9 +153,11 @@ def measure(
     return measured(Sampling.of(labels, groups, len(classes), seed, resamples), cases, classes)
 
 
-def measured(sampling: Sampling, cases: ScoredCases, classes: Sequence[str]) -> Measures:
-    """Computes the same as `measure` for prepared cases."""
-    overall, by_class = overall_metrics(), class_metrics()
+def measured(
+    sampling: Sampling, cases: ScoredCases, classes: Sequence[str], ordinal: bool = False
+) -> Measures:
+    """Computes the same as `measure` for prepared cases; `ordinal` if the classes are in order."""
+    overall, by_class = overall_metrics(ordinal), class_metrics()
 
     def values(weights: np.ndarray) -> np.ndarray:
         weighted = cases.weighted(weights)

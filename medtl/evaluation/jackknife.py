@@ -355,7 +355,7 @@ def evidence(labels: np.ndarray, groups: np.ndarray, classes: int) -> Evidence:
     in_tables = {each.name: by_class(each) for each in class_metrics()}
     return Evidence(
         counts.total,
-        {each.name: of_score(each) for each in overall_metrics()},
+        {each.name: of_score(each) for each in overall_metrics(ordinal=True)},
         in_tables,
         {name: counts.of_mean(each) for name, each in in_tables.items()},
     )

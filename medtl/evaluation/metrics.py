@@ -100,6 +100,7 @@ class Metric:
         of_probabilities: True for an error of probabilities, which one unseen misclassification
             may raise (`medtl.evaluation.jackknife.Estimate.unseen`).
         heavy_tailed: True if few cases contribute most of the variance.
+        ordinal: True for a metric that is defined only for classes in an order, such as grades.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Metric:
     gaps: Score | None = None
     of_probabilities: bool = False
     heavy_tailed: bool = False
+    ordinal: bool = False
 
     def by_class(self, cases: WeightedCases) -> np.ndarray:
         """Computes the values of the classes [R, K], or one value [R] where it has no others."""
@@ -165,9 +167,9 @@ def all_metrics() -> tuple[Metric, ...]:
     return tuple(_TABLE.values())
 
 
-def overall_metrics() -> tuple[Metric, ...]:
-    """Returns the metrics that are one number per split."""
-    return tuple(each for each in all_metrics() if each.overall)
+def overall_metrics(ordinal: bool = False) -> tuple[Metric, ...]:
+    """Returns the metrics that are one number per split; with `ordinal` those of an order, too."""
+    return tuple(each for each in all_metrics() if each.overall and each.ordinal <= ordinal)
 
 
 def class_metrics() -> tuple[Metric, ...]:
@@ -175,9 +177,9 @@ def class_metrics() -> tuple[Metric, ...]:
     return tuple(each for each in all_metrics() if each.per_class)
 
 
-def headline_metrics() -> tuple[Metric, ...]:
-    """Returns the metrics that are printed on the console."""
-    return tuple(each for each in overall_metrics() if each.headline)
+def headline_metrics(ordinal: bool = False) -> tuple[Metric, ...]:
+    """Returns the metrics of `overall_metrics` that are printed on the console."""
+    return tuple(each for each in overall_metrics(ordinal) if each.headline)
 
 
 def subgroup_metrics() -> tuple[Metric, ...]:
@@ -266,6 +268,19 @@ def _matthews_of_findings(cases: WeightedCases) -> np.ndarray:
     covariance = hits * (absent - false_alarms) - false_alarms * (actual - hits)
     found = np.where(spread > 0, ratio(covariance, np.sqrt(spread)), 0.0)
     return np.where(known > 0, found, np.nan)
+
+
+def _quadratic_kappa(cases: WeightedCases) -> np.ndarray:
+    """Computes Cohen's kappa with quadratic weights (Cohen 1968, Psychological Bulletin 70:213).
+
+    One less the mean squared distance between class and decision, counted in steps of the order,
+    over that of independent ones. NaN if all cases have and get one and the same class.
+    """
+    classes, total = np.arange(cases.actual.shape[1]), cases.total
+    decided = cases.hits + cases.false_alarms
+    squares = np.square(classes[:, None] - classes)
+    chance = ((cases.actual @ squares) * decided).sum(axis=1) / total
+    return 1 - ratio(cases.squared_steps, chance)
 
 
 def _all_groups(counts: GroupCounts) -> float:
@@ -377,6 +392,17 @@ for _row in (
         multi_label=_matthews_of_findings,
         bounds=lambda classes, multi_label: (-1.0, 1.0),
         groups=_groups_of_rarest,
+    ),
+    Metric(
+        name="kappa",
+        label="weighted kappa",
+        meaning="agreement of the grades beyond chance, a miss by two grades counting four times "
+        "that by one (quadratic weights); 0 is chance, 1 is full",
+        single_label=_quadratic_kappa,
+        headline=True,
+        bounds=lambda classes, multi_label: (-1.0, 1.0),
+        groups=_groups_of_rarest,
+        ordinal=True,
     ),
     # of the most probable class, or of each finding, over 15 bins of equal width: Guo et al. 2017,
     # arXiv 1706.04599

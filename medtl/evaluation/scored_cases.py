@@ -367,6 +367,13 @@ class WeightedCases:
         return _PooledCases(self.cases, self.weights, self)
 
     @cached_property
+    def squared_steps(self) -> np.ndarray:
+        """Sum of squared distances between class and decision, in steps of their order: [R]."""
+        classes = np.arange(self.cases.actual.shape[1])
+        decided = (self.cases.hits + self.cases.false_alarms) @ classes
+        return self.weights @ np.square(self.cases.actual @ classes - decided)
+
+    @cached_property
     def _areas(self) -> tuple[np.ndarray, np.ndarray]:
         each = [ranking.areas(self.weights) for ranking in self.cases.rankings]
         roc, average = zip(*each, strict=True)

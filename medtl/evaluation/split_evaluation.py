@@ -67,6 +67,7 @@ class SplitEvaluation:
         unit: sampling unit of intervals, see `Dataset.unit`.
         positive: class that metrics of two classes are of, else ''.
         multi_label: True if labels are findings.
+        ordinal: True if classes are in an order, such as grades.
         cases: labels, probabilities and decisions.
         measures: metrics with intervals; `per_class` has DeLong's interval, too.
         calibration: errors of the probabilities before and after calibration.
@@ -83,6 +84,7 @@ class SplitEvaluation:
     unit: str
     positive: str
     multi_label: bool
+    ordinal: bool
     cases: DecidedCases
     measures: Measures
     calibration: pd.DataFrame
@@ -93,6 +95,16 @@ class SplitEvaluation:
     mistakes: pd.DataFrame
     mistaken_images: np.ndarray
     without_duplicates: ScoresWithoutDuplicates | None
+
+    def confusion(self) -> pd.DataFrame:
+        """Counts cases by class (`actual`, a row each) and decision (a column each), in order."""
+        actual, decided = (
+            pd.Categorical.from_codes(codes, list(self.cases.classes))
+            for codes in (self.cases.labels, self.cases.decisions)
+        )
+        counts = pd.crosstab(actual, decided, dropna=False)
+        counts.insert(0, "actual", counts.index.to_numpy())
+        return counts.reset_index(drop=True)
 
     @property
     def ece_as_trained(self) -> Interval:
@@ -114,7 +126,7 @@ class SplitEvaluation:
         lines = [
             f"{self.split} scores   (95 % intervals over {self.unit}, {images} images{of}{means})"
         ]
-        for metric in headline_metrics():
+        for metric in headline_metrics(self.ordinal):
             name = metric.name.replace("_", " ")
             lines.append(f"  {name:<20}{self.measures.summary[metric.name]}")
         lines += [f"duplicates    {note}" for note in self.notes]
@@ -137,7 +149,7 @@ def evaluate_split(dataset: Dataset, predictions: SplitPredictions, seed: int) -
     scored = cases.scored()
     as_trained = ScoredCases.of(cases.labels, predictions.uncalibrated)
     sampling = Sampling.of(cases.labels, cases.groups, len(classes), seed, RESAMPLES)
-    measures = measured(sampling, scored, classes)
+    measures = measured(sampling, scored, classes, dataset.ordinal)
     per_class = with_delong(measures.per_class, cases.labels, cases.probabilities, cases.groups)
     mistakes, places = _mistakes(cases)
     return SplitEvaluation(
@@ -145,6 +157,7 @@ def evaluate_split(dataset: Dataset, predictions: SplitPredictions, seed: int) -
         unit=dataset.unit,
         positive=dataset.positive,
         multi_label=dataset.multi_label,
+        ordinal=dataset.ordinal,
         cases=cases,
         measures=dataclasses.replace(measures, per_class=per_class),
         calibration=calibration_gain(sampling, as_trained, scored),

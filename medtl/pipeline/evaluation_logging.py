@@ -43,6 +43,8 @@ def log_evaluation(evaluation: SplitEvaluation) -> None:
             "decisions": evaluation.counts,
             "reliability": evaluation.reliability[CALIBRATED],
         }
+    if evaluation.ordinal:
+        tables["confusion"] = evaluation.confusion()
     for name, table in tables.items():
         log_table(table, f"evaluation/{split}/{name}.csv")
     for name, figure in _pictures(evaluation):
