@@ -207,7 +207,7 @@ class SharedResources:
             "image_size": self._settings.image_size or self._plan.image_size,
         }
         if cell.transfer == "hybrid":
-            own["classifier"] = cell.classifier
+            own |= {"classifier": cell.classifier, "layer_decay": 1.0}
         else:
             lr = cell.rates[0] if cell.rates else cell.lr
             own |= {"classifier": "logistic", "optimizer": cell.optimizer, "lr": lr}

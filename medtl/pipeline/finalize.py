@@ -159,6 +159,8 @@ def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, st
             "images_per_step": str(config.batch_size),
             "precision": config.precision,
         }
+        if config.layer_decay != 1:
+            values["layer_decay"] = f"{config.layer_decay:g}"
     elif trained.solved is not None:
         values["optimizer"] = "none: the output layer is solved"
     elif trained.tail is not None:

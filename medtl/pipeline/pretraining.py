@@ -127,8 +127,12 @@ def _of_some(transfer: TransferLearner, images: int) -> TransferLearner:
 def _recipe_key(settings: PretrainSettings, identity: str) -> str:
     """Hashes the recipe of a backbone; own data counts by content, not by path."""
     asked = {
-        name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_DATA
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in OF_DATA
+        # backbones of earlier releases keep their key
+        and not (field.metadata["added_later"] and getattr(settings, field.name) == field.default)
     }
     if not settings.train_images:
-        del asked["train_images"]  # backbones of earlier releases keep their key
+        del asked["train_images"]
     return content_key(asked, settings.data if settings.data in EMBEDDED else identity)

@@ -70,6 +70,15 @@ class LearningSettings(DataSettings):
     weight_decay: float = option(
         1e-4, "weight decay of the optimizer", low=0.0, changes_result=True
     )
+    layer_decay: float = option(
+        1.0,
+        "learning rate of each block as a share of that of the block after it, as 0.75; 1 for "
+        "equal rates",
+        low=0.01,
+        high=1.0,
+        changes_result=True,
+        added_later=True,
+    )
     image_size: int = option(0, "side of the square input in pixels; 0 for that of the weights",
                              low=0, high=2048, changes_result=True)  # fmt: skip
     augment: str = option(
@@ -130,10 +139,13 @@ class ModelSettings(LearningSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_registered_name("model_name", self.model_name)
-        if self.hidden and self.transfer == "hybrid":
-            raise ParameterError(
-                "hidden", self.hidden, "0 where transfer=hybrid: its classifier replaces the head"
-            )
+        if self.transfer == "hybrid":
+            if self.hidden:
+                allowed = "0 where transfer=hybrid: its classifier replaces the head"
+                raise ParameterError("hidden", self.hidden, allowed)
+            if self.layer_decay != 1:
+                allowed = "1 where transfer=hybrid: it trains no block"
+                raise ParameterError("layer_decay", self.layer_decay, allowed)
 
 
 @dataclass(frozen=True)

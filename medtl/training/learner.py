@@ -38,6 +38,7 @@ from medtl.training.device import (
 )
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
 from medtl.training.epoch_budget import Budget, usual_patience
+from medtl.training.layer_decay import rate_shares
 from medtl.training.linear_head import LinearHead, linear_layer, solve
 from medtl.training.loaders import PASS_BATCH, CachedLoader, ComputedLoader, Loader, SubsetLoader
 from medtl.training.loop import (
@@ -126,6 +127,7 @@ class TransferLearner:
             balance=settings.balance,
             seed=settings.seed,
             precision=self.precision,
+            layer_decay=settings.layer_decay,
         )
 
     def train(
@@ -289,6 +291,8 @@ class TransferLearner:
         recipe = self._with_budget(recipe, divided)
         divided.suffix.to(memory_format=torch.channels_last)
         checkpoint = self.team.checkpoint(self._training_key(divided, recipe), ends)
+        decay = recipe.layer_decay
+        shares = None if decay == 1 else rate_shares(network, decay)
         try:
             with enough_memory(recipe.batch_size, self.image_size):
                 fitted = fit(
@@ -301,6 +305,7 @@ class TransferLearner:
                     on_epoch,
                     checkpoint,
                     self.team,
+                    shares,
                 )
         except (Stopped, MedtlError):
             checkpoint.drop()
@@ -371,7 +376,7 @@ class TransferLearner:
             # initial weights of the trained part; the seed draws those of the head
             digest_of(value.cpu().numpy() for value in divided.suffix.state_dict().values()),
             digest_of([*samples, *labels, *rows]),
-            dataclasses.astuple(recipe),
+            _values(recipe),
             repr(self.augmentation),
             settings.seed if self.view_seed is None else self.view_seed,
             settings.views,
@@ -379,3 +384,9 @@ class TransferLearner:
             self.device.type,
             *self.team.key[1:],
         )
+
+
+def _values(recipe: TrainConfig) -> tuple[object, ...]:
+    """Returns the values of a recipe as keys of earlier releases have them."""
+    *earlier, layer_decay = dataclasses.astuple(recipe)
+    return tuple(earlier) if layer_decay == 1 else (*earlier, layer_decay)

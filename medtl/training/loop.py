@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -22,14 +22,26 @@ from medtl.training.losses import objective, valid_scores
 
 
 def build_optimizer(
-    name: str, trained: nn.Module, lr: float, weight_decay: float
+    name: str,
+    trained: nn.Module,
+    lr: float,
+    weight_decay: float,
+    shares: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """Builds the optimizer of `trained`, without weight decay of biases and norms (1-D)."""
-    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    """Builds the optimizer of `trained`, without weight decay of biases and norms (1-D).
+
+    `shares` are those of `lr` by name of the parameter, 1 where there is none.
+    """
+    parameters = [each for each in trained.named_parameters() if each[1].requires_grad]
+    by_share: dict[float, list[nn.Parameter]] = {}
+    for path, parameter in parameters:
+        by_share.setdefault((shares or {}).get(path, 1.0), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        {"params": [p for p in own if (p.ndim > 1) == decayed], "lr": lr * share,
+         "weight_decay": weight_decay if decayed else 0.0}
+        for share, own in by_share.items()
+        for decayed in (True, False)
+    ]  # fmt: skip
     groups = [group for group in groups if group["params"]]
     # fused: one pass over each parameter in place of ten; PyTorch has no fused RMSprop
     if name == "adam":
@@ -56,6 +68,7 @@ class TrainConfig:
     balance: str  # none, loss, sampler
     seed: int
     precision: str  # float32, bf16
+    layer_decay: float = 1.0  # learning rate of a block as a share of that of the block after it
 
 
 @dataclass(frozen=True)
@@ -168,8 +181,11 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     team: SingleProcess = SINGLE_PROCESS,
+    shares: Mapping[str, float] | None = None,
 ) -> TrainResult:
     """Trains `suffix` in place and leaves it at its best epoch by validation AUROC.
+
+    `shares` are those of the learning rate by name of the parameter, 1 where there is none.
 
     Each process of a `team` calls this with its own loaders and the labels of all rows, and ends
     with the same weights, curves and scores.
@@ -184,7 +200,7 @@ def fit(
     """
     device = next(suffix.parameters()).device
     minimised = objective(train_labels, valid_labels, recipe.balance, device)
-    optimizer = build_optimizer(recipe.optimizer, suffix, recipe.lr, recipe.weight_decay)
+    optimizer = build_optimizer(recipe.optimizer, suffix, recipe.lr, recipe.weight_decay, shares)
     batches = max(1, len(train) // recipe.batch_size)
     steps = recipe.epochs * batches
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmed_up_cosine, steps=steps))
