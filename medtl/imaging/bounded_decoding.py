@@ -43,11 +43,21 @@ class SlowImage(UnreadableImage):
 
 
 class BoundedDecoders:
-    """Pool of decoder processes; one spare is started ahead, and all exit with this process."""
+    """Pool of decoder processes; one spare is started ahead, and all exit with this process.
 
-    def __init__(self, most: int = PROCESSES, memory: int = MEMORY) -> None:
-        """Limits the pool to `most` processes, each with `memory` bytes for decoding."""
-        self._most, self._memory = most, memory
+    Args:
+        most: limit of processes.
+        memory: bytes that each may allocate for decoding.
+        seconds_beside: CPU time of a file while others wait.
+    """
+
+    def __init__(
+        self,
+        most: int = PROCESSES,
+        memory: int = MEMORY,
+        seconds_beside: float = SECONDS_BESIDE,
+    ) -> None:
+        self._most, self._memory, self._beside = most, memory, seconds_beside
         self._idle: deque[_Decoder] = deque()
         self._count = 0  # busy ones included
         self._line: deque[object] = deque()
@@ -66,7 +76,7 @@ class BoundedDecoders:
         """
         decoder = self._taken()
         try:
-            answer = decoder.ask(data, image_size, lambda: bool(self._line))
+            answer = decoder.ask(data, image_size, self._beside, lambda: bool(self._line))
         except BaseException:
             decoder.end()
             with self._changed:
@@ -126,8 +136,12 @@ class _Decoder(DecoderProcess):
             process_group=0,  # so that it is killed together with its children
         )
 
-    def ask(self, data: bytes, image_size: int, others_wait: Callable[[], bool]) -> bytes:
+    def ask(
+        self, data: bytes, image_size: int, beside: float, others_wait: Callable[[], bool]
+    ) -> bytes:
         """Sends an image file to the process and returns its answer.
+
+        While `others_wait`, the file has `beside` seconds of CPU time.
 
         Raises:
             UnreadableImage: the process crashed.
@@ -135,10 +149,10 @@ class _Decoder(DecoderProcess):
         """
         began = time.monotonic()
         self._send(data, image_size)
-        self._wait(began, others_wait)
+        self._wait(began, beside, others_wait)
         return self._receive()
 
-    def _wait(self, began: float, others_wait: Callable[[], bool]) -> None:
+    def _wait(self, began: float, beside: float, others_wait: Callable[[], bool]) -> None:
         """Waits for the first byte of an answer; raises SlowImage as `ask` does."""
         before: float | None = None  # most files are decoded before the first check
         last = 0.0
@@ -155,9 +169,9 @@ class _Decoder(DecoderProcess):
                     f"the image takes more than {SECONDS} seconds to decode; save it anew, smaller "
                     "or as plain PNG"
                 )
-            if worked - before > SECONDS_BESIDE and others_wait():
+            if worked - before > beside and others_wait():
                 raise SlowImage(
-                    f"the image takes more than {SECONDS_BESIDE} seconds to decode, and others "
+                    f"the image takes more than {beside:g} seconds to decode, and others "
                     "wait; send it later, or smaller"
                 )
             if now - began > PATIENCE or now - moved > STUCK:

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,18 @@ class ServedModel(PythonModel):
             MedtlError: the files are damaged, or the self-test fails.
         """
         try:
-            self._load(Path(context.artifacts[BUNDLE]))
+            self.load(Path(context.artifacts[BUNDLE]))
         except MedtlError as error:
             if is_server():
                 sys.exit(f"medtl: {error}")
             raise
 
-    def _load(self, folder: Path) -> None:
+    def load(self, folder: Path) -> None:
+        """Loads the predictor that is stored in `folder`, and runs its self-test.
+
+        Raises:
+            MedtlError: the files are damaged, or the self-test fails.
+        """
         self.bundle = Predictor.load(folder)
         self.identity = ModelIdentity.of(folder)
         self.audit: AuditLog | None = None
@@ -129,16 +135,15 @@ class ServedModel(PythonModel):
         """
         began = time.perf_counter()
         check_request(samples, columns(self.bundle.modalities))
-        origin = dataclasses.asdict(self.identity)
-        origin[REQUEST_ID] = parameters.request_id or uuid.uuid4().hex
-        origin = {name: origin[name] for name in IDENTITY}
+        origin = self.origin(parameters.request_id or uuid.uuid4().hex)
         rows: list[dict[str, object]] = []
         distances: list[float | None] = []
-        masked = bool(self.bundle.modalities) and self.bundle.missing == "mask"
-        with FileReader(self.bundle.image_size, masked) as reader:
+        with FileReader(self.bundle.image_size, self.masked) as reader:
             for start in range(0, len(samples), CHUNK):
-                chunk = samples[start : start + CHUNK]
-                rows += self._answered(reader, chunk, parameters.explain, origin, distances)
+                decoded = reader.read(samples[start : start + CHUNK])
+                answered, measured = self.answered(decoded, parameters.explain, origin)
+                rows += answered
+                distances += measured
         if self.audit is not None:
             seconds = round(time.perf_counter() - began, 4)
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -154,28 +159,46 @@ class ServedModel(PythonModel):
                 raise MlflowException(str(error)) from error
         return rows
 
-    def _answered(
+    @property
+    def masked(self) -> bool:
+        """True if cases may lack images, which are all 0 then."""
+        return bool(self.bundle.modalities) and self.bundle.missing == "mask"
+
+    def origin(self, request_id: str) -> dict[str, str | None]:
+        """Returns the fields `IDENTITY` of the answers to a request."""
+        known = dataclasses.asdict(self.identity) | {REQUEST_ID: request_id}
+        return {name: known[name] for name in IDENTITY}
+
+    def answered(
         self,
-        reader: FileReader,
-        samples: list[list[object]],
+        decoded: Iterable[list[np.ndarray | UnreadableImage]],
         explain: bool,
         origin: dict[str, str | None],
-        distances: list[float | None],
-    ) -> list[dict[str, object]]:
-        """Answers a chunk of samples; appends the distance of each, None without one."""
+    ) -> tuple[list[dict[str, object]], list[float | None]]:
+        """Returns the rows of a chunk of samples, and the distance of each, None without one.
+
+        Args:
+            decoded: the pixels of each image of each sample, or the error (see `FileReader`).
+            explain: true adds heat maps.
+            origin: fields of every row.
+
+        Raises:
+            RefusedRequest: the network has no heat map, or the time limit of a server is over.
+        """
         fields = (*FIELDS, HEATMAP) if explain else FIELDS
-        rows: list[dict[str, object]] = [dict.fromkeys(fields) | origin for _ in samples]
-        begin = len(distances)
-        distances += [None] * len(samples)
+        rows: list[dict[str, object]] = []
         images: list[np.ndarray] = []
         readable = []
-        for index, (row, sample) in enumerate(zip(rows, reader.read(samples), strict=True)):
+        for index, sample in enumerate(decoded):
             check_time()
             pixels = [image for image in sample if isinstance(image, np.ndarray)]
+            row: dict[str, object] = dict.fromkeys(fields) | origin
             row["error"] = self._fault(sample, pixels)
+            rows.append(row)
             if row["error"] is None:
                 images += pixels
                 readable.append((index, row))
+        distances: list[float | None] = [None] * len(rows)
         if images:
             stored = as_one_array(images)
             if self.bundle.modalities:
@@ -185,10 +208,10 @@ class ServedModel(PythonModel):
             for place, (index, row) in enumerate(readable):
                 row.update(answer_fields(answers, place, self.bundle))
                 if answers.distances is not None:
-                    distances[begin + index] = round(float(answers.distances[place]), 4)
+                    distances[index] = round(float(answers.distances[place]), 4)
                 if explain:
                     row[HEATMAP] = base64.b64encode(heatmaps[place]).decode("ascii")
-        return rows
+        return rows, distances
 
     def _fault(
         self, sample: list[np.ndarray | UnreadableImage], pixels: list[np.ndarray]

@@ -1,4 +1,4 @@
-"""Bounded decoding of the image files of a request.
+"""Bounded decoding of image files: of a request, or of a folder.
 
 Plain files are decoded in threads, all others in processes with limits on time and memory, so that
 concurrent requests are not blocked.
@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from threading import Semaphore
 
 import numpy as np
 
-from medtl.imaging.bounded_decoding import SlowImage, bounded_decoders
+from medtl.imaging.bounded_decoding import BoundedDecoders, SlowImage, bounded_decoders
 from medtl.imaging.decode import decode
 from medtl.imaging.decoding_limits import is_plain
 from medtl.imaging.pixels import UnreadableImage, square
@@ -27,12 +28,25 @@ _decoding = Semaphore(_AT_ONCE)
 
 
 class FileReader:
-    """Concurrent reader of the files of one request; a context manager."""
+    """Concurrent reader of the files of one request, or of a folder; a context manager.
 
-    def __init__(self, image_size: int, masked: bool) -> None:
-        """Configures squares of `image_size`; if `masked`, a missing image is all 0."""
+    Args:
+        image_size: side of the squares, in pixels.
+        masked: true if a missing image is all 0.
+        most_slow: files that may exceed the time limit, after which only plain ones are decoded.
+        decoders: of other files than plain ones; by default those shared by this process.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        masked: bool,
+        most_slow: float = MOST_SLOW,
+        decoders: BoundedDecoders | None = None,
+    ) -> None:
         self._side, self._masked = image_size, masked
-        self._slow = 0
+        self._slow, self._most_slow = 0, most_slow
+        self._decoders = decoders or bounded_decoders()
         self._threads = ThreadPoolExecutor(_AT_ONCE)
 
     def __enter__(self) -> FileReader:
@@ -43,7 +57,11 @@ class FileReader:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def read(self, samples: list[list[object]]) -> Iterator[list[np.ndarray | UnreadableImage]]:
-        """Yields the pixels [1 or 3, S, S] of each file of each sample, or the error."""
+        """Yields the pixels [1 or 3, S, S] of each file of each sample, or the error.
+
+        Decoding starts at once. A file is given as its bytes, or as a path, which is opened when
+        its turn comes.
+        """
         files = [file for sample in samples for file in sample]
         # a thread costs more than it gains for a single file
         found = self._threads.map(self._image, files) if len(files) > 1 else map(self._image, files)
@@ -54,6 +72,12 @@ class FileReader:
             return np.zeros((1, self._side, self._side), np.uint8)
         if file is None:
             return UnreadableImage("no image file is given")
+        if isinstance(file, Path):
+            try:
+                file = file.read_bytes()
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+                reason = error.strerror if isinstance(error, OSError) else "an impossible path"
+                return UnreadableImage(f"the file cannot be opened ({reason})")
         if not isinstance(file, bytes):
             return UnreadableImage(f"not the bytes of an image file, but {_called(file)}")
         try:
@@ -71,12 +95,12 @@ class FileReader:
     def _other(self, file: bytes) -> np.ndarray:
         if not file:
             raise UnreadableImage("the file is empty")
-        if self._slow >= MOST_SLOW:
+        if self._slow >= self._most_slow:
             raise UnreadableImage(
-                f"not decoded, for {MOST_SLOW} files of this request took too long; send it by "
-                "itself"
+                f"not decoded, for {self._most_slow} files of this request took too long; send "
+                "it by itself"
             )
-        return bounded_decoders().square(file, self._side)
+        return self._decoders.square(file, self._side)
 
 
 def _called(value: object) -> str:

@@ -80,7 +80,7 @@ def test_a_file_that_takes_long_makes_way_for_another(
 
     slow = threading.Thread(target=ask)
     with monkeypatch.context() as patch:
-        patch.setattr(bounded_decoding, "SECONDS_BESIDE", 0.2)
+        patch.setattr(decoders, "_beside", 0.2)
         slow.start()
         time.sleep(0.1)
         assert decoders.square(picture("TIFF"), 16).shape == (1, 16, 16)
