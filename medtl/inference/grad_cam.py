@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from medtl.errors import MedtlError
 from medtl.networks.cutoffs import CutPoint
+from medtl.networks.ensemble import members_of
 from medtl.networks.graph import Graph, evaluating, trace
 from medtl.networks.partition import Cut, cut
 
@@ -96,11 +97,33 @@ def grad_cam(halves: Cut, images: Tensor, class_index: int | Sequence[int] | Ten
     Raises:
         MedtlError: no activation at the cut is a map.
     """
-    activation, gradient = _map_and_gradient(halves, images, class_index)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    heat = (weights * activation).sum(dim=1, keepdim=True).relu()
+    return mean_grad_cam([halves], images, class_index)
+
+
+def mean_grad_cam(
+    members: Sequence[Cut], images: Tensor, class_index: int | Sequence[int] | Tensor
+) -> np.ndarray:
+    """Computes heat maps of an ensemble: the mean of its members' maps, as in `grad_cam`.
+
+    A member's map counts by the size of its gradients, as its scores count in the mean. Only the
+    mean is scaled to 1.
+
+    Args:
+        members: each network, cut at the map (see `explanation_cuts`).
+        images: as in `grad_cam`.
+        class_index: as in `grad_cam`.
+
+    Raises:
+        MedtlError: no activation at the cut is a map.
+    """
+    heats = []
+    for halves in members:
+        activation, gradient = _map_and_gradient(halves, images, class_index)
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        heats.append((weights * activation).sum(dim=1, keepdim=True).relu())
+    mean = torch.stack(heats).mean(dim=0)
     high, wide = images.shape[-2], images.shape[1] // 3 * images.shape[-1]
-    heat = nn.functional.interpolate(heat, (high, wide), mode="bilinear")[:, 0]
+    heat = nn.functional.interpolate(mean, (high, wide), mode="bilinear")[:, 0]
     strongest = heat.amax(dim=(1, 2), keepdim=True)
     return (heat / strongest.clamp_min(torch.finfo(heat.dtype).tiny)).cpu().numpy()
 
@@ -173,6 +196,17 @@ def explanation_cut(network: nn.Module, image_size: int) -> Cut:
             f"image_size {image_size} to explain its scores with; use larger images"
         )
     return cut(network, point, image_size)
+
+
+def explanation_cuts(network: nn.Module, image_size: int) -> list[Cut]:
+    """Cuts each member of an ensemble as `explanation_cut`, at one point; else the network itself.
+
+    Raises:
+        MedtlError: as `explanation_cut`.
+    """
+    first, *others = members_of(network)
+    halves = explanation_cut(first, image_size)
+    return [halves, *(cut(each, halves.point, image_size) for each in others)]
 
 
 def _lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:

@@ -19,11 +19,23 @@ from torch import Tensor, nn
 from medtl.errors import MedtlError
 from medtl.inference.captum_maps import occlusion
 from medtl.inference.decisions import calibrated, decide, decide_findings, findings_text, presence
-from medtl.inference.grad_cam import explanation_cut, grad_cam, heatmap_png, side_by_side
+from medtl.inference.grad_cam import (
+    explanation_cuts,
+    heatmap_png,
+    mean_grad_cam,
+    side_by_side,
+)
 from medtl.inference.label_record import LabelRecord
 from medtl.inference.out_of_distribution import LAYOUT, MIDDLE, NETWORK, DomainReference, layout
 from medtl.inference.training_record import TrainingRecord
-from medtl.networks.cutoffs import halfway, resolve
+from medtl.networks.cutoffs import CutPoint, halfway, resolve
+from medtl.networks.ensemble import (
+    Ensemble,
+    is_ensemble_state,
+    member_scores,
+    members_of,
+    stored_state,
+)
 from medtl.networks.partition import Cut, Frozen, cut_by_way_of
 from medtl.networks.pooled_features import pooled, pooled_with_spread
 from medtl.networks.pooled_head import restore_convolution
@@ -33,7 +45,7 @@ from medtl.networks.registry import build
 if TYPE_CHECKING:
     from medtl.inference.sklearn_head import SklearnHead
 
-FORMAT = 1  # of stored models; all formats up to this one are read
+FORMAT = 2  # of stored models, 2 since ensembles; all formats up to this one are read
 SETTINGS_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 DOMAIN_FILE = "domain.safetensors"
@@ -73,7 +85,7 @@ class Predictor:
         fingerprint: hash of the data set's images, labels and splits.
         temperature: divisor of the logits.
         thresholds: one per class, see `medtl.inference.decisions.decide`.
-        network: in eval mode.
+        network: in eval mode; an `Ensemble` where it is several networks.
         sensitivity: least sensitivity required of the thresholds; 0 for Youden's index.
         hidden: units of the dense ReLU layer before the output layer; 0 for none.
         multi_label: true if an image can have any number of the classes (findings).
@@ -81,6 +93,8 @@ class Predictor:
         missing: `refuse`, or `mask` if cases may lack images.
         domain: reference for out-of-distribution detection.
         tail: classical classifier of a hybrid, in place of the suffix.
+        members: number of networks whose logits are averaged; 0 for a single model. Linear members
+            on equal features are stored as one network.
         seen: training records, also of the backbone if trained here; None if unknown.
         labels: record of the labels of all samples of the data set; None in older models.
     """
@@ -100,6 +114,7 @@ class Predictor:
     multi_label: bool = False
     modalities: tuple[str, ...] = ()
     missing: str = "refuse"
+    members: int = 0
     domain: DomainReference | None = field(default=None, repr=False)
     tail: SklearnHead | None = field(default=None, repr=False)
     seen: tuple[TrainingRecord, ...] | None = field(default=None, repr=False)
@@ -172,15 +187,16 @@ class Predictor:
     def heatmaps(self, images: np.ndarray, classes: np.ndarray) -> list[bytes]:
         """Draws a heat map over each image for a class (int [B]): PNG files.
 
-        Uses Grad-CAM; for hybrids, which have no gradient, occlusion with about 50 forward passes
-        per image. The images of a case lie side by side.
+        Uses Grad-CAM, of an ensemble the mean of its members' maps; for hybrids, which have no
+        gradient, occlusion with about 50 forward passes per image. The images of a case lie
+        side by side.
 
         Raises:
             MedtlError: the network has no map at this image size (not for hybrids).
         """
         prepared, indices = self._prepared(images), torch.from_numpy(classes)
         if self.tail is None:
-            heats = grad_cam(self._explained, prepared, indices)
+            heats = mean_grad_cam(self._explained, prepared, indices)
         else:
             heats = occlusion(self.scores_of, prepared, indices)
         shown = side_by_side(images)
@@ -199,7 +215,7 @@ class Predictor:
     def save(self, folder: Path) -> None:
         """Writes tensors as safetensors, a hybrid's classifier as skops, all else as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = self.network.state_dict()
+        state = stored_state(self.network)
         weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         save_file(weights, folder / WEIGHTS_FILE)
         if self.domain is not None:
@@ -248,8 +264,12 @@ class Predictor:
                 hidden=settings.get("hidden", 0),
             )
             weights = load_file(folder / WEIGHTS_FILE)
-            restore_convolution(network, weights)
-            network.load_state_dict(weights)
+            if is_ensemble_state(weights):
+                point = resolve(network, settings["architecture"], settings["cutoff"])
+                network = Ensemble.of_state(network, point, side, weights)
+            else:
+                restore_convolution(network, weights)
+                network.load_state_dict(weights)
             domain, tail, seen, labels = (
                 folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE, LABELS_FILE)
             )
@@ -270,22 +290,33 @@ class Predictor:
 
     @cached_property
     def _cuts(self) -> tuple[list[Frozen], Cut]:
-        """The network cut at the features: at its last layer, or a hybrid's cut-off.
+        """The network, of an ensemble its first member, cut at the features.
 
         The first part is the path to the features, in two steps with the middle layer between them.
         """
-        where = "head" if self.tail is None else self.cutoff
-        point = resolve(self.network, self.architecture, where)
-        middle = halfway(self.network, point)
+        network = members_of(self.network)[0]
+        point = self._features_point(network)
+        middle = halfway(network, point)
         stops = [] if middle is None else [middle]
-        way, halves = cut_by_way_of(stops, self.network, point, self.image_size)
+        way, halves = cut_by_way_of(stops, network, point, self.image_size)
         halves.suffix.eval()
         return way, halves
 
+    def _features_point(self, network: nn.Module) -> CutPoint:
+        """Returns the place of the features: a hybrid's cut-off, else before the last layer.
+
+        Of an ensemble it is the end of the part that its members share, if there is one. That part
+        has learned from no image of the data, so features of images that some of the members were
+        trained on are like those of new images.
+        """
+        if isinstance(self.network, Ensemble) and self.network.shares_layers:
+            return self.network.point
+        return resolve(network, self.architecture, "head" if self.tail is None else self.cutoff)
+
     @cached_property
-    def _explained(self) -> Cut:
-        """The network cut for heat maps; cached, as the cut is slow."""
-        return explanation_cut(self.network, self.image_size)
+    def _explained(self) -> list[Cut]:
+        """The network, or each member, cut for heat maps; cached, as the cut is slow."""
+        return explanation_cuts(self.network, self.image_size)
 
     def _prepared(self, images: np.ndarray) -> Tensor:
         device = next(self.network.parameters()).device
@@ -293,7 +324,8 @@ class Predictor:
 
     @torch.inference_mode()
     def _forward(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        crossing, compared = (self._prepared(images),), {LAYOUT: layout(images)}
+        prepared = self._prepared(images)
+        crossing, compared = (prepared,), {LAYOUT: layout(images)}
         way, halves = self._cuts
         *before, last = way
         for part in before:
@@ -303,7 +335,19 @@ class Predictor:
         features = compared[NETWORK] = pooled(crossing).cpu().numpy()
         if self.tail is not None:
             return self.tail.logits(features), compared
-        return halves.suffix(*crossing).float().cpu().numpy(), compared
+        scores = self._scores(prepared, crossing, halves.suffix)
+        return scores.float().cpu().numpy(), compared
+
+    def _scores(self, prepared: Tensor, crossing: tuple[Tensor, ...], suffix: nn.Module) -> Tensor:
+        """Computes logits [B, K] by the suffix at the features, and by the other members.
+
+        The others continue from the features too, or from the images where they share no layer.
+        """
+        if not isinstance(self.network, Ensemble):
+            return suffix(*crossing)
+        start = crossing if self.network.shares_layers else (prepared,)
+        others = member_scores(self.network.suffixes[1:], start)
+        return torch.stack([suffix(*crossing), *others]).mean(dim=0)
 
 
 def _tail(file: Path) -> SklearnHead:

@@ -7,6 +7,7 @@ scikit-learn's default settings except where noted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,28 +36,39 @@ LEAST_PROBABILITY = 1e-4  # a forest or k-NN gives probabilities of 0, which hav
 
 @dataclass(frozen=True)
 class SklearnHead:
-    """Fitted pipeline: standardisation, optional principal components, classifier."""
+    """Fitted pipeline: standardisation, optional principal components, classifier.
+
+    Attributes:
+        pipeline: the only one, or the first of an ensemble.
+        others: the other pipelines of an ensemble, whose scores are averaged with its own.
+    """
 
     pipeline: Pipeline
+    others: tuple[Pipeline, ...] = ()
+
+    @classmethod
+    def mean_of(cls, heads: Sequence[SklearnHead]) -> SklearnHead:
+        """Returns the ensemble of several heads on equal features."""
+        first, *others = (each for head in heads for each in head.pipelines)
+        return cls(first, tuple(others))
+
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """All pipelines."""
+        return (self.pipeline, *self.others)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Computes scores float32 [N, K] of features [N, F], uncalibrated like logits."""
-        classifier = self.pipeline[-1]
-        if isinstance(classifier, SVC):
-            scores = self.pipeline.decision_function(features)
-            if scores.ndim == 1:
-                scores = np.stack([-scores, scores], axis=1)
-        else:
-            scores = np.log(np.maximum(self.pipeline.predict_proba(features), LEAST_PROBABILITY))
-        return scores.astype(np.float32)
+        scores = [_scores(each, features) for each in self.pipelines]
+        return np.mean(scores, axis=0).astype(np.float32)
 
     def save(self, file: Path) -> None:
-        """Writes the pipeline in the format of skops, which contains no pickle."""
+        """Writes the pipelines in the format of skops, which contains no pickle."""
         # importing skops scans all of SciPy, which takes seconds: commands without a classical
         # classifier should not import it
         import skops.io
 
-        skops.io.dump(self.pipeline, file)
+        skops.io.dump(list(self.pipelines) if self.others else self.pipeline, file)
 
     @classmethod
     def load(cls, file: Path) -> SklearnHead:
@@ -69,14 +81,24 @@ class SklearnHead:
 
         try:
             strange = set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED)
-            pipeline = None if strange else skops.io.load(file, trusted=list(TRUSTED))
+            loaded = None if strange else skops.io.load(file, trusted=list(TRUSTED))
         except Exception as error:  # skops documents no errors for damaged files
             raise MedtlError(f"{file} is damaged, or not in the format of skops") from error
         if strange:
             raise MedtlError(f"{file} holds types that are not trusted: {', '.join(strange)}")
-        if not isinstance(pipeline, Pipeline):
-            raise MedtlError(f"{file} holds no classifier, but {type(pipeline).__name__}")
-        return cls(pipeline)
+        pipelines = loaded if isinstance(loaded, list) else [loaded]
+        for each in pipelines:
+            if not isinstance(each, Pipeline):
+                raise MedtlError(f"{file} holds no classifier, but {type(each).__name__}")
+        return cls(pipelines[0], tuple(pipelines[1:]))
+
+
+def _scores(pipeline: Pipeline, features: np.ndarray) -> np.ndarray:
+    """Computes the scores [N, K] of one pipeline."""
+    if not isinstance(pipeline[-1], SVC):
+        return np.log(np.maximum(pipeline.predict_proba(features), LEAST_PROBABILITY))
+    scores = pipeline.decision_function(features)
+    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
 
 def shuffled(tail: SklearnHead, seed: int) -> SklearnHead:
@@ -85,10 +107,13 @@ def shuffled(tail: SklearnHead, seed: int) -> SklearnHead:
     For a linear classifier this permutes the weights, for a forest the features of its splits, for
     the others the features of the samples that they compare with.
     """
-    standardised, *steps = tail.pipeline.steps
     order = np.random.default_rng(seed).permutation(tail.pipeline[0].n_features_in_)
     exchange = FunctionTransformer(np.take, kw_args={"indices": order, "axis": 1})
-    return SklearnHead(Pipeline([standardised, ("exchanged", exchange), *steps]))
+    changed = [
+        SklearnHead(Pipeline([each.steps[0], ("exchanged", exchange), *each.steps[1:]]))
+        for each in tail.pipelines
+    ]
+    return SklearnHead.mean_of(changed)
 
 
 def fit_sklearn_head(

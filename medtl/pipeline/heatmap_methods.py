@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from medtl.errors import ParameterError
 from medtl.evaluation.heatmap_checks import names_from, randomised
 from medtl.inference.captum_maps import Scores, integrated_gradients, occlusion
-from medtl.inference.grad_cam import explanation_cut, grad_cam
+from medtl.inference.grad_cam import explanation_cuts, mean_grad_cam
 from medtl.inference.predictor import Predictor
 from medtl.networks.cutoffs import CutPoint, resolve
+from medtl.networks.ensemble import Ensemble, members_of
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
 from medtl.settings.evaluation import GRAD_CAM, OCCLUSION
@@ -79,11 +80,12 @@ def drawing(bundle: Predictor, method: str, seed: int) -> Drawing:
         return _of_hybrid(bundle, bundle.tail, seed)
     if method == GRAD_CAM:
         size = bundle.image_size
-        halves = explanation_cut(copy.deepcopy(bundle.network), size)
-        trained: Draw = partial(grad_cam, halves)
+        halves = explanation_cuts(copy.deepcopy(bundle.network), size)
+        point = halves[0].point
+        trained: Draw = partial(mean_grad_cam, halves)
 
         def of(network: nn.Module) -> Draw:
-            return partial(grad_cam, cut(network, halves.point, size))
+            return partial(mean_grad_cam, [cut(each, point, size) for each in members_of(network)])
     else:
         draw = occlusion if method == OCCLUSION else integrated_gradients
 
@@ -100,7 +102,9 @@ def _randomised(
     bundle: Predictor, of: Callable[[nn.Module], Draw], seed: int
 ) -> Iterator[tuple[tuple[str, ...], Draw]]:
     """Yields the stages of each draw: `head` randomises the head, `trained` all trained layers."""
-    network, size = bundle.network, bundle.image_size
+    size = bundle.image_size
+    members = members_of(bundle.network)
+    network = members[0]
     head, trained = (
         resolve(network, bundle.architecture, name) for name in ("head", bundle.cutoff)
     )
@@ -109,10 +113,26 @@ def _randomised(
         points = {("head", "trained"): head}
     stages = [(names, names_from(network, point, size)) for names, point in points.items()]
     images = max(1, len(bundle.modalities))
-    for draw in range(seed, seed + DRAWS):
-        fresh = build(bundle.architecture, len(bundle.classes), size, draw, images, bundle.hidden)
+    for draw in range(DRAWS):
+        # each member has random weights of its own
+        seeds = range(seed + draw, seed + draw + DRAWS * len(members), DRAWS)
+        fresh = [
+            build(bundle.architecture, len(bundle.classes), size, each, images, bundle.hidden)
+            for each in seeds
+        ]
         for names, lost in stages:
-            yield names, of(randomised(network, fresh, lost, draw))
+            changed = [
+                randomised(member, other, lost, each)
+                for member, other, each in zip(members, fresh, seeds, strict=True)
+            ]
+            yield names, of(_like(bundle.network, changed))
+
+
+def _like(network: nn.Module, members: Sequence[nn.Module]) -> nn.Module:
+    """Returns an ensemble of other members; the only member where `network` is not one."""
+    if isinstance(network, Ensemble):
+        return Ensemble(members, network.point, network.image_size).eval()
+    return members[0]
 
 
 def _of_hybrid(bundle: Predictor, trained: SklearnHead, seed: int) -> Drawing:
