@@ -9,8 +9,9 @@ from medtl.data.dataset import load
 from medtl.errors import MedtlError
 from medtl.pipeline.finalize import gate_cases, test_scores
 from medtl.pipeline.setup import registered_name
-from medtl.settings.data import DataSettings, Reading
+from medtl.settings.data import Reading
 from medtl.settings.evaluation import PromoteSettings
+from medtl.settings.training import LearningSettings
 from medtl.tracking.addresses import run_addresses
 from medtl.tracking.lineage import training_settings
 from medtl.tracking.logged_model import load_bundle
@@ -43,12 +44,17 @@ def _judged(name: str, settings: PromoteSettings) -> Verdict:
     bundle = load_bundle(uri)
     made = training_settings(uri)
     seed = int(str(made["seed"]))
-    data = DataSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
+    data = LearningSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
     dataset = load(data.data, bundle.preprocessing.image_size, seed, data.reading)
     if dataset.fingerprint != bundle.fingerprint:
         raise MedtlError(
             f"{data.data} has changed since version {version} of {name} was trained on it, so its "
             "test cases are not the same; train anew, or promote a version by hand"
+        )
+    if not len(dataset.splits["test"]):
+        raise MedtlError(
+            f"version {version} of {name} has no test split (holdout=0), so there are no cases to "
+            f"compare it on; promote it by hand with version={version}"
         )
     score = partial(test_scores, dataset, data, seed)
     cases = gate_cases(dataset, score(bundle))

@@ -15,6 +15,7 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import resolve
 from medtl.networks.pretrained import Backbone
+from medtl.pipeline.cross_validation import cross_validate, log_cross_validation, with_folds
 from medtl.pipeline.finalize import evaluate_and_log, evaluate_shard, register_and_gate
 from medtl.pipeline.parameter_checks import check_training
 from medtl.pipeline.pretraining import ensure_backbone
@@ -63,6 +64,9 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
         mlflow.set_tag("medtl.cutoff", point.name)
         if team.size > 1:
             transfer = _shared(settings, transfer, point.name, team)
+        if settings.folds:
+            _cross_validated(settings, transfer, point.name, ends)
+            return
         model = fit_model(settings, transfer, point.name, ends=ends)
         concluded = evaluate_and_log(transfer, model)
         print(concluded.summary())
@@ -76,6 +80,18 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
         else:
             served = concluded.model.model_uri
     print("\n".join([f"serve it      {serve_command(served)}", *run_addresses(run.info.run_id)]))
+
+
+def _cross_validated(
+    settings: TrainSettings, transfer: TransferLearner, cutoff: str, ends: CheckpointHold
+) -> None:
+    """Trains one model a fold, and evaluates them on the cases that they have not seen."""
+    transfer, folds = with_folds(transfer)
+    found = cross_validate(
+        transfer, folds, cutoff, lambda own: fit_model(settings, own, cutoff, ends=ends)
+    )
+    log_cross_validation(found)
+    print(found.summary())
 
 
 def _follow(team: SingleProcess) -> None:
@@ -99,6 +115,10 @@ def _check_together(settings: TrainSettings, team: SingleProcess) -> None:
     if team.size > 1 and settings.transfer == "hybrid":
         allowed = "finetune where torchrun starts several processes"
         raise ParameterError("transfer", settings.transfer, allowed)
+    for name in ("folds", "seeds"):
+        if team.size > 1 and getattr(settings, name):
+            allowed = "left out where torchrun starts several processes"
+            raise ParameterError(name, getattr(settings, name), allowed)
 
 
 def _shared(

@@ -46,7 +46,8 @@ def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...
     if (split == "train").any():
         kept = _told_apart(labels[split == "train"])
         for name in SPLITS:
-            if not (kept & _told_apart(labels[split == name])).any():
+            here = labels[split == name]
+            if len(here) and not (kept & _told_apart(here)).any():
                 raise MedtlError(
                     f"{table.name}: there is no finding that some images of the {name} split have, "
                     "and others not; add images of more patients, or give the splits yourself"
@@ -243,16 +244,16 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     rows = frame.index.to_numpy(np.int64)[:, None] * images + np.arange(images)
     table = dataclasses.replace(table, frame=frame.reset_index(drop=True))
     patients = patient_groups(table.frame)
-    drawn = missing_splits(table.frame)
+    drawn = tuple(name for name in missing_splits(table.frame) if _is_drawn(name, reading))
     content = table.frame["content"].to_numpy()
     groups = groups_that_stay_together(patients, content)
-    table = with_splits(table, seed, groups)
+    table = with_splits(table, seed, groups, reading.holdout)
     frame = table.frame
-    notes += _drawn(frame, drawn)
+    notes += _drawn(frame, drawn, reading) + _folds_not_used(frame, reading)
     notes = check_duplicates(table.name, frame, reading.duplicates) + notes
     classes, labels, from_labels = learnable(table) if table.multi_label else _one_label(table)
     splits = {name: np.flatnonzero(frame["split"] == name) for name in SPLITS}
-    if len(splits["train"]):
+    if len(splits["train"]) and not reading.folds:
         notes += few_to_validate(labels, classes, groups, splits["valid"])
     return Dataset(
         name=table.name,
@@ -328,14 +329,30 @@ def _a_row_each(index: pd.DataFrame, count: int) -> pd.DataFrame:
     return joined.assign(reason=joined["reason"].str.strip())
 
 
-def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...]) -> tuple[str, ...]:
+def _is_drawn(split: str, reading: Reading) -> bool:
+    """Returns whether a missing split is drawn here; folds have validation parts of their own."""
+    return bool(reading.holdout) if split == "test" else not reading.folds
+
+
+def _folds_not_used(frame: pd.DataFrame, reading: Reading) -> tuple[str, ...]:
+    """Returns a line on the column `fold` of a table where there is one training."""
+    names = set(frame["fold"]) - {""} if "fold" in frame else set()
+    if len(names) < 2 or reading.folds:
+        return ()
+    return (f"the column fold is not used: folds={len(names)} cross-validates by it",)
+
+
+def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...], reading: Reading) -> tuple[str, ...]:
     """Returns notes on drawn splits and on unknown patients."""
     samples = "cases" if CASE in frame else "images"
     if not (frame["split"] == "train").any():
         return (f"no {samples} are for training: this data can only be evaluated on",)
     lines = []
     if drawn:
-        counts = ", ".join(f"{name} {(frame['split'] == name).sum()}" for name in SPLITS)
+        split, shown = frame["split"], SPLITS
+        if reading.folds:
+            split, shown = split.replace({"train": "folds", "valid": "folds"}), ("folds", "test")
+        counts = ", ".join(f"{name} {(split == name).sum()}" for name in shown)
         unit = samples[:-1] if (frame["patient"] == "").all() else "patient"
         lines.append(f"{' and '.join(drawn)} drawn by {unit} ({counts} {samples})")
     unknown = int((frame["patient"] == "").sum())

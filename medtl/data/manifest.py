@@ -69,7 +69,7 @@ def joined(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
     again = frame.duplicated([CASE, MODALITY])
     remedy = "give every image of a case a modality of its own"
     refuse_rows(file, frame, again, "a modality that its case has before", remedy)
-    for column in ("label", "patient", "split"):
+    for column in ("label", "patient", "split", *(["fold"] if "fold" in frame else [])):
         differs = frame[column] != frame.groupby(CASE)[column].transform("first")
         remedy = f"a case has one {column}; cases of two patients need names of their own"
         refuse_rows(file, frame, differs, f"another {column} than their case", remedy)

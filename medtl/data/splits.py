@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,14 @@ from medtl.data.label_encoding import ABSENT, encode_findings, membership_matrix
 from medtl.data.manifest import Table
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
+from medtl.settings.data import CARVED
 
 SPLITS = ("train", "valid", "test")
-CARVED = 0.15
-"""The share of all images that goes to valid, and to test, where they are not given."""
 
 
-def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Table:
+def with_splits(
+    table: Table, seed: int, groups: np.ndarray | None = None, holdout: float = CARVED
+) -> Table:
     """Fills the split of every row.
 
     Given splits stay. If `valid` or `test` is missing, about 15 % of all images are drawn for it
@@ -29,6 +31,7 @@ def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Ta
         seed: seed of the draw.
         groups: [N], sortable; rows of equal value stay together. Defaults to the patients, with
             one group per row of an unknown patient.
+        holdout: share that is drawn for `test`; 0 draws none.
 
     Raises:
         RefusedDataError: a patient is in two given splits; its table lists all of them.
@@ -41,15 +44,35 @@ def with_splits(table: Table, seed: int, groups: np.ndarray | None = None) -> Ta
         return dataclasses.replace(table, frame=frame.assign(split=split))
     sorts = _sorts(table)
     groups = patient_groups(frame) if groups is None else np.unique(groups, return_inverse=True)[1]
-    present = sorts.sum(axis=0)
-    wanted = np.maximum(CARVED * present, 1) * (present > 0)
+    shares = {"test": holdout, "valid": CARVED}
     for number, name in enumerate(missing_splits(frame)):
+        if not shares[name]:
+            continue
         pool = np.flatnonzero(split == "train")
         random = np.random.default_rng([seed, number])
+        wanted = _wanted(sorts, shares[name])
         split[pool[_taken(sorts[pool], groups[pool], wanted, random)]] = name
     if not table.multi_label:
-        _check_classes(table, split)
+        given = (split == "test").any()
+        _check_classes(table, split, SPLITS if holdout or given else SPLITS[:-1])
     return dataclasses.replace(table, frame=frame.assign(split=split))
+
+
+def drawn_part(
+    labels: np.ndarray,
+    classes: int,
+    groups: np.ndarray,
+    share: float,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Draws about `share` of N images by whole groups, stratified by class or finding: bool [N].
+
+    `labels` are int [N] of `classes`, or int8 [N, K] of findings; `groups` [N] are sortable.
+    """
+    sorts = membership_matrix(labels, classes)
+    if labels.ndim == 2:
+        sorts = np.column_stack([sorts, ~sorts.any(axis=1)])
+    return _taken(sorts, groups, _wanted(sorts, share), random)
 
 
 def missing_splits(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -72,6 +95,12 @@ def _sorts(table: Table) -> np.ndarray:
         return membership_matrix(codes, len(table.classes))
     present = membership_matrix(encode_findings(labels, table.classes), len(table.classes))
     return np.column_stack([present, ~present.any(axis=1)])
+
+
+def _wanted(sorts: np.ndarray, share: float) -> np.ndarray:
+    """Returns the images of each class that a share of all has, at least one: float [K]."""
+    present = sorts.sum(axis=0)
+    return np.maximum(share * present, 1) * (present > 0)
 
 
 def _taken(
@@ -121,11 +150,11 @@ def _check_patients(table: Table) -> None:
         )
 
 
-def _check_classes(table: Table, split: np.ndarray) -> None:
-    """Refuses a split that lacks a class."""
+def _check_classes(table: Table, split: np.ndarray, names: Sequence[str]) -> None:
+    """Refuses a split of these that lacks a class."""
     counts = pd.crosstab(table.frame["label"], split)
     counts = counts.reindex(index=list(table.classes), columns=list(SPLITS), fill_value=0)
-    for name in SPLITS:
+    for name in names:
         lacking = counts.index[counts[name] == 0]
         if len(lacking):
             raise MedtlError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from medtl.evaluation.scored_cases import (
     has_findings,
     labelled_cases,
 )
-from medtl.inference.decisions import calibrated, presence
+from medtl.inference.decisions import calibrated, decide, decide_findings, presence
 
 # Range of temperatures; those of trained networks lie between 0.5 and 5.
 COLDEST, HOTTEST = 0.05, 20.0
@@ -44,6 +45,46 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float(np.mean(expected - of_label))
 
     return _root(excess)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature and thresholds of a model, from cases that it was not trained on.
+
+    Attributes:
+        temperature: divisor of the logits.
+        thresholds: float64 [K], operating point, see `medtl.inference.decisions.decide`.
+        multi_label: True for findings.
+    """
+
+    temperature: float
+    thresholds: np.ndarray
+    multi_label: bool
+
+    @classmethod
+    def fit(cls, logits: np.ndarray, labels: np.ndarray, sensitivity: float = 0.0) -> Calibration:
+        """Fits both to logits [N, K] and labels int [N], of findings int8 [N, K].
+
+        `sensitivity` is the least one at the operating point; 0 for Youden's index.
+        """
+        multi_label = has_findings(labels)
+        fitted = (fit_presence_temperature if multi_label else fit_temperature)(logits, labels)
+        found = cls(fitted, np.empty(0), multi_label)
+        probabilities = found.probabilities(logits)
+        thresholds = (
+            operating_points_at(labels, probabilities, sensitivity)
+            if sensitivity
+            else operating_points(labels, probabilities)
+        )
+        return replace(found, thresholds=thresholds)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Returns calibrated probabilities float64 [N, K] of logits [N, K]."""
+        return (presence if self.multi_label else calibrated)(logits, self.temperature)
+
+    def decisions(self, probabilities: np.ndarray) -> np.ndarray:
+        """Decides at the operating point: int64 [N]; of findings bool [N, K]."""
+        return (decide_findings if self.multi_label else decide)(probabilities, self.thresholds)
 
 
 def _root(excess: Callable[[float], float]) -> float:

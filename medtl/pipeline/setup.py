@@ -122,6 +122,8 @@ def noted_data(settings: LearningSettings, image_size: int, architecture: str) -
 def training_data(settings: LearningSettings, image_size: int) -> Dataset:
     """Loads the data set of the settings at a size, with images in all three splits.
 
+    With `holdout=0` there may be none in the test split.
+
     Raises:
         ParameterError: there is no such data.
         MedtlError: it cannot be trained on.
@@ -130,7 +132,7 @@ def training_data(settings: LearningSettings, image_size: int) -> Dataset:
     if dataset.multi_label:
         _check_findings(settings, dataset)
     for split, indices in dataset.splits.items():
-        if len(indices) == 0:
+        if len(indices) == 0 and (split != "test" or settings.holdout):
             raise MedtlError(
                 f"{dataset.name} has no images in its {split} split; training needs train, valid "
                 "and test (those that are missing are drawn from train)"

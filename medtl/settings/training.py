@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medtl.errors import ParameterError
-from medtl.settings.data import DataSettings
+from medtl.settings.data import CARVED, DataSettings
 from medtl.settings.fields import (
     DATA,
     NETWORK,
     RECORD,
     check_device,
+    check_number,
     check_registered_name,
+    comma_list,
     option,
 )
 
 MOST_HIDDEN = 65536  # units of a dense layer
+MOST_FOLDS = 50
+MOST_SEED = 2**31
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
@@ -37,6 +41,25 @@ class LearningSettings(DataSettings):
         changes_result=True,
         decides=NETWORK,
         place=True,
+    )
+    folds: int = option(
+        0,
+        "cross-validation by patient: number of folds, or that of a table's column fold; 0 for one "
+        "training",
+        low=0,
+        high=MOST_FOLDS,
+        changes_result=True,
+        added_later=True,
+    )
+    holdout: float = option(
+        CARVED,
+        "share of the images drawn as test split, by patient, where none is given; 0 with folds: "
+        "every image is tested once, by the model that has not seen it",
+        low=0.0,
+        high=0.9,
+        changes_result=True,
+        decides=DATA,
+        added_later=True,
     )
     transfer: str = option(
         "finetune",
@@ -112,6 +135,11 @@ class LearningSettings(DataSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+        if self.folds == 1:
+            raise ParameterError("folds", self.folds, "0, or at least 2")
+        if not self.holdout and not self.folds:
+            allowed = "above 0 without folds: one training needs a test split"
+            raise ParameterError("holdout", self.holdout, allowed)
 
 
 @dataclass(frozen=True)
@@ -163,6 +191,25 @@ class TrainSettings(ModelSettings):
     )
     optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS, changes_result=True)
     lr: float = option(1e-3, "learning rate", low=1e-8, high=10.0, changes_result=True)
+    seeds: str = option(
+        "",
+        "comma list of seeds: one training each, on the splits of seed; empty for seed alone",
+        changes_result=True,
+        added_later=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.listed_seeds and self.folds:
+            raise ParameterError("seeds", self.seeds, "empty with folds: folds are of one seed")
+
+    @property
+    def listed_seeds(self) -> tuple[int, ...]:
+        """Seeds of repeated trainings; none without `seeds`."""
+        entries = comma_list("seeds", self.seeds) if self.seeds else ()
+        for entry in entries:
+            check_number("seeds", entry, int, 0, MOST_SEED)
+        return tuple(map(int, entries))
 
 
 @dataclass(frozen=True)
@@ -208,4 +255,7 @@ class PretrainSettings(TrainSettings):
         super().__post_init__()
         if self.transfer == "hybrid":
             raise ParameterError("transfer", self.transfer, "finetune: a hybrid trains no backbone")
+        if self.folds or self.seeds:
+            name, value = ("folds", self.folds) if self.folds else ("seeds", self.seeds)
+            raise ParameterError(name, value, "left out: a backbone is one training")
         check_registered_name("backbone_name", self.backbone_name)

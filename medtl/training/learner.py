@@ -81,6 +81,9 @@ class TransferLearner:
             `view_seed` share their cached views.
         seen_before: training records of the backbone itself, None if unknown.
         team: processes that train each model together, from equal learners.
+        pool: samples whose activations are computed together, ascending, None for each split alone.
+            Learners with the same pool, which covers all their splits, share them. Of the training
+            images it decides the augmented views.
     """
 
     backbone: Backbone
@@ -91,6 +94,7 @@ class TransferLearner:
     shared: InitVar[ActivationCache | None] = None
     seen_before: tuple[TrainingRecord, ...] | None = ()
     team: SingleProcess = SINGLE_PROCESS
+    pool: np.ndarray | None = None
     device: torch.device = field(init=False)
     precision: str = field(init=False)
     activation_cache: ActivationCache = field(init=False)
@@ -231,9 +235,14 @@ class TransferLearner:
 
     def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Loader:
         """Returns the activations at the cut of a split's used images; cached where that pays."""
+        indices = self.dataset.splits[split]
+        rows = self.rows if split == "train" else None
+        if self.pool is not None:
+            places = np.searchsorted(self.pool, indices)
+            rows = places if rows is None else places[rows]
         fresh = ComputedLoader(
             source=self.dataset,
-            indices=self.dataset.splits[split],
+            indices=indices if self.pool is None else self.pool,
             prefix=divided.prefix,
             preprocessing=self.backbone.preprocessing,
             augmentation=augmentation,
@@ -246,7 +255,7 @@ class TransferLearner:
         feed = CachedLoader(
             fresh, lambda view: self.activation_cache.kept(divided, fresh, view, views), views
         )
-        return feed if self.rows is None or split != "train" else SubsetLoader(feed, self.rows)
+        return feed if rows is None else SubsetLoader(feed, rows)
 
     def _within_memory(
         self,
@@ -368,7 +377,7 @@ class TransferLearner:
         """Hashes everything that a training depends on: equal keys give equal trainings."""
         samples = [self.dataset.splits[split] for split in ("train", "valid")]
         labels = [self.labels(split) for split in ("train", "valid")]
-        rows = [] if self.rows is None else [self.rows]
+        rows = [each for each in (self.rows, self.pool) if each is not None]
         settings = self.settings
         return content_key(
             self.activation_cache.key,

@@ -60,8 +60,9 @@ def in_known_columns(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tup
     _check_needed(file, frame)
     frame, of_patients = _with_patient(file, frame)
     frame, of_splits = _with_split(file, frame)
+    frame, of_folds = _with_fold(frame)
     frame, of_clashes = _without_clashes(frame)
-    return frame, (*of_patients, *of_splits, *of_clashes)
+    return frame, (*of_patients, *of_splits, *of_folds, *of_clashes)
 
 
 def _in_small_letters(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -133,10 +134,9 @@ def _stand_in(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
 def _with_split(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     own = [name for name in frame if name not in (*MEANT, *CASE_COLUMNS)]
     near = [name for name in own if _is_split(frame[name])]
-    folds = [name for name in _near(frame, _FOLD) if name not in near]
-    notes = list(_not_used(folds, "there are no folds, only train, valid and test"))
+    notes: list[str] = []
     if "split" in frame:
-        return frame, (*_not_used(near, "the split is the column split"), *notes)
+        return frame, _not_used(near, "the split is the column split")
     if len(near) > 1:
         raise MedtlError(
             f"{file} has the columns {' and '.join(near)}, of which each may be the split: "
@@ -144,12 +144,27 @@ def _with_split(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[st
         )
     if near:
         line = f"the column {near[0]} is taken for the split"
-        return frame.rename(columns={near[0]: "split"}), (line, *notes)
+        return frame.rename(columns={near[0]: "split"}), (line,)
     for name in _near(frame, _SPLIT):
         values = ", ".join(sorted(frame[name].unique())[:3])
         reason = f"as a split its values ({values}) would have to be train, valid or test"
         notes += _not_used([name], reason)
     return frame.assign(split=""), tuple(notes)
+
+
+def _with_fold(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Names the column of cross-validation folds `fold`, and strips its values."""
+    near = [name for name in _near(frame, _FOLD) if not _is_split(frame[name])]
+    exact = [name for name in near if name.casefold() == "fold"]
+    if len(exact or near) > 1:
+        return frame, _not_used(near, "rename the one of the folds to fold")
+    if not near:
+        return frame, ()
+    (name,) = exact or near
+    others = _not_used([each for each in near if each != name], f"the fold is the column {name}")
+    taken = () if exact else (f"the column {name} is taken for the fold",)
+    folds = frame[name].str.strip()
+    return frame.rename(columns={name: "fold"}).assign(fold=folds), (*taken, *others)
 
 
 def _is_split(values: pd.Series) -> bool:

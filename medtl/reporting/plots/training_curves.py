@@ -39,3 +39,25 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
         axes.margins(x=0.03)
         key(axes, "best")
     return finished(figure)
+
+
+def repeated_curves(history: pd.DataFrame, what: str) -> Figure:
+    """Draws the training loss (left) and the validation AUROC (right) of several trainings.
+
+    `history` has a row an epoch of a training: the training in the column `what` (`fold`, `seed`),
+    and the columns of `learning_curves`.
+    """
+    trainings = history.groupby(what, sort=False)
+    figure = sheet(
+        "Learning curves", f"{len(trainings)} trainings, one a {what}", width=8.0, height=4.2
+    )
+    panels = {"train_loss": "Training loss", "valid_auroc": "Validation AUROC"}
+    for axes, (column, up) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        plain(axes, "Epoch", up)
+        for index, (name, own) in enumerate(trainings):
+            line = {"color": colour(index), "linewidth": 1.6, "marker": "o", "markersize": 3}
+            axes.plot(own["epoch"], own[column], label=f"{what} {name}", **line)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(x=0.03)
+        key(axes, "best")
+    return finished(figure)

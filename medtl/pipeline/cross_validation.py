@@ -1,0 +1,151 @@
+"""Cross-validation: one training a fold, on one computation of the frozen part."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlflow
+import pandas as pd
+
+from medtl.data.folds import Folds, draw_folds
+from medtl.evaluation.calibration import Calibration
+from medtl.evaluation.out_of_fold import FoldPredictions, OutOfFold, out_of_fold
+from medtl.pipeline.evaluation_logging import log_evaluation
+from medtl.pipeline.run_logging import history, log_fit, log_halved
+from medtl.reporting.plots.training_curves import repeated_curves
+from medtl.tracking.artifacts import log_picture, log_table
+from medtl.tracking.runs import nested_run
+from medtl.training.learner import Trained, TransferLearner
+
+FOLDER = "cross_validation"  # of artifacts
+FOLDS_FILE = f"{FOLDER}/folds.csv"
+OUT_OF_FOLD_FILE = f"{FOLDER}/out_of_fold.csv"
+
+
+@dataclass(frozen=True)
+class Member:
+    """Model of one fold, with its predictions of the cases that it has not seen."""
+
+    learner: TransferLearner
+    trained: Trained
+    predictions: FoldPredictions
+
+    @property
+    def fold(self) -> str:
+        """Name of the fold."""
+        return self.predictions.fold
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """K members and their pooled out-of-fold scores."""
+
+    folds: Folds
+    members: tuple[Member, ...]
+    scores: OutOfFold
+
+    @property
+    def trained(self) -> list[Trained]:
+        """Trained networks, one a fold."""
+        return [each.trained for each in self.members]
+
+    def history(self) -> pd.DataFrame:
+        """Returns a row an epoch of each fold: `fold`, `epoch`, metrics."""
+        parts = [(each.fold, history(each.trained.fit)) for each in self.members]
+        return pd.concat([table.assign(fold=name) for name, table in parts], ignore_index=True)
+
+    def summary(self) -> str:
+        """Formats the pooled scores and their spread over folds as lines for the console."""
+        pooled = dataclasses.replace(self.scores.evaluation, split="out-of-fold")
+        count = len(self.members)
+        return "\n".join(
+            [
+                pooled.summary(),
+                *self.scores.lines(),
+                f"folds         {count} models, each tested on the cases that it has not seen; "
+                "their logits are pooled after division by the temperature of each fold's own "
+                "validation part",
+            ]
+        )
+
+
+def with_folds(learner: TransferLearner) -> tuple[TransferLearner, Folds]:
+    """Draws the folds of the settings, and prints how; their notes join those of the data.
+
+    Raises:
+        ParameterError: the data has other folds, or too few patients.
+        MedtlError: a sample has no fold, a patient is in two, or a fold lacks a class.
+    """
+    dataset, settings = learner.dataset, learner.settings
+    folds = draw_folds(dataset, settings.folds, settings.seed)
+    for note in folds.notes:
+        print(f"data {dataset.name}: {note}", file=sys.stderr)
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *folds.notes))
+    learner = dataclasses.replace(learner, dataset=dataset, shared=learner.activation_cache)
+    return learner, dataclasses.replace(folds, dataset=dataset)
+
+
+def fold_learner(learner: TransferLearner, folds: Folds, number: int) -> TransferLearner:
+    """Returns the learner of one fold, which shares the activations of all folds."""
+    shared, pool = learner.activation_cache, folds.pool
+    return dataclasses.replace(learner, dataset=folds.of(number), shared=shared, pool=pool)
+
+
+def fold_member(learner: TransferLearner, fold: str, trained: Trained) -> Member:
+    """Predicts the cases that a fold tests, and calibrates on its validation part.
+
+    `learner` is that of the fold (see `fold_learner`), `trained` its model.
+    """
+    sensitivity = getattr(learner.settings, "sensitivity", 0.0)
+    calibration = Calibration.fit(trained.fit.valid_logits, learner.labels("valid"), sensitivity)
+    logits = learner.logits(trained, "test")
+    indices = learner.dataset.splits["test"]
+    return Member(learner, trained, FoldPredictions(fold, indices, logits, calibration))
+
+
+def cross_validate(
+    learner: TransferLearner,
+    folds: Folds,
+    cutoff: str,
+    fit: Callable[[TransferLearner], Trained],
+) -> CrossValidation:
+    """Trains one model a fold by `fit`, each in a run nested in the active one.
+
+    The folds and their order are those of the seed, so that an equal command repeats none of the
+    finished trainings of an interrupted one, and resumes the one that it was in.
+    """
+    log_table(folds.table(), FOLDS_FILE)
+    members = []
+    for number, name in enumerate(folds.names):
+        own = fold_learner(learner, folds, number)
+        tags = {
+            "medtl.kind": "fold",
+            "medtl.fold": name,
+            "medtl.architecture": learner.backbone.architecture,
+            "medtl.cutoff": cutoff,
+            "medtl.data": learner.dataset.fingerprint,
+        }
+        sizes = {split: len(indices) for split, indices in own.dataset.splits.items()}
+        with nested_run(f"fold {name}", tags, {"fold": name, **sizes}):
+            member = fold_member(own, name, fit(own))
+            log_fit(member.trained.fit)
+            log_halved(member.trained.halved)
+            mlflow.log_metric("temperature", member.predictions.calibration.temperature)
+        members.append(member)
+    parts = [each.predictions for each in members]
+    scores = out_of_fold(learner.dataset, parts, learner.settings.seed)
+    return CrossValidation(folds, tuple(members), scores)
+
+
+def log_cross_validation(found: CrossValidation) -> None:
+    """Logs pooled scores as `cv_METRIC` with intervals, their spread over folds, and tables."""
+    log_evaluation(found.scores.evaluation)
+    mlflow.log_metrics(found.scores.spread())
+    log_table(found.scores.predictions, OUT_OF_FOLD_FILE)
+    log_table(found.scores.folds, f"{FOLDER}/per_fold.csv")
+    curves = found.history()
+    log_table(curves, f"{FOLDER}/history.csv")
+    log_picture(repeated_curves(curves, "fold"), f"{FOLDER}/learning_curves.png")
