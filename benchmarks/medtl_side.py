@@ -57,7 +57,7 @@ class OurSide:
             patience=self.patience,
         )
         origin = Origin.of(settings)
-        dataset = training_data(settings, origin.image_size)
+        dataset = training_data(settings, origin.rendering)
         self.transfer = origin.transfer(dataset, settings)
 
     def expect(self, cutoffs: list[str]) -> None:
@@ -101,7 +101,7 @@ class OurSide:
             trials=MANY,
         )
         backbone_pool = BackbonePool.open(
-            settings, lambda settings, size, _: training_data(settings, size)
+            settings, lambda settings, rendering, _: training_data(settings, rendering)
         )
         (entrant,) = backbone_pool.all
         probed = {entrant.architecture: probe(backbone_pool.transfer(entrant), "blocks")}

@@ -81,7 +81,7 @@ def toolbox_perturbation(
 def beside_toolbox(settings: PerturbSettings) -> Iterator[str]:
     """Yields the fooling rates on the test split: ours, ART's, random with the larger norm."""
     uri, bundle = chosen_model(settings)
-    dataset: Dataset = images_for(settings, uri, bundle, bundle.image_size)
+    dataset: Dataset = images_for(settings, uri, bundle, bundle.preprocessing.rendering)
     model = Attacked.of(uri, bundle, dataset, torch.device("cpu"))
     attack = Attack(settings, None, attacked_splits(settings, dataset))
     images, recipe = attack.images(model, NATURAL), attack.recipe(model, settings.zetas[-1])

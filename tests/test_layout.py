@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = (
     "entrypoints", "commands", "comparison", "tuning", "pipeline", "tracking", "reporting",
-    "serving", "evaluation", "training", "inference", "distributed", "data", "imaging", "networks",
-    "settings", "ground",
+    "serving", "evaluation", "training", "inference", "distributed", "data", "settings", "networks",
+    "imaging", "ground",
 )  # fmt: skip
 """From the top; `ground` stands for the modules beside the folders."""
 

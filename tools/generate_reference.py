@@ -51,6 +51,7 @@ PURPOSES = {
 OWN = "Own parameters"
 HEADINGS = {
     "DataSettings": "Data",
+    "RenderingSettings": "Pixels",
     "LearningSettings": "Network and training",
     "ModelSettings": "Model",
     "ClusterSettings": "Workers",

@@ -39,7 +39,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         uri, bundle = chosen_model(settings)
         maps = methods_for(bundle, settings.map_methods)
         bundle.network.to(device)
-        dataset = images_for(settings, uri, bundle, bundle.image_size)
+        dataset = images_for(settings, uri, bundle, bundle.preprocessing.rendering)
         external = dataset.fingerprint != bundle.fingerprint
         if settings.subgroup_columns:
             check_one_label(dataset, "subgroups")

@@ -86,12 +86,15 @@ def _models(settings: PerturbSettings) -> list[Attacked]:
     if settings.models:
         others = comma_list("models", settings.models)
         named += [(other, load_bundle(other)) for other in others if other != uri]
-    sizes = {each.image_size for _, each in named}
-    datasets = {size: images_for(settings, uri, bundle, size) for size in sizes}
-    check_one_label(datasets[bundle.image_size], "perturb")
+    renderings = {each.preprocessing.rendering for _, each in named}
+    datasets = {each: images_for(settings, uri, bundle, each) for each in renderings}
+    check_one_label(datasets[bundle.preprocessing.rendering], "perturb")
     for name, each in named:
-        check_classes(name, each, datasets[each.image_size])
-    return [Attacked.of(name, each, datasets[each.image_size], device) for name, each in named]
+        check_classes(name, each, datasets[each.preprocessing.rendering])
+    return [
+        Attacked.of(name, each, datasets[each.preprocessing.rendering], device)
+        for name, each in named
+    ]
 
 
 def _target(settings: PerturbSettings, dataset: Dataset) -> int | None:

@@ -98,7 +98,7 @@ def _follow(team: SingleProcess) -> None:
     prepared: _Prepared | None = team.broadcast(None)
     assert prepared is not None
     settings = prepared.settings
-    dataset = training_data(settings, prepared.backbone.preprocessing.image_size)
+    dataset = training_data(settings, prepared.backbone.preprocessing.rendering)
     if dataset.fingerprint != prepared.fingerprint:
         raise MedtlError(
             f"{settings.data} here is not what the first process has; the same images, labels and "

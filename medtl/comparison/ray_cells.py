@@ -30,6 +30,7 @@ from medtl.distributed.ray_cluster import (
     shipped,
 )
 from medtl.errors import MedtlError
+from medtl.imaging.rendering import Rendering
 from medtl.evaluation.model_comparison import CellResult
 from medtl.pipeline.setup import training_data
 from medtl.settings.comparison import CompareSettings
@@ -48,7 +49,7 @@ class WorkerSpec:
     run_id: str  # the study's MLflow run
     tracking_uri: str
     fingerprint: str  # of the data; that on the node must have the same
-    datasets: Mapping[int, ray.ObjectRef] | None  # by image size; None to read them on the node
+    datasets: Mapping[Rendering, ray.ObjectRef] | None  # None to read them on the node
 
 
 class CellWorker:
@@ -78,9 +79,9 @@ class CellWorker:
         cell_result = self._cells.cell_result(cell, rates)
         return cell_result, self._cells.reused > known
 
-    def _fetched(self, settings: LearningSettings, image_size: int) -> Dataset:
+    def _fetched(self, settings: LearningSettings, rendering: Rendering) -> Dataset:
         assert self._spec.datasets is not None
-        return ray.get(self._spec.datasets[image_size])
+        return ray.get(self._spec.datasets[rendering])
 
 
 def run_on_cluster(
@@ -193,15 +194,16 @@ def _backbone(cell: Cell) -> tuple[str, str]:
 def _worker_spec(
     settings: CompareSettings, plan: Plan, resources: SharedResources, run_id: str
 ) -> WorkerSpec:
-    sizes = set()
+    renderings = set()
     for cell in plan.cells:
         # Pretrains backbones here, so that not every worker does. An unavailable one is reported
         # by its cells.
         with contextlib.suppress(MedtlError):
-            sizes.add(resources.origin(cell).image_size)
+            renderings.add(resources.origin(cell).rendering)
     datasets = None
     if settings.ship == "store":
-        datasets = {size: shipped(resources.data(size)) for size in sizes}
-    fingerprint = resources.data(min(sizes)).fingerprint
+        datasets = {each: shipped(resources.data(each)) for each in renderings}
+    smallest = min(renderings, key=lambda each: each.image_size)
+    fingerprint = resources.data(smallest).fingerprint
     settings = dataclasses.replace(settings, data=everywhere(settings.data))
     return WorkerSpec(settings, plan, run_id, mlflow.get_tracking_uri(), fingerprint, datasets)

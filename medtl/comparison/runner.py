@@ -22,6 +22,7 @@ from medtl.evaluation.calibration import fit_temperature
 from medtl.evaluation.confidence_intervals import mean_score, measure
 from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.model_comparison import Cases, CellResult, Outcome, TriedRate
+from medtl.imaging.rendering import Rendering
 from medtl.inference.decisions import calibrated
 from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.flops import operations
@@ -50,11 +51,11 @@ class SharedResources:
         self,
         settings: CompareSettings,
         plan: Plan,
-        read: Callable[[LearningSettings, int], Dataset] = training_data,
+        read: Callable[[LearningSettings, Rendering], Dataset] = training_data,
     ) -> None:
-        """`read` returns the data set of the settings at an image size."""
+        """`read` returns the data set of the settings in a rendering."""
         self._settings, self._plan, self._read = settings, plan, read
-        self._datasets: dict[tuple[int, str], Dataset] = {}
+        self._datasets: dict[tuple[Rendering, str], Dataset] = {}
         self._origins: dict[tuple[str, str], Origin | MedtlError] = {}
         self._operations: dict[tuple[str, int, tuple[str, ...], int], int] = {}
         self._backbone: tuple[object, Backbone] | None = None
@@ -62,7 +63,7 @@ class SharedResources:
         self.notes: list[str] = []  # on the sources of pretraining
 
     def dataset(self, cells: Iterable[Cell]) -> Dataset:
-        """Returns the data set at the image size of the first cell whose backbone is available.
+        """Returns the data set in the rendering of the first cell whose backbone is available.
 
         Raises:
             MedtlError: the data cannot be trained on, or no cell has a backbone.
@@ -70,7 +71,7 @@ class SharedResources:
         reason: MedtlError | None = None
         for cell in cells:
             try:
-                return self.data(self.origin(cell).image_size)
+                return self.data(self.origin(cell).rendering)
             except MedtlError as error:
                 if not isinstance(self._origins.get((cell.architecture, cell.weights)), MedtlError):
                     raise  # the data is the same for all cells
@@ -103,7 +104,7 @@ class SharedResources:
             MedtlError: the backbone is not available.
         """
         origin = self.origin(cell)
-        dataset = self.data(origin.image_size, cell.modality)
+        dataset = self.data(origin.rendering, cell.modality)
         backbone = self._made(cell, origin, dataset)
         rows = None
         if cell.fraction < 1:
@@ -139,7 +140,7 @@ class SharedResources:
             own,
             {**others, "precision": transfer.precision},
             transfer.dataset.identity,
-            (backbone.digest(), dataclasses.astuple(backbone.preprocessing)),
+            (backbone.digest(), backbone.preprocessing.key),
         )
 
     def run(
@@ -241,7 +242,7 @@ class SharedResources:
             if start.startswith(PRETRAINED_ON):
                 each = dataclasses.replace(source, data=start.removeprefix(PRETRAINED_ON))
                 with contextlib.suppress(MedtlError):  # its own cells report it
-                    sources[each.data] = training_data(each, Origin.of(each).image_size)
+                    sources[each.data] = training_data(each, Origin.of(each).rendering)
         own = sources[source.data]
         fewest = min(len(dataset.splits["train"]) for dataset in sources.values())
         given = [
@@ -270,10 +271,10 @@ class SharedResources:
         """Raises `MedtlError` if a source contains validation or test images of the target."""
         if source.data in EMBEDDED:
             return
-        size = Origin.of(source).image_size
-        target = self.data(size)
+        rendering = Origin.of(source).rendering
+        target = self.data(rendering)
         judged = np.concatenate([target.splits[split] for split in ("valid", "test")])
-        known = set(training_data(source, size).frame["content"])
+        known = set(training_data(source, rendering).frame["content"])
         shared = known & set(target.frame["content"].iloc[judged])
         if shared:
             raise MedtlError(
@@ -282,18 +283,18 @@ class SharedResources:
                 "trained on; remove them from the source"
             )
 
-    def data(self, image_size: int, modality: str = "") -> Dataset:
-        """Returns the data set at an image size, with all its modalities or one.
+    def data(self, rendering: Rendering, modality: str = "") -> Dataset:
+        """Returns the data set in a rendering, with all its modalities or one.
 
         Raises:
             MedtlError: it cannot be trained on.
         """
-        key = (image_size, modality)
+        key = (rendering, modality)
         if key not in self._datasets:
             self._datasets[key] = (
-                self.data(image_size).only(modality)
+                self.data(rendering).only(modality)
                 if modality
-                else self._read(self._settings, image_size)
+                else self._read(self._settings, rendering)
             )
         return self._datasets[key]
 

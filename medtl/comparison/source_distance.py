@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable
 
@@ -12,6 +13,7 @@ from medtl.comparison.design import Cell
 from medtl.comparison.runner import SharedResources
 from medtl.data.dataset import Dataset, load
 from medtl.errors import MedtlError
+from medtl.imaging.rendering import Rendering
 from medtl.networks.cutoffs import resolve
 from medtl.networks.pretrained import Backbone
 from medtl.pipeline.setup import Origin
@@ -46,12 +48,12 @@ def source_distances(resources: SharedResources, cells: Iterable[Cell]) -> pd.Da
         own = {cell: each for cell, each in origins.items() if cell.architecture == architecture}
         sources = {cell.series: each for cell, each in own.items() if each.source is not None}
         for cell, origin in own.items() if sources else ():
-            target = resources.data(origin.image_size)
+            target = resources.data(origin.rendering)
             backbone = origin.backbone(target, cell.seed)
             seen = _description(resources, cell, backbone, target)
             for series, source in sources.items():
                 try:
-                    dataset = _source_data(source.weights, origin.image_size)
+                    dataset = _source_data(source, origin.rendering)
                 except MedtlError as error:
                     print(f"note: no distance from {series}: {error}", file=sys.stderr)
                     continue
@@ -81,9 +83,12 @@ def _origins(resources: SharedResources, cells: Iterable[Cell]) -> dict[Cell, Or
     return origins
 
 
-def _source_data(uri: str, image_size: int) -> Dataset:
-    made = training_settings(uri)
-    return load(str(made["data"]), image_size, int(str(made["seed"])), Reading.of(made))
+def _source_data(source: Origin, rendering: Rendering) -> Dataset:
+    """Loads the training data of a model in a rendering, with the window of that model."""
+    assert source.source is not None
+    made = training_settings(source.weights)
+    rendering = dataclasses.replace(rendering, window=source.source.preprocessing.window)
+    return load(str(made["data"]), rendering, int(str(made["seed"])), Reading.of(made))
 
 
 def _description(

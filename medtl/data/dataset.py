@@ -25,6 +25,7 @@ from medtl.data.patients import likely_patients
 from medtl.data.pixel_cache import Pixels, decode_all
 from medtl.data.splits import SPLITS, few_to_validate, missing_splits, patient_groups, with_splits
 from medtl.errors import MedtlError
+from medtl.imaging.rendering import Rendering
 from medtl.settings.data import Reading
 
 
@@ -213,12 +214,17 @@ class Dataset:
         )
 
 
-def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) -> Dataset:  # noqa: B008
+def load(
+    data: str,
+    image_size: int | Rendering,
+    seed: int,
+    reading: Reading = Reading(),  # noqa: B008
+) -> Dataset:
     """Reads, decodes, checks and splits a data set.
 
     Args:
         data: an embedded set by its name, a folder or a CSV file (see `read_table`).
-        image_size: side of the squares, in pixels.
+        image_size: side of the squares in pixels, or the rendering of the files.
         seed: of the splits that have to be drawn.
         reading: which labels are positive; what is done about duplicates, unreadable and missing
             images, and paths out of the folder; which frames of a file are samples.
@@ -234,6 +240,8 @@ def load(data: str, image_size: int, seed: int, reading: Reading = Reading()) ->
     table, from_frames = with_frames(table, headers["frames"].to_numpy(), reading.frames)
     notes += from_headers + from_frames
     pixels = decode_all(table, image_size)
+    if pixels.rendering.line:
+        notes += (f"the network gets the images with {pixels.rendering.line}",)
     notes += _unreadable(table, pixels, reading.unreadable) + pixels.notes
     frame = pd.concat([table.frame, _a_row_each(pixels.index, len(table.frame))], axis=1)
     frame = frame[frame.pop("reason") == ""]

@@ -17,8 +17,10 @@ import pandas as pd
 from medtl.cache import content_key, get_or_create, kept_folder
 from medtl.data.manifest import Table
 from medtl.data.sources.csv_columns import FRAME
-from medtl.imaging.decode import decode_with_remarks
-from medtl.imaging.pixels import SEVERAL, UnreadableImage, counted, square
+from medtl.imaging.decode import in_window, values_of
+from medtl.imaging.pixels import SEVERAL, UnreadableImage, counted
+from medtl.imaging.rendering import Rendering
+from medtl.imaging.window_syntax import AUTO
 from medtl.progress import progress
 
 _FORMAT = 3
@@ -37,16 +39,19 @@ class Pixels:
     Attributes:
         array: [N, C, S, S], memory-mapped, in the order of `Table.files` (0 where unreadable or
             missing). C is 1 if all images are grey; the type is uint8, or uint16 if any is deeper.
-        index: a row for each image: `content` (hash of the pixels at full size), `width`,
+        index: a row for each image: `content` (hash of the pixels at full size, with
+            `window=auto`: equal for all renderings), `width`,
             `height`, `mode` (grey, deep grey, colour; '' where missing) and `reason` ('' for a
             readable image).
         file_sizes: int64 [N], bytes of each file (0 where missing).
+        rendering: of the files as these pixels.
         notes: lines on assumptions of the decoders.
     """
 
     array: np.ndarray
     index: pd.DataFrame
     file_sizes: np.ndarray
+    rendering: Rendering
     notes: tuple[str, ...] = ()
 
 
@@ -56,23 +61,26 @@ class _Decoded:
     row: tuple[str, int, int, str, str, str]
 
 
-def decode_all(table: Table, image_size: int) -> Pixels:
-    """Decodes every image of the table to squares of `image_size`, or reads the cache.
+def decode_all(table: Table, image_size: int | Rendering) -> Pixels:
+    """Renders every image of the table, by default as a square of a side, or reads the cache.
 
-    The cache key has path, size and modification time of each file, and the frame; where
+    The cache key has path, size and modification time of each file, the frame and the rendering;
+    where
     cached bytes have changed they are made again. Unreadable images are listed in `index` with
     the reason.
 
     Raises:
         CannotKeepError: the disk is full, or what is kept cannot be written.
     """
+    rendering = Rendering.of(image_size)
     images = list(zip(table.files(), table.frames(), strict=True))
     known = [
         (str(file), stat.st_size, stat.st_mtime_ns, frame) if (stat := file and file.stat()) else ()
         for file, frame in images
     ]
-    folder = kept_folder("pixels", content_key(known, image_size, _FORMAT))
-    get_or_create(folder, lambda unfinished: _write(unfinished, images, image_size))
+    key = content_key(known, rendering.image_size, _FORMAT, *rendering.changes)
+    folder = kept_folder("pixels", key)
+    get_or_create(folder, lambda unfinished: _write(unfinished, images, rendering))
     index = pd.read_csv(
         folder / "index.csv",
         dtype={"content": str, "mode": str, "reason": str, "remarks": str},
@@ -85,14 +93,16 @@ def decode_all(table: Table, image_size: int) -> Pixels:
         array=np.load(folder / "pixels.npy", mmap_mode="r"),
         index=index,
         file_sizes=np.array([stat[1] if stat else 0 for stat in known], np.int64),
+        rendering=rendering,
         notes=counted(table.paths(), [sorted(each) for each in said]),
     )
 
 
-def _write(folder: Path, images: list[_Image], image_size: int) -> None:
+def _write(folder: Path, images: list[_Image], rendering: Rendering) -> None:
     rows = []
-    with closing(_Squares(folder / "pixels.npy", len(images), image_size)) as squares:
-        decoded = _decode_images(images, image_size)
+    place = folder / "pixels.npy"
+    with closing(_Squares(place, len(images), rendering.image_size)) as squares:
+        decoded = _decode_images(images, rendering)
         for image in progress(decoded, len(images), "decoding"):
             rows.append(image.row)
             squares.add(image.pixels)
@@ -100,22 +110,24 @@ def _write(folder: Path, images: list[_Image], image_size: int) -> None:
     pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
 
 
-def _decode_images(images: list[_Image], image_size: int) -> Iterator[_Decoded]:
+def _decode_images(images: list[_Image], rendering: Rendering) -> Iterator[_Decoded]:
     """Decodes in order, with one thread per processor (decoders release the GIL)."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), _AHEAD):
             batch = images[start : start + _AHEAD]
-            yield from pool.map(lambda image: _decode_image(image[0], image[1], image_size), batch)
+            yield from pool.map(lambda image: _decode_image(*image, rendering), batch)
 
 
-def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
+def _decode_image(file: Path | None, frame: int, rendering: Rendering) -> _Decoded:
     if file is None:
         return _Decoded(None, ("", 0, 0, "", "", ""))
     try:
-        decoded = decode_with_remarks(file.read_bytes(), frame)
+        values = values_of(file.read_bytes(), frame)
+        plain = in_window(values, AUTO)
+        decoded = plain if rendering.window == AUTO else in_window(values, rendering.window)
     except (UnreadableImage, OSError) as error:
         return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
-    pixels = decoded.pixels
+    pixels = plain.pixels
     content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
     content.update(np.ascontiguousarray(pixels).data)
     deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
@@ -128,7 +140,7 @@ def _decode_image(file: Path | None, frame: int, image_size: int) -> _Decoded:
         "",
         "\n".join(decoded.remarks),
     )
-    return _Decoded(square(pixels, image_size), row)
+    return _Decoded(rendering.square(decoded.pixels), row)
 
 
 class _Squares:

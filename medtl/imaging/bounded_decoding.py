@@ -8,7 +8,9 @@ shorter while others wait; waiting files are served in order of arrival.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
 import os
 import select
 import signal
@@ -27,6 +29,7 @@ from medtl.imaging import bounded_decoding_worker
 from medtl.imaging.bounded_decoding_worker import NUMPY
 from medtl.imaging.decoder_process import DecoderProcess
 from medtl.imaging.pixels import UnreadableImage
+from medtl.imaging.rendering import Rendering
 
 PROCESSES = 4
 MEMORY = 5 * 2**29  # bytes that a decoder may allocate beyond its baseline
@@ -67,8 +70,8 @@ class BoundedDecoders:
         """Starts two processes ahead of the first files."""
         self._give_back(self._taken())
 
-    def square(self, data: bytes, image_size: int) -> np.ndarray:
-        """Decodes an image file and resizes it as `medtl.imaging.pixels` does.
+    def square(self, data: bytes, shape: int | Rendering) -> np.ndarray:
+        """Renders an image file, by default as a square of a side in pixels: [C, S, S].
 
         Raises:
             UnreadableImage: as in `decode`; or the decoder crashed, or exceeded its memory limit.
@@ -76,7 +79,7 @@ class BoundedDecoders:
         """
         decoder = self._taken()
         try:
-            answer = decoder.ask(data, image_size, self._beside, lambda: bool(self._line))
+            answer = decoder.ask(data, Rendering.of(shape), self._beside, lambda: bool(self._line))
         except BaseException:
             decoder.end()
             with self._changed:
@@ -137,7 +140,7 @@ class _Decoder(DecoderProcess):
         )
 
     def ask(
-        self, data: bytes, image_size: int, beside: float, others_wait: Callable[[], bool]
+        self, data: bytes, rendering: Rendering, beside: float, others_wait: Callable[[], bool]
     ) -> bytes:
         """Sends an image file to the process and returns its answer.
 
@@ -148,7 +151,8 @@ class _Decoder(DecoderProcess):
             SlowImage: the process exceeded its time limit.
         """
         began = time.monotonic()
-        self._send(data, image_size)
+        options = json.dumps(dataclasses.asdict(rendering)).encode()
+        self._send(options + data, len(options))
         self._wait(began, beside, others_wait)
         return self._receive()
 

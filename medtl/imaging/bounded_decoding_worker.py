@@ -1,14 +1,16 @@
 """Script of a decoder process with bounded time and memory; see `bounded_decoding`.
 
-Reads from standard input the length of an image file and the side of the square, 8 bytes each, then
-the file. Writes to standard output the length of the answer, 8 bytes, then the answer: a numpy file
-or an error line. Arguments: the folder of the package, the bytes of memory beyond the baseline, and
-the seconds after which the process exits if its parent has not killed it.
+Reads from standard input the length of a message and that of its first part, 8 bytes each, then the
+message: the options of a rendering as JSON, then an image file. Writes to standard output the
+length of the answer, 8 bytes, then the answer: a numpy file or an error line. Arguments: the folder
+of the package, the bytes of memory beyond the baseline, and the seconds after which the process
+exits if its parent has not killed it.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
@@ -28,15 +30,16 @@ def serve() -> None:
     """Decodes files until standard input closes."""
     package, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     sys.path.insert(0, package)
-    from medtl.imaging.decode import decode
-    from medtl.imaging.pixels import UnreadableImage, square
+    from medtl.imaging.pixels import UnreadableImage
+    from medtl.imaging.rendering import Rendering
 
-    def answer(data: bytes, image_size: int) -> bytes:
+    def answer(data: bytes, options: bytes) -> bytes:
         import numpy as np
 
         file = io.BytesIO()
         try:
-            np.save(file, square(decode(data), image_size), allow_pickle=False)
+            pixels = Rendering(**json.loads(options)).of_file(data)
+            np.save(file, pixels, allow_pickle=False)
         except UnreadableImage as error:
             return str(error).encode()
         except MemoryError:
@@ -50,9 +53,10 @@ def serve() -> None:
     os.dup2(2, 1)
     asked = sys.stdin.buffer
     while len(numbers := asked.read(16)) == 16:
-        length, image_size = (int.from_bytes(numbers[at : at + 8], "little") for at in (0, 8))
+        length, begin = (int.from_bytes(numbers[at : at + 8], "little") for at in (0, 8))
         _bound_time(seconds)
-        found = answer(asked.read(length), image_size)
+        options = asked.read(begin)
+        found = answer(asked.read(length - begin), options)
         answers.write(len(found).to_bytes(8, "little") + found)
         answers.flush()
 

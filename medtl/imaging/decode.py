@@ -9,6 +9,9 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +33,11 @@ from medtl.imaging.sixteen_bit_colour import (
     deep_stream_colour,
     is_deep_colour,
     keeps_upper_bytes,
+    numbers,
     on_black,
 )
+from medtl.imaging.window_syntax import AUTO
+from medtl.imaging.windows import Values, windowed
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
 _HEADER = 348  # bytes of the header that NIfTI-1 has from ANALYZE 7.5
@@ -159,6 +165,8 @@ _FORMATS = (
 _DEEP_MODES = ("I", "F")
 _PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 
+COLOUR = "this image is in colour"
+SHALLOW = "this image has 8 bits a channel"
 TRANSPARENT = "transparent pixels are put on black"
 UPPER_BYTES = (
     "more than 8 bits a channel are read as their upper 8: save colour as PNG, or as TIFF with its "
@@ -166,30 +174,58 @@ UPPER_BYTES = (
 )
 
 
-def decode(data: bytes, frame: int = 1) -> np.ndarray:
+def decode(data: bytes, frame: int = 1, window: str = AUTO) -> np.ndarray:
     """Decodes an image file and applies its EXIF orientation.
 
     Grey images are [H, W], colour images [H, W, 3]; a colour image with equal channels is grey.
     Up to 8 bits per channel give uint8. Deeper images and grey DICOM give uint16, stretched from
     their range (in DICOM the window, if any) to the full range, with one range for all colour
     channels; see `full_range`. Transparency is composed on black. `frame` (from 1) selects a frame
-    of a DICOM file or a page of a TIFF file; other files give the first.
+    of a DICOM file or a page of a TIFF file; other files give the first. With another `window` than
+    `auto`, see `medtl.imaging.windows.windowed`.
 
     Raises:
-        UnreadableImage: unsupported content (such as a volume), truncated data, missing frame, or
-            too many pixels; the message is one line.
+        UnreadableImage: unsupported content (such as a volume), truncated data, missing frame,
+            too many pixels, or a window on values without units; the message is one line.
     """
-    return decode_with_remarks(data, frame).pixels
+    return decode_with_remarks(data, frame, window).pixels
 
 
-def decode_with_remarks(data: bytes, frame: int = 1) -> Decoded:
+def decode_with_remarks(data: bytes, frame: int = 1, window: str = AUTO) -> Decoded:
     """Decodes as `decode`, and adds remarks on assumptions of the decoder."""
+    return in_window(values_of(data, frame), window)
+
+
+def in_window(values: Values, window: str) -> Decoded:
+    """Applies a window as `decode` does.
+
+    Raises:
+        UnreadableImage: the values have no units that the window is in, or a header is malformed.
+    """
+    with _unreadable():
+        decoded = windowed(values, window)
+        return Decoded(grey_if_grey(decoded.pixels), decoded.remarks)
+
+
+def values_of(data: bytes, frame: int = 1) -> Values:
+    """Decodes an image file to its values before a window.
+
+    Raises:
+        UnreadableImage: as in `decode`.
+    """
     if not data:
         raise UnreadableImage("the file is empty")
-    try:
+    with _unreadable(data):
         check_effort(data)
         read = dicom.decode if dicom_header.is_dicom(data) else _decode_picture
-        decoded = read(data, frame)
+        return read(data, frame)
+
+
+@contextmanager
+def _unreadable(data: bytes = b"") -> Iterator[None]:
+    """Raises any error of a decoder as `UnreadableImage`; `data` is the file, if it is known."""
+    try:
+        yield
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
@@ -206,7 +242,6 @@ def decode_with_remarks(data: bytes, frame: int = 1) -> Decoded:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"the image cannot be read ({reason[:200]})") from error
-    return Decoded(grey_if_grey(decoded.pixels), decoded.remarks)
 
 
 def pages(file: Path) -> int:
@@ -219,7 +254,7 @@ def pages(file: Path) -> int:
         return 1
 
 
-def _decode_picture(data: bytes, frame: int) -> Decoded:
+def _decode_picture(data: bytes, frame: int) -> Values:
     def opened() -> ImageFile.ImageFile:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if isinstance(image, TiffImagePlugin.TiffImageFile) and frame > 1:
@@ -234,10 +269,12 @@ def _decode_picture(data: bytes, frame: int) -> Decoded:
             colour, opacity = deep_stream_colour(data) if deep_stream else deep_colour(opened)
             if opacity.min() < 65535:
                 colour, remarks = on_black(colour, opacity), (*remarks, TRANSPARENT)
-            shown = full_range(colour)
-            return Decoded(shown.pixels, remarks + shown.remarks)
+            stored = colour if deep_stream else grey_if_grey(colour)
+            no_units = COLOUR if stored.ndim == 3 else ""
+            return Values(stored, partial(full_range, stored), remarks, no_units=no_units)
         if keeps_upper_bytes(image):
             remarks += (UPPER_BYTES,)
+        step = _step_of_grey(image, data)
         image.load()
         upright = ImageOps.exif_transpose(image)
         # Pillow turns such images of 8 bits, and leaves deeper ones as they are.
@@ -245,19 +282,43 @@ def _decode_picture(data: bytes, frame: int) -> Decoded:
             isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
         )
     if upright.mode.startswith("I;16") or upright.mode in _DEEP_MODES:
-        shown = full_range(np.asarray(upright))
-        pixels = 65535 - shown.pixels if zero_is_white else shown.pixels
-        return Decoded(pixels, remarks + shown.remarks)
-    if upright.mode in ("1", "L") and "transparency" not in upright.info:
-        return Decoded(np.array(upright.convert("L")), remarks)
-    if upright.has_transparency_data:
-        transparent = upright.convert("RGBA")
-        if np.asarray(transparent.getchannel("A")).min() < 255:
-            remarks += (TRANSPARENT,)
-        black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
-        composed = Image.alpha_composite(black, transparent)
-        return Decoded(np.array(composed.convert("RGB")), remarks)
-    return Decoded(np.array(upright.convert("RGB")), remarks)
+        grey = np.asarray(upright)
+        return Values(
+            grey,
+            partial(full_range, grey),
+            remarks,
+            meaning=np.asarray if step == 1 else partial(_in_steps, step),
+            inverted=zero_is_white,
+        )
+    shallow, is_transparent = _eight_bits(upright)
+    if is_transparent:
+        remarks += (TRANSPARENT,)
+    return Values(shallow, lambda: Decoded(shallow), remarks, no_units=SHALLOW)
+
+
+def _eight_bits(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """Returns an image as grey or RGB on black, uint8, and whether it has transparent pixels."""
+    if image.mode in ("1", "L") and "transparency" not in image.info:
+        return np.array(image.convert("L")), False
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB")), False
+    transparent = image.convert("RGBA")
+    is_transparent = bool(np.asarray(transparent.getchannel("A")).min() < 255)
+    black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
+    return np.array(Image.alpha_composite(black, transparent).convert("RGB")), is_transparent
+
+
+def _step_of_grey(image: Image.Image, data: bytes) -> float:
+    """Returns the stored difference that Pillow gives as 1; not 1 where it scales to 16 bits."""
+    if image.format == "PPM":
+        return max(numbers(image), default=65535) / 65535
+    # the bits of a JPEG 2000 are shifted to the upper end
+    bits = bits_of_jpeg_2000(data) if image.format == "JPEG2000" else 16
+    return 2.0 ** (bits - 16)
+
+
+def _in_steps(step: float, values: np.ndarray) -> np.ndarray:
+    return np.round(values * step)
 
 
 def _has_several(image: Image.Image) -> bool:

@@ -9,6 +9,7 @@ lengths, and GDCM, in a process of its own, lossless JPEG and JPEG-LS.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -31,6 +32,7 @@ from medtl.imaging.dicom_header import number, read_header, with_points
 from medtl.imaging.gdcm_client import pixels_apart
 from medtl.imaging.intensity_range import by_value, full_range, unit_to_uint16
 from medtl.imaging.pixels import Decoded, UnreadableImage, check_size, frame_place
+from medtl.imaging.windows import Values
 
 # DICOM PS3.5 8.1.1: the unused bits of a word are undefined, and hold overlays in old files.
 # PS3.3 C.7.5.1.1.2: pixel padding is not part of the image.
@@ -113,8 +115,12 @@ _GDCM_ALONE = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 NO_SLOPE = "a rescale slope of 0 is taken as 1"
 
 
-def decode(data: bytes, frame: int = 1) -> Decoded:
-    """Decodes a frame, counted from 1: uint16 [H, W] if grey; if colour uint8 [H, W, 3].
+COLOUR = "this DICOM file is in colour"
+NO_RESCALE = "CT without a rescale: a window is taken to be in stored values"
+
+
+def decode(data: bytes, frame: int = 1) -> Values:
+    """Decodes a frame, counted from 1; displayed, it is uint16 [H, W], in colour uint8 [H, W, 3].
 
     Colour of more than 8 bits gives uint16, stretched like grey without a window.
 
@@ -140,24 +146,30 @@ def decode(data: bytes, frame: int = 1) -> Decoded:
         raise UnreadableImage(_undecodable(header)) from error
     stored = in_bits_stored(words, header, packed)
     if header.PhotometricInterpretation == "PALETTE COLOR":
-        colour = apply_color_lut(stored, header)
-        return Decoded(_eight_bits(colour), remarks)
+        colour = _eight_bits(apply_color_lut(stored, header))
+        return Values(colour, lambda: Decoded(colour), remarks, no_units=COLOUR)
     if holds_other_bits(words, stored, header):
         remarks += (MASKED,)
     if stored.ndim == 3:
-        shown = full_range(stored) if stored.dtype != np.uint8 else Decoded(stored)
-        return Decoded(shown.pixels, remarks + shown.remarks)
+        is_deep = stored.dtype != np.uint8
+        display = partial(full_range, stored) if is_deep else lambda: Decoded(stored)
+        return Values(stored, display, remarks, no_units=COLOUR)
     _take_groups_of(header, place)
     remarks += with_points(header)
     padded = padding(words, stored, header)
-    shown = _window(stored, header, padded)
-    pixels = shown.pixels
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        pixels = 65535 - pixels
     if padded is not None and padded.any():
-        pixels[padded] = 0
         remarks += (PADDED,)
-    return Decoded(pixels, remarks + shown.remarks)
+    rescaled, from_rescale = _rescale(header)
+    is_unscaled = rescaled is np.asarray and header.get("Modality") == "CT"
+    return Values(
+        stored,
+        partial(_displayed, stored, header, rescaled, padded),
+        remarks + from_rescale,
+        meaning=rescaled,
+        left_out=padded,
+        inverted=header.PhotometricInterpretation == "MONOCHROME1",
+        unit_remarks=(NO_RESCALE,) if is_unscaled else (),
+    )
 
 
 def _words(data: bytes, header: pydicom.Dataset, place: int) -> np.ndarray:
@@ -204,9 +216,13 @@ def _eight_bits(colour: np.ndarray) -> np.ndarray:
     return (colour >> (colour.dtype.itemsize - 1) * 8).astype(np.uint8)
 
 
-def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | None) -> Decoded:
+def _displayed(
+    stored: np.ndarray,
+    header: pydicom.Dataset,
+    rescaled: Callable[[np.ndarray], np.ndarray],
+    padded: np.ndarray | None,
+) -> Decoded:
     """Applies the VOI LUT, else the first window, else the full range: uint16 [H, W]."""
-    rescaled, remarks = _rescale(header)
     if header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
 
@@ -215,12 +231,11 @@ def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | No
             whole = np.round(rescaled(values)).astype(np.int64)
             return unit_to_uint16(apply_voi(whole, header).astype(np.float64) / (2**bits - 1))
 
-        return Decoded(by_value(stored, looked_up), remarks)
+        return Decoded(by_value(stored, looked_up))
     centre, width = (number(header, name) for name in ("WindowCenter", "WindowWidth"))
     function = header.get("VOILUTFunction", "LINEAR") or "LINEAR"
     if centre is None or width is None or width <= (1 if function == "LINEAR" else 0):
-        shown = full_range(stored, rescaled, padded)
-        return Decoded(shown.pixels, remarks + shown.remarks)
+        return full_range(stored, rescaled, padded)
     if function == "LINEAR":
         # PS3.3 C.11.2.1.2.1: the window covers `width` whole values, so its ramp is one shorter.
         centre, width = centre - 0.5, width - 1
@@ -232,7 +247,7 @@ def _window(stored: np.ndarray, header: pydicom.Dataset, padded: np.ndarray | No
             return unit_to_uint16(1 / (1 + np.exp(steepness)))
         return unit_to_uint16((meant - centre) / width + 0.5)
 
-    return Decoded(by_value(stored, windowed), remarks)
+    return Decoded(by_value(stored, windowed))
 
 
 def _rescale(

@@ -74,6 +74,42 @@ def full_range(
     return Decoded(pixels, remarks + more)
 
 
+def percentile_range(
+    stored: np.ndarray,
+    meaning: Callable[[np.ndarray], np.ndarray],
+    left_out: np.ndarray | None,
+    lower: float,
+    upper: float,
+) -> tuple[float, float] | None:
+    """Returns the values of two ranks (0 to 1, nearest rank); None without finite values.
+
+    Of more than `_BLOCK` values of more than 16 bits, every n-th counts.
+
+    Args:
+        stored: as `full_range` takes them.
+        meaning: function from stored values to those to rank.
+        left_out: values that do not count, bool [H, W]; None for none.
+        lower: rank of the first value, as 0.01 for the 1st percentile.
+        upper: rank of the second.
+    """
+    step = 1 + stored.size // _BLOCK
+    found, weights = [], []
+    for values, counts in _counted(stored, left_out):
+        if counts is None:
+            values, counts = values[::step], np.ones(len(values[::step]), np.int64)
+        known = np.isfinite(meant := meaning(values).astype(np.float64))
+        found.append(meant[known])
+        weights.append(counts[known])
+    ranked = np.concatenate(found) if found else np.empty(0)
+    if not ranked.size:
+        return None
+    order = np.argsort(ranked, kind="stable")
+    reached = np.concatenate(weights)[order].cumsum()
+    places = np.searchsorted(reached, np.array([lower, upper]) * reached[-1])
+    low, high = ranked[order[places]].tolist()
+    return low, high
+
+
 def by_value(stored: np.ndarray, shown: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Maps each value of `stored` by `shown`: uint16 of the same shape.
 

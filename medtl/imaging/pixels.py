@@ -70,23 +70,35 @@ def square(pixels: np.ndarray, image_size: int) -> np.ndarray:
     There is no cropping and no padding; the aspect ratio changes. `pixels` is the result of
     `decode`: uint8 or uint16, [H, W] (C is then 1) or [H, W, 3]; the type stays.
     """
-    side = (image_size, image_size)
+    return resized(pixels, (image_size, image_size))
+
+
+def resized(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """Resizes an image, or the part of it in `box`, to [C, height, width] of the same type.
+
+    Args:
+        pixels: as `square` takes them.
+        size: width and height.
+        resample: filter.
+        box: left, top, right and bottom in pixels; None for the whole image.
+    """
     if pixels.dtype == np.uint16:
         # Pillow resizes 16 bits only as single-channel floating point.
         channels = [pixels] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
         deep = np.stack(
             [
-                np.asarray(
-                    Image.fromarray(channel.astype(np.float32)).resize(
-                        side, Image.Resampling.BILINEAR
-                    )
-                )
+                np.asarray(Image.fromarray(channel.astype(np.float32)).resize(size, resample, box))
                 for channel in channels
             ]
         )
         return np.clip(np.round(deep), 0, 65535).astype(np.uint16)
-    resized = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
-    return resized[None] if resized.ndim == 2 else np.moveaxis(resized, 2, 0)
+    image = np.asarray(Image.fromarray(pixels).resize(size, resample, box))
+    return image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
 
 
 SEVERAL = "of several pages or frames of a picture the first is taken (frames=first)"

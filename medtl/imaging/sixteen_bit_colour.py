@@ -27,7 +27,7 @@ def keeps_upper_bytes(image: Image.Image) -> bool:
     """Returns whether Pillow would drop the lower byte of each value of this opened image."""
     if image.format == "PPM":
         # the maximum value of a channel, unless it is 255
-        return image.mode == "RGB" and max(_numbers(image), default=0) > 255
+        return image.mode == "RGB" and max(numbers(image), default=0) > 255
     return ";16" in _raw_mode(image) and image.mode != "I" and not image.mode.startswith("I;16")
 
 
@@ -109,7 +109,8 @@ def _raw_mode(image: Image.Image) -> str:
     return str(arguments[0]) if arguments else ""
 
 
-def _numbers(image: Image.Image) -> list[int]:
+def numbers(image: Image.Image) -> list[int]:
+    """Returns the numbers that the decoder of the first tile is given; of PNM the largest value."""
     return [each for each in _arguments(image) if isinstance(each, int)]
 
 

@@ -12,18 +12,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medtl.imaging.rendering import Rendering
+from medtl.imaging.window_syntax import AUTO, BILINEAR, SQUASH
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing that a network's weights expect of an image with values from 0 to 1.
+    """Preprocessing of an image for a network.
 
-    `mean` and `std` normalise its three channels; `image_size` is the side in pixels on which the
-    weights were trained.
+    Attributes:
+        mean: subtracted from each of three channels with values from 0 to 1.
+        std: divisor of each channel.
+        image_size: side of the square in pixels; of published weights the one of their training.
+        window: the user's choice, see `Rendering`.
+        fit: the user's choice, see `Rendering`.
+        interpolation: filter of the resize, of published weights the one of their training.
+        crop: share of the shorter side that `fit=crop` takes, as published weights expect it.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    window: str = AUTO
+    fit: str = SQUASH
+    interpolation: str = BILINEAR
+    crop: float = 1.0
+
+    @property
+    def rendering(self) -> Rendering:
+        """Rendering of image files."""
+        return Rendering(self.image_size, self.window, self.fit, self.interpolation, self.crop)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Everything that activations depend on; options at their default are left out."""
+        return (self.mean, self.std, self.image_size, *self.rendering.changes)
 
 
 def unit_images(raw: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

@@ -8,6 +8,7 @@ import shlex
 from medtl.data.dataset import Dataset, load, with_findings
 from medtl.data.sources.phantoms.datasets import TARGET
 from medtl.errors import MedtlError, ParameterError
+from medtl.imaging.rendering import Rendering
 from medtl.inference.predictor import Predictor
 from medtl.pipeline.setup import registered_name
 from medtl.settings.data import OF_DATA, Reading
@@ -62,7 +63,7 @@ def _search_for(settings: About) -> str:
     return f"mlflow run . -e tune --env-manager local{''.join(given)}"
 
 
-def images_for(settings: About, uri: str, bundle: Predictor, image_size: int) -> Dataset:
+def images_for(settings: About, uri: str, bundle: Predictor, rendering: Rendering) -> Dataset:
     """Loads the data of the settings, or the data and splits that the model was trained on.
 
     Findings are restricted to those of the model.
@@ -72,11 +73,11 @@ def images_for(settings: About, uri: str, bundle: Predictor, image_size: int) ->
             from the model's.
     """
     if settings.data:
-        dataset = load(settings.data, image_size, settings.seed, settings.reading)
+        dataset = load(settings.data, rendering, settings.seed, settings.reading)
     else:
         made = training_settings(uri)
         data, seed = str(made["data"]), int(str(made["seed"]))
-        dataset = load(data, image_size, seed, Reading.of(made))
+        dataset = load(data, rendering, seed, Reading.of(made))
         if dataset.fingerprint != bundle.fingerprint:
             raise MedtlError(
                 f"{data} is not what {uri} was trained on (fingerprint {dataset.fingerprint}, "

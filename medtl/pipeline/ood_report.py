@@ -80,18 +80,19 @@ def _others(
     bundle: Predictor, dataset: Dataset, settings: EvaluateSettings
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the name and some images of each source, in the size of the model."""
+    rendering = bundle.preprocessing.rendering
     for source in settings.sources:
         name = data_name(source)
         if Path(source).expanduser().is_dir() and not bundle.modalities:
             yield (
                 name,
                 natural_images(
-                    source, MOST_IMAGES, bundle.image_size, 3, settings.seed, settings.unreadable
+                    source, MOST_IMAGES, rendering, 3, settings.seed, settings.unreadable
                 ),
             )
             continue
         reading = dataclasses.replace(settings.reading, duplicates="allow", positive="")
-        other = load(source, bundle.image_size, settings.seed, reading)
+        other = load(source, rendering, settings.seed, reading)
         if other.modalities != bundle.modalities:
             raise MedtlError(
                 f"{source} cannot be set against {dataset.name}: the model takes "

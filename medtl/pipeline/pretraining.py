@@ -93,7 +93,7 @@ def backbone_of(source: PretrainSettings) -> str:
     """Returns the URI of the backbone of these settings; trains it unless it is registered."""
     data, identity = source.data, ""
     if data not in EMBEDDED:
-        dataset = training_data(source, Origin.of(source).image_size)
+        dataset = training_data(source, Origin.of(source).rendering)
         data, identity = dataset.name, dataset.identity
     name = backbone_name(data, source.architecture)
     version = find_backbone(name, _recipe_key(source, identity))

@@ -13,7 +13,9 @@ from medtl.data.dataset import Dataset, load
 from medtl.data.manifest import EMBEDDED, data_name, read_table
 from medtl.data.sources.phantoms.datasets import CASES
 from medtl.errors import MedtlError, ParameterError
+from medtl.imaging.rendering import Rendering
 from medtl.inference.predictor import Predictor
+from medtl.networks.ensemble import Ensemble
 from medtl.networks.pretrained import (
     Backbone,
     check_weights,
@@ -44,7 +46,7 @@ class Origin:
 
     architecture: str
     weights: str  # as `load_weights` takes them, or the URI of `source`
-    image_size: int  # side of the square input, in pixels
+    rendering: Rendering  # of the images of the user's data
     source: Predictor | None  # the model of this project that the weights come from, if they do
 
     @classmethod
@@ -52,18 +54,29 @@ class Origin:
         """Determines the origin from the settings.
 
         Raises:
-            ParameterError: there is no such architecture, the weights are of another one, or
-                `auto` would be ImageNet weights that it does not have.
+            ParameterError: there is no such architecture, the weights are of another one or of an
+                ensemble, or `auto` would be ImageNet weights that it does not have.
             MedtlError: the weights are a model that cannot be loaded.
         """
         is_model = settings.weights.startswith(MLFLOW_SCHEMES)
         source = load_bundle(settings.weights) if is_model else None
+        if source is not None and isinstance(source.network, Ensemble):
+            raise ParameterError(
+                "weights",
+                settings.weights,
+                f"a single model: this one is an ensemble of {source.members} networks",
+            )
         architecture = _architecture(settings, source)
-        size = settings.image_size or _natural_size(settings, architecture, source)
+        rendering = _rendering(settings, architecture, source)
         weights = settings.weights
         if weights == "auto":
             weights = _automatic_weights(settings.data, architecture)
-        return cls(architecture, weights, size, source)
+        return cls(architecture, weights, rendering, source)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.rendering.image_size
 
     def backbone(self, dataset: Dataset, seed: int, hidden: int = 0) -> Backbone:
         """Builds the backbone for the data; `seed` initialises weights that are not loaded.
@@ -77,7 +90,7 @@ class Origin:
             expected = self.source.preprocessing
         else:
             expected = load_weights(network, self.architecture, self.weights)
-        expected = dataclasses.replace(expected, image_size=self.image_size)
+        expected = dataclasses.replace(expected, **dataclasses.asdict(self.rendering))
         return Backbone(self.architecture, self.weights, network, expected)
 
     def transfer(self, dataset: Dataset, settings: ModelSettings) -> TransferLearner:
@@ -95,7 +108,7 @@ def prepare(settings: ModelSettings) -> TransferLearner:
         MedtlError: the data or the weights cannot be used.
     """
     origin = Origin.of(settings)
-    dataset = noted_data(settings, origin.image_size, origin.architecture)
+    dataset = noted_data(settings, origin.rendering, origin.architecture)
     transfer = origin.transfer(dataset, settings)
     mlflow.set_tags(
         {
@@ -107,20 +120,20 @@ def prepare(settings: ModelSettings) -> TransferLearner:
     return transfer
 
 
-def noted_data(settings: LearningSettings, image_size: int, architecture: str) -> Dataset:
+def noted_data(settings: LearningSettings, rendering: Rendering, architecture: str) -> Dataset:
     """Loads and logs the data set of the settings; names the active run after both.
 
     Raises:
         MedtlError: as `training_data`.
     """
-    dataset = training_data(settings, image_size)
+    dataset = training_data(settings, rendering)
     dataset = log_data(dataset)
     name_run(f"{dataset.name} {architecture}")
     return dataset
 
 
-def training_data(settings: LearningSettings, image_size: int) -> Dataset:
-    """Loads the data set of the settings at a size, with images in all three splits.
+def training_data(settings: LearningSettings, rendering: Rendering) -> Dataset:
+    """Loads the data set of the settings in a rendering, with images in all three splits.
 
     With `holdout=0` there may be none in the test split.
 
@@ -128,7 +141,7 @@ def training_data(settings: LearningSettings, image_size: int) -> Dataset:
         ParameterError: there is no such data.
         MedtlError: it cannot be trained on.
     """
-    dataset = load(settings.data, image_size, settings.seed, settings.reading)
+    dataset = load(settings.data, rendering, settings.seed, settings.reading)
     if dataset.multi_label:
         _check_findings(settings, dataset)
     for split, indices in dataset.splits.items():
@@ -194,12 +207,19 @@ def _automatic_weights(data: str, architecture: str) -> str:
     return "imagenet"
 
 
-def _natural_size(settings: ModelSettings, architecture: str, source: Predictor | None) -> int:
+def _rendering(settings: ModelSettings, architecture: str, source: Predictor | None) -> Rendering:
+    """Returns the rendering of the weights, with what the settings ask for in its place."""
     if source is not None:
-        return source.preprocessing.image_size
-    if settings.data in EMBEDDED:
-        return PHANTOM_SIZE
-    return preprocessing(architecture).image_size
+        expected, size = source.preprocessing, source.image_size
+    else:
+        expected = preprocessing(architecture)
+        size = PHANTOM_SIZE if settings.data in EMBEDDED else expected.image_size
+    return dataclasses.replace(
+        expected.rendering,
+        image_size=settings.image_size or size,
+        window=settings.window,
+        fit=settings.fit,
+    )
 
 
 def registered_name(model_name: str, data: str) -> str:

@@ -125,10 +125,11 @@ class Attack:
         """Loads the natural or training images that perturbations are made from: [N, C, S, S]."""
         if source != NATURAL:
             return model.images(self.splits["train"])
-        side, channels = model.bundle.image_size, model.dataset.pixels.array.shape[1]
+        rendering = model.bundle.preprocessing.rendering
+        channels = model.dataset.pixels.array.shape[1]
         asked = self.settings
         raw = natural_images(
-            asked.images, asked.most_images, side, channels, asked.seed, asked.unreadable
+            asked.images, asked.most_images, rendering, channels, asked.seed, asked.unreadable
         )
         return model.signed(raw)
 

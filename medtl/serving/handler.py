@@ -138,7 +138,7 @@ class ServedModel(PythonModel):
         origin = self.origin(parameters.request_id or uuid.uuid4().hex)
         rows: list[dict[str, object]] = []
         distances: list[float | None] = []
-        with FileReader(self.bundle.image_size, self.masked) as reader:
+        with FileReader(self.bundle.preprocessing.rendering, self.masked) as reader:
             for start in range(0, len(samples), CHUNK):
                 decoded = reader.read(samples[start : start + CHUNK])
                 answered, measured = self.answered(decoded, parameters.explain, origin)

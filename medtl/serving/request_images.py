@@ -17,9 +17,9 @@ from threading import Semaphore
 import numpy as np
 
 from medtl.imaging.bounded_decoding import BoundedDecoders, SlowImage, bounded_decoders
-from medtl.imaging.decode import decode
 from medtl.imaging.decoding_limits import is_plain
-from medtl.imaging.pixels import UnreadableImage, square
+from medtl.imaging.pixels import UnreadableImage
+from medtl.imaging.rendering import Rendering
 
 MOST_SLOW = 2  # files per request that may exceed the time limit
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/_=\s-]")
@@ -31,7 +31,7 @@ class FileReader:
     """Concurrent reader of the files of one request, or of a folder; a context manager.
 
     Args:
-        image_size: side of the squares, in pixels.
+        rendering: of the files, as in training.
         masked: true if a missing image is all 0.
         most_slow: files that may exceed the time limit, after which only plain ones are decoded.
         decoders: of other files than plain ones; by default those shared by this process.
@@ -39,12 +39,12 @@ class FileReader:
 
     def __init__(
         self,
-        image_size: int,
+        rendering: Rendering,
         masked: bool,
         most_slow: float = MOST_SLOW,
         decoders: BoundedDecoders | None = None,
     ) -> None:
-        self._side, self._masked = image_size, masked
+        self._rendering, self._masked = rendering, masked
         self._slow, self._most_slow = 0, most_slow
         self._decoders = decoders or bounded_decoders()
         self._threads = ThreadPoolExecutor(_AT_ONCE)
@@ -69,7 +69,8 @@ class FileReader:
 
     def _image(self, file: object) -> np.ndarray | UnreadableImage:
         if self._masked and not file:
-            return np.zeros((1, self._side, self._side), np.uint8)
+            side = self._rendering.image_size
+            return np.zeros((1, side, side), np.uint8)
         if file is None:
             return UnreadableImage("no image file is given")
         if isinstance(file, Path):
@@ -90,7 +91,7 @@ class FileReader:
 
     def _plain(self, file: bytes) -> np.ndarray:
         with _decoding:
-            return square(decode(file), self._side)
+            return self._rendering.of_file(file)
 
     def _other(self, file: bytes) -> np.ndarray:
         if not file:
@@ -100,7 +101,7 @@ class FileReader:
                 f"not decoded, for {self._most_slow} files of this request took too long; send "
                 "it by itself"
             )
-        return self._decoders.square(file, self._side)
+        return self._decoders.square(file, self._rendering)
 
 
 def _called(value: object) -> str:

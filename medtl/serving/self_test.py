@@ -15,8 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medtl.errors import MedtlError
-from medtl.imaging.decode import decode
-from medtl.imaging.pixels import square
 from medtl.inference.predictor import Predictor
 
 SELF_TEST_FILE = "self_test.safetensors"
@@ -27,7 +25,8 @@ LARGEST_DIFFERENCE = 1e-3
 
 def write_self_test(folder: Path, predictor: Predictor, sample: Sequence[bytes]) -> None:
     """Stores the pixels of one sample's image files and the logits of `predictor`."""
-    images = np.stack([square(decode(file), predictor.image_size) for file in sample])
+    rendering = predictor.preprocessing.rendering
+    images = np.stack([rendering.of_file(file) for file in sample])
     if predictor.modalities:
         images = images[None]
     logits = predictor.scores(images)

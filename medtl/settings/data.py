@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medtl.errors import ParameterError
+from medtl.imaging.window_syntax import ALLOWED, FITS, SQUASH, linear_windows
 from medtl.settings.fields import (
     DATA,
     Settings,
@@ -222,6 +223,33 @@ class DataSettings(Settings):
     def reading(self) -> Reading:
         """Reading options of these settings."""
         return Reading.of(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class RenderingSettings(DataSettings):
+    """Data set, and how its images become the squares that a network gets."""
+
+    window: str = option(
+        AUTO,
+        "intensities: auto (DICOM's own window, else the range of the image), percentiles, or up "
+        "to three windows CENTRE/WIDTH in the units of the file, as 40/400, a channel each",
+        changes_result=True,
+        added_later=True,
+    )
+    fit: str = option(
+        SQUASH,
+        "images that are not square: stretched, padded with black, or cut in the middle",
+        choices=FITS,
+        changes_result=True,
+        added_later=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            linear_windows(self.window)
+        except ValueError as error:
+            raise ParameterError("window", self.window, ALLOWED) from error
 
 
 OF_DATA = frozenset(field.name for field in dataclasses.fields(DataSettings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medtl.errors import ParameterError
-from medtl.settings.data import CARVED, DataSettings
+from medtl.settings.data import CARVED, RenderingSettings
 from medtl.settings.fields import (
     DATA,
     NETWORK,
@@ -26,7 +26,7 @@ CLASSIFIERS = ("logistic", "svm", "forest", "knn")
 
 
 @dataclass(frozen=True)
-class LearningSettings(DataSettings):
+class LearningSettings(RenderingSettings):
     """Settings common to training one model, searching many and comparing many."""
 
     architecture: str = option(

@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -27,9 +28,11 @@ from PIL import Image
 import medtl
 from medtl.data.sources.phantoms import chest_xray
 from medtl.errors import MedtlError
+from medtl.imaging.window_syntax import AUTO, LinearWindow, linear_windows
 from medtl.inference.predictor import SETTINGS_FILE, WEIGHTS_FILE, Predictor
 from medtl.networks.registry import packages
-from medtl.serving.handler import BUNDLE, HEATMAP, IDENTITY, columns
+from medtl.serving.handler import BUNDLE, HEATMAP, IDENTITY, ServedModel, columns
+from medtl.serving.model_identity import MODEL_FILE, REGISTERED_FILE
 from medtl.serving.request_parsing import EXPLAIN, REQUEST_ID
 from medtl.serving.self_test import write_self_test
 
@@ -136,16 +139,47 @@ def load_bundle(uri: str) -> Predictor:
     Raises:
         MedtlError: no such model, or not a model of medtl.
     """
-    with tempfile.TemporaryDirectory() as folder, _no_small_talk():
+    with _downloaded(uri, f"artifacts/{BUNDLE}") as folder:
+        return Predictor.load(folder / "artifacts" / BUNDLE)
+
+
+def load_served(uri: str) -> ServedModel:
+    """Loads a model as a server does, with its identity and its self-test.
+
+    Raises:
+        MedtlError: no such model, not a model of medtl, or the self-test fails.
+    """
+    served = ServedModel()
+    with _downloaded(uri, f"artifacts/{BUNDLE}", MODEL_FILE) as folder:
+        served.load(folder / "artifacts" / BUNDLE)
+    return served
+
+
+@contextmanager
+def _downloaded(uri: str, *places: str) -> Iterator[Path]:
+    """Yields a temporary folder with files of a model, at their places in it.
+
+    MLflow's file with name and version is added if the model is a registered one.
+
+    Raises:
+        MedtlError: no such model, or not a model of medtl.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            bundle = get_artifact_repository(uri).download_artifacts(f"artifacts/{BUNDLE}", folder)
+            with _no_small_talk():
+                repository = get_artifact_repository(uri)
+                for place in places:
+                    repository.download_artifacts(place, folder)
+                if name := getattr(repository, "model_name", None):
+                    registered = {"model_name": name, "model_version": repository.model_version}
+                    Path(folder, REGISTERED_FILE).write_text(yaml.safe_dump(registered), "utf-8")
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())[:300]
             raise MedtlError(
                 f"the model {uri} cannot be loaded: it is not there, or holds no model of medtl "
                 f"({reason})"
             ) from error
-        return Predictor.load(Path(bundle))
+        yield Path(folder)
 
 
 def check_files(uri: str) -> None:
@@ -205,20 +239,34 @@ _DRAWN = 128  # side in pixels before enlargement, as drawing larger images take
 _TINT = (1.0, 0.8, 0.7)  # of a colour image
 
 
-def example_images(side: int, channels: int, count: int) -> list[bytes]:
+def example_images(side: int, channels: int, count: int, window: str = AUTO) -> list[bytes]:
     """Draws images similar to chest radiographs, as PNG files; deterministic.
+
+    For linear windows they are grey TIFF files, whose values go from the lowest end of a window to
+    the highest.
 
     Args:
         side: S, side in pixels.
         channels: 1 for grey, 3 for colour.
         count: number of images per sample.
+        window: of the model, see `medtl.imaging.window_syntax`.
     """
     random = np.random.default_rng(0)
     drawn = (
         chest_xray.draw(random, chest_xray.Anatomy.drawn(random), (), min(side, _DRAWN))
         for _ in range(count)
     )
-    return [_png(grey, side, channels) for grey in drawn]
+    windows = linear_windows(window)
+    return [_tiff(grey, side, windows) if windows else _png(grey, side, channels) for grey in drawn]
+
+
+def _tiff(grey: np.ndarray, side: int, windows: Sequence[LinearWindow]) -> bytes:
+    low = min(each.centre - each.width / 2 for each in windows)
+    high = max(each.centre + each.width / 2 for each in windows)
+    values = np.asarray(Image.fromarray(grey).resize((side, side))) / 255 * (high - low) + low
+    file = io.BytesIO()
+    Image.fromarray(values.round().astype(np.int32)).save(file, "TIFF")
+    return file.getvalue()
 
 
 def _png(grey: np.ndarray, side: int, channels: int) -> bytes:

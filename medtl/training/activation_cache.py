@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
@@ -48,7 +47,7 @@ class ActivationCache:
         """
         self.notes: dict[str, str] = {}
         self._backbone = backbone
-        self.key = (FORMAT, backbone.digest(), dataclasses.astuple(backbone.preprocessing), images)
+        self.key = (FORMAT, backbone.digest(), backbone.preprocessing.key, images)
         self._policy = policy
         self._blocks = cut_points(backbone.network, "blocks")
         self._expected: set[int] = set()

@@ -32,6 +32,7 @@ from medtl.distributed.ray_cluster import (
     shipped,
 )
 from medtl.errors import MedtlError
+from medtl.imaging.rendering import Rendering
 from medtl.pipeline.setup import training_data
 from medtl.settings.search import TuneSettings
 from medtl.tracking.runs import close_dead
@@ -52,7 +53,7 @@ class TrialOrder:
     run_id: str  # parent MLflow run of its trials
     tracking_uri: str
     seen: tuple[str, ...]  # fingerprints of the data and of each backbone, equal on every node
-    datasets: Mapping[int, ray.ObjectRef] | None  # by image size; None to read them on the node
+    datasets: Mapping[Rendering, ray.ObjectRef] | None  # None to read them on the node
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ class TrialWorker:
         """Returns the decisions on caching activations, by cut."""
         return self._backbone_pool.notes
 
-    def _fetched(self, settings: TuneSettings, image_size: int, _: str = "") -> Dataset:
+    def _fetched(self, settings: TuneSettings, rendering: Rendering, _: str = "") -> Dataset:
         datasets = self._order.datasets
         assert datasets is not None
-        return ray.get(datasets[image_size])
+        return ray.get(datasets[rendering])
 
 
 class Threads(SingleWorker):
@@ -218,9 +219,9 @@ def run_on_cluster(
 def _order(settings: TuneSettings, backbone_pool: BackbonePool, run_id: str) -> TrialOrder:
     datasets = None
     if settings.ship == "store":
-        datasets = {size: shipped(dataset) for size, dataset in backbone_pool.datasets.items()}
+        datasets = {each: shipped(dataset) for each, dataset in backbone_pool.datasets.items()}
     # `auto` depends on the data, which a node may not have
-    architectures = ",".join(each.architecture for each in backbone_pool.all)
+    architectures = ",".join(dict.fromkeys(each.architecture for each in backbone_pool.all))
     settings = dataclasses.replace(
         settings, data=everywhere(settings.data), architecture=architectures
     )
@@ -257,6 +258,6 @@ def _seen(backbone_pool: BackbonePool) -> tuple[str, ...]:
     return (backbone_pool.dataset.fingerprint, *(each.backbone for each in backbone_pool.all))
 
 
-def _read(settings: TuneSettings, image_size: int, _: str) -> Dataset:
+def _read(settings: TuneSettings, rendering: Rendering, _: str) -> Dataset:
     """Reads the data without logging it, which the command has done."""
-    return training_data(settings, image_size)
+    return training_data(settings, rendering)

@@ -13,22 +13,28 @@ from PIL import Image
 from medtl.data.image_files import images_below
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.decode import decode
-from medtl.imaging.pixels import UnreadableImage, square
+from medtl.imaging.pixels import UnreadableImage
+from medtl.imaging.rendering import Rendering
 from medtl.progress import progress
 
 LEAST_SHARE = 0.25  # of a photograph's shorter side that the side of a patch has
 
 
 def natural_images(
-    folder: str, count: int, image_size: int, channels: int, seed: int, unreadable: str = "refuse"
+    folder: str,
+    count: int,
+    image_size: int | Rendering,
+    channels: int,
+    seed: int,
+    unreadable: str = "refuse",
 ) -> np.ndarray:
-    """Reads natural images as squares: uint8 [N, channels, image_size, image_size].
+    """Reads natural images as squares: uint8 [N, channels, S, S].
 
     Args:
         folder: where to look, at any depth; empty for `count` patches, of drawn place and size, of
             the two photographs (china, flower) that scikit-learn ships.
         count: the most images; of a folder with more, as many are drawn.
-        image_size: side of the squares, in pixels.
+        image_size: side S of the squares in pixels, or a rendering; its window is left out.
         channels: 3, or 1: colour then becomes grey by its luma (ITU-R 601).
         seed: of what is drawn.
         unreadable: images that cannot be decoded: `refuse` or `skip`.
@@ -39,7 +45,8 @@ def natural_images(
     """
     random = np.random.default_rng(seed)
     images = _of_folder(folder, count, random, unreadable) if folder else _patches(count, random)
-    return np.stack([square(_in_channels(image, channels), image_size) for image in images])
+    rendering = Rendering.of(image_size)
+    return np.stack([rendering.square(_in_channels(image, channels)) for image in images])
 
 
 def _of_folder(
