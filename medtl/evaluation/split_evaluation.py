@@ -6,7 +6,7 @@ It computes; `medtl.pipeline.evaluation_logging` logs it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,11 @@ from medtl.evaluation.calibration import (
 from medtl.evaluation.confidence_intervals import Measures, Sampling, measured
 from medtl.evaluation.decision_curve import decision_curve
 from medtl.evaluation.delong import with_delong
+from medtl.evaluation.doubtful_labels import ScoresWithoutDoubtful
 from medtl.evaluation.example_selection import worst_finding_mistakes, worst_mistakes
 from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.metrics import headline_metrics
+from medtl.evaluation.prediction_set_coverage import SetCoverage, set_coverage
 from medtl.evaluation.scored_cases import DecidedCases, ScoredCases, has_findings
 from medtl.evaluation.scores_without_duplicates import (
     ScoresWithoutDuplicates,
@@ -32,6 +34,7 @@ from medtl.evaluation.scores_without_duplicates import (
 )
 from medtl.inference.decisions import findings_text
 from medtl.inference.grad_cam import side_by_side
+from medtl.label_syntax import BETWEEN
 
 RESAMPLES = 2000  # of the calibration error
 AS_TRAINED, CALIBRATED = "as trained", "calibrated"
@@ -48,6 +51,8 @@ class SplitPredictions:
         uncalibrated: [N, K], probabilities of the data's labels at temperature 1.
         probabilities: [N, K], calibrated.
         decisions: int64 [N], at the operating point; of findings bool [N, K].
+        sets: bool [N, K], prediction sets; None if the model has none.
+        coverage: coverage that the sets are made for.
     """
 
     split: str
@@ -56,6 +61,8 @@ class SplitPredictions:
     uncalibrated: np.ndarray
     probabilities: np.ndarray
     decisions: np.ndarray
+    sets: np.ndarray | None = None
+    coverage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class SplitEvaluation:
         mistakes: a row for each of the most confidently wrong decisions, `image` its name.
         mistaken_images: [M, C, H, W], stored pixels of its rows.
         without_duplicates: scores without copies of training images; None if there is none.
+        without_doubtful: scores without doubtful labels; None if none were looked for.
+        sets: measured coverage of prediction sets; None if the model has none.
     """
 
     split: str
@@ -95,6 +104,8 @@ class SplitEvaluation:
     mistakes: pd.DataFrame
     mistaken_images: np.ndarray
     without_duplicates: ScoresWithoutDuplicates | None
+    without_doubtful: ScoresWithoutDoubtful | None = None
+    sets: SetCoverage | None = None
 
     def confusion(self) -> pd.DataFrame:
         """Counts cases by class (`actual`, a row each) and decision (a column each), in order."""
@@ -115,7 +126,16 @@ class SplitEvaluation:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the console and the card."""
-        return () if self.without_duplicates is None else (self.without_duplicates.line(),)
+        return tuple(line for _, line in self._remarks())
+
+    def _remarks(self) -> Iterator[tuple[str, str]]:
+        """Yields lines beside the scores, each with its heading on the console."""
+        if self.without_duplicates is not None:
+            yield "duplicates", self.without_duplicates.line()
+        if self.without_doubtful is not None:
+            yield "labels", self.without_doubtful.line()
+        if self.sets is not None:
+            yield "sets", self.sets.line()
 
     def summary(self) -> str:
         """Formats the headline scores as lines for the console."""
@@ -129,7 +149,7 @@ class SplitEvaluation:
         for metric in headline_metrics(self.ordinal):
             name = metric.name.replace("_", " ")
             lines.append(f"  {name:<20}{self.measures.summary[metric.name]}")
-        lines += [f"duplicates    {note}" for note in self.notes]
+        lines += [f"{heading:<14}{line}" for heading, line in self._remarks()]
         return "\n".join(lines)
 
 
@@ -177,6 +197,11 @@ def evaluate_split(dataset: Dataset, predictions: SplitPredictions, seed: int) -
         without_duplicates=scores_without_duplicates(dataset, cases, seed)
         if predictions.split == "test"
         else None,
+        sets=None
+        if predictions.sets is None
+        else set_coverage(
+            predictions.sets, cases.labels, cases.groups, classes, predictions.coverage, seed
+        ),
     )
 
 
@@ -221,4 +246,7 @@ def _table(dataset: Dataset, predictions: SplitPredictions) -> pd.DataFrame:
         table["decision"] = [dataset.classes[index] for index in predictions.decisions]
     for index, name in enumerate(dataset.classes):
         table[f"probability_{name}"] = predictions.probabilities[:, index]
+    if predictions.sets is not None:
+        names = np.array(dataset.classes, object)
+        table["prediction_set"] = [BETWEEN.join(names[inside]) for inside in predictions.sets]
     return table

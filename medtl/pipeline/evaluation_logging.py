@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import mlflow
 from matplotlib.figure import Figure
 
+from medtl.evaluation.doubtful_labels import DoubtfulLabels
 from medtl.evaluation.external_validation import ExternalEvaluation
 from medtl.evaluation.heatmap_evaluation import Gallery, HeatmapEvaluation
 from medtl.evaluation.jackknife import Interval
@@ -19,7 +20,8 @@ from medtl.settings.evaluation import GRAD_CAM
 from medtl.tracking.artifacts import log_intervals, log_picture, log_table
 
 SIMILARITY = "explanation_similarity"
-WITHOUT_DUPLICATES = "_without_twins"  # suffix of metrics
+WITHOUT_DUPLICATES, WITHOUT_DOUBTFUL = "_without_twins", "_without_doubtful"  # suffixes of metrics
+DOUBTFUL_FILE = "cross_validation/doubtful_labels.csv"
 
 
 def log_evaluation(evaluation: SplitEvaluation) -> None:
@@ -30,6 +32,11 @@ def log_evaluation(evaluation: SplitEvaluation) -> None:
     if evaluation.without_duplicates is not None:
         scores = evaluation.without_duplicates.scores
         metrics |= {f"{split}_{name}{WITHOUT_DUPLICATES}": each for name, each in scores.items()}
+    if evaluation.without_doubtful is not None:
+        scores = evaluation.without_doubtful.without
+        metrics |= {f"{split}_{name}{WITHOUT_DOUBTFUL}": each for name, each in scores.items()}
+    if evaluation.sets is not None:
+        metrics |= {f"{split}_{name}": each for name, each in evaluation.sets.summary.items()}
     log_intervals(metrics)
     tables = {
         "per_class": measures.per_class,
@@ -45,6 +52,8 @@ def log_evaluation(evaluation: SplitEvaluation) -> None:
         }
     if evaluation.ordinal:
         tables["confusion"] = evaluation.confusion()
+    if evaluation.sets is not None:
+        tables["prediction_sets"] = evaluation.sets.per_class
     for name, table in tables.items():
         log_table(table, f"evaluation/{split}/{name}.csv")
     for name, figure in _pictures(evaluation):
@@ -92,6 +101,14 @@ def _file_name(number: int, gallery: Gallery, heatmaps: HeatmapEvaluation) -> st
     if len(heatmaps.galleries) == 1:
         return "explanation"
     return f"explanation_{number}_{re.sub(r'[^A-Za-z0-9]+', '_', gallery.name)}"
+
+
+def log_doubtful(doubtful: DoubtfulLabels) -> None:
+    """Logs the list of doubtful labels, and a gallery of the first ones if there are any."""
+    log_table(doubtful.table, DOUBTFUL_FILE)
+    if len(doubtful.table):
+        figure = image_sheets.doubtful_sheet(doubtful.images, doubtful.table)
+        log_picture(figure, DOUBTFUL_FILE.replace(".csv", ".png"))
 
 
 def log_external(external: ExternalEvaluation) -> None:

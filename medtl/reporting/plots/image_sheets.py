@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtl.evaluation.doubtful_labels import FINDING
 from medtl.evaluation.heatmap_checks import hottest_at_border
 from medtl.evaluation.heatmap_evaluation import Gallery
 from medtl.inference.grad_cam import overlaid
@@ -76,6 +77,30 @@ def finding_mistakes_sheet(images: np.ndarray, mistakes: pd.DataFrame) -> Figure
         lines = (name, INK), (f"{kind} {row['probability']:.2f}", BAD)
         captions.append((*lines, (_end(row["image"], 23), MUTED)))
     return _sheet("Worst mistakes", subtitle, images, captions)
+
+
+def doubtful_sheet(images: np.ndarray, doubtful: pd.DataFrame) -> Figure:
+    """Draws cases whose label is in doubt, each with the given and the suggested label.
+
+    `images` [M, C, H, W] (uint8 or uint16, grey or RGB) of the first M rows of `doubtful`: name of
+    the case (first column), `label`, `suggested`, `score` and, of findings, `finding`.
+    """
+    subtitle = f"{len(doubtful)} labels that models of other folds contradict"
+    if len(doubtful) > len(images):
+        subtitle += f", the first {len(images)}"
+    captions = []
+    for row in doubtful.head(len(images)).to_dict("records"):
+        given, suggested = short([row["label"], row["suggested"]], 15)
+        finding = [(name, INK) for name in short([row[FINDING]], 26)] if FINDING in row else []
+        captions.append(
+            (
+                *finding,
+                (f"label: {given} {row['score']:.2f}", BAD),
+                (f"suggested: {suggested}", GOOD),
+                (_end(row[doubtful.columns[0]], 23), MUTED),
+            )
+        )
+    return _sheet("Doubtful labels", subtitle, images, captions)
 
 
 def contact_sheet(images: np.ndarray, captions: Sequence[str], title: str, subtitle: str) -> Figure:
