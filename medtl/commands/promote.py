@@ -45,7 +45,7 @@ def _judged(name: str, settings: PromoteSettings) -> Verdict:
     made = training_settings(uri)
     seed = int(str(made["seed"]))
     data = LearningSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
-    dataset = load(data.data, bundle.preprocessing.image_size, seed, data.reading)
+    dataset = load(data.data, bundle.preprocessing.rendering, seed, data.reading)
     if dataset.fingerprint != bundle.fingerprint:
         raise MedtlError(
             f"{data.data} has changed since version {version} of {name} was trained on it, so its "
@@ -56,6 +56,7 @@ def _judged(name: str, settings: PromoteSettings) -> Verdict:
             f"version {version} of {name} has no test split (holdout=0), so there are no cases to "
             f"compare it on; promote it by hand with version={version}"
         )
-    score = partial(test_scores, dataset, data, seed)
-    cases = gate_cases(dataset, score(bundle))
+    indices = dataset.splits["test"]
+    score = partial(test_scores, dataset, data, seed, indices)
+    cases = gate_cases(dataset, score(bundle), indices)
     return gate(name, version, cases, score, settings.confidence, settings.seed)

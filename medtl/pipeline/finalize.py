@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -14,29 +15,23 @@ import numpy as np
 from mlflow.models.model import ModelInfo
 
 from medtl.data.dataset import Dataset, load
-from medtl.evaluation.calibration import (
-    fit_presence_temperature,
-    fit_temperature,
-    operating_points,
-    operating_points_at,
-)
 from medtl.evaluation.external_validation import ClassMapping
-from medtl.evaluation.split_evaluation import SplitEvaluation, evaluate_split
-from medtl.inference.decisions import calibrated, presence
-from medtl.inference.label_record import LabelRecord, sample_codes
-from medtl.inference.out_of_distribution import DomainReference, sampled
+from medtl.evaluation.split_evaluation import SplitEvaluation, SplitPredictions, evaluate_split
+from medtl.inference.label_record import sample_codes
 from medtl.inference.predictor import Predictor
-from medtl.inference.training_record import TrainingRecord, learned_from
+from medtl.inference.training_record import learned_from
 from medtl.networks.cutoffs import resolve
 from medtl.pipeline.baselines import FEATURES, FILES, METRICS, Baseline, baselines, without_files
 from medtl.pipeline.baselines import table as baseline_table
 from medtl.pipeline.evaluation_logging import log_evaluation, log_heatmaps
 from medtl.pipeline.heatmaps import explain_split
+from medtl.pipeline.predictors import trained_predictor
 from medtl.pipeline.run_logging import log_fit, log_halved
-from medtl.pipeline.scoring import compared_in_batches, in_batches, predict_split
+from medtl.pipeline.scoring import in_batches, predict_split
 from medtl.reporting.model_card import (
     BELOW_TAG,
     CARD_FILE,
+    VALIDATION,
     CardFacts,
     SplitFacts,
     model_card,
@@ -52,8 +47,28 @@ from medtl.tracking.promotion_logging import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
 from medtl.tracking.runs import TEXT_LIMIT
 from medtl.training.learner import Trained, TransferLearner
+from medtl.training.linear_head import LinearHead
 
+NO_BASELINES = "they are fitted where there is a test split"
 SOFTWARE = ("medtl", "torch", "torchvision", "scikit-learn", "mlflow")
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """Facts of a training for the card of its model.
+
+    Attributes:
+        values: values that it used in the end, see `resolved_values`.
+        calibrated_on: cases that temperature and thresholds were fitted on, in words.
+        unfinished: line for a training whose best epoch is the last, else ''.
+        solved: the model's head if it was solved at the cut `head`, which is the baseline on
+            features.
+    """
+
+    values: Mapping[str, str]
+    calibrated_on: str = VALIDATION
+    unfinished: str = ""
+    solved: LinearHead | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class Concluded:
     dataset: Dataset
     bundle: Predictor
     facts: CardFacts
+    predictions: SplitPredictions
     evaluation: SplitEvaluation
     below: tuple[Baseline, ...]  # baselines that beat the model
     unfinished: str  # line for a training whose best epoch is the last, else ''
@@ -71,73 +87,115 @@ class Concluded:
 
     def summary(self) -> str:
         """Formats test scores, baselines and warnings as lines for the console."""
+        return "\n".join(filter(None, [self.evaluation.summary(), self.remarks()]))
+
+    def remarks(self) -> str:
+        """Formats baselines and warnings as lines for the console."""
         lines = [f"warning       {line}" for line in self.dataset.warnings]
         lines += [f"baseline      {line}" for line in self.facts.baselines]
         lines += [f"warning       {each.warning()}" for each in self.below]
         if self.unfinished:
             lines.append(f"best epoch    {self.unfinished}")
-        return "\n".join([self.evaluation.summary(), *lines])
+        return "\n".join(lines)
 
 
 def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
     """Calibrates on validation, evaluates the test split once, and logs results and model."""
+    log_fit(trained.fit)
+    log_halved(trained.halved)
+    backbone, solved = transfer.backbone, trained.solved
+    if solved is not None:
+        log_table(solved.path, "training/penalties.csv")
+        head = resolve(backbone.network, backbone.architecture, "head")
+        solved = solved if trained.cut.point.key == head.key else None
+    facts = TrainingFacts(
+        resolved_values(transfer, trained), unfinished=unfinished(trained), solved=solved
+    )
+    return evaluate_predictor(transfer, trained_predictor(transfer, trained), facts)
+
+
+def evaluate_predictor(
+    transfer: TransferLearner,
+    bundle: Predictor,
+    training: TrainingFacts,
+    out_of_fold: SplitPredictions | None = None,
+) -> Concluded:
+    """Evaluates a calibrated predictor once, and logs results and model.
+
+    It is evaluated on the test split, beside its baselines. Where there is none, `out_of_fold` are
+    predictions of each case by a model that did not learn from it, and there are no baselines.
+    """
     dataset, settings = transfer.dataset, transfer.settings
     if dataset.positive:
         mlflow.set_tag("medtl.positive", dataset.positive)
-    log_fit(trained.fit)
-    log_halved(trained.halved)
-    if trained.solved is not None:
-        log_table(trained.solved.path, "training/penalties.csv")
-    bundle = _bundle(transfer, trained)
     mapping = ClassMapping.same(bundle.classes)
-    predictions = predict_split(bundle, dataset, "test", mapping, transfer.team)
+    predictions = out_of_fold or predict_split(bundle, dataset, "test", mapping, transfer.team)
     evaluation = evaluate_split(dataset, predictions, settings.seed)
     heatmaps = explain_split(bundle, dataset, predictions, mapping, settings.seed)
     log_evaluation(evaluation)
     log_heatmaps(heatmaps)
-    unfinished = _unfinished(trained)
-    notes = (*dataset.notes, *([f"best epoch {unfinished}"] if unfinished else []))
+    notes = (
+        *dataset.notes,
+        *([f"best epoch {training.unfinished}"] if training.unfinished else []),
+    )
     notes += evaluation.notes
-    found = _log_baselines(transfer, trained, predictions.probabilities)
-    without = without_files(transfer)
+    found: tuple[Baseline, ...] = ()
+    lines = [f"none: {NO_BASELINES}"]
+    if out_of_fold is None:
+        found = _log_baselines(transfer, training.solved, predictions.probabilities)
+        without = without_files(transfer)
+        lines = [each.line() for each in found]
+        lines += [f"{FILES}: none, {without}"] if without else []
     below = tuple(
         each
         for each in found
         # a solved head is the baseline on features, up to the rounding of a forward pass
-        if each.beats and not (each.name == FEATURES and trained.solved is not None)
+        if each.beats and not (each.name == FEATURES and training.solved is not None)
     )
     if below:
         mlflow.set_tag(BELOW_TAG, "; ".join(each.shortfall() for each in below))
     facts = CardFacts(
         bundle,
         dataset.unit,
-        split_facts(dataset),
+        split_facts(_pooled(dataset) if bundle.members else dataset),
         evaluation.measures.summary,
         notes,
         heatmaps.words,
-        (*(each.line() for each in found), *([f"{FILES}: none, {without}"] if without else [])),
+        tuple(lines),
         tuple(each.shortfall() for each in below),
         dataset.warnings,
-        resolved_values(transfer, trained),
+        training.values,
+        training.calibrated_on,
+        out_of_fold is not None,
     )
     mlflow.set_tags({f"medtl.{name}": value for name, value in facts.training.items()})
     card = model_card(facts, f"medtl on {dataset.name}")
     mlflow.log_text(card, CARD_FILE)
     mlflow.set_tag("mlflow.note.content", shortened(card, TEXT_LIMIT))
     *_, channels, side, _ = dataset.pixels.array.shape
-    example = example_images(side, channels, max(1, len(dataset.modalities)))
+    window = bundle.preprocessing.window
+    example = example_images(side, channels, max(1, len(dataset.modalities)), window)
     model = log_model(bundle, example)
-    return Concluded(settings, dataset, bundle, facts, evaluation, below, unfinished, model)
+    return Concluded(
+        settings,
+        dataset,
+        bundle,
+        facts,
+        predictions,
+        evaluation,
+        below,
+        training.unfinished,
+        model,
+    )
 
 
 def _log_baselines(
-    transfer: TransferLearner, trained: Trained, probabilities: np.ndarray
+    transfer: TransferLearner, solved: LinearHead | None, probabilities: np.ndarray
 ) -> tuple[Baseline, ...]:
-    """Fits and logs the baselines of a model with `probabilities` on the test split."""
-    backbone = transfer.backbone
-    head = resolve(backbone.network, backbone.architecture, "head")
-    # equal to the first baseline, which is then not fitted again
-    solved = trained.solved if trained.cut.point.key == head.key else None
+    """Fits and logs the baselines of a model with `probabilities` on the test split.
+
+    `solved` is the first of them, which is then not fitted again.
+    """
     found = baselines(transfer, probabilities, solved)
     log_table(baseline_table(found), BASELINES)
     for each in found:
@@ -174,7 +232,7 @@ def software() -> str:
     return ", ".join([f"Python {platform.python_version()}", *versions])
 
 
-def _unfinished(trained: Trained) -> str:
+def unfinished(trained: Trained) -> str:
     """Returns a line where the best epoch of a training by gradient is its last one, else ''."""
     epochs = len(trained.fit.epochs)
     if trained.tail is not None or trained.solved is not None or trained.fit.best.number < epochs:
@@ -184,7 +242,7 @@ def _unfinished(trained: Trained) -> str:
 
 def evaluate_shard(transfer: TransferLearner, trained: Trained) -> None:
     """Runs the forward passes of the other processes during `evaluate_and_log`."""
-    bundle, dataset = _bundle(transfer, trained), transfer.dataset
+    bundle, dataset = trained_predictor(transfer, trained), transfer.dataset
     in_batches(bundle.scores, dataset, dataset.splits["test"], transfer.team)
 
 
@@ -194,9 +252,16 @@ def register_and_gate(concluded: Concluded, model_name: str, confidence: float) 
     The verdict has a run of its own under the active one.
     """
     dataset, settings = concluded.dataset, concluded.settings
-    scores = Scores(concluded.evaluation.cases.probabilities, _seen_by(concluded.bundle, dataset))
-    cases, seed = gate_cases(dataset, scores), settings.seed
-    score_champion = partial(test_scores, dataset, settings, seed)
+    predictions, seed = concluded.predictions, settings.seed
+    indices = predictions.indices
+    # out of fold each case was predicted by a member that had not learned from it
+    seen = (
+        np.zeros(len(indices), bool)
+        if concluded.facts.out_of_fold
+        else _seen_by(concluded.bundle, dataset, indices)
+    )
+    cases = gate_cases(dataset, Scores(predictions.probabilities, seen), indices)
+    score_champion = partial(test_scores, dataset, settings, seed, indices)
     version = register(concluded.model, concluded.facts, model_name)
     with promotion_run(model_name, confidence, seed):
         verdict = gate(model_name, version, cases, score_champion, confidence, seed)
@@ -215,30 +280,39 @@ def in_short(warning: str) -> str:
     return re.split(r" \(|: |; ", warning)[0]
 
 
-def gate_cases(dataset: Dataset, challenger: Scores) -> GateCases:
-    """Returns the test cases on which the gate compares, with the challenger's scores."""
-    test = dataset.splits["test"]
-    labels, groups = dataset.labels[test], dataset.groups[test]
-    codes = sample_codes(dataset, test)
+def gate_cases(dataset: Dataset, challenger: Scores, indices: np.ndarray) -> GateCases:
+    """Returns the cases `indices` on which the gate compares, with the challenger's scores."""
+    labels, groups = dataset.labels[indices], dataset.groups[indices]
+    codes = sample_codes(dataset, indices)
     return GateCases(labels, groups, dataset.classes, challenger, codes, dataset.modalities)
 
 
-def test_scores(dataset: Dataset, settings: DataSettings, seed: int, bundle: Predictor) -> Scores:
-    """Scores the test cases with a model of the same classes, at its own image size."""
-    seen = _seen_by(bundle, dataset)
+def test_scores(
+    dataset: Dataset, settings: DataSettings, seed: int, indices: np.ndarray, bundle: Predictor
+) -> Scores:
+    """Scores the cases `indices` with a model of the same classes, in its own rendering."""
+    seen = _seen_by(bundle, dataset, indices)
     agreement = None if bundle.labels is None else bundle.labels.agreement(dataset)
-    size = bundle.preprocessing.image_size
-    if size != dataset.pixels.array.shape[-1]:
-        dataset = load(settings.data, size, seed, settings.reading)
-    logits = in_batches(bundle.scores, dataset, dataset.splits["test"])
+    rendering = bundle.preprocessing.rendering
+    if rendering != dataset.pixels.rendering:
+        dataset = load(settings.data, rendering, seed, settings.reading)
+    logits = in_batches(bundle.scores, dataset, indices)
     return Scores(bundle.probabilities(logits, bundle.temperature), seen, agreement)
 
 
-def _seen_by(bundle: Predictor, dataset: Dataset) -> np.ndarray | None:
-    """Flags test cases (bool [N_test]) in a model's training record; None without a record."""
+def _seen_by(bundle: Predictor, dataset: Dataset, indices: np.ndarray) -> np.ndarray | None:
+    """Flags cases (bool [N]) in a model's training record; None without a record."""
     if bundle.seen is None:
         return None
-    return learned_from(bundle.seen, dataset, dataset.splits["test"])
+    return learned_from(bundle.seen, dataset, indices)
+
+
+def _pooled(dataset: Dataset) -> Dataset:
+    """Returns the data set with train and valid as one split `folds`, without empty splits."""
+    splits = dataset.splits
+    pooled = {"folds": np.concatenate([splits["train"], splits["valid"]]), "test": splits["test"]}
+    kept = {name: indices for name, indices in pooled.items() if len(indices)}
+    return dataclasses.replace(dataset, splits=kept)
 
 
 def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
@@ -256,53 +330,3 @@ def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
             )
         )
     return tuple(facts)
-
-
-def _bundle(transfer: TransferLearner, trained: Trained) -> Predictor:
-    """Returns the trained network with what was learned from the validation split."""
-    dataset, backbone = transfer.dataset, transfer.backbone
-    valid_labels = dataset.labels[dataset.splits["valid"]]
-    valid_logits = trained.fit.valid_logits
-    if dataset.multi_label:
-        temperature = fit_presence_temperature(valid_logits, valid_labels)
-        valid_probabilities = presence(valid_logits, temperature)
-    else:
-        temperature = fit_temperature(valid_logits, valid_labels)
-        valid_probabilities = calibrated(valid_logits, temperature)
-    sensitivity = transfer.settings.sensitivity
-    thresholds = (
-        operating_points_at(valid_labels, valid_probabilities, sensitivity)
-        if sensitivity
-        else operating_points(valid_labels, valid_probabilities)
-    )
-    bundle = Predictor(
-        architecture=backbone.architecture,
-        classes=dataset.classes,
-        preprocessing=backbone.preprocessing,
-        weights=backbone.weights,
-        cutoff=trained.cut.point.name,
-        hidden=transfer.settings.hidden,
-        data=dataset.name,
-        fingerprint=dataset.fingerprint,
-        multi_label=dataset.multi_label,
-        modalities=dataset.modalities,
-        missing=transfer.settings.missing,
-        temperature=temperature,
-        thresholds=tuple(thresholds.tolist()),
-        sensitivity=sensitivity,
-        network=trained.network.eval(),
-        tail=trained.tail,
-        seen=None
-        if transfer.seen_before is None
-        else (*transfer.seen_before, TrainingRecord.of(dataset)),
-        labels=LabelRecord.of(dataset),
-    )
-    seed, learned = transfer.settings.seed, dataset.splits["train"]
-    # only a sample is passed through the network: all of many images would take hours
-    each = (learned[sampled(len(learned), seed)], dataset.splits["valid"])
-    train, valid = (
-        compared_in_batches(bundle, dataset, indices, transfer.team) for indices in each
-    )
-    groups = (dataset.groups[indices] for indices in each)
-    domain = DomainReference.fit(train, valid, seed, *groups)
-    return dataclasses.replace(bundle, domain=domain)

@@ -18,6 +18,7 @@ from medtl.reporting.markdown import code, plain
 
 BELOW_TAG = "medtl.below_baseline"  # on a run and a version whose model a baseline beats
 FEW_PATIENTS = 100  # in the test split; fewer give wide intervals
+VALIDATION = "the validation split"
 HEADLINE = ("auroc", "sensitivity", "specificity")  # metrics in the first line
 NOT_FOR_DIAGNOSIS = (
     "**Not a medical device and not cleared for diagnosis, triage or treatment.** "
@@ -65,6 +66,17 @@ class CardFacts:
     below: tuple[str, ...] = ()  # one line per baseline that beats the model
     warnings: tuple[str, ...] = ()  # findings of the data report
     training: Mapping[str, str] = field(default_factory=dict)  # values that the training used
+    calibrated_on: str = VALIDATION  # cases of temperature and thresholds, in words
+    out_of_fold: bool = False  # scores are of members, each on cases that it has not learned from
+
+    @property
+    def scored(self) -> str:
+        """Name of the cases that were scored."""
+        return "Out-of-fold predictions" if self.out_of_fold else "Test split"
+
+    def scored_splits(self) -> tuple[SplitFacts, ...]:
+        """Returns the splits of the scored cases."""
+        return tuple(each for each in self.splits if self.out_of_fold or each.name == "test")
 
 
 def model_card(facts: CardFacts, model_name: str) -> str:
@@ -73,7 +85,7 @@ def model_card(facts: CardFacts, model_name: str) -> str:
         _opening(facts, model_name),
         _data(facts),
         _scores(facts),
-        _operating_point(facts.bundle),
+        _operating_point(facts),
         _calibration(facts),
         _making(facts),
         _limits(facts),
@@ -122,6 +134,8 @@ def version_tags(facts: CardFacts) -> dict[str, str]:
         "medtl.digest": digest_of(value.cpu().numpy() for value in weights),
         "medtl.classes": json.dumps(bundle.classes)[:1000],
     }
+    if bundle.members:
+        tags["medtl.members"] = str(bundle.members)
     if bundle.hidden:
         tags["medtl.hidden"] = str(bundle.hidden)
     if len(bundle.classes) == 2 and not bundle.multi_label:
@@ -152,11 +166,11 @@ def _headline(facts: CardFacts) -> str:
     """Formats the first lines: scores, and the doubts about them."""
     shown = [
         f"{metric.label} {facts.scores[metric.name]}"
-        for metric in overall_metrics()
+        for metric in overall_metrics(ordinal=True)
         if metric.name in HEADLINE and metric.name in facts.scores
     ]
-    images = sum(split.images for split in facts.splits if split.name == "test")
-    line = f"**Test split, {images} images:** {', '.join(shown)}.\n\n" if shown else ""
+    images = sum(split.images for split in facts.scored_splits())
+    line = f"**{facts.scored}, {images} images:** {', '.join(shown)}.\n\n" if shown else ""
     doubts = [*facts.below, *(f"data report: {warning}" for warning in facts.warnings)]
     return line + "".join(f"**Warning:** {plain(each)}.\n\n" for each in doubts)
 
@@ -178,9 +192,24 @@ def _data(facts: CardFacts) -> str:
     )
     return (
         f"## Data\n\n{code(facts.bundle.data)}, fingerprint `{facts.bundle.fingerprint}`. "
-        f"{_patients(facts)} The validation split chose everything; the test "
-        f"split was scored once.{record}\n\n{splits}" + (f"\n\nNotes:\n\n{notes}" if notes else "")
+        f"{_patients(facts)} {_choice(facts)}{record}\n\n{splits}"
+        + (f"\n\nNotes:\n\n{notes}" if notes else "")
     )
+
+
+def _choice(facts: CardFacts) -> str:
+    """Formats what chose the model, and what was scored."""
+    if facts.out_of_fold:
+        return (
+            "Each member of the ensemble learned from a part of the folds. Each case was scored "
+            "once, by the member that had not learned from it; the ensemble itself was not tested."
+        )
+    if facts.bundle.members:
+        return (
+            "Each member of the ensemble learned from a part of the folds, which chose everything; "
+            "the test split was scored once, by the ensemble."
+        )
+    return "The validation split chose everything; the test split was scored once."
 
 
 def _patients(facts: CardFacts) -> str:
@@ -193,7 +222,7 @@ def _scores(facts: CardFacts) -> str:
     scores = _listing(
         f"**{plain(metric.label)} {interval.value:.3f}** ({_bounds(interval)}): "
         f"{plain(metric.meaning)}"
-        for metric in overall_metrics()
+        for metric in overall_metrics(ordinal=True)
         if (interval := facts.scores.get(metric.name)) is not None
     )
     if facts.bundle.multi_label:
@@ -212,12 +241,17 @@ def _scores(facts: CardFacts) -> str:
         f"\n\nBaselines on the same splits, without fine-tuning:\n\n{beside}" if beside else ""
     )
     return (
-        "## Scores on the test split\n\nAn image is called by the model's `decision`. In brackets: "
+        f"## {_scores_of(facts)}\n\nAn image is called by the model's `decision`. In brackets: "
         f"95 % intervals over {facts.unit}.{averaged}\n\n{scores}{against}"
     )
 
 
-def _operating_point(bundle: Predictor) -> str:
+def _scores_of(facts: CardFacts) -> str:
+    return "Out-of-fold scores" if facts.out_of_fold else "Scores on the test split"
+
+
+def _operating_point(facts: CardFacts) -> str:
+    bundle = facts.bundle
     thresholds = _listing(
         f"{plain(name)}: {value:.3f}"
         for name, value in zip(bundle.classes, bundle.thresholds, strict=True)
@@ -232,31 +266,32 @@ def _operating_point(bundle: Predictor) -> str:
         rule = f"{code(bundle.classes[-1])} from its threshold on"
     return (
         f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable {what}. "
-        f"{_chosen(bundle)}\n\n{thresholds}"
+        f"{_chosen(facts)}\n\n{thresholds}"
     )
 
 
-def _chosen(bundle: Predictor) -> str:
+def _chosen(facts: CardFacts) -> str:
     """Formats how the thresholds were chosen."""
+    bundle, where = facts.bundle, facts.calibrated_on
     if not bundle.sensitivity:
         return (
-            "Each threshold was chosen on the validation split, where sensitivity + specificity "
-            "for its class is highest."
+            f"Each threshold was chosen on {where}, where sensitivity + specificity for its class "
+            "is highest."
         )
     demanded = f"{100 * bundle.sensitivity:g} %"
     if bundle.multi_label:
         return (
             f"The threshold of a finding is the highest that finds at least {demanded} of the "
-            "images in the validation split that have it."
+            f"images in {where} that have it."
         )
     if len(bundle.classes) == 2:
         return (
             f"The threshold is the highest that finds at least {demanded} of the images of "
-            f"{code(bundle.classes[-1])} in the validation split."
+            f"{code(bundle.classes[-1])} in {where}."
         )
     return (
-        f"The threshold of a class is the highest that at least {demanded} of its images in the "
-        "validation split reach. Where an image reaches those of several classes it is called one "
+        f"The threshold of a class is the highest that at least {demanded} of its images in "
+        f"{where} reach. Where an image reaches those of several classes it is called one "
         "of them, so the sensitivity of `decision` can be lower."
     )
 
@@ -264,10 +299,11 @@ def _chosen(bundle: Predictor) -> str:
 def _calibration(facts: CardFacts) -> str:
     ece = facts.scores.get("ece")
     of_all = " for all findings together" if facts.bundle.multi_label else ""
-    gap = f" On the test split the mean gap is {ece.value:.3f} ({_bounds(ece)})." if ece else ""
+    where = "Out of fold" if facts.out_of_fold else "On the test split"
+    gap = f" {where} the mean gap is {ece.value:.3f} ({_bounds(ece)})." if ece else ""
     return (
         "## Calibration\n\nProbabilities are scaled by one number, the temperature "
-        f"{facts.bundle.temperature:.3f}, fitted on the validation split{of_all}: of the images "
+        f"{facts.bundle.temperature:.3f}, fitted on {facts.calibrated_on}{of_all}: of the images "
         f"that get 80 % for a class, about 80 % should be of it.{gap} Where classes are more or "
         "less frequent than in the data above, the probabilities are off."
     )
@@ -277,11 +313,14 @@ def _making(facts: CardFacts) -> str:
     bundle, dense = facts.bundle, ""
     if bundle.hidden:
         dense = f" A dense ReLU layer of {bundle.hidden} units is before the output layer."
+    several = ""
+    if bundle.members:
+        several = f" It is an ensemble of {bundle.members} members: the mean of their logits."
     return (
         f"## How it was made\n\n{code(bundle.architecture)}, started from the weights "
         f"{code(bundle.weights)} and trained from the layer {code(bundle.cutoff)} on; all layers "
-        f"before it stayed as they were.{dense} Images are brought to {bundle.image_size} x "
-        f"{bundle.image_size} pixels.{_training(facts.training)}"
+        f"before it stayed as they were.{dense}{several} Images are brought to "
+        f"{bundle.image_size} x {bundle.image_size} pixels.{_training(facts.training)}"
     )
 
 
@@ -294,28 +333,36 @@ def _training(values: Mapping[str, str]) -> str:
 def _limits(facts: CardFacts) -> str:
     lines = [
         *(f"{plain(line[:1].upper() + line[1:])}." for line in facts.below),
-        "The scores hold for images like those of the test split: other devices, sites, ages and "
-        "protocols were not tested.",
+        f"The scores hold for images like those of {_tested(facts)}: other devices, sites, "
+        "ages and protocols were not tested.",
         f"{_familiar(facts.bundle)}; true does not mean right, and "
         "false means that the answer should not be used.",
         "A heat map shows where the network looked, not that what it saw there is the finding."
         + (f" Checked: {plain(facts.maps)}." if facts.maps else ""),
     ]
     lines += [f"Data report: {plain(line)}." for line in facts.warnings]
-    test = next((split for split in facts.splits if split.name == "test"), None)
+    scored = facts.scored_splits()
     if any(split.unknown for split in facts.splits):
         lines.append(
             "Patients are not known for all images: images of one patient may be in two splits, "
             "which makes scores too good, and intervals too narrow."
         )
-        size, what = (test.images if test else 0), "images"
+        size, what = sum(each.images for each in scored), "images"
     else:
-        size, what = (test.patients if test else 0), "patients"
-    if test is not None and size < FEW_PATIENTS:
-        lines.append(f"The test split has only {size} {what}; mind the width of the intervals.")
+        size, what = sum(each.patients for each in scored), "patients"
+    if scored and size < FEW_PATIENTS:
+        where = _tested(facts)
+        lines.append(
+            f"{where[0].upper()}{where[1:]} has only {size} {what}; mind the width of the "
+            "intervals."
+        )
     if facts.bundle.data.startswith("phantoms"):
         lines.append("Phantoms are drawn by a program: nothing here says anything about patients.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _tested(facts: CardFacts) -> str:
+    return "the data set" if facts.out_of_fold else "the test split"
 
 
 def _familiar(bundle: Predictor) -> str:
