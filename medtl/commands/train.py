@@ -15,8 +15,18 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import resolve
 from medtl.networks.pretrained import Backbone
-from medtl.pipeline.cross_validation import cross_validate, log_cross_validation, with_folds
-from medtl.pipeline.finalize import evaluate_and_log, evaluate_shard, register_and_gate
+from medtl.pipeline.cross_validation import (
+    cross_validate,
+    evaluate_ensemble,
+    log_cross_validation,
+    with_folds,
+)
+from medtl.pipeline.finalize import (
+    Concluded,
+    evaluate_and_log,
+    evaluate_shard,
+    register_and_gate,
+)
 from medtl.pipeline.parameter_checks import check_training
 from medtl.pipeline.pretraining import ensure_backbone
 from medtl.pipeline.setup import fit_model, prepare, training_data
@@ -65,11 +75,11 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
         if team.size > 1:
             transfer = _shared(settings, transfer, point.name, team)
         if settings.folds:
-            _cross_validated(settings, transfer, point.name, ends)
-            return
-        model = fit_model(settings, transfer, point.name, ends=ends)
-        concluded = evaluate_and_log(transfer, model)
-        print(concluded.summary())
+            concluded = _cross_validated(settings, transfer, point.name, ends)
+        else:
+            model = fit_model(settings, transfer, point.name, ends=ends)
+            concluded = evaluate_and_log(transfer, model)
+            print(concluded.summary())
         print(f"model         {concluded.model.model_uri}")
         if settings.model_name != "auto":
             verdict = register_and_gate(concluded, settings.model_name, CONFIDENCE)
@@ -84,8 +94,11 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
 
 def _cross_validated(
     settings: TrainSettings, transfer: TransferLearner, cutoff: str, ends: CheckpointHold
-) -> None:
-    """Trains one model a fold, and evaluates them on the cases that they have not seen."""
+) -> Concluded:
+    """Trains one model a fold, evaluates each on the cases that it has not seen, then all as one.
+
+    Prints the scores.
+    """
     transfer, folds = with_folds(transfer)
     found = cross_validate(
         transfer, folds, cutoff, lambda own: fit_model(settings, own, cutoff, ends=ends)
@@ -94,7 +107,10 @@ def _cross_validated(
     print(found.summary())
 
 
+    concluded = evaluate_ensemble(transfer, found)
 def _follow(team: SingleProcess) -> None:
+    print(concluded.summary() if found.has_test else concluded.remarks())
+    return concluded
     prepared: _Prepared | None = team.broadcast(None)
     assert prepared is not None
     settings = prepared.settings

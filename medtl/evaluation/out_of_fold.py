@@ -60,19 +60,24 @@ class OutOfFold:
     part, and decided at its own operating point: scores of different models are then on one scale.
 
     Attributes:
-        indices: int64 [N], samples of the data set, ascending.
         logits: float32 [N, K], as trained: not divided by a temperature.
+        predictions: calibrated probabilities and decisions, in the order of the samples.
         evaluation: metrics of the pooled scores with intervals over patients.
         folds: a row a fold, see `fold_table`.
-        predictions: a row a case: name, label, patient, decision, fold, `probability_CLASS` and
+        table: a row a case: name, label, patient, decision, fold, `probability_CLASS` and
             `logit_CLASS` (calibrated).
     """
 
-    indices: np.ndarray
     logits: np.ndarray
+    predictions: SplitPredictions
     evaluation: SplitEvaluation
     folds: pd.DataFrame
-    predictions: pd.DataFrame
+    table: pd.DataFrame
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Samples of the data set, int64 [N], ascending."""
+        return self.predictions.indices
 
     def spread(self) -> dict[str, float]:
         """Returns mean and standard deviation over folds of each metric, by its MLflow name.
@@ -126,7 +131,7 @@ def out_of_fold(dataset: Dataset, parts: Sequence[FoldPredictions], seed: int) -
     table = evaluation.predictions.assign(fold=folds)
     for place, name in enumerate(dataset.classes):
         table[f"logit_{name}"] = scaled[:, place]
-    return OutOfFold(indices[order], logits, evaluation, fold_table(dataset, parts), table)
+    return OutOfFold(logits, predictions, evaluation, fold_table(dataset, parts), table)
 
 
 def fold_table(dataset: Dataset, parts: Sequence[FoldPredictions]) -> pd.DataFrame:

@@ -13,7 +13,9 @@ import pandas as pd
 from medtl.data.folds import Folds, draw_folds
 from medtl.evaluation.calibration import Calibration
 from medtl.evaluation.out_of_fold import FoldPredictions, OutOfFold, out_of_fold
+from medtl.pipeline.ensembles import ensemble_predictor, evaluate_and_log_ensemble
 from medtl.pipeline.evaluation_logging import log_evaluation
+from medtl.pipeline.finalize import Concluded
 from medtl.pipeline.run_logging import history, log_fit, log_halved
 from medtl.reporting.plots.training_curves import repeated_curves
 from medtl.tracking.artifacts import log_picture, log_table
@@ -22,6 +24,12 @@ from medtl.training.learner import Trained, TransferLearner
 
 FOLDER = "cross_validation"  # of artifacts
 FOLDS_FILE = f"{FOLDER}/folds.csv"
+TEST_TAG = "medtl.test"  # on a run whose test scores are not of a test split
+POOLED = (
+    "each case by the one of {} models that has not seen it; logits divided by the temperature of "
+    "its fold's own validation part"
+)
+NO_TEST = "the same as the out-of-fold scores: there is no test split (holdout=0)"
 OUT_OF_FOLD_FILE = f"{FOLDER}/out_of_fold.csv"
 
 
@@ -60,16 +68,16 @@ class CrossValidation:
     def summary(self) -> str:
         """Formats the pooled scores and their spread over folds as lines for the console."""
         pooled = dataclasses.replace(self.scores.evaluation, split="out-of-fold")
-        count = len(self.members)
-        return "\n".join(
-            [
-                pooled.summary(),
-                *self.scores.lines(),
-                f"folds         {count} models, each tested on the cases that it has not seen; "
-                "their logits are pooled after division by the temperature of each fold's own "
-                "validation part",
-            ]
-        )
+        lines = [pooled.summary(), *self.scores.lines()]
+        lines.append(f"pooled        {POOLED.format(len(self.members))}")
+        if not self.has_test:
+            lines.append(f"test scores   {NO_TEST}")
+        return "\n".join(lines)
+
+    @property
+    def has_test(self) -> bool:
+        """True if a test split was held out."""
+        return len(self.folds.dataset.splits["test"]) > 0
 
 
 def with_folds(learner: TransferLearner) -> tuple[TransferLearner, Folds]:
@@ -144,8 +152,29 @@ def log_cross_validation(found: CrossValidation) -> None:
     """Logs pooled scores as `cv_METRIC` with intervals, their spread over folds, and tables."""
     log_evaluation(found.scores.evaluation)
     mlflow.log_metrics(found.scores.spread())
-    log_table(found.scores.predictions, OUT_OF_FOLD_FILE)
+    log_table(found.scores.table, OUT_OF_FOLD_FILE)
     log_table(found.scores.folds, f"{FOLDER}/per_fold.csv")
     curves = found.history()
     log_table(curves, f"{FOLDER}/history.csv")
     log_picture(repeated_curves(curves, "fold"), f"{FOLDER}/learning_curves.png")
+
+
+def evaluate_ensemble(learner: TransferLearner, found: CrossValidation) -> Concluded:
+    """Evaluates the ensemble of the members once on the test split, and logs results and model.
+
+    Without a test split the out-of-fold scores are the test scores, which a tag says.
+    """
+    scores, dataset = found.scores, learner.dataset
+    predictor = ensemble_predictor(
+        learner,
+        found.trained,
+        scores.logits,
+        dataset.labels[scores.indices],
+        dataset.groups[scores.indices],
+        found.folds.splits(0)["test"],
+    )
+    if found.has_test:
+        return evaluate_and_log_ensemble(learner, found.trained, predictor)
+    mlflow.set_tag(TEST_TAG, "out-of-fold")
+    out_of_fold = dataclasses.replace(scores.predictions, split="test")
+    return evaluate_and_log_ensemble(learner, found.trained, predictor, out_of_fold)

@@ -87,6 +87,7 @@ def test_a_column_of_splits_is_the_split_whatever_it_is_called(name):
     assert notes == (f"the column {name} is taken for the split",)
     frame, notes = read(**{name: SPLITS, "split": SPLITS})
     assert notes == (f"the column {name} is not used: the split is the column split",)
+    assert "fold" not in frame
 
 
 def test_two_columns_of_splits_are_refused():
@@ -94,11 +95,24 @@ def test_two_columns_of_splits_are_refused():
         read(set=SPLITS, usage=SPLITS)
 
 
-def test_a_set_that_is_no_split_and_folds_are_not_used_in_silence():
+def test_columns_of_folds_are_found_by_their_names():
+    folds = ["0", "1 ", "0", "1"]
+    frame, notes = read(kfold=folds)
+    assert frame["fold"].tolist() == ["0", "1", "0", "1"]
+    assert notes == ("the column kfold is taken for the fold",)
+    frame, notes = read(Fold=folds, cv_fold=folds[::-1])
+    assert frame["fold"].tolist() == ["0", "1", "0", "1"]
+    assert notes[-1] == "the column cv_fold is not used: the fold is the column Fold"
+    frame, notes = read(kfold=folds, cvfold=folds)
+    assert "fold" not in frame
+    assert notes == ("the columns kfold, cvfold are not used: rename the one of the folds to fold",)
+
+
+def test_a_set_that_is_no_split_is_not_used_in_silence():
     frame, notes = read(set=["A", "A", "B", "B"], fold=["0", "1", "0", "1"])
     assert set(frame["split"]) == {""}
+    assert frame["fold"].tolist() == ["0", "1", "0", "1"]
     assert notes == (
-        "the column fold is not used: there are no folds, only train, valid and test",
         "the column set is not used: as a split its values (A, B) would have to be train, valid "
         "or test",
     )

@@ -90,7 +90,7 @@ def test_pooled_scores_are_of_calibrated_logits_and_apart_from_means_over_folds(
     parts = [each.predictions for each in members]
     found = out_of_fold(dataset, parts, 0)
     assert (found.indices == folds.pool).all()
-    table, labels = found.predictions, dataset.labels[found.indices]
+    table, labels = found.table, dataset.labels[found.indices]
     names = dataset.frame["path"].iloc[found.indices]
     assert (table["path"].to_numpy() == names.to_numpy()).all()
     probabilities = table[[f"probability_{name}" for name in dataset.classes]].to_numpy()

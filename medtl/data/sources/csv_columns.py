@@ -153,18 +153,20 @@ def _with_split(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[st
 
 
 def _with_fold(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Names the column of cross-validation folds `fold`, and strips its values."""
+    """Names the column of cross-validation folds `fold`, and strips its values.
+
+    Another column of this name becomes `csv_fold`.
+    """
     near = [name for name in _near(frame, _FOLD) if not _is_split(frame[name])]
     exact = [name for name in near if name.casefold() == "fold"]
-    if len(exact or near) > 1:
-        return frame, _not_used(near, "rename the one of the folds to fold")
-    if not near:
-        return frame, ()
+    if len(exact or near) != 1:
+        notes = _not_used(near, "rename the one of the folds to fold")
+        return frame.rename(columns={"fold": "csv_fold"}), notes
     (name,) = exact or near
     others = _not_used([each for each in near if each != name], f"the fold is the column {name}")
     taken = () if exact else (f"the column {name} is taken for the fold",)
-    folds = frame[name].str.strip()
-    return frame.rename(columns={name: "fold"}).assign(fold=folds), (*taken, *others)
+    names = {"fold": "csv_fold", name: "fold"}
+    return frame.assign(**{name: frame[name].str.strip()}).rename(columns=names), (*taken, *others)
 
 
 def _is_split(values: pd.Series) -> bool:
