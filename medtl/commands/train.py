@@ -104,13 +104,13 @@ def _cross_validated(
         transfer, folds, cutoff, lambda own: fit_model(settings, own, cutoff, ends=ends)
     )
     log_cross_validation(found)
-    print(found.summary())
-
-
     concluded = evaluate_ensemble(transfer, found)
-def _follow(team: SingleProcess) -> None:
+    print(found.summary())
     print(concluded.summary() if found.has_test else concluded.remarks())
     return concluded
+
+
+def _follow(team: SingleProcess) -> None:
     prepared: _Prepared | None = team.broadcast(None)
     assert prepared is not None
     settings = prepared.settings
