@@ -16,13 +16,13 @@ from medtl.comparison.simple_baselines import baselines_beside
 from medtl.comparison.source_distance import source_distances
 from medtl.comparison.study_registry import plan_of
 from medtl.data.dataset import Dataset
-from medtl.data.manifest import EMBEDDED
+from medtl.data.manifest import EMBEDDED, data_name
 from medtl.distributed.executor import executor
 from medtl.errors import MedtlError
 from medtl.evaluation.model_comparison import CellResult, Comparison, compared
 from medtl.pipeline.finalize import split_facts
 from medtl.pipeline.model_and_data import check_one_label
-from medtl.pipeline.run_logging import contact_sheet, log_data
+from medtl.pipeline.run_logging import announce, contact_sheet, log_data
 from medtl.progress import progress
 from medtl.reporting.comparison_report import Report, Subject, report
 from medtl.settings.comparison import CompareSettings
@@ -47,6 +47,7 @@ def compare(settings: CompareSettings) -> None:
         check_plan(settings, plan)
         settings = dataclasses.replace(settings, data=plan.data or settings.data)
         mlflow.set_tag("medtl.study", plan.study)
+        announce("compare", plan.study, data_name(settings.data), f"{len(plan.cells)} cells")
         bench = SharedResources(settings, plan)
         dataset = bench.dataset(plan.cells)
         check_one_label(dataset, "compare")

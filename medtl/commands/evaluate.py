@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlflow
 
 from medtl.data.dataset import without
+from medtl.data.manifest import data_name
 from medtl.errors import MedtlError
 from medtl.evaluation.split_evaluation import evaluate_split
 from medtl.evaluation.subgroups import evaluate_subgroups, subgroup_columns
@@ -22,7 +23,7 @@ from medtl.pipeline.heatmaps import explain_split
 from medtl.pipeline.model_and_data import check_one_label, chosen_model, images_for
 from medtl.pipeline.ood_report import check_sources, evaluate_domain
 from medtl.pipeline.parameter_checks import check_asked_of_model
-from medtl.pipeline.run_logging import log_data
+from medtl.pipeline.run_logging import announce, log_data
 from medtl.pipeline.scoring import indices_of, predict_split
 from medtl.settings.evaluation import EvaluateSettings
 from medtl.tracking.addresses import run_addresses
@@ -37,6 +38,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         check_sources(settings.sources)
         device = resolve_device(settings.device)
         uri, bundle = chosen_model(settings)
+        announce("evaluate", uri, data_name(settings.data) if settings.data else bundle.data)
         maps = methods_for(bundle, settings.map_methods)
         bundle.network.to(device)
         dataset = images_for(settings, uri, bundle, bundle.preprocessing.rendering)

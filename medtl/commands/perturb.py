@@ -14,7 +14,7 @@ from medtl.errors import ParameterError
 from medtl.evaluation.universal_perturbations import Examples
 from medtl.pipeline.model_and_data import check_classes, check_one_label, chosen_model, images_for
 from medtl.pipeline.parameter_checks import check_asked_of_model, check_image_folder
-from medtl.pipeline.run_logging import log_data
+from medtl.pipeline.run_logging import announce, log_data
 from medtl.pipeline.universal_perturbations import (
     NATURAL,
     RANDOM,
@@ -46,6 +46,7 @@ def perturb(settings: PerturbSettings) -> None:
             check_image_folder("images", settings.images)
         models = _models(settings)
         model = models[0]
+        announce("perturb", model.uri, model.dataset.name)
         mlflow.set_tags(
             {
                 "medtl.architecture": model.bundle.architecture,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import mlflow
 
+from medtl.data.manifest import data_name
 from medtl.errors import MedtlError, ParameterError
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import resolve
@@ -29,6 +30,7 @@ from medtl.pipeline.finalize import (
 )
 from medtl.pipeline.parameter_checks import check_training
 from medtl.pipeline.pretraining import ensure_backbone
+from medtl.pipeline.run_logging import announce
 from medtl.pipeline.setup import fit_model, prepare, training_data
 from medtl.settings.training import TrainSettings
 from medtl.tracking.addresses import run_addresses, serve_command
@@ -64,7 +66,8 @@ def train(settings: TrainSettings) -> None:
 def _lead(settings: TrainSettings, team: SingleProcess) -> None:
     with CheckpointHold() as ends, tracked_run("train", settings) as run, heard(team):
         _check_together(settings, team)
-        check_training(settings)
+        trained = f"{check_training(settings)} from {settings.cutoff} on"
+        announce("train", trained, data_name(settings.data))
         if settings.model_name != "auto":
             check_registry(settings.model_name)
         settings = ensure_backbone(settings)

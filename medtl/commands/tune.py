@@ -9,18 +9,20 @@ from typing import Literal
 
 import mlflow
 import optuna
+from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from medtl.data.manifest import data_name
 from medtl.distributed.executor import executor
 from medtl.errors import MedtlError
 from medtl.pipeline.finalize import evaluate_and_log, register_and_gate
-from medtl.pipeline.run_logging import log_epoch
+from medtl.pipeline.run_logging import announce, log_epoch
 from medtl.pipeline.setup import registered_name
 from medtl.progress import PhaseTimer, bar_interval, in_words
 from medtl.settings.execution import RAY
 from medtl.settings.search import TuneSettings
-from medtl.tracking.addresses import run_addresses, serve_command
+from medtl.tracking.addresses import run_addresses, serve_command, view_address
 from medtl.tracking.registry import CHAMPION, check_registry
 from medtl.tracking.runs import (
     close_cut_off_run,
@@ -31,13 +33,15 @@ from medtl.tracking.runs import (
     tracked_run,
     was_cut_off,
 )
+from medtl.tracking.saved_views import save_trials_view
 from medtl.training.checkpoints import CheckpointHold
 from medtl.tuning import study as studies
 from medtl.tuning.backbone_pool import BackbonePool, check_search
 from medtl.tuning.cutoff_dictionary import Entry, known_entries, log_entries
+from medtl.tuning.leaderboard import Leaderboard
 from medtl.tuning.linear_probe import Probe, probe
 from medtl.tuning.local_workers import run_crew
-from medtl.tuning.search_logging import log_probe, log_search
+from medtl.tuning.search_logging import log_interactive_plots, log_probe, log_search
 from medtl.tuning.search_result import search_result
 from medtl.tuning.search_space import AnyCandidate, Space
 from medtl.tuning.storage import Store, connected, is_shared, open_store
@@ -78,8 +82,9 @@ def tune(settings: TuneSettings) -> None:
     """
     timer = PhaseTimer()
     with CheckpointHold() as ends, tracked_run("tune", settings) as run, executor(settings):
-        check_search(settings)
+        architectures = ", ".join(check_search(settings))
         check_registry(registered_name(settings.model_name, settings.data))
+        announce("tune", architectures, data_name(settings.data), f"{settings.trials} trials")
         store = open_store(settings.storage or embedded_storage())
         backbone_pool = BackbonePool.open(settings)
         backbone_pool.note()
@@ -108,7 +113,7 @@ def _searched(search: _Search, leads: Callable[[], bool]) -> list[str]:
             print(f"study {study.study_name}: going on after {len(done)} finished trials")
         if _takes_the_lead(study, leads):
             probed = _prepared(search)
-        _run(search)
+        _run(search, leads)
     while not leads() and not search.concluded_in():
         time.sleep(studies.POLL)
     concluded_in = search.concluded_in()
@@ -177,7 +182,20 @@ def _prepared(search: _Search) -> dict[str, Probe]:
     search.timer.end("layer probe")
     if line := _time_line(search, probed, starts):
         print(line)
+    for line in _watch_lines(search):
+        print(line)
     return probed
+
+
+def _watch_lines(search: _Search) -> list[str]:
+    """Returns where to watch the trials: the leaderboard, and MLflow's list of them."""
+    experiment = MlflowClient().get_run(search.run_id).info.experiment_id
+    several = search.backbone_pool.several
+    view = save_trials_view(experiment, search.study.study_name, several)
+    return [
+        f"leaderboard   {_leaderboard(search).address}",
+        f"trials        {view_address(experiment, view)}",
+    ]
 
 
 def _time_line(search: _Search, probed: Mapping[str, Probe], starts: Sequence[Start]) -> str:
@@ -216,10 +234,15 @@ def _take_over(search: _Search) -> None:
     search.study.set_user_attr(studies.RUN_ID, search.run_id)
 
 
-def _run(search: _Search) -> None:
-    """Runs trials, here or in workers, under a progress bar, until none is left."""
+def _run(search: _Search, leads: Callable[[], bool]) -> None:
+    """Runs trials, here or in workers, under a progress bar, until none is left.
+
+    The command that leads also writes the leaderboard.
+    """
     study, schedule = search.study, search.schedule
     done = len(studies.finished(study))
+    board = _leaderboard(search, leads)
+    board.update()
     with tqdm(
         total=schedule.trials,
         initial=done,
@@ -233,11 +256,19 @@ def _run(search: _Search) -> None:
                 show_best()
                 bar.update(new)
 
+        def look() -> None:
+            show()
+            board.update()
+
         def show_best(candidate: AnyCandidate | None = None) -> None:
             best = studies.best_score(study)
             parts = [f"best {best:.3f}"] if studies.completed(study) else []
             parts += [] if candidate is None else [f"now {candidate}"]
             bar.set_postfix_str("; ".join(parts))
+
+        def begin(candidate: AnyCandidate) -> None:
+            show_best(candidate)
+            board.update()
 
         if search.settings.executor == RAY:
             from medtl.tuning.ray_workers import run_on_cluster
@@ -249,10 +280,10 @@ def _run(search: _Search) -> None:
                 search.store,
                 schedule,
                 search.run_id,
-                show,
+                look,
             )
         elif search.settings.workers > 1:
-            run_crew(search.settings, study, search.store, schedule, search.run_id, show)
+            run_crew(search.settings, study, search.store, schedule, search.run_id, look)
         else:
             run_trials(
                 study,
@@ -260,11 +291,17 @@ def _run(search: _Search) -> None:
                 schedule,
                 search.store.coordinator,
                 search.run_id,
-                on_candidate=show_best,
+                on_candidate=begin,
                 on_trial=lambda trial: show(),
             )
+    board.close()
     studies.check_completed(study)
     search.timer.end("trials")
+
+
+def _leaderboard(search: _Search, leads: Callable[[], bool] = lambda: True) -> Leaderboard:
+    trials = search.schedule.trials
+    return Leaderboard(search.study, search.backbone_pool.space, trials, search.run_id, leads)
 
 
 def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
@@ -275,6 +312,7 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
         close_dead(trial.user_attrs.get(studies.RUN_ID), search.run_id)
 
     studies.wait_for_others(study, search.store.coordinator, on_dead)
+    _leaderboard(search).close()
     result = search_result(study, backbone_pool, settings.seed)
     best = result.candidate
     chosen = backbone_pool.of(best)
@@ -287,6 +325,7 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
         }
     )
     log_search(result)
+    log_interactive_plots(study, backbone_pool.space)
     transfer = backbone_pool.transfer(chosen)
     concluded = evaluate_and_log(transfer, fit_candidate(transfer, best, log_epoch, search.ends))
     name = registered_name(settings.model_name, settings.data)

@@ -17,6 +17,7 @@ from medtl.data.splits import nested_share
 from medtl.errors import ParameterError
 from medtl.pipeline.finalize import Concluded, evaluate_and_log
 from medtl.pipeline.parameter_checks import check_training, outlined
+from medtl.pipeline.run_logging import announce
 from medtl.pipeline.setup import (
     PHANTOM_ARCHITECTURE,
     Origin,
@@ -45,6 +46,7 @@ def pretrained(settings: PretrainSettings) -> tuple[Concluded, str]:
         if name == "auto":
             name = backbone_name(data_name(settings.data), outlined(settings)[0])
         check_may_change(name)
+        announce("pretrain", outlined(settings)[0], data_name(settings.data))
         transfer = _of_some(prepare(settings), settings.train_images)
         mlflow.set_tag("medtl.cutoff", settings.cutoff)
         concluded = evaluate_and_log(

@@ -20,7 +20,15 @@ from medtl.reporting.csv_export import harmless
 from medtl.reporting.data_report import data_report, report_page
 from medtl.reporting.plots import image_sheets, training_curves
 from medtl.tracking.artifacts import log_picture, log_table
+from medtl.tracking.store import current_run
 from medtl.training.loop import Epoch, TrainResult
+
+
+def announce(kind: str, subject: str, data: str, *more: str) -> None:
+    """Prints the first line of a command: its subject, its data, and the run that it works in."""
+    parts = [f"{subject} on {data}" if data else subject, *more]
+    print(f"{kind}: {', '.join(parts)}, run {current_run().info.run_id}", flush=True)
+
 
 SEED = 0  # equal data has an equal report, whatever the seed of the training
 
@@ -43,16 +51,16 @@ SHEET_IMAGES = 16  # images on a contact sheet
 def log_data(dataset: Dataset) -> Dataset:
     """Logs the data set as an MLflow input, its splits, a contact sheet and the data report.
 
-    Prints its notes and the findings of the report on stderr, one line each. Returns the data set
-    with the findings as its `warnings`. Phantoms get none: each is drawn on its own, so that two
-    are alike by chance only.
+    Prints its size, its notes and the findings of the report on stderr, one line each. Returns the
+    data set with the findings as its `warnings`. Phantoms get none: each is drawn on its own, so
+    that two are alike by chance only.
     """
     frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
     source = from_pandas(frame, name=dataset.name, targets="label", digest=dataset.fingerprint)
     mlflow.log_input(source, context="training")
     log_table(frame, "data/splits.csv")
     log_table(_counts(dataset), "data/counts.csv")
-    for note in dataset.notes:
+    for note in (_size(dataset), *dataset.notes):
         print(f"data {dataset.name}: {note}", file=sys.stderr)
     if dataset.notes:
         mlflow.log_text("\n".join(dataset.notes) + "\n", "data/notes.txt")
@@ -104,6 +112,13 @@ def _some_of_each_class(dataset: Dataset) -> np.ndarray:
     there = membership_matrix(dataset.labels[train], len(dataset.classes))
     chosen = [image for column in there.T for image in train[column][:each].tolist()]
     return np.array(list(dict.fromkeys(chosen)), np.int64)
+
+
+def _size(dataset: Dataset) -> str:
+    splits = ", ".join(f"{name} {len(rows):,}" for name, rows in dataset.splits.items())
+    units = "cases" if dataset.modalities else "images"
+    kinds = "findings" if dataset.multi_label else "classes"
+    return f"{len(dataset.frame):,} {units}, {len(dataset.classes)} {kinds}: {splits}"
 
 
 def _counts(dataset: Dataset) -> pd.DataFrame:

@@ -4,42 +4,53 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import masked_value
+from medtl.tracking.saved_views import RUNS, save_runs_view
 from medtl.tracking.store import store_file
 
 UI = "http://127.0.0.1:5000"  # of `mlflow ui` with its default port
 SERVER_PORT = 5001  # of a served model: macOS and `mlflow ui` use 5000
 VIEW = "workflowType=machine_learning"  # the UI's default is its view of language models
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
-REPORTS = {"data/report.html": "data report", "report/report.html": "report"}
+METRIC_TAG, METRIC = "mlflow.experiment.primaryMetric.name", "best_valid_auroc"
+REPORTS = {
+    "data/report.html": "data report",
+    "search/leaderboard.html": "leaderboard",
+    "search/plots.html": "search plots",
+    "report/report.html": "report",
+}
 
 
 def mark_experiment(experiment_id: str) -> None:
     """Tags an experiment as one of trained models, so that the UI opens it in that view.
 
-    A tag that is already there is not changed.
+    Also names the metric that the UI compares runs by, and saves a view of the runs. A tag that is
+    already there is not changed.
     """
     client = MlflowClient()
-    if KIND_TAG not in client.get_experiment(experiment_id).tags:
-        client.set_experiment_tag(experiment_id, KIND_TAG, KIND)
+    tags = client.get_experiment(experiment_id).tags
+    for name, value in ((KIND_TAG, KIND), (METRIC_TAG, METRIC)):
+        if name not in tags:
+            client.set_experiment_tag(experiment_id, name, value)
+    save_runs_view(experiment_id, tags)
 
 
 def run_addresses(run_id: str) -> list[str]:
     """Formats the last lines of a command: its runs in the UI, this run, and its reports."""
     client = MlflowClient()
     run = client.get_run(run_id)
-    uri = mlflow.get_tracking_uri()
-    served = uri.startswith("http")
-    base = masked_value(uri).rstrip("/") if served else UI
-    runs = f"{base}/#/experiments/{run.info.experiment_id}/runs"
-    lines = [] if served else [f"show it       {ui_command()}, then open:"]
-    lines += [f"all runs      {runs}?{VIEW}", f"this run      {runs}/{run_id}?{VIEW}"]
+    experiment = run.info.experiment_id
+    lines = [] if _is_served() else [f"show it       {ui_command()}, then open:"]
+    lines += [
+        f"all runs      {view_address(experiment, RUNS)}",
+        f"this run      {run_address(experiment, run_id)}",
+    ]
     for place in REPORTS:
         kind = place.partition("/")[0]
         if place in {each.path for each in client.list_artifacts(run_id, kind)}:
@@ -47,12 +58,20 @@ def run_addresses(run_id: str) -> list[str]:
     return lines
 
 
+def view_address(experiment_id: str, key: str) -> str:
+    """Returns the run list of an experiment in a saved view."""
+    return f"{_runs(experiment_id)}?viewStateShareKey={quote(key, safe='')}&{VIEW}"
+
+
+def run_address(experiment_id: str, run_id: str) -> str:
+    """Returns the page of a run."""
+    return f"{_runs(experiment_id)}/{run_id}?{VIEW}"
+
+
 def artifact_address(run: Run, place: str) -> str:
     """Returns the file of an artifact, or its page on a tracking server."""
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith("http"):
-        page = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/{place}"
-        return f"{masked_value(uri).rstrip('/')}/#/{page}"
+    if _is_served():
+        return f"{_runs(run.info.experiment_id)}/{run.info.run_id}/artifacts/{place}"
     parsed = urlparse(run.info.artifact_uri)
     root = unquote(parsed.path) if parsed.scheme in ("", "file") else run.info.artifact_uri
     return f"{root.rstrip('/')}/{place}"
@@ -71,6 +90,17 @@ def serve_command(model_uri: str) -> str:
     if _is_default():
         return command
     return f"MLFLOW_TRACKING_URI={shlex.quote(masked_value(mlflow.get_tracking_uri()))} {command}"
+
+
+def _runs(experiment_id: str) -> str:
+    """Returns the run list of an experiment in the UI."""
+    base = masked_value(mlflow.get_tracking_uri()).rstrip("/") if _is_served() else UI
+    return f"{base}/#/experiments/{experiment_id}/runs"
+
+
+def _is_served() -> bool:
+    """Returns whether the tracking store is a server, which has the UI."""
+    return mlflow.get_tracking_uri().startswith("http")
 
 
 def _is_default() -> bool:

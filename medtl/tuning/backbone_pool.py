@@ -200,8 +200,8 @@ class BackbonePool:
         return ", ".join(dict.fromkeys(getattr(each, what) for each in self.all))
 
 
-def check_search(settings: TuneSettings) -> None:
-    """Refuses a search with settings that no data set could satisfy.
+def check_search(settings: TuneSettings) -> tuple[str, ...]:
+    """Refuses a search with settings that no data set could satisfy; returns its architectures.
 
     Raises:
         ParameterError: an invalid parameter.
@@ -219,6 +219,7 @@ def check_search(settings: TuneSettings) -> None:
     for name in comma_list("cutoffs", settings.cutoffs):
         if not any(name in own for own in had.values()):
             raise ParameterError("cutoffs", name, f"layers of at least one of {', '.join(had)}")
+    return tuple(had)
 
 
 def search_space(settings: TuneSettings, architecture: str, network: nn.Module) -> OneSpace:

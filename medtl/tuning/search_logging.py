@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import mlflow
+import optuna
 import pandas as pd
 
 from medtl.reporting.plots import tuning
 from medtl.tracking.artifacts import log_picture, log_table
+from medtl.tuning.interactive_plots import plots_page
 from medtl.tuning.search_result import NetworkTrials, SearchResult
+from medtl.tuning.search_space import AnySpace
 
 METRIC = "validation AUROC"
 PARAMETERS = ("architecture", "optimizer", "lr", "classifier", "cutoff")  # shown where searched
@@ -28,6 +32,11 @@ def log_search(result: SearchResult) -> None:
         )
     for network in result.networks:
         _log_cutoffs(network)
+
+
+def log_interactive_plots(study: optuna.Study, space: AnySpace) -> None:
+    """Logs one page with the interactive plots of a search."""
+    mlflow.log_text(plots_page(study, space, METRIC), "search/plots.html")
 
 
 def log_probe(curve: pd.DataFrame, folder: str) -> None:

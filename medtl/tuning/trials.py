@@ -80,14 +80,18 @@ def run_trials(
     best = BestCheckpoint()
 
     def objective(trial: optuna.Trial, candidate: AnyCandidate) -> float:
-        on_candidate(candidate)
         best.best = studies.best_score(study)
         transfer = backbone_pool.transfer(backbone_pool.of(candidate))
+
+        def begun(run: str) -> None:
+            trial.set_user_attr(studies.RUN_ID, run)
+            on_candidate(candidate)
+
         return run_trial(
             trial_spec(study, trial, candidate),
             transfer,
             run_id,
-            on_run=lambda each: trial.set_user_attr(studies.RUN_ID, each),
+            on_run=begun,
             on_epoch=lambda epoch: studies.report(trial, epoch),
             ends=best,
         )
@@ -154,6 +158,8 @@ def run_trial(
         "medtl.data": transfer.dataset.fingerprint,
         "medtl.state": "failed",  # until it ends otherwise
     }
+    if not isinstance(candidate, HybridCandidate):
+        tags |= {"medtl.optimizer": candidate.optimizer, "medtl.lr": f"{candidate.lr:g}"}
     pruned: Pruned | None = None
     with nested_run(f"trial {spec.number}", tags, candidate.params(), parent) as run:
         on_run(run.info.run_id)
