@@ -12,6 +12,7 @@ import pandas as pd
 
 from medtl.data.dicom_metadata import filled_in, read_headers
 from medtl.data.duplicates import check_duplicates, groups_that_stay_together
+from medtl.data.few_cases import FOLDS, few_cases
 from medtl.data.label_encoding import (
     ABSENT,
     NOT_KNOWN,
@@ -23,7 +24,7 @@ from medtl.data.label_encoding import (
 from medtl.data.manifest import CASE, Table, incomplete, read_table, with_frames
 from medtl.data.patients import likely_patients
 from medtl.data.pixel_cache import Pixels, decode_all
-from medtl.data.splits import SPLITS, few_to_validate, missing_splits, patient_groups, with_splits
+from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
 from medtl.errors import MedtlError
 from medtl.imaging.rendering import Rendering
 from medtl.settings.data import Reading
@@ -261,8 +262,12 @@ def load(
     notes = check_duplicates(table.name, frame, reading.duplicates) + notes
     classes, labels, from_labels = learnable(table) if table.multi_label else _one_label(table)
     splits = {name: np.flatnonzero(frame["split"] == name) for name in SPLITS}
-    if len(splits["train"]) and not reading.folds:
-        notes += few_to_validate(labels, classes, groups, splits["valid"])
+    if len(splits["train"]):
+        parts = splits
+        if reading.folds:
+            pool = np.concatenate([splits["train"], splits["valid"]])
+            parts = {FOLDS: pool, "test": splits["test"]}
+        notes += few_cases(labels, classes, groups, parts)
     return Dataset(
         name=table.name,
         classes=classes,
