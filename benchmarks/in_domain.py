@@ -50,7 +50,7 @@ def quantile_of_valid(train: Features, valid: Features) -> DomainReference:
 def untrained(architecture: str, weights: str, side: int) -> Predictor:
     """Wraps the published network in a bundle, for its features only."""
     network = build(architecture, 2, side, seed=0)
-    expected = load_weights(network, architecture, weights)
+    expected = load_weights(network, architecture, weights).preprocessing
     return Predictor(
         architecture=architecture,
         classes=("a", "b"),

@@ -83,7 +83,8 @@ def _probabilities(
     """Returns the test probabilities [N, K] of one training."""
     settings = dataclasses.replace(way.settings, epochs=epochs, patience=epochs, seed=seed)
     network = build(ARCHITECTURE, len(dataset.classes), size, seed)
-    expected = dataclasses.replace(load_weights(network, ARCHITECTURE, "imagenet"), image_size=size)
+    loaded = load_weights(network, ARCHITECTURE, "imagenet")
+    expected = dataclasses.replace(loaded.preprocessing, image_size=size)
     transfer = TransferLearner(
         Backbone(ARCHITECTURE, "imagenet", network, expected), dataset, settings
     )

@@ -12,6 +12,7 @@ from medtl.comparison.design import PRETRAINED_ON, Plan
 from medtl.data.manifest import EMBEDDED
 from medtl.errors import ParameterError
 from medtl.networks.cutoffs import resolve
+from medtl.networks.normalisation import check_normalise
 from medtl.networks.pretrained import check_weights, preprocessing
 from medtl.networks.registry import outline
 from medtl.pipeline.parameter_checks import check_places
@@ -30,6 +31,7 @@ def check_plan(settings: CompareSettings, plan: Plan) -> None:
         MedtlError: the weights are a model that does not exist.
     """
     check_places(settings)
+    check_normalise(settings.normalise)
     for name in ("different", "same"):
         _check_source(name, getattr(settings, name))
     starts: dict[str, list[str]] = {}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from medtl.errors import MedtlError, ParameterError
+from medtl.networks.architectures.timm_models import HUB, hub_model
 from medtl.networks.cutoffs import resolve
-from medtl.networks.graph import has_parameters
+from medtl.networks.normalisation import AUTO, grey, normalised_as
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.registry import (
     IMAGE_NETWORK,
@@ -23,9 +23,9 @@ from medtl.networks.registry import (
     part,
     published_within,
 )
-from medtl.networks.weights_file import read_weights
-
-_AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
+from medtl.networks.weights.matching import LEAST_SHARE, Match, best_match, fill, listed
+from medtl.networks.weights.torchxrayvision import is_of_torchxrayvision
+from medtl.networks.weights_file import SUFFIXES, is_weights_file, read_weights
 
 
 def preprocessing(architecture: str) -> Preprocessing:
@@ -59,6 +59,7 @@ def check_weights(architecture: str, weights: str) -> None:
 
     Raises:
         ParameterError: unknown weights, or none for this architecture.
+        MedtlError: the hub's description of a model is not to be had.
     """
     if weights == "imagenet" and not published_within(find(architecture)):
         raise ParameterError(
@@ -66,43 +67,94 @@ def check_weights(architecture: str, weights: str) -> None:
             "imagenet",
             f"{architecture} has none: give random, a file, or a backbone of pretrain",
         )
-    if weights not in ("random", "imagenet"):
+    if weights.startswith(HUB):
+        if (theirs := hub_model(weights).architecture) != architecture:
+            raise ParameterError("weights", weights, f"of {architecture}; it is of {theirs}")
+    elif weights not in ("random", "imagenet"):
         _weights_file(weights)
 
 
-def load_weights(network: nn.Module, architecture: str, weights: str) -> Preprocessing:
-    """Loads weights into a network that `build` made; returns what they expect of images.
+@dataclass(frozen=True)
+class LoadResult:
+    """Outcome of loading weights into a network.
 
-    `weights` is `imagenet`, `random` (the network stays as it was built), or a file:
-    `.safetensors`, or `.pth` / `.pt` that holds tensors only. The head is loaded if it has the
-    network's number of classes, else it stays as it was built (of a head of several layers, each
-    that fits is loaded). Position embeddings of a vision transformer are interpolated to the
-    network's image size. A file has the preprocessing of the architecture's published weights.
+    Attributes:
+        preprocessing: what the weights expect of images.
+        note: how many tensors of a file were loaded and which were not; empty for published and
+            for random weights.
+    """
+
+    preprocessing: Preprocessing
+    note: str = ""
+
+
+def load_weights(
+    network: nn.Module, architecture: str, weights: str, normalise: str = AUTO
+) -> LoadResult:
+    """Loads weights into a network that `build` made.
+
+    `weights` is `imagenet`, `random` (the network stays as it was built), `hf:ORG/NAME` (a model of
+    timm on the hub), or a file (`SUFFIXES`). The head is loaded if it has the network's number of
+    classes, else it stays as it was built (of a head of several layers, each that fits is loaded).
+    Position embeddings of a vision transformer are interpolated to the network's image size.
     Published weights of networks within a larger one are loaded into these; the other layers stay
     as they were built. So do those around the network that reads each image of a case, where a
     file is of that network.
 
+    A file has the preprocessing of the architecture's published weights: its mean over the channels
+    where the file's first convolution takes one, and torchxrayvision's where the file says so.
+    `normalise` overrides it.
+
     Raises:
-        ParameterError: `weights` is none of these.
+        ParameterError: `weights` or `normalise` is none of these.
         MedtlError: the file is not to be had, cannot be read, or does not fit the network.
     """
     check_weights(architecture, weights)
+    result = _loaded(network, architecture, weights)
+    return replace(result, preprocessing=normalised_as(result.preprocessing, normalise))
+
+
+def _loaded(network: nn.Module, architecture: str, weights: str) -> LoadResult:
     if weights == "random":
-        return preprocessing(architecture)
+        return LoadResult(preprocessing(architecture))
     if weights == "imagenet":
-        return _load_published(network, architecture)
+        return LoadResult(_load_published(network, architecture))
+    if weights.startswith(HUB):
+        loaded = hub_model(weights).load()
+        match = load_state(network, architecture, loaded.state, loaded.source)
+        return LoadResult(loaded.preprocessing, _note(match, architecture, weights))
     path = _weights_file(weights)
-    load_state(network, architecture, read_weights(path), str(path))
-    return preprocessing(architecture)
+    tensors = read_weights(path)
+    match = load_state(network, architecture, tensors, str(path))
+    expected, note = preprocessing(architecture), _note(match, architecture, path.name)
+    if is_of_torchxrayvision(tensors):
+        return LoadResult(
+            normalised_as(expected, "xrv"), f"{note}; images as torchxrayvision's: -1024 to 1024"
+        )
+    return LoadResult(grey(expected) if match.one_channel else expected, note)
 
 
 def _weights_file(weights: str) -> Path:
     path = Path(weights).expanduser()
-    if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
+    if not is_weights_file(path):
         raise ParameterError(
-            "weights", weights, "give imagenet, random, or an existing .safetensors or .pth file"
+            "weights",
+            weights,
+            f"give imagenet, random, {HUB}ORG/NAME, or an existing file ({', '.join(SUFFIXES)})",
         )
     return path
+
+
+def _note(match: Match, architecture: str, source: str) -> str:
+    """Returns how many tensors of a file were loaded, and which were not."""
+    under = f" from {match.prefix}*" if match.prefix else ""
+    parts = [f"{source}: {match.filled} of {match.expected} tensors of {architecture}{under}"]
+    if match.resized:
+        parts.append(f"resized: {listed(match.resized)}")
+    parts += match.reasons
+    if match.others:
+        parts.append(f"not of the backbone: {listed(match.others)}")
+    return "; ".join(parts)
 
 
 def _load_published(network: nn.Module, architecture: str) -> Preprocessing:
@@ -114,81 +166,49 @@ def _load_published(network: nn.Module, architecture: str) -> Preprocessing:
         if path == "":
             load_state(network, architecture, loaded.state, loaded.source)
             return loaded.preprocessing
-        state = _adapted(network.get_submodule(path), within, loaded.state, loaded.source)
-        load_state(network, architecture, _placed(state, network, path), loaded.source)
+        part_of = network.get_submodule(path)
+        match = best_match(part_of, loaded.state, (), within.adapt)
+        _check_share(match, architecture, loaded.source)
+        fill(part_of, match)
     return expected
-
-
-def _placed(state: Mapping[str, Tensor], network: nn.Module, path: str) -> dict[str, Tensor]:
-    """Returns the network's state with another one at `path`, where the network has no head."""
-    within = network.get_submodule(path)
-    layers = [name for name, child in within.named_children() if has_parameters(child)]
-    own = {k: v for k, v in network.state_dict().items() if not k.startswith(f"{path}.")}
-    return own | {f"{path}.{k}": v for k, v in state.items() if k.partition(".")[0] in layers}
 
 
 def load_state(
     network: nn.Module, architecture: str, state: Mapping[str, Tensor], source: str
-) -> None:
-    """Loads a state dict in which only the head may have another shape or be missing.
+) -> Match:
+    """Loads a state dict that has nearly all tensors of the backbone; the head may be another.
 
     For an architecture of cases it may also be that of the network that reads each image.
 
     Raises:
-        MedtlError: it does not fit; names `source` and the first tensors that do not.
+        MedtlError: less than 90 % of the backbone's tensors fit; names `source` and some of them.
     """
-    own = network.state_dict()
-    shapes = {name: value.shape for name, value in own.items()}
     head = tuple(f"{name}." for name in _output_layers(network, architecture))
-    present = _adapted(network, find(architecture), state, source)
-    inner = f"{IMAGE_NETWORK}."
-    if image_network(architecture) and not any(name.startswith(inner) for name in present):
-        present = _placed(present, network, IMAGE_NETWORK)
-    fitting = OrderedDict(
-        (name, value)
-        for name, value in present.items()
-        if not name.startswith(_AUXILIARY_HEADS)
-        and not (name.startswith(head) and value.shape != shapes.get(name))
-    )
-    # load_state_dict updates old formats of layers by the versions in here
-    versions = getattr(state, "_metadata", None) or getattr(own, "_metadata", None)
-    setattr(fitting, "_metadata", versions)  # noqa: B010, an attribute that torch adds
-    try:
-        missing, unexpected = network.load_state_dict(fitting, strict=False)
-    except (RuntimeError, ValueError) as error:
-        *_, first_reason = str(error).splitlines()[:2]
-        raise MedtlError(f"{source} does not fit {architecture}: {first_reason.strip()}") from error
-    missing = [
-        name
-        for name in missing
-        if not name.startswith(head) and not name.endswith("num_batches_tracked")
-    ]
-    for what, names in (("is without", missing), ("has the unknown", unexpected)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise MedtlError(
-                f"{source} does not fit {architecture}: it {what} {', '.join(names[:3])}{more}"
-            )
+    match, filled = best_match(network, state, head, find(architecture).adapt), network
+    reader = image_network(architecture)
+    if reader and match.share < LEAST_SHARE:
+        inner = network.get_submodule(IMAGE_NETWORK)
+        of_images = best_match(inner, state, (), part(reader).adapt)
+        if of_images.share > match.share:
+            match, filled = of_images, inner
+    _check_share(match, architecture, source)
+    fill(filled, match)
+    return match
+
+
+def _check_share(match: Match, architecture: str, source: str) -> None:
+    if match.share < LEAST_SHARE:
+        raise MedtlError(
+            f"{source} does not fit {architecture}: it fills {match.filled} of the "
+            f"{match.expected} tensors of its backbone, {LEAST_SHARE:.0%} are needed; "
+            + "; ".join(match.reasons)
+        )
 
 
 def _output_layers(network: nn.Module, architecture: str) -> tuple[str, ...]:
     """Returns the names of the layers whose shape depends on the number of classes."""
     head = resolve(network, architecture, "head").name
     return tuple(dict.fromkeys((head, *getattr(network, "output_layers", ()))))
-
-
-def _adapted(
-    network: nn.Module, architecture: Architecture, state: Mapping[str, Tensor], source: str
-) -> Mapping[str, Tensor]:
-    """Returns a state dict under the network's names and for its image size."""
-    state = OrderedDict((name.removeprefix("module."), value) for name, value in state.items())
-    if architecture.adapt is None:
-        return state
-    try:
-        return architecture.adapt(network, state)
-    except (ValueError, RuntimeError, KeyError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MedtlError(f"{source} does not fit the network: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -199,6 +219,7 @@ class Backbone:
     weights: str  # the value of the parameter `weights`
     network: nn.Module
     preprocessing: Preprocessing
+    note: str = ""  # how many tensors of a file were loaded and which were not
 
     def copy(self) -> nn.Module:
         """Returns a copy of the network, to be cut and trained."""

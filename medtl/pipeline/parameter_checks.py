@@ -10,6 +10,7 @@ from medtl.data.image_files import images_below
 from medtl.data.manifest import data_name
 from medtl.errors import ParameterError
 from medtl.networks.cutoffs import resolve
+from medtl.networks.normalisation import check_normalise
 from medtl.networks.pretrained import check_weights, preprocessing
 from medtl.networks.registry import outline
 from medtl.pipeline.setup import MLFLOW_SCHEMES, Origin, started_from
@@ -56,6 +57,7 @@ def outlined(settings: ModelSettings) -> tuple[str, nn.Module]:
         MedtlError: the weights are a model that does not exist.
     """
     if settings.weights.startswith(MLFLOW_SCHEMES):
+        check_normalise(settings.normalise)
         theirs = architecture_of(settings.weights)
         architecture = started_from(settings.architecture, settings.weights, theirs)
         size = settings.image_size or preprocessing(architecture).image_size

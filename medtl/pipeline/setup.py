@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import mlflow
@@ -15,7 +16,9 @@ from medtl.data.sources.phantoms.datasets import CASES
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.rendering import Rendering
 from medtl.inference.predictor import Predictor
+from medtl.networks.architectures.timm_models import HUB, hub_model
 from medtl.networks.ensemble import Ensemble
+from medtl.networks.normalisation import AUTO, check_normalise, normalised_as
 from medtl.networks.pretrained import (
     Backbone,
     check_weights,
@@ -48,6 +51,7 @@ class Origin:
     weights: str  # as `load_weights` takes them, or the URI of `source`
     rendering: Rendering  # of the images of the user's data
     source: Predictor | None  # the model of this project that the weights come from, if they do
+    normalise: str = AUTO  # overrides the normalisation of the weights
 
     @classmethod
     def of(cls, settings: ModelSettings) -> Origin:
@@ -58,6 +62,7 @@ class Origin:
                 ensemble, or `auto` would be ImageNet weights that it does not have.
             MedtlError: the weights are a model that cannot be loaded.
         """
+        check_normalise(settings.normalise)
         is_model = settings.weights.startswith(MLFLOW_SCHEMES)
         source = load_bundle(settings.weights) if is_model else None
         if source is not None and isinstance(source.network, Ensemble):
@@ -71,7 +76,7 @@ class Origin:
         weights = settings.weights
         if weights == "auto":
             weights = _automatic_weights(settings.data, architecture)
-        return cls(architecture, weights, rendering, source)
+        return cls(architecture, weights, rendering, source, settings.normalise)
 
     @property
     def image_size(self) -> int:
@@ -87,11 +92,12 @@ class Origin:
         network = build(self.architecture, classes, self.image_size, seed, images, hidden)
         if self.source is not None:
             load_state(network, self.architecture, self.source.network.state_dict(), self.weights)
-            expected = self.source.preprocessing
+            expected, note = normalised_as(self.source.preprocessing, self.normalise), ""
         else:
-            expected = load_weights(network, self.architecture, self.weights)
+            loaded = load_weights(network, self.architecture, self.weights, self.normalise)
+            expected, note = loaded.preprocessing, loaded.note
         expected = dataclasses.replace(expected, **dataclasses.asdict(self.rendering))
-        return Backbone(self.architecture, self.weights, network, expected)
+        return Backbone(self.architecture, self.weights, network, expected, note)
 
     def transfer(self, dataset: Dataset, settings: ModelSettings) -> TransferLearner:
         """Returns the backbone on the data."""
@@ -117,7 +123,17 @@ def prepare(settings: ModelSettings) -> TransferLearner:
             "medtl.data": dataset.fingerprint,
         }
     )
+    note_weights([transfer.backbone.note])
     return transfer
+
+
+def note_weights(notes: Iterable[str]) -> None:
+    """Prints which tensors of files of weights were loaded (`Backbone.note`); tags the run so."""
+    said = [each for each in dict.fromkeys(notes) if each]
+    for note in said:
+        print(f"weights {note}", file=sys.stderr)
+    if said:
+        mlflow.set_tag("medtl.weights_loaded", " | ".join(said))
 
 
 def noted_data(settings: LearningSettings, rendering: Rendering, architecture: str) -> Dataset:
@@ -182,6 +198,8 @@ def started_from(architecture: str, weights: str, theirs: str) -> str:
 def _architecture(settings: ModelSettings, source: Predictor | None) -> str:
     if source is not None:
         return started_from(settings.architecture, settings.weights, source.architecture)
+    if settings.weights.startswith(HUB):
+        return _architecture_on_hub(settings.architecture, settings.weights)
     if settings.architecture == "auto":
         if settings.data in EMBEDDED:
             return PHANTOM_CASE_ARCHITECTURE if settings.data == CASES else PHANTOM_ARCHITECTURE
@@ -189,6 +207,19 @@ def _architecture(settings: ModelSettings, source: Predictor | None) -> str:
         return CASE_ARCHITECTURE if table.modalities else USER_ARCHITECTURE
     check_architecture(settings.architecture)
     return settings.architecture
+
+
+def _architecture_on_hub(architecture: str, weights: str) -> str:
+    """Returns the architecture of a model on the hub: its name with its own arguments.
+
+    Raises:
+        ParameterError: another architecture is named.
+    """
+    theirs = hub_model(weights).architecture
+    if architecture in ("auto", theirs, theirs.partition("?")[0]):
+        return theirs
+    check_architecture(architecture)
+    raise ParameterError("architecture", architecture, f"the weights {weights} are of {theirs}")
 
 
 def _automatic_weights(data: str, architecture: str) -> str:
@@ -212,7 +243,10 @@ def _rendering(settings: ModelSettings, architecture: str, source: Predictor | N
     if source is not None:
         expected, size = source.preprocessing, source.image_size
     else:
-        expected = preprocessing(architecture)
+        if settings.weights.startswith(HUB):
+            expected = hub_model(settings.weights).preprocessing()
+        else:
+            expected = preprocessing(architecture)
         size = PHANTOM_SIZE if settings.data in EMBEDDED else expected.image_size
     return dataclasses.replace(
         expected.rendering,

@@ -37,10 +37,19 @@ class LearningSettings(RenderingSettings):
     )
     weights: str = option(
         "auto",
-        "auto, imagenet, random, a .safetensors or .pth file, or an MLflow model URI",
+        "auto, imagenet, random, a file (.safetensors, .pth ...), hf:ORG/NAME, or an MLflow model "
+        "URI",
         changes_result=True,
         decides=NETWORK,
         place=True,
+    )
+    normalise: str = option(
+        "auto",
+        "normalisation of images from 0 to 1: auto for that of the weights, imagenet, unit, xrv "
+        "(-1024 to 1024), or MEAN/STD as 0.5/0.25",
+        changes_result=True,
+        decides=NETWORK,
+        added_later=True,
     )
     folds: int = option(
         0,
@@ -202,6 +211,8 @@ class TrainSettings(ModelSettings):
         super().__post_init__()
         if self.listed_seeds and self.folds:
             raise ParameterError("seeds", self.seeds, "empty with folds: folds are of one seed")
+        if len(self.listed_seeds) == 1:
+            raise ParameterError("seeds", self.seeds, "two or more; seed is that of one training")
 
     @property
     def listed_seeds(self) -> tuple[int, ...]:
@@ -225,7 +236,7 @@ class PretrainSettings(TrainSettings):
     )
     weights: str = option(
         "random",
-        "where its training starts: random, imagenet, a file or a URI",
+        "where its training starts: random, imagenet, a file, hf:ORG/NAME or a URI",
         changes_result=True,
         decides=NETWORK,
         place=True,

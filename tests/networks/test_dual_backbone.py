@@ -237,7 +237,7 @@ def test_imagenet_weights_go_into_both_halves() -> None:
     name = "dual:squeezenet1_1+mobilenet_v2"
     network = build(name, classes=3, image_size=SIZE, seed=0)
     head = copy.deepcopy(network.head.state_dict())
-    expected = load_weights(network, name, "imagenet")
+    expected = load_weights(network, name, "imagenet").preprocessing
     assert expected == preprocessing("squeezenet1_1")
     for half, state in states.items():
         loaded = network.get_submodule(half).state_dict()

@@ -39,7 +39,7 @@ def test_imagenet_from_the_cache_keeps_the_new_head() -> None:
     torch.save(state, checkpoints() / "squeezenet1_1-b8a52dc0.pth")
     network = build("squeezenet1_1", classes=3, image_size=32, seed=0)
     head = network.classifier[1].weight.clone()
-    expected = load_weights(network, "squeezenet1_1", "imagenet")
+    expected = load_weights(network, "squeezenet1_1", "imagenet").preprocessing
     assert (expected.mean, expected.std, expected.image_size) == (*IMAGENET, 224)
     assert_loaded(network, state, "classifier.1.")
     assert torch.equal(network.classifier[1].weight, head)
@@ -93,7 +93,9 @@ def test_without_file_and_network_one_line_says_which_file_goes_where(
 def test_random_leaves_the_network_as_built() -> None:
     network = build("squeezenet1_1", classes=3, image_size=32, seed=0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert load_weights(network, "squeezenet1_1", "random") == preprocessing("squeezenet1_1")
+    assert load_weights(network, "squeezenet1_1", "random").preprocessing == preprocessing(
+        "squeezenet1_1"
+    )
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
@@ -179,7 +181,7 @@ def test_auxiliary_heads_in_a_file_are_left_out(tmp_path: Path) -> None:
     assert_loaded(network, state, "fc.")
 
 
-@pytest.mark.parametrize("weights", ["imagnet", "missing.pth", "weights.ckpt"])
+@pytest.mark.parametrize("weights", ["imagnet", "missing.pth", "weights.h5"])
 def test_what_weights_may_be(weights: str) -> None:
     network = build("squeezenet1_1", classes=3, image_size=32, seed=0)
     with pytest.raises(ParameterError, match=f"weights={weights} .*imagenet, random"):
@@ -213,12 +215,14 @@ def test_pickled_objects_and_broken_files_are_refused(tmp_path: Path) -> None:
         refusal(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["bare.pth", "bare.pt", "zip.pth", "old.pth", "bare.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["bare.pth", "bare.bin", "zip.ckpt", "old.pth.tar", "bare.safetensors"]
+)
 def test_a_payload_is_refused_and_not_run(name: str, tmp_path: Path, payload) -> None:
     if name.startswith("bare"):
         (tmp_path / name).write_bytes(pickle.dumps(payload))
     else:
-        as_zip = name == "zip.pth"
+        as_zip = name == "zip.ckpt"
         state = {"features.0.weight": payload}
         torch.save(state, tmp_path / name, _use_new_zipfile_serialization=as_zip)
     assert "could run any code" in refusal(tmp_path / name)
@@ -226,23 +230,31 @@ def test_a_payload_is_refused_and_not_run(name: str, tmp_path: Path, payload) ->
 
 
 def test_a_payload_under_another_name_is_no_weights_file(tmp_path: Path, payload) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(payload))
+    (tmp_path / "weights.pkl").write_bytes(pickle.dumps(payload))
     network = build("squeezenet1_1", classes=3, image_size=32, seed=0)
-    with pytest.raises(ParameterError, match=r"existing \.safetensors or \.pth file"):
-        load_weights(network, "squeezenet1_1", str(tmp_path / "pytorch_model.bin"))
+    with pytest.raises(ParameterError, match=r"existing file \(\.safetensors, \.pth"):
+        load_weights(network, "squeezenet1_1", str(tmp_path / "weights.pkl"))
     assert not payload.folder.exists()
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     save_file(state_of("squeezenet1_0"), tmp_path / "other.safetensors")
     assert "features.0.weight" in refusal(tmp_path / "other.safetensors")
-    state = state_of("squeezenet1_1")
-    del state["features.3.squeeze.bias"]
-    save_file(state, tmp_path / "lacking.safetensors")
-    assert "is without features.3.squeeze.bias" in refusal(tmp_path / "lacking.safetensors")
-    state = {**state_of("squeezenet1_1"), "features.3.extra": torch.ones(1)}
-    save_file(state, tmp_path / "more.safetensors")
-    assert "the unknown features.3.extra" in refusal(tmp_path / "more.safetensors")
-    state = {**state_of("squeezenet1_1"), "features.3.squeeze.bias": torch.ones(7)}
-    save_file(state, tmp_path / "shape.safetensors")
-    assert "features.3.squeeze.bias" in refusal(tmp_path / "shape.safetensors")
+    save_file(
+        state_of("squeezenet1_1") | {"features.0.weight": torch.ones(96, 3, 7, 7)},
+        tmp_path / "shape.safetensors",
+    )
+    network = build("squeezenet1_1", classes=3, image_size=32, seed=0)
+    note = load_weights(network, "squeezenet1_1", str(tmp_path / "shape.safetensors")).note
+    assert "of another shape: features.0.weight (96x3x7x7, not 64x3x3x3)" in note
+    save_file(state_of("mobilenet_v2"), tmp_path / "family.safetensors")
+    assert "missing: features.0.weight, features.0.bias" in refusal(tmp_path / "family.safetensors")
+
+
+def test_a_deeper_network_of_the_family_is_refused(tmp_path: Path) -> None:
+    # it has all tensors of the smaller one, by name and shape
+    state = state_of("resnet34", classes=3)
+    save_file(state, tmp_path / "deeper.safetensors")
+    message = refusal(tmp_path / "deeper.safetensors", "resnet18")
+    assert "unknown to the network: layer1.2." in message
+    assert "and 77 more" in message

@@ -1,12 +1,16 @@
 """`timm:NAME`: the networks of timm, with or without a pretrained tag (`timm:NAME.TAG`).
 
+Arguments of timm's constructor follow a question mark: `timm:NAME?init_values=1e-05&reg_tokens=4`.
 timm (Wightman, "PyTorch Image Models") is imported when such a name is first looked up. Its weights
-come from its own loading and cache (`HF_HOME`, `HF_HUB_OFFLINE`).
+come from its own loading and cache (`HF_HOME`, `HF_HUB_OFFLINE`), and so do models of timm on the
+hub (`hf:ORG/NAME`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,14 +22,18 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import MedtlError, ParameterError
+from medtl.imaging.rendering import INTERPOLATIONS
+from medtl.imaging.window_syntax import BILINEAR
 from medtl.networks.graph import UntraceableError, evaluating, register_leaves, trace
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.registry import Architecture, LoadedWeights, nearest, register_family
+from medtl.networks.weights_file import read_weights
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
 PREFIX = "timm"
+HUB = "hf:"
 CHANNELS = 3  # of an image
 _FURTHEST = 64  # pixels from an image size within which others are tried
 
@@ -46,15 +54,16 @@ def timm_architecture(rest: str) -> Architecture:
             "architecture", name, "others where the package timm is not installed"
         ) from error
 
-    bare, dot, _ = rest.partition(".")
+    published, _, arguments = rest.partition("?")
+    bare, dot, _ = published.partition(".")
     if not timm.is_model(bare):
         near = nearest(bare, timm.list_models())
         raise _unknown(name, near)
     tagged = [each for each in timm.list_pretrained() if each.partition(".")[0] == bare]
-    if dot and rest not in tagged:
+    if dot and published not in tagged:
         raise _unknown(name, tagged or [bare])
     _register_structure()
-    config = timm.get_pretrained_cfg(rest) or timm.models.PretrainedCfg()
+    config = timm.get_pretrained_cfg(published) or timm.models.PretrainedCfg()
 
     def make(classes: int, side: int, modalities: int) -> nn.Module:
         network = _created(rest, config, classes, side)
@@ -68,7 +77,8 @@ def timm_architecture(rest: str) -> Architecture:
         name,
         make,
         preprocessing=_expected(config),
-        published=TimmWeights(rest, config) if config.has_weights else None,
+        # with other arguments it is another network than the published one
+        published=TimmWeights(rest, config) if config.has_weights and not arguments else None,
         adapt=_adapted,
         nearest_sizes=lambda side: _nearest_sizes(rest, config, side),
         requirements=("timm",),
@@ -115,8 +125,100 @@ class TimmWeights:
         return LoadedWeights(network.state_dict(), f"{PREFIX}:{self.name}", self.preprocessing())
 
 
+@dataclass(frozen=True)
+class HubModel:
+    """Model of timm on the hub of Hugging Face, from its description (`config.json`)."""
+
+    repository: str
+    architecture: str
+    config: PretrainedCfg
+
+    def preprocessing(self) -> Preprocessing:
+        """Returns the preprocessing that the description states."""
+        return _expected(self.config)
+
+    def load(self) -> LoadedWeights:
+        """Loads the weights from the cache or the hub, without running pickled code."""
+        named = self.config.hf_hub_filename
+        files = (named,) if named else ("model.safetensors", "pytorch_model.bin")
+        state = read_weights(_hub_file(self.repository, *files))
+        return LoadedWeights(state, f"{HUB}{self.repository}", self.preprocessing())
+
+
+_SET_HERE = {
+    *("img_size", "num_classes", "in_chans", "dynamic_img_size", "dynamic_img_pad"),
+    *("strict_img_size", "features_only", "pretrained"),
+}
+"""Arguments of a model on the hub that depend on the data, or change no tensor."""
+
+
+@functools.cache
+def hub_model(weights: str) -> HubModel:
+    """Returns the model of timm on the hub that `weights=hf:ORG/NAME` names.
+
+    Raises:
+        ParameterError: no such form, or no model of timm.
+        MedtlError: its description is not in the cache and cannot be downloaded.
+    """
+    from timm.models import PretrainedCfg
+
+    repository = weights.removeprefix(HUB)
+    if len([each for each in repository.split("/") if each]) != 2:
+        raise ParameterError("weights", weights, f"{HUB}ORG/NAME, a model of timm on the hub")
+    described = json.loads(_hub_file(repository, "config.json").read_text("utf-8"))
+    if not isinstance(described, dict) or "architecture" not in described:
+        raise ParameterError(
+            "weights",
+            weights,
+            "a model of timm on the hub; of another library, download its file of weights "
+            "(model.safetensors) and give that with architecture=NAME",
+        )
+    stated = described.get("pretrained_cfg", described)
+    known = {each.name for each in dataclasses.fields(PretrainedCfg)}
+    config = PretrainedCfg(**{key: value for key, value in stated.items() if key in known})
+    options = {
+        key: value
+        for key, value in described.get("model_args", {}).items()
+        if key not in _SET_HERE and value not in ("", None)
+    }
+    arguments = "&".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, value in options.items()
+    )
+    name = f"{PREFIX}:{described['architecture']}" + (f"?{arguments}" if arguments else "")
+    return HubModel(repository, name, config)
+
+
+def _hub_file(repository: str, *names: str) -> Path:
+    """Returns the first of these files that a repository of the hub has, from its cache if there.
+
+    Raises:
+        MedtlError: none is in the cache, and none can be downloaded.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    reason = ""
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except (OSError, ValueError) as error:
+            reason = reason or " ".join(str(error).split())[:200]
+    raise MedtlError(
+        f"cannot load {HUB}{repository} ({reason}): {' or '.join(names)} of the repository "
+        f"{repository} is not in {constants.HF_HUB_CACHE}; download it there (HF_HOME), or give "
+        "its file as weights=FILE"
+    )
+
+
 def _expected(config: PretrainedCfg) -> Preprocessing:
-    return Preprocessing(tuple(config.mean), tuple(config.std), config.input_size[-1])
+    known = config.interpolation in INTERPOLATIONS
+    return Preprocessing(
+        tuple(config.mean),
+        tuple(config.std),
+        config.input_size[-1],
+        interpolation=config.interpolation if known else BILINEAR,
+        crop=config.crop_pct or 1.0,
+    )
 
 
 def _created(name: str, config: PretrainedCfg, classes: int, side: int) -> nn.Module:
@@ -127,14 +229,18 @@ def _created(name: str, config: PretrainedCfg, classes: int, side: int) -> nn.Mo
     """
     import timm
 
-    options: dict[str, Any] = {}
+    name, _, arguments = name.partition("?")
+    options = _options(arguments)
     if config.fixed_input_size and side != config.input_size[-1]:
         options["img_size"] = side
     try:
         network: nn.Module = timm.create_model(name, num_classes=classes, **options)
     except TypeError as error:
-        if options and "img_size" in str(error):
+        if "img_size" in options and "img_size" in str(error):
             raise ValueError(f"it takes images of {config.input_size[-1]} pixels only") from error
+        if arguments:
+            given = f"{PREFIX}:{name}?{arguments}"
+            raise ParameterError("architecture", given, f"timm says: {error}") from error
         raise
     patch = _patch_side(network)
     if side % patch:
@@ -142,6 +248,22 @@ def _created(name: str, config: PretrainedCfg, classes: int, side: int) -> nn.Mo
     stages = (path for path, each in network.named_modules() if path and _is_stage(each))
     vars(network).update(containers=tuple(stages), output_layers=_output_layers(network))
     return network
+
+
+def _options(arguments: str) -> dict[str, Any]:
+    """Parses `NAME=VALUE&NAME=VALUE`; a value is JSON, or else text.
+
+    >>> _options("init_values=1e-05&global_pool=avg")
+    {'init_values': 1e-05, 'global_pool': 'avg'}
+    """
+    options: dict[str, Any] = {}
+    for each in filter(None, arguments.split("&")):
+        key, _, value = each.partition("=")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
 
 
 def _output_layers(network: nn.Module) -> tuple[str, ...]:

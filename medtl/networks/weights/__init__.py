@@ -1,0 +1,1 @@
+"""Weights files as they are published: their names of layers, and their tensors in a network."""
