@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from medtl.cache import ABANDONED, atomic_directory, cache_root, is_abandoned, kept_folder
+from medtl.training.resident import Rows
 
 KIND = "activations"
 
@@ -41,9 +43,12 @@ class Kept:
     def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         """Returns the tensors of these rows as float32, channels first."""
         return tuple(
-            _channels_first(torch.from_numpy(array[rows]).to(device).float())
-            for array in self.arrays
+            _channels_first(each.on(torch.device(device), rows).float()) for each in self._rows
         )
+
+    @cached_property
+    def _rows(self) -> tuple[Rows, ...]:
+        return tuple(Rows(array.__getitem__, len(array)) for array in self.arrays)
 
 
 class OutOfRangeError(ArithmeticError):
@@ -93,6 +98,7 @@ def writing(key: str, count: int) -> Iterator[Callable[[tuple[Tensor, ...]], Non
     with atomic_directory(kept_folder(KIND, key)) as unfinished, ExitStack() as files:
         writer = _Writer(unfinished, count, files)
         yield writer.write
+        writer.finish()
         files.close()
         (unfinished / "entry.json").write_text(json.dumps({"checksums": writer.checksums}))
 
@@ -126,9 +132,20 @@ class _Writer:
         self._count = count
         self._open_files = open_files
         self._files: list[BinaryIO] = []
+        self._queued: _Queued | None = None
 
     def write(self, batch: tuple[Tensor, ...]) -> None:
-        arrays = [_stored(tensor) for tensor in batch]
+        """Queues the copy of a batch from its device, and writes the batch before it."""
+        before, self._queued = self._queued, _Queued(batch)
+        if before is not None:
+            self._write(before.arrays())
+
+    def finish(self) -> None:
+        """Writes the last batch."""
+        if self._queued is not None:
+            self._write(self._queued.arrays())
+
+    def _write(self, arrays: list[np.ndarray]) -> None:
         if not self._files:
             self._files = [self._begun(index, array) for index, array in enumerate(arrays)]
             self.checksums = [0] * len(arrays)
@@ -147,11 +164,31 @@ class _Writer:
         return file
 
 
-def _stored(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().half().cpu()
-    if tensor.ndim == 4:
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.contiguous().numpy()
+class _Queued:
+    """Batch on its way from the device to memory, in 16 bits; a GPU computes on meanwhile."""
+
+    def __init__(self, batch: tuple[Tensor, ...]) -> None:
+        self._tensors = [_channels_last(tensor.detach().half()) for tensor in batch]
+        self._copied: torch.cuda.Event | None = None
+        if batch[0].device.type == "cuda":
+            self._tensors = [_pinned_copy(tensor) for tensor in self._tensors]
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def arrays(self) -> list[np.ndarray]:
+        """Returns the tensors as arrays, after the end of the copy."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return [tensor.numpy() for tensor in self._tensors]
+
+
+def _pinned_copy(tensor: Tensor) -> Tensor:
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return copy.copy_(tensor, non_blocking=True)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).contiguous()
 
 
 def _channels_first(tensor: Tensor) -> Tensor:

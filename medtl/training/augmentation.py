@@ -28,7 +28,7 @@ class Augmentation:
     mirror: bool = False  # horizontal flip; wrong where the side of the heart matters
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns changed copies of unit images [B, C, S, S]; `generator` is on the CPU."""
+        """Returns changed copies of unit images [B, C, S, S]; `generator` is on their device."""
         moved = self._moved(images, generator)
         return self._exposed(moved, generator)
 
@@ -37,9 +37,10 @@ class Augmentation:
         angle = _either_way(count, math.radians(self.tilt), generator)
         factor = 1 + _either_way(count, self.scale, generator)
         offset = torch.stack([_either_way(count, 2 * self.shift, generator) for _ in "xy"], dim=1)
-        flip = torch.ones(count)
+        flip = torch.ones(count, device=generator.device)
         if self.mirror:
-            flip -= 2 * (torch.rand(count, generator=generator) < 0.5).float()
+            mirrored = torch.rand(count, generator=generator, device=generator.device) < 0.5
+            flip -= 2 * mirrored.float()
         cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
         matrices = torch.stack(
             [
@@ -47,7 +48,7 @@ class Augmentation:
                 torch.stack([sin * flip, cos, offset[:, 1]], dim=1),
             ],
             dim=1,
-        ).to(images.device)
+        )
         grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
@@ -55,12 +56,9 @@ class Augmentation:
         count = len(images)
         gamma = torch.exp(_either_way(count, self.exposure, generator))
         gain = 1 + _either_way(count, self.exposure / 2, generator)
-        sigma = self.noise * torch.rand(count, generator=generator)
-        gamma, gain, sigma = (
-            each.view(-1, 1, 1, 1).to(images.device) for each in (gamma, gain, sigma)
-        )
-        # drawn on the CPU, so that every device gets the same noise
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        sigma = self.noise * torch.rand(count, generator=generator, device=generator.device)
+        gamma, gain, sigma = (each.view(-1, 1, 1, 1) for each in (gamma, gain, sigma))
+        noise = torch.randn(images.shape, generator=generator, device=generator.device)
         return (images.clamp(min=1e-6).pow(gamma) * gain + sigma * noise).clamp_(0, 1)
 
 
@@ -72,7 +70,7 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
 
 
 def _either_way(count: int, most: float, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(count, generator=generator) - 1) * most
+    return (2 * torch.rand(count, generator=generator, device=generator.device) - 1) * most
 
 
 def augmented(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from medtl.cache import content_key
-from medtl.networks.preprocessing import Preprocessing, network_input, unit_images
+from medtl.networks.preprocessing import Preprocessing, network_input
 from medtl.training.activation_store import Kept
 from medtl.training.augmentation import Augmentation, augmented
 from medtl.training.device import autocast
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
+from medtl.training.resident import Rows
 
 PASS_BATCH = 64  # images in one step of a pass without gradients
 
@@ -85,10 +86,18 @@ class ComputedLoader:
         return network_input(images, self.preprocessing)
 
     def _images(self, rows: np.ndarray) -> Tensor:
-        return unit_images(self.source.images(self.indices[rows]), self.device)
+        pixels, depth = self._pixels
+        return pixels.on(self.device, rows).float().div_(depth)
+
+    @cached_property
+    def _pixels(self) -> tuple[Rows, float]:
+        """Stored pixels of the images, and their largest possible value."""
+        stored = self.source.images(self.indices[:1]).dtype
+        rows = Rows(lambda rows: self.source.images(self.indices[rows]), len(self.indices))
+        return rows, float(np.iinfo(stored).max)
 
     def _augmented(self, rows: np.ndarray, epoch: int, augmentation: Augmentation) -> Tensor:
-        generator = torch.Generator()
+        generator = torch.Generator(self.device)
         state = np.random.SeedSequence([self.seed, epoch, int(rows[0]), len(rows)])
         generator.manual_seed(int(state.generate_state(1)[0]))
         return augmented(self._images(rows), augmentation, generator)

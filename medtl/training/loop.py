@@ -19,6 +19,7 @@ from medtl.training.device import autocast
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
 from medtl.training.loaders import PASS_BATCH, Loader
 from medtl.training.losses import objective, valid_scores
+from medtl.training.resident import to_device
 
 
 def build_optimizer(
@@ -222,9 +223,10 @@ def fit(
             started = time.perf_counter()
             torch.manual_seed(_mixed(recipe.seed, number, team.rank))
             suffix.train()
-            total, seen = 0.0, 0.0
+            # summed on the device: a value that is read in each step makes a GPU wait
+            total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
             for rows in _batches(train_labels, recipe, number):
-                labels = torch.from_numpy(train_labels[rows]).to(device)
+                labels = to_device(train_labels[rows], device)
                 inputs = train.batch(rows, number)
                 with autocast(device, recipe.precision):
                     logits = joined(*inputs)
@@ -233,9 +235,10 @@ def fit(
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                total, seen = total + loss.item() * len(rows), seen + len(rows)
+                total += loss.detach().double() * len(rows)
+                seen += len(rows)
             valid_logits = predict(suffix, valid, recipe.precision, team)
-            train_loss = team.mean(total) / seen
+            train_loss = team.mean(total.item()) / seen
             share = number / recipe.epochs
             epoch = measured_epoch(number, share, train_loss, valid_logits, valid_labels, started)
             course.add(epoch, valid_logits)
@@ -263,8 +266,8 @@ def predict(
     for start in range(0, len(feed), PASS_BATCH):
         rows = np.arange(start, min(start + PASS_BATCH, len(feed)))
         with autocast(device, precision):
-            logits.append(suffix(*feed.batch(rows, epoch=1)).float().cpu())
-    return team.all_gather(torch.cat(logits), len(feed)).numpy()
+            logits.append(suffix(*feed.batch(rows, epoch=1)).float())
+    return team.all_gather(torch.cat(logits).cpu(), len(feed)).numpy()
 
 
 def warmed_up_cosine(step: int, steps: int) -> float:

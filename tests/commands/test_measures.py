@@ -115,8 +115,6 @@ def test_a_device_that_is_not_here_is_refused():
 
 @pytest.mark.gpu
 def test_a_model_is_evaluated_on_the_gpu_as_on_the_processor(small_phantoms: Path):
-    if not torch.cuda.is_available():
-        pytest.skip("there is no GPU here")
     train(
         TrainSettings(
             data=str(small_phantoms),
