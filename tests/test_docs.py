@@ -45,7 +45,7 @@ FOREIGN = "another program's command, which nothing of this project answers"
 STAYS = "a server or site for a browser, which does not end"
 # why a command is not run here, by a regular expression for its beginning; the first counts
 NOT_RUN = {
-    r"(uv )?pip install": "installs packages: CI does it in a new environment",
+    r"(uv )?pip (install|download)": "installs packages: CI does it in a new environment",
     r"mlflow run \. -e \w+ --env-manager uv": "makes an environment with uv, from the network",
     r"mlflow run \. --experiment-name": SERVER,
     r"mlflow run .* storage=": SERVER,
@@ -53,6 +53,8 @@ NOT_RUN = {
     r"mlflow server": SERVER,
     r"mlflow (ui|models serve)": STAYS,
     r"mlflow models predict": "run by tests/serving/test_handler.py",
+    r"mlflow models generate-dockerfile": "run by tests/serving/test_docker_folder.py",
+    r"(docker|cp|curl -s http) ?": "needs Docker, which tests do not have",
     r"mkdocs serve": STAYS,
     r"mlflow run .* executor=ray": MACHINES,
     r"(torchrun|ray) ": MACHINES,
@@ -61,6 +63,7 @@ NOT_RUN = {
     r"mlflow run .* architecture=(mobilenet|dual)": DOWNLOADS,
     r"mlflow run .* weights=(imagenet|/path)": DOWNLOADS,
     r"mlflow run .* (subgroups|maps|version|rollback|images)=": OWN_DATA,
+    r"mlflow run \. -e predict": "run by tests/commands/test_predict.py",
     r"mlflow run .* data=/path/to/": OWN_DATA,
     r"mlflow run .* data=phantoms-cases": LONG,
     r"mlflow run .* architecture=tiny": "the example of an own architecture: tests/networks/test_registry.py builds it",  # noqa: E501

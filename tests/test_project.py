@@ -13,7 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from medtl.settings import comparison, evaluation, search, training
+from medtl.settings import comparison, evaluation, prediction, search, training
 
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
@@ -26,6 +26,7 @@ ENTRY_POINTS = {
     "promote": evaluation.PromoteSettings,
     "perturb": evaluation.PerturbSettings,
     "dictionary": evaluation.DictionarySettings,
+    "predict": prediction.PredictSettings,
 }
 TYPES = {str: "string", int: "int", float: "float", bool: "string"}
 

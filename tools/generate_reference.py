@@ -19,7 +19,7 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from medtl.settings import comparison, evaluation, search, training  # noqa: E402  (this file also runs without an installation)
+from medtl.settings import comparison, evaluation, prediction, search, training  # noqa: E402  (this file also runs without an installation)
 from medtl.settings.fields import Settings  # noqa: E402
 
 ENTRY_POINTS: dict[str, type[Settings]] = {
@@ -31,6 +31,7 @@ ENTRY_POINTS: dict[str, type[Settings]] = {
     "compare": comparison.CompareSettings,
     "dictionary": evaluation.DictionarySettings,
     "perturb": evaluation.PerturbSettings,
+    "predict": prediction.PredictSettings,
 }
 MAIN = "tune"  # run by `mlflow run .` without -e
 
@@ -47,6 +48,8 @@ PURPOSES = {
     "and data set.",
     "perturb": "Computes universal perturbations against a trained model and counts the images "
     "whose prediction they change.",
+    "predict": "Writes a table of predictions for unlabelled images: a folder, a table, or a tree "
+    "of DICOM files.",
 }
 OWN = "Own parameters"
 HEADINGS = {

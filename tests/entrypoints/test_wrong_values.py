@@ -131,6 +131,16 @@ WRONG = {
         "seed": "-1",
     },
     "dictionary": {"architecture": "resnet19", "output": "no/such/folder/dictionary.csv"},
+    "predict": {
+        "data": "no/such/folder",
+        "model": "models:/medtl-nothing/1",
+        "output": "no/such/folder/predictions.csv",
+        "heatmaps": "maybe",
+        "columns": "path=a",
+        "path_pattern": "images/x.jpg",
+        "outside": "keep",
+        "device": "tpu",
+    },
 }
 BESIDE = {("compare", "different"): ["--study", "alzubaidi2020"],
           ("compare", "same"): ["--study", "alzubaidi2020"]}  # fmt: skip

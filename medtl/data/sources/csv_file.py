@@ -128,16 +128,25 @@ def _splits(file: Path, frame: pd.DataFrame) -> pd.Series:
 def _check_paths(file: Path, frame: pd.DataFrame, outside: str, root: Path) -> None:
     root = root.absolute()
     if outside == "refuse":
-        leaves = ~_inside(root, frame["path"])
-        remedy = "put the CSV above all of its images, or accept them with outside=allow"
-        what = f"a path that leaves {root}, itself or by a link"
-        refuse_rows(file, frame, leaves, what, remedy)
+        check_inside(file, frame, root)
     full = frame["path"].map(lambda path: os.path.normpath(root / path))
     remedy = "list each image once, or merge its rows with readers=majority"
     refuse_rows(file, frame, full.duplicated(), "a path named before", remedy)
     gone = ~full.map(os.path.isfile)
     remedy = f"paths start at {root}; other places are given by path_pattern, as images/{{}}.jpg"
     refuse_rows(file, frame, gone, "no file at its path", remedy)
+
+
+def check_inside(file: Path, frame: pd.DataFrame, root: Path) -> None:
+    """Refuses paths of a table that leave the folder, themselves or by a link.
+
+    Raises:
+        MedtlError: with the number of rows, and the first three.
+    """
+    leaves = ~_inside(root.absolute(), frame["path"])
+    remedy = "put the CSV above all of its images, or accept them with outside=allow"
+    what = f"a path that leaves {root.absolute()}, itself or by a link"
+    refuse_rows(file, frame, leaves, what, remedy)
 
 
 def _inside(root: Path, paths: pd.Series) -> pd.Series:
