@@ -30,6 +30,7 @@ from medtl.pipeline.finalize import (
 )
 from medtl.pipeline.parameter_checks import check_training
 from medtl.pipeline.pretraining import ensure_backbone
+from medtl.pipeline.repeated_seeds import log_seeds, train_seeds
 from medtl.pipeline.run_logging import announce
 from medtl.pipeline.setup import fit_model, prepare, training_data
 from medtl.settings.training import TrainSettings
@@ -38,7 +39,7 @@ from medtl.tracking.registry import CHAMPION, check_registry
 from medtl.tracking.runs import tracked_run
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.distributed import SingleProcess, heard, joined
-from medtl.training.learner import TransferLearner
+from medtl.training.learner import Trained, TransferLearner
 
 CONFIDENCE = 0.95  # of the gate, for a model that train registers
 
@@ -79,6 +80,8 @@ def _lead(settings: TrainSettings, team: SingleProcess) -> None:
             transfer = _shared(settings, transfer, point.name, team)
         if settings.folds:
             concluded = _cross_validated(settings, transfer, point.name, ends)
+        elif settings.seeds:
+            concluded = _repeated(settings, transfer, point.name, ends)
         else:
             model = fit_model(settings, transfer, point.name, ends=ends)
             concluded = evaluate_and_log(transfer, model)
@@ -110,6 +113,23 @@ def _cross_validated(
     concluded = evaluate_ensemble(transfer, found)
     print(found.summary())
     print(concluded.summary() if found.has_test else concluded.remarks())
+    return concluded
+
+
+def _repeated(
+    settings: TrainSettings, transfer: TransferLearner, cutoff: str, ends: CheckpointHold
+) -> Concluded:
+    """Trains one model a seed, and logs that of the first; prints the scores."""
+
+    def fit(own: TrainSettings, learner: TransferLearner) -> Trained:
+        return fit_model(own, learner, cutoff, ends=ends)
+
+    found = train_seeds(transfer, settings, cutoff, fit)
+    log_seeds(found)
+    first = found.first
+    concluded = evaluate_and_log(first.learner, first.trained, {"seeds": found.line()})
+    print(concluded.summary())
+    print(found.summary())
     return concluded
 
 

@@ -107,7 +107,7 @@ def fold_member(learner: TransferLearner, fold: str, trained: Trained) -> Member
 
     `learner` is that of the fold (see `fold_learner`), `trained` its model.
     """
-    sensitivity = getattr(learner.settings, "sensitivity", 0.0)
+    sensitivity = learner.settings.sensitivity
     calibration = Calibration.fit(trained.fit.valid_logits, learner.labels("valid"), sensitivity)
     logits = learner.logits(trained, "test")
     indices = learner.dataset.splits["test"]
@@ -141,7 +141,14 @@ def cross_validate(
             member = fold_member(own, name, fit(own))
             log_fit(member.trained.fit)
             log_halved(member.trained.halved)
-            mlflow.log_metric("temperature", member.predictions.calibration.temperature)
+            best = member.trained.fit.best
+            mlflow.log_metrics(
+                {
+                    "best_valid_auroc": best.valid_auroc,
+                    "best_epoch": best.number,
+                    "temperature": member.predictions.calibration.temperature,
+                }
+            )
         members.append(member)
     parts = [each.predictions for each in members]
     scores = out_of_fold(learner.dataset, parts, learner.settings.seed)

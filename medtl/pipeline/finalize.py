@@ -99,8 +99,13 @@ class Concluded:
         return "\n".join(lines)
 
 
-def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
-    """Calibrates on validation, evaluates the test split once, and logs results and model."""
+def evaluate_and_log(
+    transfer: TransferLearner, trained: Trained, values: Mapping[str, str] | None = None
+) -> Concluded:
+    """Calibrates on validation, evaluates the test split once, and logs results and model.
+
+    `values` are shown beside those of `resolved_values`.
+    """
     log_fit(trained.fit)
     log_halved(trained.halved)
     backbone, solved = transfer.backbone, trained.solved
@@ -108,9 +113,8 @@ def evaluate_and_log(transfer: TransferLearner, trained: Trained) -> Concluded:
         log_table(solved.path, "training/penalties.csv")
         head = resolve(backbone.network, backbone.architecture, "head")
         solved = solved if trained.cut.point.key == head.key else None
-    facts = TrainingFacts(
-        resolved_values(transfer, trained), unfinished=unfinished(trained), solved=solved
-    )
+    used = resolved_values(transfer, trained) | dict(values or {})
+    facts = TrainingFacts(used, unfinished=unfinished(trained), solved=solved)
     return evaluate_predictor(transfer, trained_predictor(transfer, trained), facts)
 
 

@@ -36,7 +36,9 @@ def dataset(tmp_path_factory) -> Dataset:
 @pytest.fixture
 def learner(dataset) -> TransferLearner:
     network = build("small_resnet", len(dataset.classes), SIZE, seed=0)
-    backbone = Backbone("small_resnet", "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, SIZE))
+    backbone = Backbone(
+        "small_resnet", "random", network, Preprocessing((0.5,) * 3, (0.25,) * 3, SIZE)
+    )
     settings = TrainSettings(epochs=2, augment="none", folds=FOLDS, keep="always")
     return TransferLearner(backbone, dataset, settings)
 
