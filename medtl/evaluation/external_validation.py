@@ -90,6 +90,13 @@ class ClassMapping:
         means = np.isin(np.arange(own.shape[1]), [place for each in self.columns for place in each])
         return self.labels_of_classes(decide(np.where(means, own, -1.0), thresholds))
 
+    def sets(self, own: np.ndarray) -> np.ndarray:
+        """Converts prediction sets of a model's classes (bool [N, J]) to those of labels [N, K].
+
+        A label is in the set if any of its classes is.
+        """
+        return np.stack([own[:, list(each)].any(axis=1) for each in self.columns], axis=1)
+
     def labels_of_classes(self, classes: np.ndarray) -> np.ndarray:
         """Converts classes of a model (int [N]) to labels (int64 [N]); -1 for unmapped ones."""
         table = np.full(max(classes.max(initial=0), *map(max, self.columns)) + 1, -1)

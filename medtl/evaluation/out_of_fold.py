@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ import pandas as pd
 from medtl.data.dataset import Dataset
 from medtl.evaluation.calibration import Calibration
 from medtl.evaluation.metrics import headline_metrics, scores
+from medtl.evaluation.prediction_set_coverage import cross_conformal_sets, fit_prediction_sets
 from medtl.evaluation.scored_cases import ScoredCases
 from medtl.evaluation.split_evaluation import SplitEvaluation, SplitPredictions, evaluate_split
 from medtl.inference.decisions import calibrated, presence
+from medtl.inference.prediction_sets import OUT_OF_FOLD
 
 SPLIT = "cv"  # name of the pooled predictions, and prefix of their metrics
 FACTS = ("fold", "images", "patients", "temperature")  # columns before the metrics of a fold
@@ -103,10 +106,13 @@ class OutOfFold:
         return lines
 
 
-def out_of_fold(dataset: Dataset, parts: Sequence[FoldPredictions], seed: int) -> OutOfFold:
+def out_of_fold(
+    dataset: Dataset, parts: Sequence[FoldPredictions], seed: int, coverage: float = 0.0
+) -> OutOfFold:
     """Pools the predictions of all folds, and evaluates them.
 
-    `seed` draws the resamples behind the interval of the calibration error.
+    `seed` draws the resamples behind the interval of the calibration error. With a `coverage` each
+    case has a prediction set, by thresholds of the other folds.
     """
     indices = np.concatenate([each.indices for each in parts])
     order = np.argsort(indices, kind="stable")
@@ -126,8 +132,15 @@ def out_of_fold(dataset: Dataset, parts: Sequence[FoldPredictions], seed: int) -
         probabilities,
         pooled([each.decisions for each in parts]),
     )
-    evaluation = evaluate_split(dataset, predictions, seed)
     folds = pooled([np.full(len(each.indices), each.fold, object) for each in parts])
+    if coverage:
+        cases = dataset.labels[predictions.indices], probabilities, dataset.groups[indices[order]]
+        predictions = dataclasses.replace(
+            predictions,
+            sets=cross_conformal_sets(*cases, folds, coverage, seed),
+            rule=fit_prediction_sets(*cases, coverage, seed, OUT_OF_FOLD),
+        )
+    evaluation = evaluate_split(dataset, predictions, seed)
     table = evaluation.predictions.assign(fold=folds)
     for place, name in enumerate(dataset.classes):
         table[f"logit_{name}"] = scaled[:, place]

@@ -63,10 +63,9 @@ def fit_prediction_sets(
     """
     classes = probabilities.shape[1]
     patients = [len(np.unique(groups[labels == place])) for place in range(classes)]
-    least = least_patients(coverage)
-    if (count := len(np.unique(groups))) < least:
+    if (count := len(np.unique(groups))) < least_patients(coverage):
         raise MedtlError(few_patients(coverage, count))
-    by_class = min(patients) >= least
+    by_class = min(patients) >= least_patients(coverage)
     strata = labels if by_class else np.zeros_like(labels)
     chosen = _one_of_each(groups, strata, seed)
     of_label = probabilities[np.arange(len(labels)), labels][chosen]
@@ -140,14 +139,14 @@ class SetCoverage:
     """Measured coverage and size of prediction sets.
 
     Attributes:
-        coverage: coverage that the sets are made for.
+        rule: thresholds of the sets.
         summary: interval by name: `set_coverage` (share of sets that contain the class of their
             case), `set_size` (mean number of classes in a set) and `set_singletons` (share of sets
             of one class).
         per_class: a row a class: `class`, `cases`, and each of the three with `_low` and `_high`.
     """
 
-    coverage: float
+    rule: PredictionSets
     summary: dict[str, Interval]
     per_class: pd.DataFrame
 
@@ -155,8 +154,9 @@ class SetCoverage:
         """Formats a line for the console and the card."""
         covered, size = self.summary[COVERAGE], self.summary[SIZE]
         return (
-            f"coverage={self.coverage:g}: sets contain the class of {covered} of the cases; "
-            f"{size} classes in a set, one class in {self.summary[SINGLETONS].value:.0%} of them"
+            f"coverage={self.rule.coverage:g}: sets contain the class of {covered} of the cases; "
+            f"{size} classes in a set, one class in {self.summary[SINGLETONS].value:.0%} of them; "
+            f"{self.rule.words()}"
         )
 
 
@@ -165,7 +165,7 @@ def set_coverage(
     labels: np.ndarray,
     groups: np.ndarray,
     classes: Sequence[str],
-    coverage: float,
+    rule: PredictionSets,
     seed: int,
 ) -> SetCoverage:
     """Measures the coverage and size of prediction sets, with 95 % intervals over patients.
@@ -175,7 +175,7 @@ def set_coverage(
         labels: int [N].
         groups: [N], any codes; cases of one group (a patient) are dependent.
         classes: K names.
-        coverage: coverage that the sets are made for.
+        rule: thresholds of the sets.
         seed: draws the blocks of more than 400 groups.
     """
     covered, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
@@ -188,9 +188,7 @@ def set_coverage(
             for metric, each in found.items():
                 row |= {metric: each.value, f"{metric}_low": each.low, f"{metric}_high": each.high}
         rows.append(row)
-    return SetCoverage(
-        coverage, _measured(covered, sizes, groups, classes, seed), pd.DataFrame(rows)
-    )
+    return SetCoverage(rule, _measured(covered, sizes, groups, classes, seed), pd.DataFrame(rows))
 
 
 def _measured(

@@ -57,7 +57,7 @@ def duplicates_of_training(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
         bool [n]; True for every sample of the train or valid split.
     """
     contents = dataset.frame["content"].str.split()
-    learned = np.concatenate([dataset.splits[split] for split in LEARNED])
+    learned = np.concatenate([dataset.splits[each] for each in LEARNED if each in dataset.splits])
     known = set(chain.from_iterable(contents.iloc[learned]))
     found = [not known.isdisjoint(each) for each in contents.iloc[indices]]
     return np.array(found, dtype=bool)

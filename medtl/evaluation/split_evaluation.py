@@ -34,6 +34,7 @@ from medtl.evaluation.scores_without_duplicates import (
 )
 from medtl.inference.decisions import findings_text
 from medtl.inference.grad_cam import side_by_side
+from medtl.inference.prediction_sets import PredictionSets
 from medtl.label_syntax import BETWEEN
 
 RESAMPLES = 2000  # of the calibration error
@@ -52,7 +53,7 @@ class SplitPredictions:
         probabilities: [N, K], calibrated.
         decisions: int64 [N], at the operating point; of findings bool [N, K].
         sets: bool [N, K], prediction sets; None if the model has none.
-        coverage: coverage that the sets are made for.
+        rule: thresholds of the sets.
     """
 
     split: str
@@ -62,7 +63,7 @@ class SplitPredictions:
     probabilities: np.ndarray
     decisions: np.ndarray
     sets: np.ndarray | None = None
-    coverage: float = 0.0
+    rule: PredictionSets | None = None
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,9 @@ def evaluate_split(dataset: Dataset, predictions: SplitPredictions, seed: int) -
         if predictions.split == "test"
         else None,
         sets=None
-        if predictions.sets is None
+        if predictions.sets is None or predictions.rule is None
         else set_coverage(
-            predictions.sets, cases.labels, cases.groups, classes, predictions.coverage, seed
+            predictions.sets, cases.labels, cases.groups, classes, predictions.rule, seed
         ),
     )
 

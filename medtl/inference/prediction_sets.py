@@ -46,6 +46,17 @@ class PredictionSets:
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
         return inside
 
+    def words(self) -> str:
+        """Formats how the thresholds were set."""
+        few, most = min(self.patients), max(self.patients)
+        counts = f"{few} to {most}" if few < most else str(few)
+        if self.by_class:
+            return f"thresholds by class, on {counts} {self.source} patients of each"
+        return (
+            f"one threshold for all classes, as one has only {few} {self.source} patients: "
+            "coverage holds over all cases, not within each class"
+        )
+
     def names(self, probabilities: np.ndarray, classes: Sequence[str]) -> list[str]:
         """Returns the set of one case with `probabilities` [K], the most probable class first."""
         (inside,) = self.members(probabilities[None])

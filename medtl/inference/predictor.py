@@ -27,6 +27,7 @@ from medtl.inference.grad_cam import (
 )
 from medtl.inference.label_record import LabelRecord
 from medtl.inference.out_of_distribution import LAYOUT, MIDDLE, NETWORK, DomainReference, layout
+from medtl.inference.prediction_sets import PredictionSets
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import CutPoint, halfway, resolve
 from medtl.networks.ensemble import (
@@ -97,6 +98,8 @@ class Predictor:
             on equal features are stored as one network.
         seen: training records, also of the backbone if trained here; None if unknown.
         labels: record of the labels of all samples of the data set; None in older models.
+        ordinal: true if the classes are in an order, such as grades.
+        sets: conformal prediction sets; None if the model has none.
     """
 
     architecture: str
@@ -119,6 +122,8 @@ class Predictor:
     tail: SklearnHead | None = field(default=None, repr=False)
     seen: tuple[TrainingRecord, ...] | None = field(default=None, repr=False)
     labels: LabelRecord | None = field(default=None, repr=False)
+    ordinal: bool = False
+    sets: PredictionSets | None = None
 
     @property
     def image_size(self) -> int:
@@ -233,6 +238,7 @@ class Predictor:
             if each.name not in ("network", "domain", "tail", "seen", "labels")
         }
         settings |= {"format": FORMAT, "preprocessing": dataclasses.asdict(self.preprocessing)}
+        settings["sets"] = None if self.sets is None else dataclasses.asdict(self.sets)
         (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         (folder / CHECKSUMS_FILE).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
@@ -273,8 +279,10 @@ class Predictor:
             domain, tail, seen, labels = (
                 folder / name for name in (DOMAIN_FILE, TAIL_FILE, SEEN_FILE, LABELS_FILE)
             )
+            sets = settings.pop("sets", None)
             return cls(
                 **_tuples(settings),
+                sets=None if sets is None else PredictionSets(**_tuples(sets)),
                 preprocessing=preprocessing,
                 network=network.eval(),
                 domain=DomainReference.of_tensors(load_file(domain)) if domain.exists() else None,

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     # a served model has a record but not the modules that read a data set
     from medtl.data.dataset import Dataset
 
-LEARNED = ("train", "valid")
-"""Splits that a model learns from; validation selects epochs, calibrates and sets thresholds."""
+LEARNED = ("train", "valid", "conformal")
+"""Splits that a model learns from; validation selects epochs, calibrates and sets thresholds. The
+part `conformal` of it, which not every data set has, sets the thresholds of prediction sets."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ class TrainingRecord:
 
     @classmethod
     def of(cls, dataset: Dataset) -> TrainingRecord:
-        """Returns the record of a data set's train and valid splits."""
-        learned = np.concatenate([dataset.splits[split] for split in LEARNED])
+        """Returns the record of the splits of a data set that a model learns from."""
+        learned = np.concatenate(
+            [dataset.splits[each] for each in LEARNED if each in dataset.splits]
+        )
         frame, salt = dataset.frame.iloc[learned], dataset.fingerprint
         contents = [content for sample in frame["content"] for content in sample.split()]
         patients = [name for name in frame["patient"].unique() if name]

@@ -12,9 +12,10 @@ import pandas as pd
 
 from medtl.data.folds import Folds, draw_folds
 from medtl.evaluation.calibration import Calibration
+from medtl.evaluation.doubtful_labels import DoubtfulLabels, doubtful_labels
 from medtl.evaluation.out_of_fold import FoldPredictions, OutOfFold, out_of_fold
 from medtl.pipeline.ensembles import ensemble_predictor, evaluate_and_log_ensemble
-from medtl.pipeline.evaluation_logging import log_evaluation
+from medtl.pipeline.evaluation_logging import log_doubtful, log_evaluation
 from medtl.pipeline.finalize import Concluded
 from medtl.pipeline.run_logging import history, log_fit, log_halved
 from medtl.reporting.plots.training_curves import repeated_curves
@@ -49,11 +50,12 @@ class Member:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """K members and their pooled out-of-fold scores."""
+    """K members, their pooled out-of-fold scores, and the labels that these contradict."""
 
     folds: Folds
     members: tuple[Member, ...]
     scores: OutOfFold
+    doubtful: DoubtfulLabels
 
     @property
     def trained(self) -> list[Trained]:
@@ -151,13 +153,18 @@ def cross_validate(
             )
         members.append(member)
     parts = [each.predictions for each in members]
-    scores = out_of_fold(learner.dataset, parts, learner.settings.seed)
-    return CrossValidation(folds, tuple(members), scores)
+    dataset, settings = learner.dataset, learner.settings
+    scores = out_of_fold(dataset, parts, settings.seed, settings.coverage)
+    doubtful = doubtful_labels(dataset, scores.indices, scores.evaluation.cases, settings.seed)
+    evaluation = dataclasses.replace(scores.evaluation, without_doubtful=doubtful.scores)
+    scores = dataclasses.replace(scores, evaluation=evaluation)
+    return CrossValidation(folds, tuple(members), scores, doubtful)
 
 
 def log_cross_validation(found: CrossValidation) -> None:
     """Logs pooled scores as `cv_METRIC` with intervals, their spread over folds, and tables."""
     log_evaluation(found.scores.evaluation)
+    log_doubtful(found.doubtful)
     mlflow.log_metrics(found.scores.spread())
     log_table(found.scores.table, OUT_OF_FOLD_FILE)
     log_table(found.scores.folds, f"{FOLDER}/per_fold.csv")
@@ -180,6 +187,7 @@ def evaluate_ensemble(learner: TransferLearner, found: CrossValidation) -> Concl
         dataset.groups[scores.indices],
         found.folds.splits(0)["test"],
     )
+    predictor = dataclasses.replace(predictor, sets=scores.predictions.rule)
     if found.has_test:
         return evaluate_and_log_ensemble(learner, found.trained, predictor)
     mlflow.set_tag(TEST_TAG, "out-of-fold")

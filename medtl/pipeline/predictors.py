@@ -7,18 +7,24 @@ import dataclasses
 import numpy as np
 from torch import nn
 
+from medtl.data.few_cases import CONFORMAL
 from medtl.evaluation.calibration import Calibration
+from medtl.evaluation.prediction_set_coverage import fit_prediction_sets
 from medtl.inference.label_record import LabelRecord
 from medtl.inference.out_of_distribution import DomainReference, sampled
+from medtl.inference.prediction_sets import VALIDATION
 from medtl.inference.predictor import Predictor
 from medtl.inference.sklearn_head import SklearnHead
 from medtl.inference.training_record import TrainingRecord
-from medtl.pipeline.scoring import compared_in_batches
+from medtl.pipeline.scoring import compared_in_batches, in_batches
 from medtl.training.learner import Trained, TransferLearner
 
 
 def trained_predictor(transfer: TransferLearner, trained: Trained) -> Predictor:
-    """Returns a trained network with what was learned from the validation split."""
+    """Returns a trained network with what was learned from the validation split.
+
+    Thresholds of its prediction sets are set on the part `conformal`, where there is one.
+    """
     dataset = transfer.dataset
     labels = dataset.labels[dataset.splits["valid"]]
     calibration = Calibration.fit(trained.fit.valid_logits, labels, transfer.settings.sensitivity)
@@ -26,7 +32,24 @@ def trained_predictor(transfer: TransferLearner, trained: Trained) -> Predictor:
     predictor = calibrated_predictor(
         transfer, network, trained.cut.point.name, calibration, trained.tail
     )
-    return with_domain(transfer, predictor, dataset.splits["train"], dataset.splits["valid"])
+    predictor = with_domain(transfer, predictor, dataset.splits["train"], dataset.splits["valid"])
+    return with_sets(transfer, predictor) if CONFORMAL in dataset.splits else predictor
+
+
+def with_sets(transfer: TransferLearner, predictor: Predictor) -> Predictor:
+    """Returns the predictor with prediction sets, set on the part `conformal` of its data."""
+    dataset, settings = transfer.dataset, transfer.settings
+    indices = dataset.splits[CONFORMAL]
+    logits = in_batches(predictor.scores, dataset, indices, transfer.team)
+    sets = fit_prediction_sets(
+        dataset.labels[indices],
+        predictor.probabilities(logits, predictor.temperature),
+        dataset.groups[indices],
+        settings.coverage,
+        settings.seed,
+        VALIDATION,
+    )
+    return dataclasses.replace(predictor, sets=sets)
 
 
 def calibrated_predictor(
@@ -70,6 +93,7 @@ def calibrated_predictor(
         if transfer.seen_before is None
         else (*transfer.seen_before, TrainingRecord.of(dataset)),
         labels=LabelRecord.of(dataset),
+        ordinal=dataset.ordinal,
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 
 from medtl.data.dataset import Dataset
+from medtl.data.few_cases import CONFORMAL
 from medtl.data.label_encoding import membership_matrix
 from medtl.data.quality.checks import data_facts
 from medtl.data.sources.phantoms.datasets import NAMES as PHANTOMS
@@ -56,6 +57,10 @@ def log_data(dataset: Dataset) -> Dataset:
     that two are alike by chance only.
     """
     frame = dataset.frame[[dataset.naming, "label", "patient", "split"]]
+    if CONFORMAL in dataset.splits:
+        split = frame["split"].to_numpy(object, copy=True)
+        split[dataset.splits[CONFORMAL]] = CONFORMAL
+        frame = frame.assign(split=split)
     source = from_pandas(frame, name=dataset.name, targets="label", digest=dataset.fingerprint)
     mlflow.log_input(source, context="training")
     log_table(frame, "data/splits.csv")

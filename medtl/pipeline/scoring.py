@@ -36,6 +36,8 @@ def predict_split(
         uncalibrated=mapping.probabilities(bundle.probabilities(logits, 1.0)),
         probabilities=mapping.probabilities(of_model),
         decisions=decided(bundle, of_model, mapping),
+        sets=None if bundle.sets is None else mapping.sets(bundle.sets.members(of_model)),
+        rule=bundle.sets,
     )
 
 

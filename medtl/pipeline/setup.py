@@ -27,6 +27,7 @@ from medtl.networks.pretrained import (
     preprocessing,
 )
 from medtl.networks.registry import build, check_architecture, image_network
+from medtl.pipeline.conformal_split import check_patients, with_conformal_split
 from medtl.pipeline.run_logging import log_data, log_epoch
 from medtl.settings.training import LearningSettings, ModelSettings, TrainSettings
 from medtl.tracking.logged_model import load_bundle
@@ -151,7 +152,8 @@ def noted_data(settings: LearningSettings, rendering: Rendering, architecture: s
 def training_data(settings: LearningSettings, rendering: Rendering) -> Dataset:
     """Loads the data set of the settings in a rendering, with images in all three splits.
 
-    With `holdout=0` there may be none in the test split.
+    With `holdout=0` there may be none in the test split. With `coverage` and without folds, a part
+    of validation is set aside for prediction sets.
 
     Raises:
         ParameterError: there is no such data.
@@ -166,7 +168,12 @@ def training_data(settings: LearningSettings, rendering: Rendering) -> Dataset:
                 f"{dataset.name} has no images in its {split} split; training needs train, valid "
                 "and test (those that are missing are drawn from train)"
             )
-    return dataset
+    if not isinstance(settings, ModelSettings) or not settings.coverage:
+        return dataset
+    if settings.folds:
+        check_patients(dataset, settings.coverage)
+        return dataset
+    return with_conformal_split(dataset, settings.coverage, settings.seed)
 
 
 def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
@@ -176,6 +183,8 @@ def _check_findings(settings: LearningSettings, dataset: Dataset) -> None:
         raise ParameterError("transfer", settings.transfer, f"finetune, {remedy}")
     if settings.balance == "sampler":
         raise ParameterError("balance", settings.balance, f"none or loss, {remedy}")
+    if isinstance(settings, ModelSettings) and settings.coverage:
+        raise ParameterError("coverage", settings.coverage, f"0, {remedy}")
 
 
 def started_from(architecture: str, weights: str, theirs: str) -> str:

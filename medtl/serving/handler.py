@@ -43,7 +43,9 @@ from medtl.serving.self_test import run_self_test
 
 BUNDLE = "bundle"  # name of the artifact
 COLUMN = "image"  # of a case: image_MODALITY, a column each
-PREDICTED = ("label", "probability", "probabilities", "decision", "in_domain", "error")
+PREDICTED = (
+    "label", "probability", "probabilities", "decision", "in_domain", "prediction_set", "error",
+)  # fmt: skip
 IDENTITY = ("model", "version", "run_id", REQUEST_ID)
 FIELDS = (*PREDICTED, *IDENTITY)
 HEATMAP = "heatmap"
@@ -102,6 +104,7 @@ class ServedModel(PythonModel):
 
         Columns are `label`, `probability` (of the label, calibrated), `probabilities` (by class),
         `decision` (at the operating point), `in_domain` (None if the model has no reference),
+        `prediction_set` (names of classes, the most probable first; None if the model has none),
         `error` (None, or why the file could not be read; the columns before are None then),
         `model`, `version`, `run_id` and `request_id`. With the parameter `explain` also `heatmap`:
         a PNG in base64 that shows the places that the label depends on. The parameter `request_id`
@@ -287,4 +290,7 @@ def answer_fields(answers: Answers, place: int, bundle: Predictor) -> dict[str, 
         "probabilities": dict(zip(classes, probabilities, strict=True)),
         "decision": bundle.named(answers.decisions[place]),
         "in_domain": None if answers.in_domain is None else bool(answers.in_domain[place]),
+        "prediction_set": None
+        if bundle.sets is None
+        else bundle.sets.names(answers.probabilities[place], classes),
     }

@@ -18,6 +18,7 @@ from medtl.settings.fields import (
 )
 
 MOST_HIDDEN = 65536  # units of a dense layer
+LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.5, 0.999
 MOST_FOLDS = 50
 MOST_SEED = 2**31
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -172,10 +173,22 @@ class ModelSettings(LearningSettings):
         high=1.0,
         changes_result=True,
     )
+    coverage: float = option(
+        0.0,
+        "share of prediction sets that should contain the class of their image, as 0.9; 0 for no "
+        "sets",
+        low=0.0,
+        high=HIGHEST_COVERAGE,
+        changes_result=True,
+        added_later=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_registered_name("model_name", self.model_name)
+        if 0 < self.coverage < LOWEST_COVERAGE:
+            allowed = f"0, or from {LOWEST_COVERAGE} to {HIGHEST_COVERAGE}"
+            raise ParameterError("coverage", self.coverage, allowed)
         if self.transfer == "hybrid":
             if self.hidden:
                 allowed = "0 where transfer=hybrid: its classifier replaces the head"
@@ -269,4 +282,6 @@ class PretrainSettings(TrainSettings):
         if self.folds or self.seeds:
             name, value = ("folds", self.folds) if self.folds else ("seeds", self.seeds)
             raise ParameterError(name, value, "left out: a backbone is one training")
+        if self.coverage:
+            raise ParameterError("coverage", self.coverage, "0: a backbone is not served")
         check_registered_name("backbone_name", self.backbone_name)

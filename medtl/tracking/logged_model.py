@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Map, TensorSpec
+from mlflow.types.schema import Array, Map, TensorSpec
 from PIL import Image
 
 import medtl
@@ -69,6 +69,7 @@ ANSWERS = Schema(
         ColSpec(Map(DataType.double), "probabilities", required=False),
         ColSpec(DataType.string, "decision", required=False),
         ColSpec(DataType.boolean, "in_domain", required=False),
+        ColSpec(Array(DataType.string), "prediction_set", required=False),
         ColSpec(DataType.string, "error", required=False),
         *(ColSpec(DataType.string, name, required=False) for name in IDENTITY),
         ColSpec(DataType.string, HEATMAP, required=False),

@@ -105,7 +105,7 @@ def test_measured_coverage_has_intervals_over_patients():
     labels, probabilities, groups = drawn(80, random, images=2)
     sets = fit_prediction_sets(*drawn(200, random), 0.95, 0, VALIDATION)
     members = sets.members(probabilities)
-    found = set_coverage(members, labels, groups, ("a", "b"), 0.95, seed=0)
+    found = set_coverage(members, labels, groups, ("a", "b"), sets, seed=0)
     covered, sizes = members[np.arange(160), labels], members.sum(axis=1)
     assert found.summary["set_coverage"] == rate(covered, groups)
     assert found.summary["set_singletons"] == rate(sizes == 1, groups)
@@ -116,11 +116,14 @@ def test_measured_coverage_has_intervals_over_patients():
     table = found.per_class.set_index("class")
     assert table.loc["b", "set_coverage"] == covered[labels == 1].mean()
     assert table["cases"].tolist() == np.bincount(labels).tolist()
-    assert f"contain the class of {covered.mean():.3f} (" in found.line()
+    assert f"coverage=0.95: sets contain the class of {covered.mean():.3f} (" in found.line()
+    assert found.line().endswith("validation patients of each")
 
 
 def test_a_class_without_cases_has_an_empty_row():
-    sets = np.ones((4, 3), bool)
-    found = set_coverage(sets, np.array([0, 0, 1, 1]), np.arange(4), ("a", "b", "c"), 0.9, seed=0)
+    sets, labels = np.ones((4, 3), bool), np.array([0, 0, 1, 1])
+    rule = PredictionSets(0.9, (0.1,) * 3, False, (2, 2, 0), OUT_OF_FOLD)
+    found = set_coverage(sets, labels, np.arange(4), ("a", "b", "c"), rule, seed=0)
+    assert "one threshold for all classes, as one has only 0 out-of-fold patients" in found.line()
     assert np.isnan(found.per_class["set_coverage"].iloc[2])
     assert found.summary["set_size"].value == 3
