@@ -45,7 +45,7 @@ class Leaderboard:
         self._study, self._space, self._trials, self._leads = study, space, trials, leads
         self._run = MlflowClient().get_run(run_id)
         self._began, self._finished_before = time.monotonic(), len(studies.finished(study))
-        self._shown: list[tuple[int, TrialState]] = []
+        self._shown: list[tuple[int, TrialState]] | None = None
         self._written = float("-inf")
 
     @property

@@ -23,7 +23,8 @@ def test_the_addresses_of_a_run_open_the_view_of_trained_models(tmp_path, monkey
         == f"show it       mlflow ui --backend-store-uri {mlflow.get_tracking_uri()}, then open:"
     )
     experiment = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs"
-    assert runs == f"all runs      {experiment}?workflowType=machine_learning"
+    view = "viewStateShareKey=medtl-runs&workflowType=machine_learning"
+    assert runs == f"all runs      {experiment}?{view}"
     assert this == f"this run      {experiment}/{run.info.run_id}?workflowType=machine_learning"
     assert report.startswith("data report   /")
     assert Path(report.removeprefix("data report   ")).read_text() == "<p>"
