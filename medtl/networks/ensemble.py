@@ -143,15 +143,17 @@ def is_ensemble_state(state: Mapping[str, Tensor]) -> bool:
     return any(_OWN.fullmatch(name) for name in state)
 
 
-def mean_layer(layers: Sequence[nn.Linear]) -> None:
-    """Gives the first linear layer the mean of the weights and biases of all, in place."""
-    first = layers[0]
-    states = [each.state_dict() for each in layers]
+def with_mean_suffix(network: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
+    """Returns a network with the mean of the tensors behind the cuts; it shares all others.
+
+    Where the suffix of each cut is one linear layer, its scores are the mean of theirs.
+    """
+    states = [each.suffix.state_dict() for each in cuts]
     mean = {
-        name: torch.stack([state[name].double() for state in states]).mean(dim=0)
-        for name in first.state_dict()
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(value.dtype)
+        for name, value in states[0].items()
     }
-    first.load_state_dict(mean)
+    return _with_own(network, mean).eval()
 
 
 def _with_own(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -11,7 +11,7 @@ from medtl.evaluation.calibration import Calibration
 from medtl.evaluation.split_evaluation import SplitPredictions
 from medtl.inference.predictor import Predictor
 from medtl.inference.sklearn_head import SklearnHead
-from medtl.networks.ensemble import Ensemble, mean_layer
+from medtl.networks.ensemble import Ensemble, with_mean_suffix
 from medtl.pipeline.finalize import (
     Concluded,
     TrainingFacts,
@@ -93,12 +93,9 @@ def ensemble_network(members: Sequence[Trained], image_size: int) -> nn.Module:
     if first.tail is not None:
         return first.network.eval()
     network = Ensemble.of(cuts, [each.network for each in members], image_size)
-    layers = [linear_layer(each.suffix) for each in cuts]
-    linear = [layer for layer in layers if layer is not None]
-    if len(linear) < len(layers):
-        return network
-    mean_layer(linear)
-    return first.network.eval()
+    if all(linear_layer(each.suffix) is not None for each in cuts):
+        return with_mean_suffix(first.network, cuts)
+    return network
 
 
 def evaluate_and_log_ensemble(

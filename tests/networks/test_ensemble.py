@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from medtl.networks.cutoffs import resolve
-from medtl.networks.ensemble import Ensemble, mean_layer, members_of, stored_state
+from medtl.networks.ensemble import Ensemble, members_of, stored_state, with_mean_suffix
 from medtl.networks.partition import Cut, cut
 from medtl.networks.registry import build
 
@@ -107,12 +107,13 @@ def test_a_member_without_a_tensor_is_refused():
         Ensemble.of_state(fresh, resolve(fresh, "small_resnet", "layer3"), SIDE, state)
 
 
-def test_the_mean_of_linear_layers_is_the_layer_of_the_mean():
-    layers = [nn.Linear(5, 3) for _ in range(4)]
-    features = torch.randn(2, 5)
-    expected = torch.stack([each(features) for each in layers]).mean(dim=0)
-    mean_layer(layers)
-    torch.testing.assert_close(layers[0](features), expected)
+def test_the_mean_of_linear_heads_is_one_head_and_the_networks_stay():
+    networks, cuts = trained("small_resnet", "head")
+    before = [each(random_images()) for each in networks]
+    found = with_mean_suffix(networks[0], cuts)
+    torch.testing.assert_close(found(random_images()), torch.stack(before).mean(dim=0))
+    assert torch.equal(networks[0](random_images()), before[0])
+    assert found.conv1.weight.data_ptr() == networks[0].conv1.weight.data_ptr()
 
 
 def test_members_of_a_network_are_itself():
