@@ -40,6 +40,7 @@ MOST_FILES = 40
 ROUNDS = 4  # in which the loads take turns
 WARM = 5  # answers of a round that are not counted
 PATH = "/invocations"
+HEADING = f"{{:<44}}{'median':>10}{'99 %':>10}{'a second':>10}{'processor':>11}"
 ROOT = Path(__file__).parent.parent
 
 
@@ -88,20 +89,20 @@ def measure(
         before = served.memory().now()
         ways = {
             "in process: decoded, preprocessed, forward": lambda: _alone(passes, seconds / ROUNDS),
-            "bare app, one client": lambda: _load(bare, "/", plain, 1, seconds / ROUNDS),
-            "served, one client": lambda: _load(served, PATH, asked, 1, seconds / ROUNDS),
-            "served, one client, explain": lambda: _load(
+            "bare app, one client": lambda: measured_load(bare, "/", plain, 1, seconds / ROUNDS),
+            "served, one client": lambda: measured_load(served, PATH, asked, 1, seconds / ROUNDS),
+            "served, one client, explain": lambda: measured_load(
                 served, PATH, explained, 1, seconds / ROUNDS
             ),
-            f"bare app, {CLIENTS} clients": lambda: _load(
+            f"bare app, {CLIENTS} clients": lambda: measured_load(
                 bare, "/", plain, CLIENTS, seconds / ROUNDS
             ),
-            f"served, {CLIENTS} clients": lambda: _load(
+            f"served, {CLIENTS} clients": lambda: measured_load(
                 served, PATH, asked, CLIENTS, seconds / ROUNDS
             ),
         }
         loads = [{name: way() for name, way in ways.items()} for _ in range(ROUNDS)]
-        yield f"{'':<44}{'median':>10}{'99 %':>10}{'a second':>10}{'processor':>11}"
+        yield HEADING.format("")
         for name in ways:
             own, *others = (load[name] for load in loads)
             yield f"{name:<44}{sum(others, own)}"
@@ -133,7 +134,7 @@ def _alone(passes: Iterator[object], seconds: float) -> Load:
     return Load(tuple(times), sum(times), time.process_time() - worked)
 
 
-def _load(
+def measured_load(
     server: Server, path: str, requests: Sequence[Request], clients: int, seconds: float
 ) -> Load:
     """So many clients at once, each with a connection of its own, asking again when answered.
