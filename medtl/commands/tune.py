@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from medtl.tracking.runs import (
 )
 from medtl.tracking.saved_views import save_trials_view
 from medtl.training.checkpoints import CheckpointHold
+from medtl.training.learner import TransferLearner
 from medtl.tuning import study as studies
 from medtl.tuning.backbone_pool import BackbonePool, check_search
 from medtl.tuning.cutoff_dictionary import Entry, known_entries, log_entries
@@ -43,7 +45,8 @@ from medtl.tuning.linear_probe import Probe, probe
 from medtl.tuning.local_workers import run_crew
 from medtl.tuning.search_logging import log_interactive_plots, log_probe, log_search
 from medtl.tuning.search_result import search_result
-from medtl.tuning.search_space import AnyCandidate, Space
+from medtl.tuning.search_space import AnyCandidate, NetworkName, Space
+from medtl.tuning.source_comparison import compare_sources
 from medtl.tuning.storage import Store, connected, is_shared, open_store
 from medtl.tuning.study import Schedule
 from medtl.tuning.time_estimate import search_seconds, trial_seconds
@@ -51,7 +54,7 @@ from medtl.tuning.trials import fit_candidate, run_trials
 from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
 
 EARLY = 2  # first trials from known data sets, and as many from the layer probe
-EARLY_OF_EACH = 1  # the same for each of several architectures
+EARLY_OF_EACH = 1  # the same for each of several networks
 RESULT_TAG = "medtl.result"  # on the run of a command that joined a search: run with the result
 
 
@@ -88,6 +91,8 @@ def tune(settings: TuneSettings) -> None:
         store = open_store(settings.storage or embedded_storage())
         backbone_pool = BackbonePool.open(settings)
         backbone_pool.note()
+        for line in backbone_pool.left_out:
+            print(f"left out      {line}")
         schedule = schedule_of(settings, backbone_pool)
         name = settings.study or backbone_pool.study_name
         study = studies.open_study(
@@ -150,7 +155,7 @@ def _takes_the_lead(study: optuna.Study, leads: Callable[[], bool]) -> bool:
     return True
 
 
-def _prepared(search: _Search) -> dict[str, Probe]:
+def _prepared(search: _Search) -> dict[NetworkName, Probe]:
     """Prepares a search: probes the layers, queues the first trials, estimates the time.
 
     Raises:
@@ -198,7 +203,7 @@ def _watch_lines(search: _Search) -> list[str]:
     ]
 
 
-def _time_line(search: _Search, probed: Mapping[str, Probe], starts: Sequence[Start]) -> str:
+def _time_line(search: _Search, probed: Mapping[NetworkName, Probe], starts: Sequence[Start]) -> str:
     """Returns a line with the estimated time of the trials and how to bound it, '' if none is left.
 
     Workers on this machine share its processors; those of a cluster count as such machines.
@@ -208,16 +213,16 @@ def _time_line(search: _Search, probed: Mapping[str, Probe], starts: Sequence[St
     if done >= schedule.trials:
         return ""
     by_network = {
-        each.architecture: trial_seconds(
-            pool.transfer(each), each.space, probed[each.architecture].seconds_per_image
+        each.name: trial_seconds(
+            pool.transfer(each), each.space, probed[each.name].seconds_per_image
         )
         for each in pool.all
     }
     first = [
-        by_network[pool.of(start.candidate).architecture][start.candidate.cutoff]
+        by_network[pool.of(start.candidate).name][start.candidate.cutoff]
         for start in starts
     ]
-    seconds = search_seconds(schedule, done, first, by_network)
+    seconds = search_seconds(schedule, done, first, by_network.values())
     if search.settings.executor == RAY:
         seconds /= search.settings.workers
     each = [value for own in by_network.values() for value in own.values()]
@@ -304,7 +309,7 @@ def _leaderboard(search: _Search, leads: Callable[[], bool] = lambda: True) -> L
     return Leaderboard(search.study, search.backbone_pool.space, trials, search.run_id, leads)
 
 
-def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
+def _concluded(search: _Search, probed: dict[NetworkName, Probe]) -> list[str]:
     """Refits, evaluates and registers the best candidate; returns the lines that say so."""
     settings, backbone_pool, study = search.settings, search.backbone_pool, search.study
 
@@ -326,7 +331,12 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
     )
     log_search(result)
     log_interactive_plots(study, backbone_pool.space)
-    transfer = backbone_pool.transfer(chosen)
+    lines: list[str] = []
+    if settings.searches_weights:
+        sources = compare_sources(study, backbone_pool, probed, settings.seed)
+        sources.log()
+        lines = sources.lines()
+    transfer = _noted(backbone_pool.transfer(chosen), (*backbone_pool.left_out, *lines))
     concluded = evaluate_and_log(transfer, fit_candidate(transfer, best, log_epoch, search.ends))
     name = registered_name(settings.model_name, settings.data)
     verdict = register_and_gate(concluded, name, settings.confidence)
@@ -337,10 +347,18 @@ def _concluded(search: _Search, probed: dict[str, Probe]) -> list[str]:
         f"time          {search.timer.summary()}; {result.slowest()}",
         f"best trial    {result.best_trial} of {result.finished}: "
         f"{best}, validation AUROC {result.score:.3f}",
+        *(f"sources       {line}" for line in lines),
         concluded.summary(),
         f"registered    {name} version {verdict.version}: {verdict.reason}",
         f"serve it      {serve_command(f'models:/{name}@{CHAMPION}')}",
     ]
+
+
+def _noted(transfer: TransferLearner, lines: Sequence[str]) -> TransferLearner:
+    """Adds lines to the notes that the model's card has."""
+    dataset = transfer.dataset
+    noted = dataclasses.replace(dataset, notes=(*dataset.notes, *lines))
+    return dataclasses.replace(transfer, dataset=noted, shared=transfer.activation_cache)
 
 
 def schedule_of(settings: TuneSettings, backbone_pool: BackbonePool) -> Schedule:
@@ -352,13 +370,13 @@ def schedule_of(settings: TuneSettings, backbone_pool: BackbonePool) -> Schedule
     return Schedule(trials, settings.timeout, settings.pruner, settings.seed)
 
 
-def _probed(search: _Search) -> dict[str, Probe]:
-    """Returns the layer probe of each architecture, by its name."""
+def _probed(search: _Search) -> dict[NetworkName, Probe]:
+    """Returns the layer probe of each network."""
     kind: Literal["layers", "blocks"]
     kind = "layers" if search.settings.cutoffs == "layers" else "blocks"
     backbone_pool, probed = search.backbone_pool, {}
     for each in backbone_pool.all:
-        own = probed[each.architecture] = probe(backbone_pool.transfer(each), kind)
+        own = probed[each.name] = probe(backbone_pool.transfer(each), kind)
         log_probe(own.curve, each.folder)
     return probed
 
@@ -366,38 +384,41 @@ def _probed(search: _Search) -> dict[str, Probe]:
 def starts_of(
     settings: TuneSettings,
     backbone_pool: BackbonePool,
-    probed: Mapping[str, Probe],
+    probed: Mapping[NetworkName, Probe],
     known: Sequence[Entry],
 ) -> list[Start]:
     """Returns the first trials of a search, in order.
 
     Plain recipes come first where all cut-offs are searched, then the best of `known` similar data
-    and of the layer probes (by architecture).
+    and of the layer probes.
     """
     count = EARLY_OF_EACH if backbone_pool.several else EARLY
     starts = {}
     for each in backbone_pool.all:
         all_cutoffs = settings.cutoffs in ("blocks", "layers")
         plain = plain_recipes(each.space) if all_cutoffs and isinstance(each.space, Space) else []
-        pointed = first_trials(each.space, probed[each.architecture], each.backbone, known, count)
+        pointed = first_trials(each.space, probed[each.name], each.backbone, known, count)
         tried = [start.candidate for start in plain]
-        starts[each.architecture] = [
+        starts[each.name] = [
             *plain,
             *(start for start in pointed if start.candidate not in tried),
         ]
-    return in_turn(starts) if backbone_pool.several else starts[backbone_pool.all[0].architecture]
+    return in_turn(starts) if backbone_pool.several else starts[backbone_pool.all[0].name]
 
 
 def _place(candidate: AnyCandidate) -> str:
-    return " ".join(filter(None, (candidate.architecture, candidate.cutoff)))
+    return " ".join(filter(None, (str(candidate.network), candidate.cutoff)))
 
 
 def _entry(
-    backbone_pool: BackbonePool, probed: dict[str, Probe], best: AnyCandidate, score: float
+    backbone_pool: BackbonePool,
+    probed: dict[NetworkName, Probe],
+    best: AnyCandidate,
+    score: float,
 ) -> Entry:
-    """Builds the dictionary entry of one architecture: its best candidate and its probe."""
+    """Builds the dictionary entry of one network: its best candidate and its probe."""
     entrant = backbone_pool.of(best)
-    own = probed[entrant.architecture]
+    own = probed[entrant.name]
     recipe = best.params()
     if entrant.settings.hidden:
         recipe["hidden"] = entrant.settings.hidden
@@ -408,7 +429,7 @@ def _entry(
         data=backbone_pool.dataset.name,
         fingerprint=backbone_pool.dataset.fingerprint,
         cutoff=best.cutoff,
-        recipe={k: v for k, v in recipe.items() if k not in ("architecture", "cutoff")},
+        recipe={k: v for k, v in recipe.items() if k not in ("architecture", "weights", "cutoff")},
         valid_auroc=score,
         curve=dict(zip(own.curve["cutoff"], own.curve["score"].round(4), strict=True)),
         description=own.description,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medtl.errors import ParameterError
-from medtl.settings.execution import LOCAL, ClusterSettings
+from medtl.settings.execution import LOCAL, RAY, ClusterSettings
 from medtl.settings.fields import NETWORK, RECORD, comma_list, option
 from medtl.settings.training import OPTIMIZERS, ModelSettings
 
@@ -19,6 +19,14 @@ class TuneSettings(ClusterSettings, ModelSettings):
         "an architecture, or a comma list to choose among; auto chooses for the data",
         changes_result=True,
         decides=NETWORK,
+    )
+    weights: str = option(
+        "auto",
+        "weights as in train, or a comma list to choose among; each starts the architectures that "
+        "it fits",
+        changes_result=True,
+        decides=NETWORK,
+        place=True,
     )
     trials: int = option(
         12, "trials of the whole study, those of earlier runs counted", low=1, changes_result=False
@@ -84,10 +92,39 @@ class TuneSettings(ClusterSettings, ModelSettings):
                 "executor=ray",
             )
 
+        if self.folds:
+            self._check_folds()
+
+    def _check_folds(self) -> None:
+        wrong = {
+            "holdout": (not self.holdout, "above 0: the folds choose, and test what is chosen"),
+            "pruner": (self.pruner == "hyperband", "median or none with folds"),
+            "executor": (self.executor == RAY, "local with folds"),
+            "weights": (self.searches_weights, "one source with folds"),
+        }
+        for name, (is_wrong, allowed) in wrong.items():
+            if is_wrong:
+                raise ParameterError(name, getattr(self, name), allowed)
+
     @property
     def architectures(self) -> tuple[str, ...]:
         """The architectures to search, one where it is not searched."""
         return comma_list("architecture", self.architecture)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The weights to search, one where they are not searched."""
+        return comma_list("weights", self.weights)
+
+    @property
+    def searches_architecture(self) -> bool:
+        """Whether several architectures are searched."""
+        return len(self.architectures) > 1
+
+    @property
+    def searches_weights(self) -> bool:
+        """Whether several weights are searched."""
+        return len(self.sources) > 1
 
     @property
     def optimizer_names(self) -> tuple[str, ...]:

@@ -6,18 +6,21 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 from torch import nn
 
 from medtl.cache import content_key
 from medtl.data.dataset import Dataset
-from medtl.errors import ParameterError
+from medtl.errors import MedtlError, ParameterError
+from medtl.imaging.rendering import Rendering
 from medtl.networks.cutoffs import CutPoint, cut_points, resolve
 from medtl.networks.registry import check_architecture
 from medtl.pipeline.parameter_checks import check_places, outlined
 from medtl.pipeline.pretraining import ensure_backbone
-from medtl.pipeline.setup import Origin, noted_data, plain, study_name, training_data
+from medtl.pipeline.setup import Origin, note_weights, noted_data, plain, study_name, training_data
 from medtl.settings.fields import TRAINING, comma_list, key_values
 from medtl.settings.search import TuneSettings
 from medtl.training import epoch_budget
@@ -27,20 +30,22 @@ from medtl.tuning.search_space import (
     AnySpace,
     HybridSpace,
     JointSpace,
+    NetworkName,
     OneSpace,
     Space,
 )
 
 OPEN = 2  # networks in memory at a time, whatever their number in the search
 
-OF_ANY_ARCHITECTURE = ("auto", "imagenet", "random")  # weights that several can have
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class PooledBackbone:
     """One network of a search, without the network itself."""
 
-    settings: TuneSettings  # with this architecture only, and its own weights
+    settings: TuneSettings  # with this architecture and these weights only
+    name: NetworkName
     architecture: str
     weights: str
     backbone: str  # digest of the weights
@@ -54,39 +59,49 @@ class BackbonePool:
     def __init__(
         self,
         settings: TuneSettings,
-        read: Callable[[TuneSettings, int, str], Dataset],
-        read_more: Callable[[TuneSettings, int], Dataset],
+        read: Callable[[TuneSettings, Rendering, str], Dataset],
+        read_more: Callable[[TuneSettings, Rendering], Dataset],
     ) -> None:
         """Starts empty; see `open`."""
         self._settings = settings
         self._read, self._read_more = read, read_more
-        self._datasets: dict[int, Dataset] = {}
-        self._open: OrderedDict[str, TransferLearner] = OrderedDict()
+        self._datasets: dict[Rendering, Dataset] = {}
+        self._open: OrderedDict[NetworkName, TransferLearner] = OrderedDict()
         self._notes: dict[str, str] = {}
-        self._backbone_pool: dict[str, PooledBackbone] = {}
+        self._loaded: dict[NetworkName, str] = {}  # which tensors of its file a network has
+        self._backbone_pool: dict[NetworkName, PooledBackbone] = {}
+        self.left_out: tuple[str, ...] = ()  # a line for each that does not fit, or is there twice
 
     @classmethod
     def open(
         cls,
         settings: TuneSettings,
-        read: Callable[[TuneSettings, int, str], Dataset] = noted_data,
-        read_more: Callable[[TuneSettings, int], Dataset] = training_data,
+        read: Callable[[TuneSettings, Rendering, str], Dataset] = noted_data,
+        read_more: Callable[[TuneSettings, Rendering], Dataset] = training_data,
     ) -> BackbonePool:
         """Opens every network once; may pretrain the backbone of the phantoms.
 
         Args:
             settings: of the search.
-            read: reads the data at a size, and logs it in the active run.
-            read_more: reads it at another size.
+            read: reads the data in a rendering, and logs it in the active run.
+            read_more: reads it in another rendering.
 
         Raises:
             ParameterError: a parameter is wrong (architecture, weights, data, cut-offs ...).
             MedtlError: the data or the weights cannot be used.
         """
         pool = cls(settings, read, read_more)
-        for alone in [ensure_backbone(each) for each in _one_each(settings)]:
-            entrant = pool._entered(alone)
-            pool._backbone_pool[entrant.architecture] = entrant
+        alone = [ensure_backbone(each) for each in _one_each(settings)]
+        entered, left_out = _each_that_fits(alone, pool._entered)
+        known: dict[tuple[str, str], PooledBackbone] = {}
+        for entrant in entered:
+            same = known.setdefault((entrant.architecture, entrant.backbone), entrant)
+            if same is entrant:
+                pool._backbone_pool[entrant.name] = entrant
+            else:
+                pool._open.pop(entrant.name, None)
+                left_out += (f"{entrant.name}: the same weights as {same.name}",)
+        pool.left_out = left_out
         return pool
 
     def note(self) -> None:
@@ -98,6 +113,7 @@ class BackbonePool:
                 "medtl.data": self.dataset.fingerprint,
             }
         )
+        note_weights(self._loaded.values())
 
     @property
     def all(self) -> tuple[PooledBackbone, ...]:
@@ -106,30 +122,33 @@ class BackbonePool:
 
     @property
     def several(self) -> bool:
-        """True if the architecture is searched too."""
-        return len(self._settings.architectures) > 1
+        """True if the architecture or the weights are searched too."""
+        return self._settings.searches_architecture or self._settings.searches_weights
 
     @property
     def dataset(self) -> Dataset:
-        """Data at one of its sizes; images, labels and splits are equal at all of them."""
+        """Data in one of its renderings; images, labels and splits are equal in all of them."""
         return next(iter(self._datasets.values()))
 
     @property
-    def datasets(self) -> Mapping[int, Dataset]:
-        """Data by size in pixels."""
+    def datasets(self) -> Mapping[Rendering, Dataset]:
+        """Data by rendering."""
         return self._datasets
 
     @property
     def space(self) -> AnySpace:
         """Search space."""
         if self.several:
-            return JointSpace({each.architecture: each.space for each in self.all})
+            return JointSpace({each.name: each.space for each in self.all})
         return self.all[0].space
 
     @property
     def study_name(self) -> str:
         """Name of a new study: data, architectures and weights."""
-        weights = self._settings.weights if self.several else self.all[0].weights
+        if self._settings.searches_weights:
+            weights = "-".join(dict.fromkeys(each.name.weights for each in self.all))
+        else:
+            weights = self._settings.weights if self.several else self.all[0].weights
         return study_name(self.dataset.name, self._listed("architecture"), weights)
 
     @property
@@ -146,20 +165,20 @@ class BackbonePool:
     def notes(self) -> dict[str, str]:
         """Decisions on caching activations, by cut-off."""
         notes = dict(self._notes)
-        for architecture, transfer in self._open.items():
-            notes |= self._notes_of(architecture, transfer)
+        for name, transfer in self._open.items():
+            notes |= self._notes_of(name, transfer)
         return notes
 
     def of(self, candidate: AnyCandidate) -> PooledBackbone:
         """Returns the network of a candidate."""
-        return self._backbone_pool[candidate.architecture] if self.several else self.all[0]
+        return self._backbone_pool[candidate.network]
 
     def transfer(self, entrant: PooledBackbone) -> TransferLearner:
         """Returns the learner of a network, opened again if it is not in memory."""
-        if entrant.architecture not in self._open:
-            self._admit(self._opened(entrant.settings), entrant.space)
-        self._open.move_to_end(entrant.architecture)
-        return self._open[entrant.architecture]
+        if entrant.name not in self._open:
+            self._admit(entrant.name, self._opened(entrant.settings), entrant.space)
+        self._open.move_to_end(entrant.name)
+        return self._open[entrant.name]
 
     def _entered(self, settings: TuneSettings) -> PooledBackbone:
         transfer = self._opened(settings)
@@ -168,33 +187,51 @@ class BackbonePool:
         if self.several:
             settings = _with_own_cutoffs(settings, architecture, network)
         space = search_space(settings, architecture, network)
-        self._admit(transfer, space)
-        folder = f"search/{plain(architecture)}" if self.several else "search"
+        name = self._name(architecture, backbone.weights)
+        self._admit(name, transfer, space)
+        folder = f"search/{plain(str(name))}" if self.several else "search"
         digest = backbone.digest()
-        return PooledBackbone(settings, architecture, backbone.weights, digest, space, folder)
+        self._loaded[name] = backbone.note
+        return PooledBackbone(settings, name, architecture, backbone.weights, digest, space, folder)
+
+    def _name(self, architecture: str, weights: str) -> NetworkName:
+        """Names a network by what is searched; a file by its own name where no other has that."""
+        settings = self._settings
+        if _is_file(weights):
+            files = [Path(each).name for each in settings.sources if _is_file(each)]
+            own = Path(weights).name
+            weights = own if files.count(own) == 1 else weights
+        return NetworkName(
+            architecture if settings.searches_architecture else "",
+            weights if settings.searches_weights else "",
+        )
 
     def _opened(self, settings: TuneSettings) -> TransferLearner:
         while len(self._open) >= OPEN:
             self._notes |= self._notes_of(*self._open.popitem(last=False))
-        origin = Origin.of(settings)
-        size = origin.image_size
+        try:
+            origin = Origin.of(settings)
+        except MedtlError as error:
+            raise _MisfitError(error) from error
+        rendering = origin.rendering
         if not self._datasets:
-            named = self._settings.architecture if self.several else origin.architecture
-            self._datasets[size] = self._read(settings, size, named)
-        elif size not in self._datasets:
-            self._datasets[size] = self._read_more(settings, size)
-        return origin.transfer(self._datasets[size], settings)
+            searched = self._settings.searches_architecture
+            named = self._settings.architecture if searched else origin.architecture
+            self._datasets[rendering] = self._read(settings, rendering, named)
+        elif rendering not in self._datasets:
+            self._datasets[rendering] = self._read_more(settings, rendering)
+        return _started(origin, self._datasets[rendering], settings)
 
-    def _admit(self, transfer: TransferLearner, space: OneSpace) -> None:
+    def _admit(self, name: NetworkName, transfer: TransferLearner, space: OneSpace) -> None:
         network, architecture = transfer.backbone.network, transfer.backbone.architecture
         transfer.activation_cache.expect(
             resolve(network, architecture, name) for name in space.cutoffs
         )
-        self._open[architecture] = transfer
+        self._open[name] = transfer
 
-    def _notes_of(self, architecture: str, transfer: TransferLearner) -> dict[str, str]:
-        of = f" of {architecture}" if self.several else ""
-        return {f"{name}{of}": note for name, note in transfer.activation_cache.notes.items()}
+    def _notes_of(self, name: NetworkName, transfer: TransferLearner) -> dict[str, str]:
+        of = f" of {name}" if self.several else ""
+        return {f"{place}{of}": note for place, note in transfer.activation_cache.notes.items()}
 
     def _listed(self, what: str) -> str:
         return ", ".join(dict.fromkeys(getattr(each, what) for each in self.all))
@@ -210,12 +247,18 @@ def check_search(settings: TuneSettings) -> tuple[str, ...]:
     check_places(settings)
     had: dict[str, tuple[str, ...]] = {}
     each_alone = _one_each(settings)
-    for alone in each_alone:
-        architecture, network = outlined(alone)
+
+    def check(alone: TuneSettings) -> None:
+        try:
+            architecture, network = outlined(alone)
+        except MedtlError as error:
+            raise _MisfitError(error) from error
         if len(each_alone) > 1:
             alone = _with_own_cutoffs(alone, architecture, network)
         search_space(alone, architecture, network)
         had[architecture] = comma_list("cutoffs", alone.cutoffs)
+
+    _each_that_fits(each_alone, check)
     for name in comma_list("cutoffs", settings.cutoffs):
         if not any(name in own for own in had.values()):
             raise ParameterError("cutoffs", name, f"layers of at least one of {', '.join(had)}")
@@ -253,18 +296,72 @@ def search_space(settings: TuneSettings, architecture: str, network: nn.Module) 
 
 
 def _one_each(settings: TuneSettings) -> list[TuneSettings]:
-    """Returns the settings of a separate search for each architecture."""
+    """Returns the settings of a separate search for each architecture with each weights."""
     names = settings.architectures
     if len(names) > 1:
         for name in names:
             check_architecture(name)
-        if settings.weights not in OF_ANY_ARCHITECTURE:
-            raise ParameterError(
-                "weights",
-                settings.weights,
-                f"one of {', '.join(OF_ANY_ARCHITECTURE)} where several architectures are searched",
-            )
-    return [dataclasses.replace(settings, architecture=name) for name in names]
+    return [
+        dataclasses.replace(settings, architecture=name, weights=source)
+        for name in names
+        for source in settings.sources
+    ]
+
+
+class _MisfitError(MedtlError):
+    """An architecture cannot have given weights."""
+
+    def __init__(self, reason: MedtlError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _each_that_fits(
+    each_alone: Sequence[TuneSettings], attempt: Callable[[TuneSettings], Made]
+) -> tuple[list[Made], tuple[str, ...]]:
+    """Attempts each architecture with each weights, and leaves out those that do not fit.
+
+    Returns the results, and a line for each that is left out.
+
+    Raises:
+        MedtlError: an architecture fits none of the weights, or weights fit none of the
+            architectures.
+    """
+    made: list[Made] = []
+    misfits: list[tuple[TuneSettings, _MisfitError]] = []
+    used: set[tuple[str, str]] = set()
+    for alone in each_alone:
+        try:
+            made.append(attempt(alone))
+        except _MisfitError as error:
+            misfits.append((alone, error))
+        else:
+            used |= {("architecture", alone.architecture), ("weights", alone.weights)}
+    for alone, misfit in misfits:
+        if not {("architecture", alone.architecture), ("weights", alone.weights)} <= used:
+            raise misfit.reason
+    return made, tuple(f"{a.architecture} with weights {a.weights}: {each}" for a, each in misfits)
+
+
+def _started(origin: Origin, dataset: Dataset, settings: TuneSettings) -> TransferLearner:
+    """Returns the learner of a network.
+
+    Raises:
+        _MisfitError: the weights of a file or a model do not fit it.
+        MedtlError: published weights are not to be had.
+    """
+    try:
+        return origin.transfer(dataset, settings)
+    except ParameterError:
+        raise
+    except MedtlError as error:
+        if _is_file(origin.weights) or origin.source is not None:
+            raise _MisfitError(error) from error
+        raise
+
+
+def _is_file(weights: str) -> bool:
+    return weights not in ("auto", "imagenet", "random") and Path(weights).expanduser().is_file()
 
 
 def _with_own_cutoffs(

@@ -13,7 +13,8 @@ from medtl.tuning.search_result import NetworkTrials, SearchResult
 from medtl.tuning.search_space import AnySpace
 
 METRIC = "validation AUROC"
-PARAMETERS = ("architecture", "optimizer", "lr", "classifier", "cutoff")  # shown where searched
+PARAMETERS = ("architecture", "weights", "optimizer", "lr", "classifier", "cutoff")
+"""Columns of the trials that are shown where they are searched."""
 
 
 def log_search(result: SearchResult) -> None:

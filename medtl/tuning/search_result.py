@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import optuna
 import pandas as pd
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from medtl.tuning import study as studies
 from medtl.tuning.backbone_pool import BackbonePool
-from medtl.tuning.search_space import AnyCandidate, AnySpace
+from medtl.tuning.search_space import AnyCandidate, AnySpace, NetworkName
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -39,7 +39,7 @@ class SearchResult:
         trials: all trials, as `table` returns them.
         networks: the same, by network.
         importances: share of each parameter in the variance of the score.
-        best: the best candidate of each architecture with its score, the best of all first.
+        best: the best candidate of each network with its score, the best of all first.
         best_trial: number of the best trial.
         finished: number of completed and pruned trials.
     """
@@ -77,8 +77,8 @@ def search_result(study: optuna.Study, backbone_pool: BackbonePool, seed: int) -
     networks = []
     for each in backbone_pool.all:
         own = trials
-        if backbone_pool.several:
-            own = trials[trials["architecture"] == each.architecture]
+        for name, value in each.name.params().items():
+            own = own[own[name] == value]
         networks.append(NetworkTrials(own, each.space.cutoffs, each.folder))
     return SearchResult(
         trials,
@@ -91,12 +91,12 @@ def search_result(study: optuna.Study, backbone_pool: BackbonePool, seed: int) -
 
 
 def best_of_each(study: optuna.Study, space: AnySpace) -> dict[AnyCandidate, float]:
-    """Returns the best completed candidate of each architecture with its score, best first."""
+    """Returns the best completed candidate of each network with its score, best first."""
     ranked = sorted(studies.completed(study), key=studies.score_of, reverse=True)
-    best: dict[str, tuple[AnyCandidate, float]] = {}
+    best: dict[NetworkName, tuple[AnyCandidate, float]] = {}
     for trial in (study.best_trial, *ranked):
         candidate = space.candidate(trial.params)
-        best.setdefault(candidate.architecture, (candidate, studies.score_of(trial)))
+        best.setdefault(candidate.network, (candidate, studies.score_of(trial)))
     return dict(best.values())
 
 
@@ -104,7 +104,7 @@ def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
     """Returns one row a finished trial, in order, without those killed during sampling.
 
     Columns: `number`, `state` (complete, pruned, failed), `score` (validation AUROC; of a pruned
-    trial its last), the candidate's own, `cutoff` (categories in forward order), `epochs`,
+    trial its last; with folds the mean over them, and `std` their standard deviation), the candidate's own, `cutoff` (categories in forward order), `epochs`,
     `seconds`, `error`.
     """
     rows, drawn = [], space.distributions().keys()
@@ -117,6 +117,7 @@ def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
                 "number": trial.number,
                 "state": STATES[trial.state],
                 "score": trial.value if trial.value is not None else seen.get(max(seen, default=0)),
+                **_spread(trial),
                 **space.candidate(trial.params).params(),
                 "epochs": max(seen, default=0),
                 "seconds": trial.duration.total_seconds() if trial.duration else None,
@@ -127,6 +128,12 @@ def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
     trials["score"] = trials["score"].astype(float)
     trials["cutoff"] = pd.Categorical(trials["cutoff"], space.cutoffs, ordered=True)
     return trials
+
+
+def _spread(trial: FrozenTrial) -> dict[str, float]:
+    """Returns the standard deviation over folds of a cross-validated trial, as `std`."""
+    attributes = trial.user_attrs
+    return {"std": attributes[studies.SPREAD]} if studies.SPREAD in attributes else {}
 
 
 def importances(study: optuna.Study, seed: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Search spaces: the cut-off as a depth, optimizer and learning rate.
 
 The cut-off is searched as an integer, its index in forward order, since neighbouring layers behave
-alike. In the joint space of several architectures the depth is a share of the cut-offs.
+alike. In the joint space of several networks the depth is a share of the cut-offs.
 """
 
 from __future__ import annotations
@@ -16,21 +16,41 @@ Param = str | int | float  # value of an Optuna or MLflow parameter
 
 
 @dataclass(frozen=True)
+class NetworkName:
+    """Name of a network in a search, by what is searched of it.
+
+    Attributes:
+        architecture: '' if only one is searched.
+        weights: name of its source of weights, '' if only one is searched.
+    """
+
+    architecture: str = ""
+    weights: str = ""
+
+    def params(self) -> dict[str, Param]:
+        """Returns the MLflow parameters."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.architecture, self.weights)))
+
+
+@dataclass(frozen=True)
 class Candidate:
     """Training by gradient from a layer on."""
 
     optimizer: str
     lr: float
     cutoff: str  # name of a layer
-    architecture: str = ""  # '' if only one is searched
+    network: NetworkName = NetworkName()
 
     def params(self) -> dict[str, Param]:
         """Returns the MLflow parameters."""
         own: dict[str, Param] = {"optimizer": self.optimizer, "lr": self.lr, "cutoff": self.cutoff}
-        return _of_several(self.architecture) | own
+        return self.network.params() | own
 
     def __str__(self) -> str:
-        of = f"{self.architecture}, " if self.architecture else ""
+        of = f"{self.network}, " if str(self.network) else ""
         return f"{of}{self.optimizer}, learning rate {self.lr:.2g}, trained from {self.cutoff} on"
 
 
@@ -73,15 +93,15 @@ class HybridCandidate:
 
     classifier: str
     cutoff: str
-    architecture: str = ""  # '' if only one is searched
+    network: NetworkName = NetworkName()
 
     def params(self) -> dict[str, Param]:
         """Returns the MLflow parameters."""
         own: dict[str, Param] = {"classifier": self.classifier, "cutoff": self.cutoff}
-        return _of_several(self.architecture) | own
+        return self.network.params() | own
 
     def __str__(self) -> str:
-        of = f" of {self.architecture}" if self.architecture else ""
+        of = f" of {self.network}" if str(self.network) else ""
         return f"{self.classifier} on the features before {self.cutoff}{of}"
 
 
@@ -106,18 +126,26 @@ class HybridSpace:
 
 
 AnyCandidate = Candidate | HybridCandidate
-OneSpace = Space | HybridSpace  # of one architecture
+OneSpace = Space | HybridSpace  # of one network
 
 
 @dataclass(frozen=True)
 class JointSpace:
-    """Joint space of several architectures, by name, which differ only in their cut-offs.
+    """Joint space of several networks, by name, which differ only in their cut-offs.
 
-    The depth is the share of an architecture's cut-offs that come before the chosen one, so that
-    the sampler learns about the depth from all architectures together.
+    The depth is the share of a network's cut-offs that come before the chosen one, so that the
+    sampler learns about the depth from all networks together. The network is one parameter: not
+    every architecture has every source of weights.
     """
 
-    spaces: Mapping[str, OneSpace]
+    spaces: Mapping[NetworkName, OneSpace]
+
+    @property
+    def parameter(self) -> str:
+        """Optuna parameter of the network: `architecture`, `weights`, or `network` for both."""
+        searched = [name for name in ("architecture", "weights")
+                    if any(getattr(each, name) for each in self.spaces)]  # fmt: skip
+        return searched[0] if len(searched) == 1 else "network"
 
     @property
     def cutoffs(self) -> tuple[str, ...]:
@@ -132,30 +160,28 @@ class JointSpace:
         """Returns the Optuna distributions."""
         shared = next(iter(self.spaces.values())).distributions()
         return {
-            "architecture": optuna.distributions.CategoricalDistribution(tuple(self.spaces)),
+            self.parameter: optuna.distributions.CategoricalDistribution(
+                tuple(map(str, self.spaces))
+            ),
             **shared,
             "depth": optuna.distributions.FloatDistribution(0.0, 1.0),
         }
 
     def candidate(self, params: Mapping[str, Param]) -> AnyCandidate:
         """Returns the candidate of a trial's Optuna parameters."""
-        architecture = str(params["architecture"])
-        space = self.spaces[architecture]
+        network = next(each for each in self.spaces if str(each) == params[self.parameter])
+        space = self.spaces[network]
         last = len(space.cutoffs) - 1
         place = min(int(float(params["depth"]) * (last + 1)), last)
         alone = space.candidate({**params, "depth": place})
-        return dataclasses.replace(alone, architecture=architecture)
+        return dataclasses.replace(alone, network=network)
 
     def params(self, candidate: AnyCandidate) -> dict[str, Param]:
         """Returns the Optuna parameters, with the depth in the middle of the cut-off's share."""
-        space = self.spaces[candidate.architecture]
+        space = self.spaces[candidate.network]
         own = space.params(candidate)
         depth = (int(own["depth"]) + 0.5) / len(space.cutoffs)
-        return {"architecture": candidate.architecture, **own, "depth": depth}
+        return {self.parameter: str(candidate.network), **own, "depth": depth}
 
 
 AnySpace = OneSpace | JointSpace
-
-
-def _of_several(architecture: str) -> dict[str, Param]:
-    return {"architecture": architecture} if architecture else {}

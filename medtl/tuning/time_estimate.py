@@ -6,7 +6,7 @@ frozen part is computed once for each view. Half of the trials that may be prune
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.flops import cut_costs
@@ -61,7 +61,7 @@ def search_seconds(
     schedule: Schedule,
     done: int,
     first: Sequence[float],
-    by_network: Mapping[str, Mapping[str, float]],
+    by_network: Iterable[Mapping[str, float]],
 ) -> float:
     """Estimates the seconds of the remaining trials of a search, run one after the other.
 
@@ -69,13 +69,13 @@ def search_seconds(
         schedule: number of trials, pruner and limit of time.
         done: finished trials.
         first: seconds of the queued trials, in order.
-        by_network: seconds of a trial at each cut-off, by architecture.
+        by_network: seconds of a trial at each cut-off, of each network.
 
     >>> none = Schedule(trials=4, timeout=0, pruner="none", seed=0)
-    >>> search_seconds(none, 1, [9.0], {"resnet18": {"conv1": 3.0, "fc": 1.0}})
+    >>> search_seconds(none, 1, [9.0], [{"conv1": 3.0, "fc": 1.0}])
     13.0
     """
-    means = [sum(own.values()) / len(own) for own in by_network.values()]
+    means = [sum(own.values()) / len(own) for own in by_network]
     mean = sum(means) / len(means)
     pruned_at = (PRUNED_FROM + 1) / TENTHS
     kept = 1.0 if schedule.pruner == "none" else 1 - PRUNED * (1 - pruned_at)

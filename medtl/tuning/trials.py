@@ -22,6 +22,7 @@ from medtl.training.loop import Epoch
 from medtl.tuning import study as studies
 from medtl.tuning.backbone_pool import BackbonePool
 from medtl.tuning.search_space import AnyCandidate, HybridCandidate
+from medtl.tuning.source_comparison import log_valid_logits
 from medtl.tuning.storage import SingleWorker, connected, open_store
 from medtl.tuning.study import Pruned, Schedule
 
@@ -178,6 +179,8 @@ def run_trial(
         else:
             best = model.fit.best
             log_halved(model.halved)
+            if candidate.network.weights:
+                log_valid_logits(model.fit.valid_logits, transfer.dataset.classes)
             mlflow.log_metrics({"best_valid_auroc": best.valid_auroc, "best_epoch": best.number})
             mlflow.set_tag("medtl.state", "complete")
     if pruned is not None:

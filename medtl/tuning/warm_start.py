@@ -15,6 +15,7 @@ from medtl.tuning.search_space import (
     Candidate,
     HybridCandidate,
     HybridSpace,
+    NetworkName,
     OneSpace,
     Space,
 )
@@ -70,10 +71,10 @@ def first_trials(
     return starts
 
 
-def in_turn(starts: Mapping[str, Sequence[Start]]) -> list[Start]:
-    """Interleaves the first trials of several architectures: one of each, then the next."""
+def in_turn(starts: Mapping[NetworkName, Sequence[Start]]) -> list[Start]:
+    """Interleaves the first trials of several networks: one of each, then the next."""
     named = [
-        [Start(dataclasses.replace(start.candidate, architecture=name), start.why) for start in own]
+        [Start(dataclasses.replace(start.candidate, network=name), start.why) for start in own]
         for name, own in starts.items()
     ]
     return [start for start in chain.from_iterable(zip_longest(*named)) if start is not None]

@@ -14,10 +14,12 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from safetensors.torch import save_file
 
 from medtl.commands.tune import tune
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import ParameterError
+from medtl.networks.registry import build
 from medtl.settings.search import TuneSettings
 from medtl.tuning.backbone_pool import OPEN, BackbonePool
 from medtl.tuning.cutoff_dictionary import known_entries
@@ -182,13 +184,78 @@ def test_few_networks_are_in_memory_each_at_its_own_size(clinic):
     assert tags["medtl.architecture"] == ", ".join(names)
 
 
+@pytest.fixture
+def weights_file(tmp_path) -> Path:
+    """Weights of a small_resnet of another seed."""
+    file = tmp_path / "own.safetensors"
+    save_file(build("small_resnet", 3, 32, seed=5).state_dict(), file)
+    return file
+
+
+def test_sources_of_weights_compete_with_every_architecture_that_they_fit(
+    clinic, weights_file, capsys
+):
+    asked = {**QUICK, "weights": f"random,{weights_file}", "cutoffs": "layer4,stage4.0,head"}
+    tune(TuneSettings(data=str(clinic), **asked, trials=4, pruner="none"))
+    printed = capsys.readouterr().out
+    own = weights_file.name
+    assert re.search(
+        f"left out +shufflenet_v2_x0_5 with weights {weights_file}: .*does not", printed
+    )
+    for pair in ("shufflenet_v2_x0_5, random", "small_resnet, random", f"small_resnet, {own}"):
+        assert f"tried early   {pair} " in printed
+    parent, trials = runs("tune").iloc[0], runs("trial")
+    assert set(zip(trials["params.architecture"], trials["params.weights"], strict=True)) == {
+        ("shufflenet_v2_x0_5", "random"), ("small_resnet", "random"), ("small_resnet", own),
+    }  # fmt: skip
+    place = mlflow.artifacts.download_artifacts(f"runs:/{parent['run_id']}/search/sources.csv")
+    table = pd.read_csv(place)
+    assert set(table["weights"]) == {"random", own}
+    best = trials.groupby("params.weights")["metrics.best_valid_auroc"].max()
+    for _, row in table.iterrows():
+        assert row["valid_auroc"] == pytest.approx(best[row["weights"]])
+        assert row["behind"] == pytest.approx(best.max() - best[row["weights"]], abs=1e-4)
+        assert row["behind_low"] <= row["behind"] <= row["behind_high"]
+        assert 0 <= row["probe_auroc"] <= 1
+    assert table["trials"].sum() == len(trials)
+    assert f"sources       weights {table['weights'][0]} are the best on validation" in printed
+    assert re.search(r"sources +the validation split also chose", printed)
+    card = mlflow.artifacts.load_text(f"runs:/{parent['run_id']}/model_card.md")
+    assert "does not fit shufflenet" in card
+    assert "are the best on validation" in card
+    assert parent["tags.medtl.study"].endswith(f"random-{own}")
+    assert len(known_entries()) == 3
+
+
+def test_sources_are_named_apart_and_the_key_of_the_search_has_each_of_them(
+    clinic, weights_file, tmp_path
+):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / weights_file.name
+    save_file(build("small_resnet", 3, 32, seed=6).state_dict(), other)
+    copy = shutil.copy(weights_file, tmp_path / "copy.safetensors")
+    asked = {**QUICK, "data": str(clinic), "architecture": "small_resnet", "cutoffs": "head"}
+    pools = []
+    for weights in (f"{weights_file},{other}", f"{copy},{other}", f"{weights_file},{copy}"):
+        with mlflow.start_run():
+            mlflow.set_tag("medtl.kind", "tune")
+            pools.append(BackbonePool.open(TuneSettings(**{**asked, "weights": weights})))
+    names = [[each.name.weights for each in pool.all] for pool in pools]
+    assert names[0] == [str(weights_file), str(other)]
+    assert names[1] == [copy.name, other.name]
+    # the digest of the weights decides, not their name
+    assert pools[0].fingerprint == pools[1].fingerprint != pools[2].fingerprint
+    assert pools[2].left_out == (f"{copy.name}: the same weights as {weights_file.name}",)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"architecture": "small_resnet,resnet19"}, "architecture=resnet19.*resnet18"),
         ({"architecture": "auto,resnet18"}, "architecture=auto"),
-        ({"weights": "models:/medtl-phantoms@champion"}, "weights=models:/.*several architectures"),
-        ({"weights": "own.pth"}, r"weights=own.pth.*several architectures"),
+        ({"weights": "own.pth"}, r"weights=own.pth.*an existing"),
+        ({"weights": "random,own.pth"}, r"weights=own.pth.*an existing"),
+        ({"weights": "imagenet"}, r"weights=imagenet.*small_resnet has none"),
         ({"cutoffs": "stage4.0"}, r"cutoffs=stage4.0.*of small_resnet, no such layer"),
         ({"cutoffs": "head,stage9"}, "cutoffs=stage9.*at least one of"),
     ],

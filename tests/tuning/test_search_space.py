@@ -7,13 +7,21 @@ import pytest
 
 from medtl.tuning import search_result
 from medtl.tuning import study as studies
-from medtl.tuning.search_space import Candidate, HybridCandidate, HybridSpace, JointSpace, Space
+from medtl.tuning.search_space import (
+    Candidate,
+    HybridCandidate,
+    HybridSpace,
+    JointSpace,
+    NetworkName,
+    Space,
+)
 from medtl.tuning.storage import open_store
 from medtl.tuning.study import Schedule
 
 SHALLOW = Space(("adam", "sgd"), 1e-4, 1e-2, ("features.0", "features.9", "classifier"))
 DEEP = Space(("adam", "sgd"), 1e-4, 1e-2, ("conv1", "layer1", "layer2", "features.0", "fc"))
-JOINT = JointSpace({"shallow": SHALLOW, "deep": DEEP})
+SHALLOW_NAME, DEEP_NAME = NetworkName("shallow"), NetworkName("deep")
+JOINT = JointSpace({SHALLOW_NAME: SHALLOW, DEEP_NAME: DEEP})
 
 
 def schedule(trials: int) -> Schedule:
@@ -21,17 +29,22 @@ def schedule(trials: int) -> Schedule:
 
 
 def test_every_candidate_is_what_its_parameters_mean():
-    for architecture, space in JOINT.spaces.items():
+    for network, space in JOINT.spaces.items():
         for cutoff in space.cutoffs:
-            candidate = Candidate("sgd", 1e-3, cutoff, architecture)
+            candidate = Candidate("sgd", 1e-3, cutoff, network)
             assert JOINT.candidate(JOINT.params(candidate)) == candidate
 
 
 def test_every_depth_is_a_cutoff_of_its_architecture_and_all_have_an_equal_share():
-    for architecture, space in JOINT.spaces.items():
+    for network, space in JOINT.spaces.items():
         found = [
             JOINT.candidate(
-                {"architecture": architecture, "optimizer": "adam", "lr": 1e-3, "depth": at / 300}
+                {
+                    "architecture": network.architecture,
+                    "optimizer": "adam",
+                    "lr": 1e-3,
+                    "depth": at / 300,
+                }
             ).cutoff
             for at in range(301)
         ]
@@ -42,7 +55,7 @@ def test_every_depth_is_a_cutoff_of_its_architecture_and_all_have_an_equal_share
 
 
 def test_parameters_are_those_that_optuna_knows():
-    params = JOINT.params(Candidate("adam", 1.0, "layer2", "deep"))
+    params = JOINT.params(Candidate("adam", 1.0, "layer2", DEEP_NAME))
     known = JOINT.distributions()
     assert set(params) == set(known) == {"architecture", "optimizer", "lr", "depth"}
     for name, value in params.items():
@@ -57,26 +70,45 @@ def test_the_cutoffs_of_all_stand_in_one_forward_order():
 
 def test_a_candidate_names_its_architecture_only_where_there_are_several():
     assert "architecture" not in Candidate("adam", 1e-3, "fc").params()
-    one = Candidate("adam", 1e-3, "fc", "deep")
+    one = Candidate("adam", 1e-3, "fc", DEEP_NAME)
     assert one.params()["architecture"] == "deep"
     assert str(one).startswith("deep, adam")
 
 
+def test_weights_are_searched_alone_or_with_the_architecture_as_one_parameter():
+    alone = JointSpace({NetworkName(weights=each): SHALLOW for each in ("imagenet", "random")})
+    assert set(alone.distributions()) == {"weights", "optimizer", "lr", "depth"}
+    candidate = Candidate("adam", 1e-3, "classifier", NetworkName(weights="random"))
+    assert alone.candidate(alone.params(candidate)) == candidate
+    assert candidate.params()["weights"] == "random"
+    both = [NetworkName("shallow", "imagenet"), NetworkName("deep", "random")]
+    joint = JointSpace(dict(zip(both, (SHALLOW, DEEP), strict=True)))
+    assert joint.distributions()["network"].choices == ("shallow, imagenet", "deep, random")
+    candidate = Candidate("adam", 1e-3, "fc", both[1])
+    assert joint.candidate(joint.params(candidate)) == candidate
+    assert str(candidate).startswith("deep, random, adam")
+    assert {"architecture": "deep", "weights": "random"}.items() <= candidate.params().items()
+
+
 def test_hybrids_have_no_more_than_architecture_and_depth():
     joint = JointSpace(
-        {"a": HybridSpace("svm", ("x", "y")), "b": HybridSpace("svm", ("y", "z", "head"))}
+        {
+            NetworkName("a"): HybridSpace("svm", ("x", "y")),
+            NetworkName("b"): HybridSpace("svm", ("y", "z", "head")),
+        }
     )
     assert set(joint.distributions()) == {"architecture", "depth"}
-    candidate = HybridCandidate("svm", "z", "b")
+    candidate = HybridCandidate("svm", "z", NetworkName("b"))
     assert joint.candidate(joint.params(candidate)) == candidate
     assert str(candidate) == "svm on the features before z of b"
 
 
 def score(trial: optuna.Trial, candidate: Candidate) -> float:
     """The deeper in the deep architecture, the better."""
-    best = DEEP if candidate.architecture == "deep" else SHALLOW
+    is_deep = candidate.network == DEEP_NAME
+    best = DEEP if is_deep else SHALLOW
     of = best.cutoffs.index(candidate.cutoff) / len(best.cutoffs)
-    return of + 0.3 * (candidate.architecture == "deep")
+    return of + 0.3 * is_deep
 
 
 def test_a_search_finds_the_better_architecture_and_names_the_best_of_each(tmp_path):
@@ -88,10 +120,10 @@ def test_a_search_finds_the_better_architecture_and_names_the_best_of_each(tmp_p
     assert list(table["cutoff"].cat.categories) == list(JOINT.cutoffs)
     assert (table["architecture"] == "deep").mean() > 0.5
     best = search_result.best_of_each(study, JOINT)
-    assert [each.architecture for each in best] == ["deep", "shallow"]
+    assert [each.network for each in best] == [DEEP_NAME, SHALLOW_NAME]
     assert next(iter(best.values())) == study.best_value
     for candidate, value in best.items():
-        own = table[table["architecture"] == candidate.architecture]
+        own = table[table["architecture"] == candidate.network.architecture]
         assert value == own["score"].max()
     shares = search_result.importances(study, seed=0)
     assert set(shares) == {"architecture", "optimizer", "lr", "cutoff"}
@@ -111,7 +143,7 @@ def test_a_search_of_several_that_was_stopped_ends_as_an_unbroken_one(tmp_path):
     told = []
     for name, first in (("unbroken", score), ("broken", killed)):
         study = studies.open_study(storage, name, True, "asks", schedule(12))
-        study.enqueue_trial(JOINT.params(Candidate("adam", 1e-3, "fc", "deep")))
+        study.enqueue_trial(JOINT.params(Candidate("adam", 1e-3, "fc", DEEP_NAME)))
         if name == "broken":
             with pytest.raises(Kill):
                 studies.run_trials(study, JOINT, schedule(12), first)

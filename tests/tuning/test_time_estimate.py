@@ -46,7 +46,7 @@ def test_all_layers_cost_three_passes_an_image_and_later_cutoffs_less(learner):
 
 def test_the_queued_trials_count_by_themselves_and_later_ones_may_be_pruned():
     schedule = Schedule(trials=6, timeout=0, pruner="median", seed=0)
-    by_network = {"one": {"a": 10.0, "b": 2.0}, "two": {"a": 4.0}}
+    by_network = [{"a": 10.0, "b": 2.0}, {"a": 4.0}]
     assert search_seconds(schedule, 0, [1.0, 2.0], by_network) == pytest.approx(
         1 + 2 + 5 + 5 + 2 * 5 * 0.7
     )

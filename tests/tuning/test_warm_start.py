@@ -5,7 +5,7 @@ import pandas as pd
 
 from medtl.tuning.cutoff_dictionary import Description, Entry
 from medtl.tuning.linear_probe import Probe
-from medtl.tuning.search_space import Candidate, HybridCandidate, HybridSpace, Space
+from medtl.tuning.search_space import Candidate, HybridCandidate, HybridSpace, NetworkName, Space
 from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
 
 SPACE = Space(("adam", "sgd"), 1e-4, 1e-2, ("conv1", "layer1", "layer2", "fc"))
@@ -48,11 +48,11 @@ def test_a_hybrid_tries_all_in_the_order_of_the_probe():
     ]
 
 
-def test_several_architectures_take_turns():
+def test_several_networks_take_turns():
     one = [Start(Candidate("adam", 1e-3, name), name) for name in ("fc", "layer2", "layer1")]
     other = [Start(Candidate("adam", 1e-3, "head"), "first of the other")]
     found = [
-        (start.candidate.architecture, start.candidate.cutoff)
-        for start in in_turn({"one": one, "other": other})
+        (start.candidate.network.architecture, start.candidate.cutoff)
+        for start in in_turn({NetworkName("one"): one, NetworkName("other"): other})
     ]
     assert found == [("one", "fc"), ("other", "head"), ("one", "layer2"), ("one", "layer1")]
