@@ -13,6 +13,7 @@ import pytest
 
 from medtl.data.dataset import Dataset, load
 from medtl.data.folds import Folds, draw_folds
+from medtl.errors import ParameterError
 from medtl.evaluation.calibration import Calibration
 from medtl.evaluation.out_of_fold import OutOfFold, out_of_fold
 from medtl.inference.predictor import Predictor
@@ -24,6 +25,7 @@ from medtl.networks.registry import build
 from medtl.pipeline.cross_validation import Member, fold_learner, fold_member
 from medtl.pipeline.ensembles import ensemble_predictor, evaluate_and_log_ensemble
 from medtl.pipeline.finalize import register_and_gate
+from medtl.pipeline.setup import Origin
 from medtl.reporting.model_card import CARD_FILE
 from medtl.settings.training import TrainSettings
 from medtl.tracking.logged_model import load_bundle
@@ -154,6 +156,7 @@ def test_members_without_a_common_layer_need_the_cases_that_one_has_not_seen(tra
     assert predictor.features(images).shape == (3, first.fc.in_features)
 
 
+@pytest.mark.slow
 def test_without_a_test_split_out_of_fold_predictions_are_evaluated_and_registered(
     trainings, dataset
 ):
@@ -174,3 +177,5 @@ def test_without_a_test_split_out_of_fold_predictions_are_evaluated_and_register
     loaded = load_bundle("models:/wards@champion")
     assert loaded.members == 2
     np.testing.assert_array_equal(on_test(loaded, dataset), on_test(predictor, dataset))
+    with pytest.raises(ParameterError, match="an ensemble of 2 networks"):
+        Origin.of(TrainSettings(weights="models:/wards@champion"))

@@ -9,6 +9,7 @@ import pytest
 
 from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.metrics import overall_metrics
+from medtl.inference.prediction_sets import PredictionSets
 from medtl.inference.predictor import Predictor
 from medtl.reporting.model_card import (
     BELOW_TAG,
@@ -175,6 +176,22 @@ def test_the_card_says_how_the_operating_point_was_chosen(facts: CardFacts):
     assert "finds at least 95 % of the images of `bacteria` in the validation split" in card
 
 
+def test_the_card_says_what_prediction_sets_promise_and_how_they_were_set(facts: CardFacts):
+    assert "prediction_set" not in model_card(facts, "medtl-phantoms")
+    sets = PredictionSets(0.9, (0.2, 0.3, 0.4), True, (20, 25, 31), "validation")
+    card = model_card(_with(facts, sets), "medtl-phantoms")
+    assert "At least 90 % of sets should contain the right class, of each class" in card
+    assert "Thresholds by class, on 20 to 31 validation patients of each.\n\n- clear: 0.200" in card
+    sets = PredictionSets(0.9, (0.2,) * 3, False, (7, 25, 31), "out-of-fold")
+    card = model_card(_with(facts, sets), "medtl-phantoms")
+    assert "over all classes together (conformal prediction): roughly: the thresholds are" in card
+    assert "as one has only 7 out-of-fold patients" in card
+
+
+def _with(facts: CardFacts, sets: PredictionSets) -> CardFacts:
+    return dataclasses.replace(facts, bundle=dataclasses.replace(facts.bundle, sets=sets))
+
+
 def test_what_a_baseline_beats_says_so_among_the_limits_and_in_a_tag(facts: CardFacts):
     assert BELOW_TAG not in version_tags(facts)
     facts = dataclasses.replace(facts, below=("the model is below it", "the model is worse"))
@@ -208,3 +225,40 @@ def test_tags_hold_the_numbers(facts: CardFacts):
     assert tags["medtl.architecture"] == "squeezenet1_1"
     assert tags["medtl.data"] == "0123456789abcdef"
     assert all(isinstance(value, str) and len(value) <= 5000 for value in tags.values())
+
+
+@pytest.fixture
+def several(facts: CardFacts) -> CardFacts:
+    counts = {"clear": 30, "focal": 20, "diffuse": 10}
+    splits = (SplitFacts("folds", 240, 80, 0, counts), SplitFacts("test", 60, 20, 0, counts))
+    return dataclasses.replace(
+        facts,
+        bundle=dataclasses.replace(facts.bundle, members=5),
+        splits=splits,
+        calibrated_on="the out-of-fold predictions of its 5 members",
+    )
+
+
+def test_the_card_of_an_ensemble_says_so_and_on_what_it_was_calibrated(several: CardFacts):
+    card = model_card(several, "medtl-phantoms")
+    assert "It is an ensemble of 5 members: the mean of their logits." in card
+    assert "fitted on the out-of-fold predictions of its 5 members" in card
+    assert "chosen on the out-of-fold predictions of its 5 members" in card
+    assert "**Test split, 60 images:**" in card
+    assert "validation split" not in card
+    assert version_tags(several)["medtl.members"] == "5"
+
+
+def test_the_card_of_an_ensemble_without_a_test_split_speaks_of_none(several: CardFacts):
+    untested = dataclasses.replace(several, splits=several.splits[:1], out_of_fold=True)
+    card = model_card(untested, "medtl-phantoms")
+    assert "**Out-of-fold predictions, 240 images:**" in card
+    assert "\n## Out-of-fold scores\n" in card
+    assert "the ensemble itself was not tested" in card
+    assert "The data set has only 80 patients" in card
+    assert "test split" not in card
+
+
+def test_a_single_model_is_not_called_an_ensemble(facts: CardFacts):
+    assert "ensemble" not in model_card(facts, "medtl-phantoms")
+    assert "medtl.members" not in version_tags(facts)
