@@ -16,11 +16,21 @@ from PIL import Image
 from benchmarks.fundus import draw_eye
 from medtl.data.quality.near_duplicates import copies_of, with_copies
 from medtl.data.quality.thumbnails import ImageRows, looks_of
+from medtl.data.sources.phantoms import chest_xray
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import square
 from medtl.reporting.plots.data_quality import copies_sheet
 
-CHANGES = ("recompressed", "halved", "brightened", "cut", "all but halved")
+CHANGES = (
+    "recompressed",
+    "halved",
+    "brightened",
+    "cut",
+    "all but halved",
+    "turned",
+    "mirrored",
+    "turned and recompressed",
+)
 FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
 SHOWN = 40  # pairs in the figure
 
@@ -43,7 +53,8 @@ class Found:
 def changed(image: Image.Image, change: str, random: np.random.Generator) -> Image.Image:
     """Returns a changed copy of an RGB image.
 
-    `cut` removes up to 2 % of each side; `brightened` also lowers the contrast.
+    `cut` removes up to 2 % of each side; `brightened` also lowers the contrast; `turned` is by 90,
+    180 or 270 degrees, and `mirrored` along one of the axes.
     """
     width, height = image.size
     if change == "recompressed":
@@ -58,7 +69,13 @@ def changed(image: Image.Image, change: str, random: np.random.Generator) -> Ima
         sides = [width, height, width, height]
         left, top, right, bottom = (random.uniform(0, 0.02, 4) * sides).round()
         return image.crop((left, top, width - right, height - bottom))
-    for each in ("cut", "brightened", "recompressed"):
+    if change == "mirrored":
+        along = random.choice([Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM])
+        return image.transpose(along)
+    if change == "turned":
+        return image.rotate(90 * int(random.integers(1, 4)), expand=True)
+    steps = ("cut", "brightened", "recompressed")
+    for each in ("turned", "recompressed") if change == "turned and recompressed" else steps:
         image = changed(image, each, random)
     return image
 
@@ -66,9 +83,9 @@ def changed(image: Image.Image, change: str, random: np.random.Generator) -> Ima
 def search(
     images: Sequence[Image.Image], side: int, each: int, seed: int
 ) -> tuple[Found, ImageRows]:
-    """Adds `each` copies of every change (at most a fifth of the images), then searches."""
+    """Adds `each` copies of every change (at most a third of the images), then searches."""
     random = np.random.default_rng(seed)
-    of_each = min(each, len(images) // (5 * len(CHANGES)))
+    of_each = min(each, len(images) // (3 * len(CHANGES)))
     origin = random.choice(len(images), of_each * len(CHANGES), replace=False)
     change = np.repeat(CHANGES, of_each)
     copies = (changed(images[at], kind, random) for at, kind in zip(origin, change, strict=True))
@@ -102,13 +119,19 @@ def read(folder: Path) -> Iterator[Image.Image]:
             yield Image.fromarray(grey.squeeze()).convert("RGB")
 
 
+def _chest(random: np.random.Generator, side: int) -> Image.Image:
+    grey = chest_xray.draw(random, chest_xray.Anatomy.drawn(random), (), side)
+    return Image.fromarray(grey).convert("RGB")
+
+
 @click.command()
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="folder of images; by default distinct synthetic fundus images",
+    help="folder of images; by default distinct synthetic ones",
 )
-@click.option("--eyes", default=600, help="eyes to draw")
+@click.option("--drawn", default="eyes", type=click.Choice(["eyes", "chests"]))
+@click.option("--count", default=600, help="images to draw")
 @click.option("--cameras", default=1, help="number of camera frames of synthetic images, at most 3")
 @click.option("--each", default=40, help="copies of each kind")
 @click.option("--side", default=224, help="side of the decoded square images, in pixels")
@@ -120,7 +143,8 @@ def read(folder: Path) -> Iterator[Image.Image]:
 )
 def copies(
     data: Path | None,
-    eyes: int,
+    drawn: str,
+    count: int,
     cameras: int,
     each: int,
     side: int,
@@ -130,7 +154,10 @@ def copies(
     """Measures recall and false pairs of the near-copy search on added copies."""
     if data is None:
         random = np.random.default_rng([seed, cameras])
-        images = [draw_eye(random, side, cameras) for _ in range(eyes)]
+        if drawn == "eyes":
+            images = [draw_eye(random, side, cameras) for _ in range(count)]
+        else:
+            images = [_chest(random, side) for _ in range(count)]
     else:
         images = list(read(data))
     found, searched = search(images, side, each, seed)

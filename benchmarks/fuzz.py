@@ -26,6 +26,8 @@ SECONDS = 10.0  # of the processor, for a file
 PATIENCE = 60.0  # seconds without an answer after which a reader hangs
 MEMORY = 1024.0  # MiB that a file may take beyond the reader itself
 IMAGE, REFUSED = "read", "refused"
+WINDOWS = {"percentiles": "pad", "40/400": "crop", "40/400,-600/1500,300/1": "pad"}
+"""Windows that each file is read with too, and the shape of its square."""
 LARGEST_LINE = 1100  # characters
 
 
@@ -146,10 +148,14 @@ def _outcome(number: int, kind: str, data: bytes, folder: Path) -> Outcome:
 
 
 def _image(kind: str, data: bytes, folder: Path) -> str:
-    """Reads a file like a data set: the header, the pages, the pixels, the square."""
+    """Reads a file like a data set: the header, the pages, the pixels, the square.
+
+    Then with the other windows and shapes; a window may also refuse values without units.
+    """
     from medtl.data.dicom_metadata import header_of
-    from medtl.imaging.decode import decode, pages
+    from medtl.imaging.decode import decode, in_window, pages, values_of
     from medtl.imaging.pixels import LARGEST, UnreadableImage, square
+    from medtl.imaging.rendering import Rendering
 
     place = folder / ("file.tif" if kind == "TIFF" else "file.dcm")
     if kind == "TIFF" or kind.startswith("DICOM"):
@@ -167,8 +173,18 @@ def _image(kind: str, data: bytes, folder: Path) -> str:
         and 1 <= shape[0] * shape[1] <= LARGEST
     ):
         return f"gives no image ({pixels.dtype} {shape})"
-    small = square(pixels, 16)
-    return IMAGE if small.shape in ((1, 16, 16), (3, 16, 16)) else f"gives no square {small.shape}"
+    squares = [square(pixels, 16)]
+    values = values_of(data)
+    for window, fit in WINDOWS.items():
+        try:
+            windowed = in_window(values, window).pixels
+        except UnreadableImage as refusal:
+            if _refused(str(refusal)) != REFUSED:
+                return _refused(str(refusal))
+        else:
+            squares.append(Rendering(16, window, fit, "bicubic", crop=0.9).square(windowed))
+    wrong = [each.shape for each in squares if each.shape not in ((1, 16, 16), (3, 16, 16))]
+    return f"gives no square {wrong}" if wrong else IMAGE
 
 
 def _table(data: bytes, folder: Path) -> str:

@@ -28,7 +28,7 @@ def with_patients(frame: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, tupl
     Args:
         frame: table with `path` and `patient`.
         pattern: regular expression searched in the path of each row without a patient; its first
-            group is the patient. '' for none.
+            group is the patient, or its named groups joined by dashes. '' for none.
 
     Raises:
         ParameterError: the pattern matches no path.
@@ -75,7 +75,7 @@ def _nobody(words: pd.Series, rows: int) -> tuple[str, ...]:
 def _from_paths(paths: pd.Series, patients: pd.Series, pattern: str) -> tuple[pd.Series, str]:
     """Fills unknown patients from the paths; returns the patients and a note."""
     search = re.compile(pattern).search
-    named = paths.map(lambda path: (match[1] or "") if (match := search(path)) else "")
+    named = paths.map(lambda path: _patient_of(match) if (match := search(path)) else "")
     if not (named != "").any():
         raise ParameterError(
             "patient_pattern",
@@ -92,6 +92,12 @@ def _from_paths(paths: pd.Series, patients: pd.Series, pattern: str) -> tuple[pd
         line += f"; patients unknown where it does not match: {len(unmatched)} images"
         line += f" ({unmatched.iloc[0]}{more})"
     return filled, line
+
+
+def _patient_of(match: re.Match[str]) -> str:
+    """Returns the patient in a path: the named groups joined by dashes, else the first group."""
+    parts = match.groupdict().values() if match.re.groupindex else match.groups()[:1]
+    return "-".join(part for part in parts if part)
 
 
 # Tuned on published folders: radiographs numbered by person, slides in separate folders, left and

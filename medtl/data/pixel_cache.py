@@ -115,7 +115,7 @@ def _decode_images(images: list[_Image], rendering: Rendering) -> Iterator[_Deco
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), _AHEAD):
             batch = images[start : start + _AHEAD]
-            yield from pool.map(lambda image: _decode_image(*image, rendering), batch)
+            yield from pool.map(lambda image: _decode_image(image[0], image[1], rendering), batch)
 
 
 def _decode_image(file: Path | None, frame: int, rendering: Rendering) -> _Decoded:

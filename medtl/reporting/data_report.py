@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from medtl.data.label_encoding import membership_matrix
 from medtl.data.quality.checks import DataFacts
 from medtl.data.quality.near_duplicates import IDENTICAL, NEAR
 from medtl.data.quality.shortcuts import ALL, Shortcuts
+from medtl.data.quality.turned_copies import MIRRORED, TURNED
 from medtl.data.refused_data import RefusedDataError
 from medtl.evaluation.confidence_intervals import mean_score
 from medtl.reporting.html import Picture, Row, Table, render
@@ -92,17 +93,32 @@ _PLACES = (
 )
 
 
+_KINDS = {
+    IDENTICAL: "identical",
+    NEAR: "nearly identical",
+    TURNED: "turned",
+    MIRRORED: "mirrored",
+}
+
+
+def listed(words: Sequence[str], last: str) -> str:
+    """Joins words by commas, the last one by another word.
+
+    >>> listed(["identical", "turned", "mirrored"], "or")
+    'identical, turned or mirrored'
+    """
+    *others, end = words
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
 def _copies_sentence(copies: pd.DataFrame, column: str, where: str) -> str:
     pairs = crossing(copies, column)
     if pairs.empty:
         return ""
     named = (f"{each.first_path} and {each.second_path}" for each in pairs.itertuples())
     count = many(len(pairs), "group", "groups")
-    near = int((pairs["kind"] == NEAR).sum())
-    kind = "nearly identical" if near == len(pairs) else "identical or nearly identical"
-    if near == 0:
-        kind = "identical"
-    return f"{count} of {kind} images {where} ({_some(list(named))})"
+    kinds = [word for kind, word in _KINDS.items() if (pairs["kind"] == kind).any()]
+    return f"{count} of {listed(kinds, 'or')} images {where} ({_some(list(named))})"
 
 
 def _shared(patients: pd.DataFrame) -> str:
@@ -318,9 +334,10 @@ def _copies(facts: DataFacts) -> Section:
 
 _HOW_COPIES = (
     "Alike is 1 for equal images and 0 for what any two images of this set have in common, such as "
-    "the frame of a camera. Images that were mirrored, turned or cut by more than a few per cent "
-    "are not found. Nothing is left out because of them: give the images of a group one patient, "
-    "and they stay in one split."
+    "the frame of a camera. Copies that are turned by 90, 180 or 270 degrees, mirrored or both are "
+    "found; images that were turned by other angles or cut by more than a few per cent are not. "
+    "Nothing is left out because of them: give the images of a group one patient, and they stay in "
+    "one split."
 )
 
 

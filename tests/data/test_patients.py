@@ -74,6 +74,12 @@ def test_a_pattern_reads_patients_where_none_is_given():
     assert read(["", ""], r"q(\d+)|(p1)", ["p1.png", "q7.png"])[0] == ["", "7"]
 
 
+def test_named_groups_are_the_patient_together():
+    paths = ["test/a/p1_0.png", "train/a/p1_1.png", "train/b/p1_2.png", "p2_0.png"]
+    found, _ = read([""] * 4, r"(?P<part>train|test)/.*/(?P<person>p\d+)_", paths)
+    assert found == ["test-p1", "train-p1", "train-p1", ""]
+
+
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [("p(", "regular expression, and this is none"), (r"p\d+", r"with \(...\) around the patient")],

@@ -10,7 +10,13 @@ import pandas as pd
 from medtl.data.dataset import Dataset
 from medtl.data.duplicates import groups_that_stay_together
 from medtl.data.label_encoding import NOT_KNOWN, membership_matrix
-from medtl.data.quality.near_duplicates import NEAR_SIGNATURES, copies_of, with_copies
+from medtl.data.quality.near_duplicates import (
+    MOST_TURNED,
+    NEAR_SIGNATURES,
+    Copies,
+    copies_of,
+    with_copies,
+)
 from medtl.data.quality.shortcuts import Shortcuts, shortcuts_of
 from medtl.data.quality.thumbnails import ImageRows, images_of, looks_of
 from medtl.data.splits import SPLITS
@@ -82,7 +88,7 @@ def data_facts(dataset: Dataset, seed: int) -> DataFacts:
     return DataFacts(
         name=dataset.name,
         classes=dataset.classes,
-        notes=dataset.notes + _not_looked_at(copies.nearest),
+        notes=dataset.notes + _not_looked_at(copies),
         modalities=dataset.modalities,
         images=images,
         counts=_counts(images, dataset.classes),
@@ -97,15 +103,21 @@ def data_facts(dataset: Dataset, seed: int) -> DataFacts:
     )
 
 
-def _not_looked_at(nearest: float) -> tuple[str, ...]:
-    if nearest == NEAR_SIGNATURES:
-        return ()
+def _not_looked_at(copies: Copies) -> tuple[str, ...]:
+    lines: tuple[str, ...] = ()
+    nearest = copies.nearest
     if nearest > 1:
-        return ("near copies were not looked for: too many images look alike",)
-    return (
-        f"near copies were looked for among images whose coarse pictures are alike by "
-        f"{nearest:.2f}, not by {NEAR_SIGNATURES}: many images look alike",
-    )
+        lines = ("near copies were not looked for: too many images look alike",)
+    elif nearest > NEAR_SIGNATURES:
+        lines = (
+            f"near copies were looked for among images whose coarse pictures are alike by "
+            f"{nearest:.2f}, not by {NEAR_SIGNATURES}: many images look alike",
+        )
+    if not copies.are_turned:
+        lines += (
+            f"turned and mirrored copies were not looked for: more than {MOST_TURNED:,} images",
+        )
+    return lines
 
 
 def _a_row_a_class(images: ImageRows, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -1,15 +1,17 @@
-"""Copies of images, identical and near: resized, recompressed, brightened."""
+"""Copies of images, identical and near: resized, recompressed, brightened, turned, mirrored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy.fft import dct
 
 from medtl.data.quality.thumbnails import THUMBNAIL, ImageRows, Looks
+from medtl.data.quality.turned_copies import POSES, Pose, pairs_in_pose
 
 # All fundus photographs share a bright disc on black and all chest radiographs a thorax, so most
 # pixels of different images agree. Both measures here are 0 for an average pair of the set and 1
@@ -176,6 +178,12 @@ ALIKE = 0.67
 NEAR_SIGNATURES = 0.5
 IDENTICAL, NEAR = "identical", "near"
 
+# The same for copies in another pose, of which there are seven.
+ALIKE_TURNED = 0.75
+NEAR_TURNED = 0.6
+MOST_TURNED = 30_000  # images
+FEW_TURNED = 5_000  # pairs that are looked at closely in any case, for each pose
+
 LOOKS, FEW_LOOKS = 10, 50_000  # pairs that are looked at closely: an image, and in any case
 
 _ROWS, _COLUMNS = 1024, 8192  # signatures per matrix product: 32 MB
@@ -191,13 +199,16 @@ class Copies:
 
     Attributes:
         pairs: columns `group` (from 1), `first` and `second` (indices of the images), `kind`
-            (identical, near) and `alike` (1 for equal images, 0 for an average pair).
+            (identical, near, turned, mirrored) and `alike` (1 for equal images, 0 for an average
+            pair).
         nearest: threshold on the product of signatures of a near copy; above 1 if near copies were
             not searched.
+        are_turned: true if turned and mirrored copies were searched.
     """
 
     pairs: pd.DataFrame
     nearest: float
+    are_turned: bool = True
 
 
 def copies_of(images: ImageRows, looks: Looks) -> Copies:
@@ -208,33 +219,88 @@ def copies_of(images: ImageRows, looks: Looks) -> Copies:
 
     The similarity of a pair is the mean of those of signatures and details. N images take
     N(N - 1)/2 products of signatures (under a second for 10,000 on one core, a hundred times that
-    for 100,000). Details are compared only for pairs with near signatures whose images are not in
-    one group yet, 0.2 ms per pair. With many similar images the threshold on signatures rises, so
-    that the number of such pairs grows with N and not with its square.
+    for 100,000), and seven times as many for copies in another pose, which are looked for among up
+    to `MOST_TURNED` images. Details are compared only for pairs with near signatures whose images
+    are not in one group yet, 0.2 ms per pair. With many similar images the threshold on signatures
+    rises, so that the number of such pairs grows with N and not with its square.
     """
     leader, pairs = _identical(images.frame["content"])
     seen = np.flatnonzero((leader == np.arange(len(leader))) & ~looks.blank)
-    nearest = NEAR_SIGNATURES
+    nearest, are_turned = NEAR_SIGNATURES, len(seen) <= MOST_TURNED
     if len(seen) >= _FEWEST:
-        signatures = _signatures(looks.thumbnails, seen)
-        nearest = _nearest(signatures)
+        fitted = Signatures.fit(looks.thumbnails[seen[_evenly(len(seen), _SAMPLE)]])
+        signatures = _signatures(fitted, looks.thumbnails, seen)
+        nearest = _nearest(signatures, signatures, NEAR_SIGNATURES, FEW_LOOKS)
         details = _details(looks.thumbnails, seen, signatures)
+        groups = _Groups(leader, pairs)
+
+        def details_alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return details.alike(looks.thumbnails[a], looks.thumbnails[b])
+
         for first, second, products in _near_pairs(signatures, nearest):
-            for start in range(0, len(first), _PAIRS):
-                chunk = slice(start, start + _PAIRS)
-                a, b, product = seen[first[chunk]], seen[second[chunk]], products[chunk]
-                open_yet = leader[a] != leader[b]
-                a, b, product = a[open_yet], b[open_yet], product[open_yet]
-                alike = (product + details.alike(looks.thumbnails[a], looks.thumbnails[b])) / 2
-                for place in np.flatnonzero(alike >= ALIKE):
-                    one, other = leader[a[place]], leader[b[place]]
-                    if one != other:
-                        leader[leader == other] = one
-                        pairs.append((int(a[place]), int(b[place]), NEAR, float(alike[place])))
+            groups.join(seen[first], seen[second], products, details_alike, NEAR, ALIKE)
+        for pose in POSES if are_turned else ():
+            alike = partial(_alike_in_pose, details, looks.thumbnails, pose)
+            for first, second, products in _pairs_in_pose(fitted, looks, seen, signatures, pose):
+                groups.join(seen[first], seen[second], products, alike, pose.kind, ALIKE_TURNED)
     table = pd.DataFrame(pairs, columns=["first", "second", "kind", "alike"])
     group = pd.Series(leader[table["first"].to_numpy(int)]).rank(method="dense").astype(int)
     table = table.assign(group=group).sort_values(["group", "first"], ignore_index=True)
-    return Copies(table, nearest)
+    return Copies(table, nearest, are_turned)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups of copies, joined pair by pair."""
+
+    leader: np.ndarray  # int64 [N], the first image of the group of each
+    pairs: list[tuple]
+
+    def join(
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        products: np.ndarray,
+        details_alike: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        kind: str,
+        least: float,
+    ) -> None:
+        """Joins the groups of pairs that are alike by `least`, products of signatures included."""
+        leader = self.leader
+        for start in range(0, len(first), _PAIRS):
+            chunk = slice(start, start + _PAIRS)
+            a, b, product = first[chunk], second[chunk], products[chunk]
+            open_yet = leader[a] != leader[b]
+            a, b, product = a[open_yet], b[open_yet], product[open_yet]
+            if not len(a):
+                continue
+            alike = (product + details_alike(a, b)) / 2
+            for place in np.flatnonzero(alike >= least):
+                one, other = leader[a[place]], leader[b[place]]
+                if one != other:
+                    leader[leader == other] = one
+                    self.pairs.append((int(a[place]), int(b[place]), kind, float(alike[place])))
+
+
+def _alike_in_pose(
+    details: Details, thumbnails: np.ndarray, pose: Pose, a: np.ndarray, b: np.ndarray
+) -> np.ndarray:
+    """Computes the agreement of details in both poses, as `pairs_in_pose` does signatures."""
+    first, second = thumbnails[a], thumbnails[b]
+    there = details.alike(pose.of(first), second)
+    return np.minimum(there, details.alike(first, pose.inverse.of(second)))
+
+
+def _pairs_in_pose(
+    fitted: Signatures, looks: Looks, seen: np.ndarray, signatures: np.ndarray, pose: Pose
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields pairs of rows of `signatures` of which one may be a copy of the other in a pose."""
+    posed = _signatures(fitted, looks.thumbnails, seen, pose)
+    undone = (
+        posed if pose.inverse == pose else _signatures(fitted, looks.thumbnails, seen, pose.inverse)
+    )
+    nearest = _nearest(posed, signatures, NEAR_TURNED, FEW_TURNED)
+    return pairs_in_pose(signatures, posed, undone, nearest, _ROWS, _COLUMNS)
 
 
 def with_copies(copies: pd.DataFrame, count: int) -> np.ndarray:
@@ -265,11 +331,15 @@ def _evenly(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
-def _signatures(thumbnails: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Computes signatures of the images `seen`, whitened by a sample of them."""
-    fitted = Signatures.fit(thumbnails[seen[_evenly(len(seen), _SAMPLE)]])
-    starts = range(0, len(seen), _ROWS)
-    return np.concatenate([fitted.of(thumbnails[seen[at : at + _ROWS]]) for at in starts])
+def _signatures(
+    fitted: Signatures, thumbnails: np.ndarray, seen: np.ndarray, pose: Pose | None = None
+) -> np.ndarray:
+    """Computes signatures of the images `seen`, in a pose or as they are."""
+    parts = []
+    for start in range(0, len(seen), _ROWS):
+        some = thumbnails[seen[start : start + _ROWS]]
+        parts.append(fitted.of(some if pose is None else pose.of(some)))
+    return np.concatenate(parts)
 
 
 def _details(thumbnails: np.ndarray, seen: np.ndarray, signatures: np.ndarray) -> Details:
@@ -281,19 +351,20 @@ def _details(thumbnails: np.ndarray, seen: np.ndarray, signatures: np.ndarray) -
     return Details.fit(thumbnails[seen[first[differ]]], thumbnails[seen[second[differ]]])
 
 
-def _nearest(signatures: np.ndarray) -> float:
-    """Returns the threshold: `NEAR_SIGNATURES`, or more if that gives too many pairs.
+def _nearest(first: np.ndarray, second: np.ndarray, least: float, few: int) -> float:
+    """Returns the threshold on products of signatures: `least`, or more if that gives too many.
 
-    The number of pairs is estimated from an even sample of the images.
+    The number of pairs is estimated from an even sample of the images. Up to `few` are allowed in
+    any case, and `LOOKS` an image.
     """
-    count = len(signatures)
-    drawn = signatures[_evenly(count, _SAMPLE)]
-    products = (drawn @ drawn.T)[np.triu_indices(len(drawn), 1)]
-    near = np.sort(products[products >= NEAR_SIGNATURES])[::-1]
-    most = max(FEW_LOOKS, LOOKS * count) / (count * (count - 1) / 2)
+    count = len(first)
+    drawn = _evenly(count, _SAMPLE)
+    products = (first[drawn] @ second[drawn].T)[np.triu_indices(len(drawn), 1)]
+    near = np.sort(products[products >= least])[::-1]
+    most = max(few, LOOKS * count) / (count * (count - 1) / 2)
     allowed = int(max(0, most) * len(products))
     if len(near) <= allowed:
-        return NEAR_SIGNATURES
+        return least
     return float(np.nextafter(near[allowed], np.float32(2), dtype=np.float32))
 
 
