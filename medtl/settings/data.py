@@ -140,7 +140,8 @@ class DataSettings(Settings):
     )
     patient_pattern: str = option(
         "",
-        "regular expression whose first group, found in the path of an image, is its patient",
+        "regular expression whose first group, found in the path of an image, is its patient; or "
+        "whose named groups are, joined",
         changes_result=True,
         decides=DATA,
     )
