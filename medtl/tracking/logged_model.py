@@ -170,17 +170,19 @@ def _downloaded(uri: str, *places: str) -> Iterator[Path]:
             with _no_small_talk():
                 repository = get_artifact_repository(uri)
                 for place in places:
-                    repository.download_artifacts(place, folder)
+                    found = repository.download_artifacts(place, folder)
+                    # of runs:/RUN/NAME they lie in a folder NAME
+                    root = Path(found).parents[place.count("/")]
                 if name := getattr(repository, "model_name", None):
                     registered = {"model_name": name, "model_version": repository.model_version}
-                    Path(folder, REGISTERED_FILE).write_text(yaml.safe_dump(registered), "utf-8")
+                    Path(root, REGISTERED_FILE).write_text(yaml.safe_dump(registered), "utf-8")
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())[:300]
             raise MedtlError(
                 f"the model {uri} cannot be loaded: it is not there, or holds no model of medtl "
                 f"({reason})"
             ) from error
-        yield Path(folder)
+        yield root
 
 
 def check_files(uri: str) -> None:
