@@ -12,6 +12,7 @@ from medtl.cache import digest_of
 from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.metrics import overall_metrics
 from medtl.inference.out_of_distribution import STRANGE_SHARE
+from medtl.inference.prediction_sets import VALIDATION as PART_OF_VALIDATION
 from medtl.inference.predictor import Predictor
 from medtl.label_syntax import NO_FINDING
 from medtl.reporting.markdown import code, plain
@@ -266,7 +267,29 @@ def _operating_point(facts: CardFacts) -> str:
         rule = f"{code(bundle.classes[-1])} from its threshold on"
     return (
         f"## Operating point\n\n`decision` is {rule}; `label` is simply the most probable {what}. "
-        f"{_chosen(facts)}\n\n{thresholds}"
+        f"{_chosen(facts)}\n\n{thresholds}{_prediction_sets(bundle)}"
+    )
+
+
+def _prediction_sets(bundle: Predictor) -> str:
+    """Formats what prediction sets promise, and how their thresholds were set; '' without sets."""
+    if bundle.sets is None:
+        return ""
+    where = "of each class" if bundle.sets.by_class else "over all classes together"
+    promise = (
+        "for images of new patients from the same source, on average over draws of these patients"
+        if bundle.sets.source == PART_OF_VALIDATION
+        else "roughly: the thresholds are of the members, the sets of all members together"
+    )
+    thresholds = _listing(
+        f"{plain(name)}: {value:.3f}"
+        for name, value in zip(bundle.classes, bundle.sets.thresholds, strict=True)
+    )
+    return (
+        "\n\n`prediction_set` has the most probable class, and every other whose probability "
+        f"reaches its threshold below. At least {100 * bundle.sets.coverage:g} % of sets should "
+        f"contain the right class, {where} (conformal prediction): {promise}. "
+        f"{bundle.sets.words().capitalize()}.\n\n{thresholds}"
     )
 
 
@@ -320,8 +343,14 @@ def _making(facts: CardFacts) -> str:
         f"## How it was made\n\n{code(bundle.architecture)}, started from the weights "
         f"{code(bundle.weights)} and trained from the layer {code(bundle.cutoff)} on; all layers "
         f"before it stayed as they were.{dense}{several} Images are brought to "
-        f"{bundle.image_size} x {bundle.image_size} pixels.{_training(facts.training)}"
+        f"{bundle.image_size} x {bundle.image_size} pixels{_rendered(bundle)}."
+        f"{_training(facts.training)}"
     )
+
+
+def _rendered(bundle: Predictor) -> str:
+    line = bundle.preprocessing.rendering.line
+    return f" with {line}" if line else ""
 
 
 def _training(values: Mapping[str, str]) -> str:
