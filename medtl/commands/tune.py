@@ -17,7 +17,13 @@ from tqdm import tqdm
 from medtl.data.manifest import data_name
 from medtl.distributed.executor import executor
 from medtl.errors import MedtlError
-from medtl.pipeline.finalize import evaluate_and_log, register_and_gate
+from medtl.pipeline.cross_validation import (
+    cross_validate,
+    evaluate_ensemble,
+    log_cross_validation,
+    with_folds,
+)
+from medtl.pipeline.finalize import Concluded, evaluate_and_log, register_and_gate
 from medtl.pipeline.run_logging import announce, log_epoch
 from medtl.pipeline.setup import registered_name
 from medtl.progress import PhaseTimer, bar_interval, in_words
@@ -36,7 +42,7 @@ from medtl.tracking.runs import (
 )
 from medtl.tracking.saved_views import save_trials_view
 from medtl.training.checkpoints import CheckpointHold
-from medtl.training.learner import TransferLearner
+from medtl.training.learner import Trained, TransferLearner
 from medtl.tuning import study as studies
 from medtl.tuning.backbone_pool import BackbonePool, check_search
 from medtl.tuning.cutoff_dictionary import Entry, known_entries, log_entries
@@ -55,6 +61,10 @@ from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
 
 EARLY = 2  # first trials from known data sets, and as many from the layer probe
 EARLY_OF_EACH = 1  # the same for each of several networks
+CHOSEN = (
+    "the best trial was chosen by its out-of-fold scores, which are therefore optimistic; the test "
+    "scores are not"
+)
 RESULT_TAG = "medtl.result"  # on the run of a command that joined a search: run with the result
 
 
@@ -203,7 +213,9 @@ def _watch_lines(search: _Search) -> list[str]:
     ]
 
 
-def _time_line(search: _Search, probed: Mapping[NetworkName, Probe], starts: Sequence[Start]) -> str:
+def _time_line(
+    search: _Search, probed: Mapping[NetworkName, Probe], starts: Sequence[Start]
+) -> str:
     """Returns a line with the estimated time of the trials and how to bound it, '' if none is left.
 
     Workers on this machine share its processors; those of a cluster count as such machines.
@@ -218,11 +230,8 @@ def _time_line(search: _Search, probed: Mapping[NetworkName, Probe], starts: Seq
         )
         for each in pool.all
     }
-    first = [
-        by_network[pool.of(start.candidate).name][start.candidate.cutoff]
-        for start in starts
-    ]
-    seconds = search_seconds(schedule, done, first, by_network.values())
+    first = [by_network[pool.of(start.candidate).name][start.candidate.cutoff] for start in starts]
+    seconds = max(1, schedule.folds) * search_seconds(schedule, done, first, by_network.values())
     if search.settings.executor == RAY:
         seconds /= search.settings.workers
     each = [value for own in by_network.values() for value in own.values()]
@@ -337,7 +346,11 @@ def _concluded(search: _Search, probed: dict[NetworkName, Probe]) -> list[str]:
         sources.log()
         lines = sources.lines()
     transfer = _noted(backbone_pool.transfer(chosen), (*backbone_pool.left_out, *lines))
-    concluded = evaluate_and_log(transfer, fit_candidate(transfer, best, log_epoch, search.ends))
+    if settings.folds:
+        concluded, folded = _refitted_on_folds(search, transfer, best)
+    else:
+        trained = fit_candidate(transfer, best, log_epoch, search.ends)
+        concluded, folded = evaluate_and_log(transfer, trained), []
     name = registered_name(settings.model_name, settings.data)
     verdict = register_and_gate(concluded, name, settings.confidence)
     log_entries([_entry(backbone_pool, probed, *each) for each in result.best.items()])
@@ -345,8 +358,8 @@ def _concluded(search: _Search, probed: dict[NetworkName, Probe]) -> list[str]:
     search.timer.end("plots, final model and test scores")
     return [
         f"time          {search.timer.summary()}; {result.slowest()}",
-        f"best trial    {result.best_trial} of {result.finished}: "
-        f"{best}, validation AUROC {result.score:.3f}",
+        f"best trial    {result.best_trial} of {result.finished}: {best}, {_score_of(search)}",
+        *folded,
         *(f"sources       {line}" for line in lines),
         concluded.summary(),
         f"registered    {name} version {verdict.version}: {verdict.reason}",
@@ -361,13 +374,40 @@ def _noted(transfer: TransferLearner, lines: Sequence[str]) -> TransferLearner:
     return dataclasses.replace(transfer, dataset=noted, shared=transfer.activation_cache)
 
 
+def _refitted_on_folds(
+    search: _Search, transfer: TransferLearner, best: AnyCandidate
+) -> tuple[Concluded, list[str]]:
+    """Trains the best candidate on all folds, and tests the ensemble; returns lines on the folds.
+
+    The trainings of the best trial are reused.
+    """
+    transfer, folds = with_folds(transfer)
+
+    def fit(own: TransferLearner) -> Trained:
+        return fit_candidate(own, best, log_epoch, search.ends)
+
+    found = cross_validate(transfer, folds, best.cutoff, fit)
+    log_cross_validation(found)
+    lines = [found.summary(), f"chosen        {CHOSEN}"]
+    return evaluate_ensemble(transfer, found), lines
+
+
+def _score_of(search: _Search) -> str:
+    """Formats the score of the best trial."""
+    best, folds = search.study.best_trial, search.schedule.folds
+    if not folds:
+        return f"validation AUROC {studies.score_of(best):.3f}"
+    std = best.user_attrs[studies.SPREAD]
+    return f"mean AUROC of {folds} folds {studies.score_of(best):.3f} ± {std:.3f}"
+
+
 def schedule_of(settings: TuneSettings, backbone_pool: BackbonePool) -> Schedule:
     """Returns the limits and the pruner of the search."""
     trials = settings.trials
     if settings.transfer == "hybrid":
         # only the cut-off is searched: no more trials than cut-offs
         trials = min(trials, sum(len(each.space.cutoffs) for each in backbone_pool.all))
-    return Schedule(trials, settings.timeout, settings.pruner, settings.seed)
+    return Schedule(trials, settings.timeout, settings.pruner, settings.seed, settings.folds)
 
 
 def _probed(search: _Search) -> dict[NetworkName, Probe]:

@@ -54,13 +54,18 @@ class CheckpointHold:
         """Returns whether to keep the final state of a training with this validation AUROC."""
         return True
 
+    def drop(self) -> None:
+        """Removes the checkpoints."""
+        for each in self._held:
+            each.drop()
+        self._held.clear()
+
     def __enter__(self) -> CheckpointHold:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            for each in self._held:
-                each.drop()
+            self.drop()
 
 
 class BestCheckpoint(CheckpointHold):
@@ -98,6 +103,32 @@ class BestCheckpoint(CheckpointHold):
             if each not in kept:
                 each.drop()
         self._held.clear()
+
+
+class BestFolds:
+    """Keeps the final checkpoints of the best cross-validated trial, which the refit loads."""
+
+    def __init__(self) -> None:
+        """Starts without a trial."""
+        self._score = -math.inf
+        self._hold: CheckpointHold | None = None
+
+    def keep(self, hold: CheckpointHold, score: float, best: float) -> None:
+        """Keeps the checkpoints of a trial if its score is above `best`; drops them otherwise.
+
+        `best` is the best score of the study before it.
+        """
+        if score <= max(best, self._score):
+            hold.drop()
+            return
+        if self._hold is not None:
+            self._hold.drop()
+        self._hold, self._score = hold, score
+
+    def release(self, best: float) -> None:
+        """Leaves the checkpoints on disk if `best` is their score; drops them otherwise."""
+        if self._hold is not None and self._score != best:
+            self._hold.drop()
 
 
 class Checkpoint:

@@ -104,7 +104,8 @@ def table(study: optuna.Study, space: AnySpace) -> pd.DataFrame:
     """Returns one row a finished trial, in order, without those killed during sampling.
 
     Columns: `number`, `state` (complete, pruned, failed), `score` (validation AUROC; of a pruned
-    trial its last; with folds the mean over them, and `std` their standard deviation), the candidate's own, `cutoff` (categories in forward order), `epochs`,
+    trial its last; with folds the mean over them, and `std` their standard deviation), the
+    candidate's own, `cutoff` (categories in forward order), `epochs` (folds where there are any),
     `seconds`, `error`.
     """
     rows, drawn = [], space.distributions().keys()

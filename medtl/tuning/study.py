@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from medtl.errors import MedtlError, ParameterError
 from medtl.training.loop import Epoch, Stopped
+from medtl.tuning.fold_pruner import FoldPruner
 from medtl.tuning.search_space import AnyCandidate, AnySpace, Param
 from medtl.tuning.storage import SingleWorker, Store, opening
 
@@ -29,6 +30,7 @@ FINISHED = "medtl.finished"  # study attribute: the MLflow run that registered t
 ASKS = "medtl.asks"  # study attribute: key of data and settings; another key is another search
 RUN_ID = "medtl.run_id"  # study and trial attribute: its MLflow run
 PREPARED = "medtl.prepared"  # study attribute: the MLflow run that queued the first trials
+SPREAD = "medtl.fold_std"  # trial attribute: standard deviation of its scores over folds
 RESTARTS = "medtl.restarts"  # trial attribute: number of the trial that it repeats
 DEATHS = "medtl.deaths"  # trial attribute: workers that died with these parameters
 ERROR = "medtl.error"  # trial attribute: error message
@@ -52,6 +54,7 @@ class Schedule:
     timeout: float  # seconds for this call, 0 for none
     pruner: str  # median, hyperband, none
     seed: int
+    folds: int = 0  # of each trial; 0 for one training
 
 
 class Pruned(Stopped):
@@ -250,6 +253,20 @@ def report(trial: optuna.Trial, epoch: Epoch) -> None:
         raise Pruned(f"pruned after epoch {epoch.number}")
 
 
+def report_fold(trial: optuna.Trial, number: int, mean: float, std: float) -> None:
+    """Reports the mean over the folds so far to the pruner.
+
+    Raises:
+        Pruned: the trial falls behind the others on these folds.
+    """
+    trial.set_user_attr(SPREAD, std)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        trial.report(mean, number)
+    if trial.should_prune():
+        raise Pruned(f"pruned after {number} {'fold' if number == 1 else 'folds'}")
+
+
 def completed(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that trained to their end."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -301,6 +318,8 @@ def _ask(study: optuna.Study, space: AnySpace, seed: int) -> optuna.Trial:
 
 
 def _pruner(schedule: Schedule) -> optuna.pruners.BasePruner:
+    if schedule.folds and schedule.pruner != "none":
+        return FoldPruner(UNPRUNED)
     if schedule.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=PRUNED_FROM)
     if schedule.pruner == "hyperband":
