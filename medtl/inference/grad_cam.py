@@ -181,21 +181,25 @@ LEAST_SIDE = 4  # places; a smaller map is too coarse (our choice)
 def explanation_cut(network: nn.Module, image_size: int) -> Cut:
     """Cuts a network at its deepest map of at least 4 x 4 places on which the scores depend.
 
-    No other activation that depends on the image may cross the cut. In convolutional networks this
-    is the input of the last pooling, as in the Grad-CAM paper, or if that is smaller, the output of
-    the stage before. In a ViT with a class token it is the input of the last block, since the head
-    reads only the class token after its attention. The cut sets `requires_grad` of the parameters.
+    No other activation that depends on the image may cross the cut, and no layer may be used on
+    both sides. In convolutional networks this is the input of the last pooling, as in the Grad-CAM
+    paper, or if that is smaller, the output of the stage before. In a ViT with a class token it is
+    the input of the last block, since the head reads only the class token after its attention. The
+    cut sets `requires_grad` of the parameters.
 
     Raises:
         MedtlError: the network has no such map at this image size.
     """
-    point = next(_lone_maps(network, image_size), None)
-    if point is None:
-        raise MedtlError(
-            f"{type(network).__name__} has no map of {LEAST_SIDE} x {LEAST_SIDE} places at "
-            f"image_size {image_size} to explain its scores with; use larger images"
-        )
-    return cut(network, point, image_size)
+    for point in _lone_maps(network, image_size):
+        try:
+            return cut(network, point, image_size)
+        except MedtlError:  # a layer is used on both sides
+            continue
+    raise MedtlError(
+        f"{type(network).__name__} has no map of {LEAST_SIDE} x {LEAST_SIDE} places at image_size "
+        f"{image_size} to explain its scores with: use larger images, or a network without "
+        "branches side by side"
+    )
 
 
 def explanation_cuts(network: nn.Module, image_size: int) -> list[Cut]:
@@ -215,16 +219,26 @@ def _lone_maps(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
     values, gradients = _values_and_gradients(network, graph, image_size)
     images = graph.channels // 3
     last_use = {node: max(graph.places[user] for user in node.users) for node in values}
+    sides = {node: _side(gradient, images) for node, gradient in gradients.items()}
+    # Hiera orders its tokens by windows until they are those of its last stage
+    is_reordered = hasattr(network, "unroll")
+    coarsest = min(filter(None, sides.values()), default=0)
     for node in reversed(values):
-        gradient = gradients[node]
-        if len(gradient) > 1:  # the images of the case are folded into the batch
-            gradient = gradient[None]
-        if node.op == "placeholder" or places_a_side(gradient.shape[1:], images) < LEAST_SIDE:
+        if node.op == "placeholder" or sides[node] < LEAST_SIDE:
+            continue
+        if is_reordered and sides[node] > coarsest:
             continue
         place = graph.places[node]
         crossing = [each for each, last in last_use.items() if graph.places[each] <= place < last]
+        gradient = gradients[node] if len(gradients[node]) == 1 else gradients[node][None]
         if crossing == [node] and as_map(gradient, images).any():
             yield CutPoint(f"operation {place + 1}", place + 1)
+
+
+def _side(gradient: Tensor, images: int) -> int:
+    """Returns the side in places of the map of a case; 0 if it is none."""
+    folded = len(gradient) > 1  # the images of the case are folded into the batch
+    return places_a_side(gradient.shape if folded else gradient.shape[1:], images)
 
 
 def _values_and_gradients(

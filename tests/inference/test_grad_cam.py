@@ -250,6 +250,75 @@ def test_the_tokens_of_transformers_are_put_where_their_patches_are():
         assert grad_cam(halves, images, 0).shape == (2, 32, 32)
 
 
+TIMM = [
+    # a class token; one more of distillation; four registers; windows of maps [H, W, C]
+    ("test_vit", 96, (37, 64)),
+    ("deit_tiny_distilled_patch16_224?depth=2&embed_dim=48&num_heads=3", 96, (38, 48)),
+    ("vit_small_patch14_reg4_dinov2?depth=2&embed_dim=48&num_heads=3", 84, (41, 48)),
+    (
+        "swin_tiny_patch4_window7_224?embed_dim=16&depths=[1,1]&num_heads=[2,2]&window_size=4",
+        64,
+        (8, 8, 32),
+    ),
+    ("hiera_tiny_224?embed_dim=24&num_heads=1&stages=[1,1,1,1]", 128, (16, 192)),
+]
+
+
+def sensitive(architecture: str, image_size: int) -> nn.Module:
+    """A network in which no parameter hides others, as the zeros of an initial head do."""
+    network = build(architecture, classes=2, image_size=image_size, seed=0).eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(2)
+        for parameter in network.parameters():
+            if parameter.min() == parameter.max():
+                parameter += 0.1 * torch.randn(parameter.shape)
+    return network
+
+
+@pytest.mark.parametrize(("name", "size", "shape"), TIMM)
+def test_the_tokens_of_timms_transformers_are_put_where_their_patches_are(
+    name: str, size: int, shape: tuple[int, ...]
+):
+    halves = explanation_cut(sensitive(f"timm:{name}", size), size)
+    assert halves.shapes == (shape,)
+    side = places_a_side(shape)
+    row, column, step = side // 4, side // 2, size // side
+    images = 0.1 * torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images[1] = images[0]
+    images[1, :, row * step : (row + 1) * step, column * step : (column + 1) * step] += 2
+    (crossing,) = halves.prefix(images)
+    plain, changed = as_map(crossing)
+    most = (changed - plain).abs().sum(dim=0).argmax()
+    assert divmod(int(most), side) == (row, column)
+    assert grad_cam(halves, images, 0).shape == (2, size, size)
+
+
+def test_tokens_that_are_ordered_by_windows_are_no_map():
+    name = "timm:hiera_tiny_224?embed_dim=24&num_heads=1&stages=[1,1,1,1]"
+    with pytest.raises(MedtlError, match="no map of 4 x 4 places at image_size 96"):
+        explanation_cut(sensitive(name, 96), 96)
+
+
+class UsedTwice(nn.Module):
+    """One convolution runs before and after the deepest maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.later = nn.Conv2d(3, 4, 8, stride=8), nn.Conv2d(4, 4, 3, padding=1)
+        self.twice, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.later(self.twice(self.first(images)).relu()).relu()
+        return self.fc(self.twice(maps.mean(dim=(2, 3), keepdim=True)).flatten(1))
+
+
+def test_a_layer_that_is_used_twice_is_on_one_side_of_the_cut():
+    halves = explanation_cut(UsedTwice(), 32)
+    trained = {name.partition(".")[0] for name, _ in halves.suffix.named_parameters()}
+    assert trained == {"later", "twice", "fc"}
+    assert grad_cam(halves, torch.rand(2, 3, 32, 32), 0).shape == (2, 32, 32)
+
+
 def test_images_too_small_to_explain_are_refused():
     network = build("alexnet", classes=2, image_size=64, seed=0)
     network.avgpool = nn.AdaptiveAvgPool2d(1)
