@@ -10,7 +10,7 @@ import pandas as pd
 
 from medtl.comparison.design import Plan
 from medtl.comparison.learning_rates import ChosenRates
-from medtl.comparison.plan_checks import check_plan
+from medtl.comparison.plan_checks import checked_plan
 from medtl.comparison.runner import Cells, SharedResources
 from medtl.comparison.simple_baselines import baselines_beside
 from medtl.comparison.source_distance import source_distances
@@ -44,7 +44,9 @@ def compare(settings: CompareSettings) -> None:
     """
     with tracked_run("compare", settings) as run, executor(settings):
         plan = plan_of(settings)
-        check_plan(settings, plan)
+        asked, plan = plan, checked_plan(settings, plan)
+        for note in plan.notes[len(asked.notes) :]:
+            print(note, file=sys.stderr)
         settings = dataclasses.replace(settings, data=plan.data or settings.data)
         mlflow.set_tag("medtl.study", plan.study)
         announce("compare", plan.study, data_name(settings.data), f"{len(plan.cells)} cells")
