@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import torch
 from mlflow.data.pandas_dataset import from_pandas
 
 from medtl.cache import content_key, digest_of
@@ -156,7 +157,7 @@ def _answer(
     chunks: Sequence[str],
     partial: PartialPredictions,
     table: Path,
-    device: object,
+    device: torch.device,
 ) -> list[str]:
     """Answers the chunks that are not answered yet; returns lines on them."""
     began = time.monotonic()

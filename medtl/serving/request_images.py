@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -56,7 +56,9 @@ class FileReader:
         # an abandoned request does not wait for pending files
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def read(self, samples: list[list[object]]) -> Iterator[list[np.ndarray | UnreadableImage]]:
+    def read(
+        self, samples: Sequence[Sequence[object]]
+    ) -> Iterator[list[np.ndarray | UnreadableImage]]:
         """Yields the pixels [1 or 3, S, S] of each file of each sample, or the error.
 
         Decoding starts at once. A file is given as its bytes, or as a path, which is opened when

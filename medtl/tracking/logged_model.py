@@ -174,7 +174,8 @@ def _downloaded(uri: str, *places: str) -> Iterator[Path]:
                     # of runs:/RUN/NAME they lie in a folder NAME
                     root = Path(found).parents[place.count("/")]
                 if name := getattr(repository, "model_name", None):
-                    registered = {"model_name": name, "model_version": repository.model_version}
+                    version_of_it = getattr(repository, "model_version", None)
+                    registered = {"model_name": name, "model_version": version_of_it}
                     Path(root, REGISTERED_FILE).write_text(yaml.safe_dump(registered), "utf-8")
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())[:300]
