@@ -46,6 +46,7 @@ from medtl.tracking.promotion_gate import GateCases, Scores, Verdict
 from medtl.tracking.promotion_logging import log_verdict, promotion_run
 from medtl.tracking.registry import gate, register
 from medtl.tracking.runs import TEXT_LIMIT
+from medtl.training.device import hardware
 from medtl.training.learner import Trained, TransferLearner
 from medtl.training.linear_head import LinearHead
 
@@ -227,7 +228,11 @@ def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, st
         values["optimizer"] = "none: the output layer is solved"
     elif trained.tail is not None:
         values["optimizer"] = f"none: {transfer.settings.classifier} on frozen features"
-    return values | {"seed": str(transfer.settings.seed), "software": software()}
+    return values | {
+        "seed": str(transfer.settings.seed),
+        "hardware": hardware(transfer.device),
+        "software": software(),
+    }
 
 
 def software() -> str:

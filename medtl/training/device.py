@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,15 @@ def resolve_precision(name: str, device: torch.device) -> str:
     else:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if fast else "float32"
+
+
+def hardware(device: torch.device) -> str:
+    """Describes what rounding depends on: the GPU, or the instructions and threads of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    count = f"{threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {count}"
 
 
 def reuse_freed_memory() -> None:
