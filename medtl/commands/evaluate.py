@@ -10,6 +10,7 @@ from medtl.errors import MedtlError
 from medtl.evaluation.split_evaluation import evaluate_split
 from medtl.evaluation.subgroups import evaluate_subgroups, subgroup_columns
 from medtl.pipeline.baselines import lines_of_training
+from medtl.pipeline.doubtful_list import with_doubtful
 from medtl.pipeline.evaluation_logging import (
     log_domain,
     log_evaluation,
@@ -27,6 +28,7 @@ from medtl.pipeline.run_logging import announce, log_data
 from medtl.pipeline.scoring import indices_of, predict_split
 from medtl.settings.evaluation import EvaluateSettings
 from medtl.tracking.addresses import run_addresses
+from medtl.tracking.lineage import listed_labels
 from medtl.tracking.runs import name_run, tracked_run
 from medtl.training.device import resolve_device
 
@@ -36,6 +38,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     with tracked_run("evaluate", settings) as run:
         check_asked_of_model(settings)
         check_sources(settings.sources)
+        given = listed_labels(settings.doubtful) if settings.doubtful else None
         device = resolve_device(settings.device)
         uri, bundle = chosen_model(settings)
         announce("evaluate", uri, data_name(settings.data) if settings.data else bundle.data)
@@ -62,6 +65,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         dataset = log_data(dataset)
         predictions = predict_split(bundle, dataset, settings.split, mapping)
         evaluation = evaluate_split(dataset, predictions, settings.seed)
+        evaluation = with_doubtful(evaluation, dataset, indices, given, uri, settings.seed)
         heatmaps = explain_split(bundle, dataset, predictions, mapping, settings.seed, maps)
         log_evaluation(evaluation)
         log_heatmaps(heatmaps)

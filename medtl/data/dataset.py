@@ -412,6 +412,14 @@ def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
     )
 
 
+def in_order_of(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Returns the same data with its classes in the order of `classes`, such as grades."""
+    places = np.array([classes.index(name) for name in dataset.classes])
+    return dataclasses.replace(
+        dataset, classes=classes, labels=places[dataset.labels], ordinal=True
+    )
+
+
 def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
     """Returns the same images and splits with these findings only.
 

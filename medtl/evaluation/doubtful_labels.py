@@ -22,6 +22,7 @@ from medtl.evaluation.scored_cases import DecidedCases, has_findings, labelled_c
 from medtl.inference.grad_cam import side_by_side
 
 SHOWN = 24  # cases of the gallery
+CHANCE = 0.5  # AUROC
 REPORTED = ("auroc", "balanced_accuracy")
 FINDING, GIVEN, SUGGESTED, SCORE = "finding", "label", "suggested", "score"
 """Columns of the list; `FINDING` only where labels are findings."""
@@ -47,13 +48,15 @@ class ScoresWithoutDoubtful:
     def line(self) -> str:
         """Formats a line for the console and the card."""
         are = "label is" if self.doubtful == 1 else "labels are"
-        line = f"{self.doubtful} of {self.labels} {are} doubtful, and counted in all scores"
+        line = f"{self.doubtful} of {self.labels} {are} doubtful, and counted above"
         if not self.doubtful:
-            return f"none of {self.labels} labels is doubtful"
+            return f"none of {self.labels} labels is in the list of doubtful ones"
+        if self.with_them["auroc"].low <= CHANCE:
+            line += ", but models that may be at chance cannot tell"
         if not self.without:
             return f"{line}; no other is left to be scored"
         scores = ", ".join(f"{name.replace('_', ' ')} {self.without[name]}" for name in REPORTED)
-        return f"{line}; without them {scores}, which leaving out what models contradict raises"
+        return f"{line}; without them {scores}, biased upwards: models contradict those left out"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 from medtl.errors import MedtlError
 from medtl.evaluation.confidence_intervals import rate
 from medtl.evaluation.jackknife import Blocks, ByStratum, Estimate, Interval
-from medtl.inference.prediction_sets import PredictionSets
+from medtl.inference.prediction_sets import OUT_OF_FOLD, PredictionSets
 
 COVERAGE, SIZE, SINGLETONS = "set_coverage", "set_size", "set_singletons"
 """Names of metrics."""
@@ -126,10 +126,11 @@ def cross_conformal_sets(
     sets = np.zeros(probabilities.shape, bool)
     for fold in np.unique(folds):
         out = folds == fold
-        others = [each[~out] for each in (labels, probabilities, groups)]
-        if len(np.unique(others[2])) < least_patients(coverage):
+        if len(np.unique(groups[~out])) < least_patients(coverage):
             return None
-        rule = fit_prediction_sets(*others, coverage, seed, "")
+        rule = fit_prediction_sets(
+            labels[~out], probabilities[~out], groups[~out], coverage, seed, OUT_OF_FOLD
+        )
         sets[out] = rule.members(probabilities[out])
     return sets
 

@@ -18,10 +18,10 @@ from medtl.evaluation.subgroups import SubgroupEvaluation
 from medtl.reporting.plots import classification, image_sheets, robustness
 from medtl.settings.evaluation import GRAD_CAM
 from medtl.tracking.artifacts import log_intervals, log_picture, log_table
+from medtl.tracking.lineage import DOUBTFUL
 
 SIMILARITY = "explanation_similarity"
 WITHOUT_DUPLICATES, WITHOUT_DOUBTFUL = "_without_twins", "_without_doubtful"  # suffixes of metrics
-DOUBTFUL_FILE = "cross_validation/doubtful_labels.csv"
 
 
 def log_evaluation(evaluation: SplitEvaluation) -> None:
@@ -105,10 +105,10 @@ def _file_name(number: int, gallery: Gallery, heatmaps: HeatmapEvaluation) -> st
 
 def log_doubtful(doubtful: DoubtfulLabels) -> None:
     """Logs the list of doubtful labels, and a gallery of the first ones if there are any."""
-    log_table(doubtful.table, DOUBTFUL_FILE)
+    log_table(doubtful.table, DOUBTFUL)
     if len(doubtful.table):
         figure = image_sheets.doubtful_sheet(doubtful.images, doubtful.table)
-        log_picture(figure, DOUBTFUL_FILE.replace(".csv", ".png"))
+        log_picture(figure, DOUBTFUL.replace(".csv", ".png"))
 
 
 def log_external(external: ExternalEvaluation) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
-from medtl.data.dataset import Dataset, load, with_findings
+from medtl.data.dataset import Dataset, in_order_of, load, with_findings
 from medtl.data.sources.phantoms.datasets import TARGET
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.rendering import Rendering
@@ -66,7 +66,7 @@ def _search_for(settings: About) -> str:
 def images_for(settings: About, uri: str, bundle: Predictor, rendering: Rendering) -> Dataset:
     """Loads the data of the settings, or the data and splits that the model was trained on.
 
-    Findings are restricted to those of the model.
+    Findings are restricted to those of the model. Classes in an order have that of the model.
 
     Raises:
         MedtlError: the data has changed since training, or its modalities or kind of labels differ
@@ -101,6 +101,8 @@ def images_for(settings: About, uri: str, bundle: Predictor, rendering: Renderin
             f"{uri} gives an image {says}, and {dataset.name} gives it {has}: they must be the "
             "same; positive=LABEL,LABEL or positive=any makes two classes of several labels"
         )
+    if bundle.ordinal and set(dataset.classes) == set(bundle.classes):
+        dataset = in_order_of(dataset, bundle.classes)
     return with_findings(dataset, bundle.classes) if bundle.multi_label else dataset
 
 

@@ -72,6 +72,14 @@ class EvaluateSettings(TrainedModelSettings):
     subgroups: str = option(
         "", "comma list of columns of the CSV to score the model's cases by", changes_result=True
     )
+    doubtful: str = option(
+        "",
+        "list of doubtful labels, as the doubtful_labels.csv of a training with folds, to score "
+        "with and without; empty for that of the model's own training, if there is one",
+        changes_result=True,
+        added_later=True,
+        place=True,
+    )
     against: str = option(
         "",
         "comma list of folders with images, or CSV files, that in_domain should call strange",

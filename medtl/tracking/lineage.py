@@ -9,13 +9,14 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from medtl.errors import MedtlError
+from medtl.errors import MedtlError, ParameterError
 from medtl.reporting.csv_export import as_written
 from medtl.tracking.store import check_login, make_tables
 
 SETTINGS_FILE = "settings.json"
 PREDICTIONS = "evaluation/test/predictions.csv"
 BASELINES = "evaluation/test/baselines.csv"  # artifact of a training
+DOUBTFUL = "cross_validation/doubtful_labels.csv"  # artifact of a training with folds
 
 
 def architecture_of(uri: str) -> str:
@@ -80,6 +81,32 @@ def test_baselines(uri: str) -> pd.DataFrame | None:
         return _logged_table(uri, BASELINES)
     except (MlflowException, OSError, ValueError):
         return None
+
+
+def doubtful_list(uri: str) -> pd.DataFrame | None:
+    """Reads the doubtful labels that the training of the model at an MLflow URI listed, as text.
+
+    None if its run is gone, or had no folds.
+    """
+    try:
+        return _logged_table(uri, DOUBTFUL)
+    except (MlflowException, OSError, ValueError):
+        return None
+
+
+def listed_labels(place: str) -> pd.DataFrame:
+    """Reads a list of doubtful labels, as text, from a file or from an artifact's URI.
+
+    Raises:
+        ParameterError: it cannot be read.
+    """
+    try:
+        file = mlflow.artifacts.download_artifacts(artifact_uri=place) if ":/" in place else place
+        return as_written(pd.read_csv(file, dtype=str, keep_default_na=False))
+    except (MlflowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        allowed = f"a doubtful_labels.csv, or its URI runs:/RUN/{DOUBTFUL} ({reason})"
+        raise ParameterError("doubtful", place, allowed) from error
 
 
 def _logged_table(uri: str, place: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from medtl.evaluation.doubtful_labels import (
     listed,
     scores_without_doubtful,
 )
+from medtl.evaluation.jackknife import Interval
 from medtl.evaluation.scored_cases import DecidedCases
 from medtl.reporting.plots.image_sheets import doubtful_sheet
 
@@ -100,7 +101,12 @@ def test_the_list_names_cases_and_its_scores_say_what_is_left_out(wards: Dataset
     assert table["score"][0] == probabilities[first, given[first]]
     assert scores.doubtful == len(table) == len(found.images)
     assert scores.without["auroc"].value > scores.with_them["auroc"].value
-    assert f"{len(table)} of {len(names)} labels are doubtful, and counted" in scores.line()
+    assert (
+        f"{len(table)} of {len(names)} labels are doubtful, and counted above; without them "
+        in (scores.line())
+    )
+    chance = dataclasses.replace(scores, with_them={"auroc": Interval(0.55, 0.45, 0.65)})
+    assert "but models that may be at chance cannot tell; without" in chance.line()
     doubtful_sheet(found.images, table).savefig(io.BytesIO())
 
     flags = listed(table.astype(str), dataset, indices)
