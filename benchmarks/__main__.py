@@ -17,6 +17,7 @@ import mlflow
 from benchmarks.copies import copies
 from benchmarks.coverage import coverage
 from benchmarks.ensemble import ensemble
+from benchmarks.flipped_labels import flipped_labels
 from benchmarks.fuzz import fuzz
 from benchmarks.gate import gate
 from benchmarks.gpu import gpu
@@ -26,6 +27,7 @@ from benchmarks.kills import JOBS, WRONG, kill_and_compare
 from benchmarks.memory import memory
 from benchmarks.papers import HEADING, NETWORKS, PATIENTS, TrainAndServe
 from benchmarks.prediction import prediction
+from benchmarks.prediction_sets import prediction_sets
 from benchmarks.scores import PRECISIONS, RECIPES, VIEWS, Way, compare_ways
 from benchmarks.search import search
 from benchmarks.served import environment_of
@@ -55,12 +57,14 @@ def benchmarks() -> None:
 benchmarks.add_command(copies)
 benchmarks.add_command(coverage)
 benchmarks.add_command(ensemble)
+benchmarks.add_command(flipped_labels)
 benchmarks.add_command(fuzz)
 benchmarks.add_command(gate)
 benchmarks.add_command(gpu)
 benchmarks.add_command(in_domain)
 benchmarks.add_command(memory)
 benchmarks.add_command(prediction)
+benchmarks.add_command(prediction_sets)
 benchmarks.add_command(search)
 benchmarks.add_command(trials)
 benchmarks.add_command(toolbox)
