@@ -8,10 +8,11 @@ import sys
 import mlflow
 import pandas as pd
 
+from medtl.comparison.cells import Cells
 from medtl.comparison.design import Plan
 from medtl.comparison.learning_rates import ChosenRates
 from medtl.comparison.plan_checks import checked_plan
-from medtl.comparison.runner import Cells, SharedResources
+from medtl.comparison.runner import SharedResources
 from medtl.comparison.simple_baselines import baselines_beside
 from medtl.comparison.source_distance import source_distances
 from medtl.comparison.study_registry import plan_of
@@ -45,6 +46,8 @@ def compare(settings: CompareSettings) -> None:
     with tracked_run("compare", settings) as run, executor(settings):
         plan = plan_of(settings)
         asked, plan = plan, checked_plan(settings, plan)
+        if settings.folds:
+            plan = _on_folds(settings, plan)
         for note in plan.notes[len(asked.notes) :]:
             print(note, file=sys.stderr)
         settings = dataclasses.replace(settings, data=plan.data or settings.data)
@@ -87,6 +90,16 @@ def compare(settings: CompareSettings) -> None:
         print(f"going on      {reused} of them were known from before")
     print(written.summary)
     print("\n".join(run_addresses(run.info.run_id)))
+
+
+def _on_folds(settings: CompareSettings, plan: Plan) -> Plan:
+    """Notes that cells are cross-validated."""
+    note = (
+        f"folds={settings.folds}: each cell is trained once a fold; its test scores and the "
+        "differences are out-of-fold, of each case outside the test split by the model that has "
+        "not seen it"
+    )
+    return dataclasses.replace(plan, notes=(*plan.notes, note))
 
 
 def _cell_results(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import mlflow
+import numpy as np
 
 from medtl.comparison.design import Cell, arm
 from medtl.errors import MedtlError
@@ -18,6 +19,7 @@ from medtl.settings.training import TrainSettings
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.device import OutOfMemoryError
 from medtl.training.learner import Trained, TransferLearner
+from medtl.training.loop import Epoch
 
 
 class ChosenRates:
@@ -49,12 +51,14 @@ def trained_at_best_rate(
     transfer: TransferLearner,
     cutoff: str,
     ends: CheckpointHold,
+    on_epoch: Callable[[Epoch], None] = log_epoch,
 ) -> tuple[Trained, tuple[TriedRate, ...]]:
     """Trains at each learning rate and returns the model with the best validation AUROC.
 
-    Ties are decided by the lower validation loss. Logs the epochs of the chosen training and the
-    score of each candidate in the active run. A solved head has no learning rate, so it is trained
-    once and the list of candidates is empty. A training that diverges has the score NaN.
+    Ties are decided by the lower validation loss. Calls `on_epoch` for the epochs of the chosen
+    training, and logs the score of each candidate in the active run. A solved head has no learning
+    rate, so it is trained once and the list of candidates is empty. A training that diverges has
+    the score NaN.
 
     Raises:
         MedtlError: every candidate failed.
@@ -75,7 +79,7 @@ def trained_at_best_rate(
             tried.append(TriedRate(lr, math.nan, math.nan, 0, time.perf_counter() - started))
             continue
         if model.solved is not None:
-            log_epoch(model.fit.best)
+            on_epoch(model.fit.best)
             return model, ()
         epoch = model.fit.best
         tried.append(
@@ -94,7 +98,7 @@ def trained_at_best_rate(
         assert failure is not None
         raise failure
     for epoch in best.fit.epochs:
-        log_epoch(epoch)
+        on_epoch(epoch)
     return best, tuple(tried)
 
 
@@ -102,3 +106,18 @@ def chosen_rate(tried: Sequence[TriedRate]) -> TriedRate:
     """Returns the candidate with the best validation AUROC; ties go to the lower loss."""
     finished = [each for each in tried if each.best_epoch]
     return max(finished, key=lambda each: (each.valid_auroc, -each.valid_loss))
+
+
+def mean_of_folds(tried: Sequence[Sequence[TriedRate]]) -> tuple[TriedRate, ...]:
+    """Averages candidates that each fold tried, the same in all; none of solved heads."""
+    return tuple(
+        TriedRate(
+            of_rate[0].lr,
+            float(np.mean([each.valid_auroc for each in of_rate])),
+            float(np.mean([each.valid_loss for each in of_rate])),
+            # 0 means that a training failed
+            min(each.best_epoch for each in of_rate),
+            sum(each.seconds for each in of_rate),
+        )
+        for of_rate in zip(*tried, strict=True)
+    )

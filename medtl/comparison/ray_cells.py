@@ -16,9 +16,10 @@ from ray.exceptions import RayError
 from tqdm import tqdm
 
 from medtl.comparison.cell_runs import unfinished_cell_run
+from medtl.comparison.cells import Cells
 from medtl.comparison.design import Cell, Plan
 from medtl.comparison.learning_rates import ChosenRates
-from medtl.comparison.runner import Cells, SharedResources
+from medtl.comparison.runner import SharedResources
 from medtl.data.dataset import Dataset
 from medtl.distributed.ray_cluster import (
     Worker,
@@ -30,8 +31,8 @@ from medtl.distributed.ray_cluster import (
     shipped,
 )
 from medtl.errors import MedtlError
-from medtl.imaging.rendering import Rendering
 from medtl.evaluation.model_comparison import CellResult
+from medtl.imaging.rendering import Rendering
 from medtl.pipeline.setup import training_data
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.training import LearningSettings

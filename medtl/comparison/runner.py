@@ -1,44 +1,50 @@
-"""Runs the cells of a comparison on shared data, backbones and activations."""
+"""Shared data, backbones and activations of a comparison, and the training of a cell on them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from medtl.cache import content_key
-from medtl.comparison.cell_runs import KEY_TAG, finished_cell, log_outcome
-from medtl.comparison.design import PRETRAINED_ON, Cell, Plan, arm, cell_names
-from medtl.comparison.learning_rates import ChosenRates, chosen_rate, trained_at_best_rate
+from medtl.comparison.design import PRETRAINED_ON, Cell, Plan
+from medtl.comparison.learning_rates import (
+    chosen_rate,
+    mean_of_folds,
+    trained_at_best_rate,
+)
 from medtl.data.dataset import Dataset
+from medtl.data.folds import Folds, draw_folds
 from medtl.data.manifest import EMBEDDED
 from medtl.data.splits import nested_share
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.calibration import fit_temperature
-from medtl.evaluation.confidence_intervals import mean_score, measure
-from medtl.evaluation.jackknife import Interval
-from medtl.evaluation.model_comparison import Cases, CellResult, Outcome, TriedRate
+from medtl.evaluation.confidence_intervals import mean_score
+from medtl.evaluation.model_comparison import Outcome, TriedRate
 from medtl.imaging.rendering import Rendering
 from medtl.inference.decisions import calibrated
 from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.flops import operations
 from medtl.networks.pretrained import Backbone
 from medtl.networks.registry import image_network
+from medtl.pipeline.cross_validation import Member, fold_learner, fold_member
 from medtl.pipeline.pretraining import backbone_of, drawn_down, ensure_backbone
 from medtl.pipeline.run_logging import history, log_halved
 from medtl.pipeline.setup import Origin, fit_model, training_data
 from medtl.settings.comparison import CompareSettings
 from medtl.settings.fields import TRAINING, key_values
 from medtl.settings.training import LearningSettings, ModelSettings, PretrainSettings, TrainSettings
-from medtl.tracking.runs import nested_run
 from medtl.training import epoch_budget
 from medtl.training.activation_cache import ActivationCache
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.learner import Trained, TransferLearner
+from medtl.training.loop import Epoch
 
 # Settings that the key has from the cell; the seed of the settings is that of splits and views.
 OF_CELL = frozenset(field.name for field in dataclasses.fields(Cell)) - {"seed"}
@@ -186,6 +192,95 @@ class SharedResources:
             trained_flops=cost.flops,
             trained_share=cost.share,
         )
+
+    def run_on_folds(
+        self, cell: Cell, transfer: TransferLearner, run_id: str, ends: CheckpointHold
+    ) -> Outcome:
+        """Trains the cell once a fold, and scores each sample by the model that has not seen it.
+
+        Of several learning rates each fold chooses one on its own validation part. The outcome has
+        the most frequent one, and means over the folds. Other arguments as in `run`.
+        """
+        backbone = transfer.backbone
+        point = resolve(backbone.network, backbone.architecture, cell.cutoff)
+        settings, started = self.train_settings(cell), time.perf_counter()
+        members: list[Member] = []
+        tried: list[tuple[TriedRate, ...]] = []
+
+        def unlogged(epoch: Epoch) -> None:
+            """Logs nothing: epochs of several folds would have the same steps."""
+
+        def probabilities(own: TransferLearner) -> np.ndarray:
+            if cell.rates:
+                model, found = trained_at_best_rate(
+                    settings, cell.rates, own, point.name, ends, unlogged
+                )
+                tried.append(found)
+            else:
+                model = fit_model(settings, own, point.name, unlogged, ends)
+            log_halved(model.halved)
+            members.append(fold_member(own, str(len(members) + 1), model))
+            return members[-1].predictions.probabilities
+
+        pooled = self.predicted(cell, transfer, probabilities)
+        seconds = time.perf_counter() - started
+        fits = [each.trained.fit for each in members]
+        aurocs = [each.best.valid_auroc for each in fits]
+        epochs = pd.concat([history(each) for each in fits])
+        cost = self._cost(transfer, members[0].trained)
+        solved = members[0].trained.solved is not None
+        chosen = [chosen_rate(each).lr for each in tried if each] or [cell.lr]
+        return Outcome(
+            probabilities=pooled,
+            history=epochs.groupby("epoch", as_index=False).mean(),
+            valid_auroc=float(np.mean(aurocs)),
+            valid_error=float(np.std(aurocs, ddof=1) / len(aurocs) ** 0.5),
+            best_epoch=round(np.mean([each.best.number for each in fits])),
+            seconds=seconds,
+            place=point.position,
+            run_id=run_id,
+            lr=0.0 if solved else statistics.mode(chosen),
+            rates=mean_of_folds(tried),
+            trained_parameters=cost.parameters,
+            trained_flops=cost.flops,
+            trained_share=cost.share,
+        )
+
+    def predicted(
+        self,
+        cell: Cell,
+        transfer: TransferLearner,
+        predict: Callable[[TransferLearner], np.ndarray],
+    ) -> np.ndarray:
+        """Returns probabilities [N, K] of the scored samples, as `predict` gives for a test split.
+
+        With folds `predict` is called for each, and a sample has the result of the fold that tests
+        it.
+        """
+        if not self._settings.folds:
+            return predict(transfer)
+        folds = self.folds(transfer.dataset)
+        parts, places = [], []
+        for number in range(len(folds.names)):
+            own = fold_learner(transfer, folds, number)
+            splits = own.dataset.splits
+            if cell.fraction < 1:
+                labels, groups = (
+                    each[splits["train"]] for each in (own.dataset.labels, own.dataset.groups)
+                )
+                rows = nested_share(labels, groups, cell.fraction, cell.seed)
+                own = dataclasses.replace(own, rows=rows, shared=transfer.activation_cache)
+            parts.append(predict(own))
+            places.append(splits["test"])
+        return np.concatenate(parts)[np.argsort(np.concatenate(places))]
+
+    def folds(self, dataset: Dataset) -> Folds:
+        """Returns the folds of the settings; they are the same at every size of the images."""
+        return draw_folds(dataset, self._settings.folds, self._settings.seed)
+
+    def scored(self, dataset: Dataset) -> np.ndarray:
+        """Returns the samples that cells are scored on: the test split, or all in folds."""
+        return self.folds(dataset).pool if self._settings.folds else dataset.splits["test"]
 
     def train_settings(self, cell: Cell) -> TrainSettings:
         """Returns the settings of `train` for this cell on all training images.
@@ -344,115 +439,3 @@ class _TrainingCost:
     parameters: int
     flops: int
     share: float
-
-
-def test_cases(dataset: Dataset) -> tuple[Cases, list[str]]:
-    """Returns the test cases, and their names: hashes of the contents of their images."""
-    test = dataset.splits["test"]
-    cases = Cases(dataset.labels[test], dataset.groups[test], dataset.classes, dataset.unit)
-    return cases, np.asarray(dataset.frame["content"])[test].tolist()
-
-
-class Cells:
-    """Runs the cells of a plan one by one, or finds their results in earlier runs.
-
-    `reused` counts the results that were found; `parent` is the study's run.
-    """
-
-    def __init__(
-        self, plan: Plan, resources: SharedResources, dataset: Dataset, seed: int, parent: str
-    ) -> None:
-        self.cases, self._case_names = test_cases(dataset)
-        self.names = cell_names(plan.cells)
-        self.reused = 0
-        self._arms = cell_names([dataclasses.replace(cell, seed=0) for cell in plan.cells])
-        self._plan, self._resources, self._seed, self._parent = plan, resources, seed, parent
-
-    def ordered(self) -> list[Cell]:
-        """Returns the cells sorted by backbone, so that each backbone is loaded once."""
-        cells = self._plan.cells
-        origins = list(dict.fromkeys((cell.architecture, cell.weights) for cell in cells))
-        return sorted(
-            cells,
-            key=lambda cell: (origins.index((cell.architecture, cell.weights)), cell.seed),
-        )
-
-    def cell_result(self, cell: Cell, rates: ChosenRates) -> CellResult:
-        """Returns the result of a cell, or the reason why it failed.
-
-        `rates` has the learning rates of arms. In the first cell of an arm it is chosen.
-        """
-        try:
-            outcome = self._outcome(rates.settled(cell), self.names[cell])
-            return dataclasses.replace(self._described(cell), outcome=outcome)
-        except MedtlError as error:
-            return self.failed(cell, str(error))
-
-    def failed(self, cell: Cell, reason: str) -> CellResult:
-        """Returns the result of a failed cell."""
-        return dataclasses.replace(self._described(cell), error=reason)
-
-    def _described(self, cell: Cell) -> CellResult:
-        return CellResult(
-            name=self.names[cell],
-            arm=self._arms[arm(cell)],
-            architecture=cell.architecture,
-            series=cell.series,
-            cutoff=cell.cutoff,
-            fraction=cell.fraction,
-            seed=cell.seed,
-            settings=dataclasses.asdict(cell)
-            | {"rates": ",".join(f"{rate:g}" for rate in cell.rates)},
-        )
-
-    def _outcome(self, cell: Cell, name: str) -> Outcome:
-        """Returns the result of the cell of this name, from this or an earlier run.
-
-        Raises:
-            MedtlError: the cell failed; its run has the same message.
-        """
-        tags = {"medtl.kind": "cell", "medtl.study": self._plan.study}
-        transfer: TransferLearner | None = None
-        try:
-            transfer = self._resources.transfer(cell)
-        except Exception as error:
-            reason = _as_line(error)
-        else:
-            key = self._resources.key(cell, transfer)
-            known = finished_cell(key, self.cases, self._case_names, self._parent)
-            if known is not None:
-                self.reused += 1
-                return known
-            backbone = transfer.backbone
-            tags |= {
-                KEY_TAG: key,
-                "medtl.architecture": backbone.architecture,
-                "medtl.weights": backbone.weights,
-                "medtl.cutoff": cell.cutoff,
-                "medtl.data": transfer.dataset.fingerprint,
-            }
-        with (
-            CheckpointHold() as ends,
-            nested_run(name, tags, cell.params(), self._parent) as run,
-        ):
-            if transfer is None:
-                raise reason
-            try:
-                outcome = self._resources.run(cell, transfer, run.info.run_id, ends)
-                log_outcome(outcome, self.cases, self._case_names, self._scores(outcome))
-            except Exception as error:
-                raise _as_line(error) from error
-        return outcome
-
-    def _scores(self, outcome: Outcome) -> Mapping[str, Interval]:
-        cases = self.cases
-        return measure(
-            cases.labels, outcome.probabilities, cases.groups, cases.classes, self._seed
-        ).summary
-
-
-def _as_line(error: Exception) -> MedtlError:
-    """Returns any error as a `MedtlError` of one line."""
-    if isinstance(error, MedtlError):
-        return error
-    return MedtlError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")

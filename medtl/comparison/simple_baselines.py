@@ -58,7 +58,7 @@ def baselines_beside(
         if each.outcome is not None:
             arms.setdefault(each.arm, []).append((each.settings, each.outcome.probabilities))
             needed.add(_dependencies(each.settings))
-    fitted = _FittedBaselines()
+    fitted = _FittedBaselines(resources)
     for cell in cells:
         key = _dependencies(dataclasses.asdict(cell))
         if key in needed:
@@ -70,8 +70,9 @@ def baselines_beside(
 class _FittedBaselines:
     """Baselines by the data and backbone they are fitted on; notes name those that are missing."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources: SharedResources) -> None:
         self.notes: list[str] = []
+        self._resources = resources
         self._by_key: dict[tuple[object, ...], Reference] = {}
 
     def add(self, cell: Cell, transfer: TransferLearner) -> None:
@@ -109,7 +110,7 @@ class _FittedBaselines:
             self._by_key[key] = dataclasses.replace(known, seeds=seeds)
             return
         try:
-            probabilities = predicted(transfer)
+            probabilities = self._resources.predicted(cell, transfer, predicted)
         except MedtlError as error:
             self.notes.append(f"baseline on {kind}, {cell.architecture}: none, {error}")
             return

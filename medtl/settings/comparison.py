@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pkgutil import iter_modules
 
 from medtl.errors import ParameterError
-from medtl.settings.execution import LOCAL, ClusterSettings
+from medtl.settings.execution import LOCAL, RAY, ClusterSettings
 from medtl.settings.fields import NETWORK, RECORD, check_number, comma_list, option
 from medtl.settings.training import (
     CLASSIFIERS,
@@ -112,6 +112,8 @@ class CompareSettings(ClusterSettings, LearningSettings):
         super().__post_init__()
         if self.workers > 1 and self.executor == LOCAL:
             raise ParameterError("workers", self.workers, "1; several need executor=ray")
+        if self.folds and self.executor == RAY:
+            raise ParameterError("executor", self.executor, "local with folds")
         if self.cutoffs:
             comma_list("cutoffs", self.cutoffs)
         for name, known in (("optimizers", OPTIMIZERS), ("transfer", TRANSFERS),
