@@ -435,7 +435,8 @@ def starts_of(
     count = EARLY_OF_EACH if backbone_pool.several else EARLY
     starts = {}
     for each in backbone_pool.all:
-        all_cutoffs = settings.cutoffs in ("blocks", "layers")
+        # adapters have no cut at the head
+        all_cutoffs = settings.cutoffs in ("blocks", "layers") and settings.transfer != "lora"
         plain = plain_recipes(each.space) if all_cutoffs and isinstance(each.space, Space) else []
         pointed = first_trials(each.space, probed[each.name], each.backbone, known, count)
         tried = [start.candidate for start in plain]

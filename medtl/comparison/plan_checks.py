@@ -68,11 +68,13 @@ def _with_fitting_weights(plan: Plan) -> Plan:
             misfits[architecture, start] = error
     fitting = pairs.keys() - misfits.keys()
     architectures, starts = ({pair[place] for pair in fitting} for place in (0, 1))
-    for (architecture, start), error in misfits.items():
+    for (architecture, start), misfit in misfits.items():
         if architecture not in architectures or start not in starts:
-            raise error
-    notes = (f"left out: {name} with weights {start}: {error}"
-             for (name, start), error in misfits.items())  # fmt: skip
+            raise misfit
+    notes = (
+        f"left out: {name} with weights {start}: {misfit}"
+        for (name, start), misfit in misfits.items()
+    )
     cells = tuple(each for each in plan.cells if (each.architecture, each.weights) in fitting)
     return dataclasses.replace(
         plan,

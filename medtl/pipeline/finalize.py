@@ -224,6 +224,8 @@ def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, st
         }
         if config.layer_decay != 1:
             values["layer_decay"] = f"{config.layer_decay:g}"
+        if config.lora_rank:
+            values["lora_rank"] = f"{config.lora_rank}: adapters of attention and the head alone"
     elif trained.solved is not None:
         values["optimizer"] = "none: the output layer is solved"
     elif trained.tail is not None:

@@ -19,6 +19,7 @@ from medtl.settings.execution import RAY
 from medtl.settings.training import LearningSettings, ModelSettings, TrainSettings
 from medtl.tracking.lineage import architecture_of
 from medtl.training.device import resolve_device
+from medtl.training.lora import last_attention
 
 
 def check_training(settings: TrainSettings) -> str:
@@ -32,7 +33,13 @@ def check_training(settings: TrainSettings) -> str:
     """
     check_places(settings)
     architecture, network = outlined(settings)
-    resolve(network, architecture, settings.cutoff)
+    point = resolve(network, architecture, settings.cutoff)
+    if settings.transfer == "lora" and point.position > (last := last_attention(network)):
+        if last < 0:
+            raise ParameterError("transfer", "lora", f"finetune: {architecture} has no attention")
+        raise ParameterError(
+            "cutoff", settings.cutoff, "a layer up to the last attention where transfer=lora"
+        )
     return architecture
 
 

@@ -22,7 +22,7 @@ LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.5, 0.999
 MOST_FOLDS = 50
 MOST_SEED = 2**31
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-TRANSFERS = ("finetune", "hybrid")
+TRANSFERS = ("finetune", "hybrid", "lora")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
 
 
@@ -73,7 +73,8 @@ class LearningSettings(RenderingSettings):
     )
     transfer: str = option(
         "finetune",
-        "train on from the cut-off, or give its features to a classical classifier",
+        "train on from the cut-off, give its features to a classical classifier, or train low-rank "
+        "adapters of attention from it on (lora)",
         choices=TRANSFERS,
         changes_result=True,
     )
@@ -109,6 +110,14 @@ class LearningSettings(RenderingSettings):
         "equal rates",
         low=0.01,
         high=1.0,
+        changes_result=True,
+        added_later=True,
+    )
+    lora_rank: int = option(
+        8,
+        "rank of the adapters of transfer=lora",
+        low=1,
+        high=256,
         changes_result=True,
         added_later=True,
     )
@@ -196,6 +205,8 @@ class ModelSettings(LearningSettings):
             if self.layer_decay != 1:
                 allowed = "1 where transfer=hybrid: it trains no block"
                 raise ParameterError("layer_decay", self.layer_decay, allowed)
+        if self.transfer == "lora" and self.layer_decay != 1:
+            raise ParameterError("layer_decay", self.layer_decay, "1 where transfer=lora")
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,34 @@ def rate_shares(network: nn.Module, decay: float) -> dict[str, float]:
     has the same share whatever the cut-off. In a network of branches the blocks of each are
     counted by themselves. Parameters that no operation reads are left out.
     """
-    layers, blocks = trace(network).layers, cut_points(network, "blocks")
+    return {name: decay**steps for name, steps in blocks_after(network).items()}
+
+
+def blocks_after(network: nn.Module) -> dict[str, int]:
+    """Returns how many blocks come after that of a parameter, by its name; 0 for the head.
+
+    Of a network of branches, blocks of the same branch count.
+    """
+    blocks = cut_points(network, "blocks")
     branches = network.branches if isinstance(network, Composed) else ()
-    shares = {}
+    found = {}
+    for name, place in parameter_places(network).items():
+        others = [each for each in branches if not is_within(name, each)]
+        found[name] = sum(
+            block.position > place and not any(is_within(block.name, other) for other in others)
+            for block in blocks
+        )
+    return found
+
+
+def parameter_places(network: nn.Module) -> dict[str, int]:
+    """Returns the place of the operation that first uses the layer of a parameter, by its name."""
+    layers = trace(network).layers
+    places = {}
     for name, _ in network.named_parameters():
         layer = name
         while layer and layer not in layers:
             layer = layer.rpartition(".")[0]
         if layer:
-            others = [each for each in branches if not is_within(name, each)]
-            steps = sum(
-                block.position > layers[layer]
-                and not any(is_within(block.name, other) for other in others)
-                for block in blocks
-            )
-            shares[name] = decay**steps
-    return shares
+            places[name] = layers[layer]
+    return places

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
@@ -50,6 +51,7 @@ from medtl.training.loop import (
     measured_epoch,
     predict,
 )
+from medtl.training.lora import adapted, attention_weights
 from medtl.training.losses import valid_scores
 from medtl.training.training_thread import run_in_own_thread
 
@@ -132,6 +134,7 @@ class TransferLearner:
             seed=settings.seed,
             precision=self.precision,
             layer_decay=settings.layer_decay,
+            lora_rank=settings.lora_rank if settings.transfer == "lora" else 0,
         )
 
     def train(
@@ -177,7 +180,8 @@ class TransferLearner:
 
         def trained(recipe: TrainConfig, report: Callable[[Epoch], None]) -> Trained:
             network = self.backbone.copy().to(self.device)
-            self._train_on(network, "head", recipe, lambda epoch: None, ends)
+            of_head = dataclasses.replace(recipe, lora_rank=0)
+            self._train_on(network, "head", of_head, lambda epoch: None, ends)
             return self._train_on(network, cutoff, recipe, report, ends)
 
         return self._within_memory(trained, recipe, on_epoch)
@@ -293,6 +297,8 @@ class TransferLearner:
     ) -> Trained:
         point = resolve(network, self.backbone.architecture, cutoff)
         divided = cut(network, point, self.image_size)
+        if recipe.lora_rank and not attention_weights(network, divided.suffix):
+            raise ParameterError("transfer", "lora", f"finetune: no attention from {cutoff} on")
         if self.settings.epochs == 0 and self.team.size == 1:
             layer = linear_layer(divided.suffix)
             if layer is not None:
@@ -303,7 +309,9 @@ class TransferLearner:
         decay = recipe.layer_decay
         shares = None if decay == 1 else rate_shares(network, decay)
         try:
-            with enough_memory(recipe.batch_size, self.image_size):
+            rank = recipe.lora_rank
+            lora = adapted(network, divided.suffix, rank, recipe.seed) if rank else nullcontext()
+            with lora, enough_memory(recipe.batch_size, self.image_size):
                 fitted = fit(
                     divided.suffix,
                     self.feed(divided, "train", self.augmentation),
@@ -397,5 +405,6 @@ class TransferLearner:
 
 def _values(recipe: TrainConfig) -> tuple[object, ...]:
     """Returns the values of a recipe as keys of earlier releases have them."""
-    *earlier, layer_decay = dataclasses.astuple(recipe)
-    return tuple(earlier) if layer_decay == 1 else (*earlier, layer_decay)
+    *earlier, layer_decay, lora_rank = dataclasses.astuple(recipe)
+    added = (layer_decay, lora_rank)
+    return tuple(earlier) if added == (1, 0) else (*earlier, *added)

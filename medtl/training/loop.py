@@ -70,6 +70,7 @@ class TrainConfig:
     seed: int
     precision: str  # float32, bf16
     layer_decay: float = 1.0  # learning rate of a block as a share of that of the block after it
+    lora_rank: int = 0  # of adapters, which are trained with the head; 0 trains all layers
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from medtl.settings.fields import TRAINING, comma_list, key_values
 from medtl.settings.search import TuneSettings
 from medtl.training import epoch_budget
 from medtl.training.learner import TransferLearner
+from medtl.training.lora import last_attention
 from medtl.tuning.search_space import (
     AnyCandidate,
     AnySpace,
@@ -285,6 +286,12 @@ def search_space(settings: TuneSettings, architecture: str, network: nn.Module) 
         # two names of one position (a block and its first layer) are one cut
         at = {point.key: point for point in resolved}
         points = [at[key] for key in sorted(at)]
+    if settings.transfer == "lora":
+        last = last_attention(network)
+        points = [point for point in points if point.position <= last]
+        if not points:
+            allowed = f"finetune: {architecture} has no attention from {settings.cutoffs} on"
+            raise ParameterError("transfer", "lora", allowed)
     if settings.transfer == "hybrid":
         # the first layer has no features before it
         later = tuple(point.name for point in points if point.key > (0,))

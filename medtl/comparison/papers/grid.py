@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from medtl.comparison.design import (
@@ -71,7 +72,8 @@ def _trained(
         for classifier in settings.listed("classifier") or ("logistic",):
             yield Cell.hybrid(series, architecture, classifier, weights=start, cutoff=cutoff)
         return
-    yield from finetuned(settings, series, architecture, start, cutoff)
+    for cell in finetuned(settings, series, architecture, start, cutoff):
+        yield dataclasses.replace(cell, transfer=transfer)
 
 
 def _three(settings: CompareSettings, architecture: str) -> tuple[str, str, str]:
