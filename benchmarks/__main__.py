@@ -18,6 +18,8 @@ from benchmarks.copies import copies
 from benchmarks.coverage import coverage
 from benchmarks.ensemble import ensemble
 from benchmarks.flipped_labels import flipped_labels
+from benchmarks.fold_coverage import fold_coverage
+from benchmarks.folds import folds
 from benchmarks.fuzz import fuzz
 from benchmarks.gate import gate
 from benchmarks.gpu import gpu
@@ -58,6 +60,8 @@ benchmarks.add_command(copies)
 benchmarks.add_command(coverage)
 benchmarks.add_command(ensemble)
 benchmarks.add_command(flipped_labels)
+benchmarks.add_command(fold_coverage)
+benchmarks.add_command(folds)
 benchmarks.add_command(fuzz)
 benchmarks.add_command(gate)
 benchmarks.add_command(gpu)

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import math
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.__main__ import benchmarks
+from benchmarks.folds import fold_folders
 from benchmarks.killed_command import NAME, Command
 from benchmarks.medtl_side import OurSide
 from benchmarks.memory import draw
@@ -54,6 +56,20 @@ def test_a_subset_is_balanced_and_has_each_patient_in_one_split(subset: Path):
     assert (counts.loc["valid"] == 4).all()
     assert (rows.groupby("patient")["split"].nunique() == 1).all()
     assert all((subset / path).is_file() for path in rows["path"])
+
+
+def test_folds_of_the_plain_loops_are_those_that_train_draws(subset: Path, tmp_path: Path):
+    copied = Path(shutil.copytree(subset, tmp_path / "some"))
+    places = fold_folders(copied, folds=3, size=32, seed=0)
+    rows = pd.read_csv(copied / "labels.csv")
+    pool = {Path(path).name for path in rows["path"][rows["split"] != "test"]}
+    tested = [{each.name for each in (place / "test").rglob("*.png")} for place in places]
+    assert sorted(name for names in tested for name in names) == sorted(pool)
+    for place in places:
+        parts = [{each.name for each in (place / split).rglob("*.png")}
+                 for split in ("train", "valid", "test")]  # fmt: skip
+        assert sorted(name for part in parts for name in part) == sorted(pool)
+        assert all(each.is_file() for each in place.rglob("*.png"))
 
 
 def test_images_that_are_missing_are_shifted_copies(tmp_path: Path):

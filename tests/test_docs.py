@@ -63,6 +63,7 @@ NOT_RUN = {
     r"mlflow run .* architecture=(mobilenet|dual)": DOWNLOADS,
     r"mlflow run .* weights=(imagenet|/path)": DOWNLOADS,
     r"mlflow run .* (subgroups|maps|version|rollback|images)=": OWN_DATA,
+    r"mlflow run .* (folds|seeds)=": "run small by tests/commands/test_folds.py and others",
     r"mlflow run \. -e predict": "run by tests/commands/test_predict.py",
     r"mlflow run .* data=/path/to/": OWN_DATA,
     r"mlflow run .* data=phantoms-cases": LONG,

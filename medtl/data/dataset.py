@@ -362,7 +362,8 @@ def _drawn(frame: pd.DataFrame, drawn: tuple[str, ...], reading: Reading) -> tup
         return (f"no {samples} are for training: this data can only be evaluated on",)
     lines = []
     if drawn:
-        split, shown = frame["split"], SPLITS
+        split: pd.Series = frame["split"]
+        shown: tuple[str, ...] = SPLITS
         if reading.folds:
             split, shown = split.replace({"train": "folds", "valid": "folds"}), ("folds", "test")
         counts = ", ".join(f"{name} {(split == name).sum()}" for name in shown)

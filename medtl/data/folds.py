@@ -198,7 +198,7 @@ def _check_classes(folds: Folds) -> list[str]:
     for number, name in enumerate(folds.names):
         for split, indices in folds.splits(number).items():
             labels = dataset.labels[indices]
-            there = membership_matrix(labels, len(dataset.classes)).any(axis=0)
+            there = np.asarray(membership_matrix(labels, len(dataset.classes)).any(axis=0))
             if dataset.multi_label:
                 enough = (there & (labels == ABSENT).any(axis=0)).any()
             else:

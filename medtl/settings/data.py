@@ -52,8 +52,9 @@ class Reading:
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Reading:
         """Takes the options from settings by name; others keep their defaults."""
-        kinds = {each.name: type(each.default) for each in dataclasses.fields(cls)}
-        return cls(**{name: kinds[name](settings[name]) for name in kinds if name in settings})
+        kinds = {"holdout": float, "folds": int}
+        names = [each.name for each in dataclasses.fields(cls) if each.name in settings]
+        return cls(**{name: kinds.get(name, str)(settings[name]) for name in names})
 
 
 def check_pattern(pattern: str) -> None:

@@ -96,14 +96,14 @@ def stop_in_fold(command: list[str], fold: str) -> None:
 @pytest.mark.slow
 def test_a_command_killed_in_its_third_fold_goes_on_there(small_phantoms, tmp_path, capfd):
     settings = {
-        "data": str(small_phantoms), **TINY, "folds": 4, "epochs": 60, "patience": 60, "views": 1,
+        "data": str(small_phantoms), **TINY, "folds": 4, "epochs": 25, "patience": 25, "views": 1,
     }  # fmt: skip
     asked = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     stop_in_fold([sys.executable, "-m", "entrypoints.train", *asked], "3")
     capfd.readouterr()
     train(TrainSettings(**settings))
     said = capfd.readouterr().err
-    assert said.count("a finished training of 60 epochs is reused") == 2
+    assert said.count("a finished training of 25 epochs is reused") == 2
     first, again = sorted(runs("train"), key=lambda each: each.info.start_time)
     assert first.info.status == "KILLED"
     assert first.data.tags["medtl.successor"] == again.info.run_id
