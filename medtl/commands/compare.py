@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 
@@ -31,6 +32,7 @@ from medtl.settings.execution import RAY
 from medtl.tracking.addresses import run_addresses
 from medtl.tracking.artifacts import log_table
 from medtl.tracking.runs import TEXT_LIMIT, name_run, tracked_run
+from medtl.training.device import resolve_device, resolve_precision
 
 
 def compare(settings: CompareSettings) -> None:
@@ -83,7 +85,7 @@ def compare(settings: CompareSettings) -> None:
         for note in bench.notes:
             print(f"sources       {note}", file=sys.stderr)
         plan = dataclasses.replace(plan, notes=(*plan.notes, *bench.notes))
-        written = report(_subject(settings, plan, dataset, sources), comparison)
+        written = report(_subject(settings, plan, bench, dataset, sources), comparison)
         _log(written, comparison, sources)
     print(f"study         {plan.study}: {finished} of {len(cell_results)} cells")
     if reused:
@@ -122,7 +124,11 @@ def _cell_results(
 
 
 def _subject(
-    settings: CompareSettings, plan: Plan, dataset: Dataset, sources: pd.DataFrame
+    settings: CompareSettings,
+    plan: Plan,
+    bench: SharedResources,
+    dataset: Dataset,
+    sources: pd.DataFrame,
 ) -> Subject:
     counts = [
         {
@@ -146,8 +152,27 @@ def _subject(
         sheet=contact_sheet(dataset),
         embedded=settings.data in EMBEDDED,
         settings=dataclasses.asdict(settings) | {"fingerprint": dataset.fingerprint},
+        resolved=_resolved(settings, plan, bench),
         pictures=plan.pictures,
     )
+
+
+def _resolved(settings: CompareSettings, plan: Plan, bench: SharedResources) -> dict[str, object]:
+    """Returns the values that `auto` and 0 stand for; those of a cluster's nodes are unknown."""
+    sizes: dict[int, None] = {}
+    for cell in plan.cells:
+        with contextlib.suppress(MedtlError):  # its own line says why it failed
+            sizes[bench.origin(cell).image_size] = None
+    resolved: dict[str, object] = {"image_size": ", ".join(map(str, sizes))}
+    if not settings.patience:
+        resolved["patience"] = "by the number of epochs"
+    if settings.executor != RAY:
+        device = resolve_device(settings.device)
+        resolved |= {
+            "device": device.type,
+            "precision": resolve_precision(settings.precision, device),
+        }
+    return resolved
 
 
 def _log(written: Report, comparison: Comparison, sources: pd.DataFrame) -> None:

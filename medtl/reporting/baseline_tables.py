@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ def _gains(comparison: Comparison) -> Illustrated:
         Row(
             each.arm,
             [
-                each.baseline,
+                _over(each.baseline),
                 f"{each.difference:+.3f}",
                 f"{each.low:+.3f} to {each.high:+.3f}",
                 confidence_text(each.confidence),
@@ -98,6 +99,16 @@ def _gains(comparison: Comparison) -> Illustrated:
         Picture.of(figure, f"{title} of the same backbone, with 95 % intervals"),
         Table("Gain over the baseline of the same backbone and share.", head, rows),
     )
+
+
+def _over(names: str) -> str:
+    """Shortens names of baselines that differ only in their seed.
+
+    >>> _over("baseline: frozen features, seed 0; baseline: frozen features, seed 1")
+    'frozen features'
+    """
+    plain = (re.sub(r", seed \d+$", "", name) for name in names.split("; "))
+    return "; ".join(dict.fromkeys(name.removeprefix("baseline: ") for name in plain))
 
 
 def _below(gains: pd.DataFrame) -> list[str]:

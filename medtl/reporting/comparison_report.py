@@ -19,9 +19,10 @@ from medtl.reporting.rounding import confidence_text
 
 SHOWN = ("accuracy", "auroc", "f1")  # of the test split, beside the one that is compared
 NOT_A_DEVICE = "For research. Not a medical device, not for diagnosis."
+MARKED = 12  # arms with a mark of their own in the plot of the cost
 DESCRIBED = 25  # rows of the table in a run's description
 SETTINGS_HEAD = ("parameter", "given", "used")
-NO_VALUE = ("", "0")  # of a cell: it has no such setting
+NO_VALUE = ("", 0)  # of a cell: it has no such setting
 CELL_FIELDS = {
     "architecture": "architecture",
     "weights": "weights",
@@ -33,6 +34,8 @@ CELL_FIELDS = {
     "lr": "lr",
     "rates": "rates",
     "augment": "augment",
+    "fractions": "fraction",
+    "seeds": "seed",
 }  # parameters that a study resolves for each cell
 
 
@@ -54,6 +57,7 @@ class Subject:
         sheet: some of the images.
         embedded: True for images that the project draws.
         settings: the study's parameters, as they were given.
+        resolved: values of those parameters that `auto` or 0 stands for, and not by cell.
         pictures: of `convergence`, `depth`, `size`.
     """
 
@@ -69,6 +73,7 @@ class Subject:
     sheet: Figure
     embedded: bool
     settings: Mapping[str, object]
+    resolved: Mapping[str, object]
     pictures: tuple[str, ...]
 
 
@@ -126,7 +131,10 @@ def _scores(comparison: Comparison) -> Table:
             continue
         scores = comparison.scores[each.name]
         values = [str(scores[name]) for name in metrics]
-        epochs = f"{len(each.outcome.history)} (best {each.outcome.best_epoch})"
+        count = len(each.outcome.history)
+        # a solved head and a classical classifier have one row, and no epochs
+        trained = bool(each.outcome.lr) or count > 1
+        epochs = f"{count} (best {each.outcome.best_epoch})" if trained else "none"
         rate = f"{each.outcome.lr:g}" if each.outcome.lr else "none"
         values += [f"{each.outcome.valid_auroc:.3f}", rate, epochs]
         rows.append(Row(each.name, values))
@@ -173,7 +181,7 @@ def _drawn(subject: Subject, comparison: Comparison) -> Iterator[Picture]:
     figure = training_comparison.values_with_intervals(
         named, f"Test {metric}", f"Test {metric}", zero=False
     )
-    yield Picture.of(figure, f"Test {metric} of every cell with its 95 % interval")
+    yield Picture.of(figure, f"Test {metric} of every arm with its 95 % interval, over its seeds")
     if "convergence" in subject.pictures and (panels := _histories(comparison)):
         figure = training_comparison.convergence_curves(
             panels, "valid_accuracy", "Validation accuracy"
@@ -263,7 +271,7 @@ def _differences(comparison: Comparison) -> Illustrated | None:
 
 
 def _costs(comparison: Comparison) -> Illustrated:
-    head = ["cell", "seconds", "trained parameters", "trained compute", "share of the network's"]
+    head = ["cell", "trained parameters", "trained compute", "share of the network's", "seconds"]
     rows = [
         Row(each.name, _cost(each.outcome))
         for each in comparison.cell_results
@@ -276,22 +284,24 @@ def _costs(comparison: Comparison) -> Illustrated:
         "the forward pass."
     )
     arms = comparison.arms
-    if arms["architecture"].nunique() > 1:
+    if arms["arm"].nunique() <= MARKED:
+        arms = arms.assign(series=arms["arm"])
+    elif arms["architecture"].nunique() > 1:
         arms = arms.assign(series=arms["architecture"] + ", " + arms["series"])
     metric = f"test {metric_named(comparison.metric).label}"
     figure = training_comparison.score_against_cost(arms, metric)
     return Illustrated(
-        Picture.of(figure, f"{metric[:1].upper()}{metric[1:]} against seconds"),
+        Picture.of(figure, f"{metric[:1].upper()}{metric[1:]} of every arm against compute"),
         Table(caption, head, rows),
     )
 
 
 def _cost(outcome: Outcome) -> list[str]:
     return [
-        f"{outcome.seconds:.1f}",
         f"{outcome.trained_parameters:,}",
-        f"{outcome.trained_flops / 1e6:,.1f} MFLOP",
+        f"{outcome.trained_flops / 1e6:,.3g} MFLOP",
         f"{100 * outcome.trained_share:.1f} %",
+        f"{outcome.seconds:.1f}",
     ]
 
 
@@ -321,8 +331,12 @@ def _settings(subject: Subject, comparison: Comparison) -> Table:
     """Builds the table of parameters, with the values that the cells used."""
     rows = []
     for name, given in subject.settings.items():
-        used = _used(CELL_FIELDS[name], comparison) if name in CELL_FIELDS else given
-        rows.append(Row(name, ["empty" if given == "" else given, used]))
+        used = subject.resolved.get(name, given)
+        if name in CELL_FIELDS:
+            used = _used(CELL_FIELDS[name], comparison)
+        elif name == "epochs":
+            used = _epochs(comparison)
+        rows.append(Row(name, ["empty" if given == "" else given, "none" if used == "" else used]))
     return Table("Parameters as given, and the values that the cells used", SETTINGS_HEAD, rows)
 
 
@@ -333,8 +347,23 @@ def _used(field: str, comparison: Comparison) -> str:
         for each in comparison.cell_results
         if each.outcome is not None
     ]
+    if field != "seed":
+        values = [value for value in values if value not in NO_VALUE]
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return ", ".join(dict.fromkeys(text for text in texts if text not in NO_VALUE)) or "none"
+    return ", ".join(dict.fromkeys(texts)) or "none"
+
+
+def _epochs(comparison: Comparison) -> str:
+    """Formats the fewest and the most epochs that cells were trained for by gradient."""
+    counts = [
+        len(each.outcome.history)
+        for each in comparison.cell_results
+        if each.outcome is not None and each.outcome.lr
+    ]
+    if not counts:
+        return "none"
+    low, high = min(counts), max(counts)
+    return str(high) if low == high else f"{low} to {high}"
 
 
 def _within(arm: str, architecture: str) -> str:
@@ -344,13 +373,15 @@ def _within(arm: str, architecture: str) -> str:
 def _description(subject: Subject, comparison: Comparison, paragraphs: list[str]) -> str:
     metric = metric_named(comparison.metric).label
     lines = [f"## {plain(subject.title)}", "", *(f"{plain(each)}\n" for each in paragraphs)]
-    lines += [f"| cell | test {metric} | validation AUROC | seconds |", "| --- | --- | --- | --- |"]
+    lines += [f"| cell | test {metric} | validation AUROC | trained compute |"]
+    lines += ["| --- | --- | --- | --- |"]
     for each in comparison.cell_results[:DESCRIBED]:
         if each.outcome is None:
             values = f"failed: {plain(each.error[:80])} | |"
         else:
             score = comparison.scores[each.name][comparison.metric]
-            values = f"{score} | {each.outcome.valid_auroc:.3f} | {each.outcome.seconds:.1f}"
+            share = f"{100 * each.outcome.trained_share:.1f} %"
+            values = f"{score} | {each.outcome.valid_auroc:.3f} | {share}"
         lines.append(f"| {plain(each.name)} | {values} |")
     if len(comparison.cell_results) > DESCRIBED:
         lines.append(f"\n{len(comparison.cell_results) - DESCRIBED} more in `report/cells.csv`.")

@@ -66,13 +66,20 @@ def nearest_source(sources: pd.DataFrame, data: str) -> str:
 
 def _counts(comparison: Comparison) -> str:
     cells, failed = len(comparison.cell_results), len(comparison.failed)
+    arms = len({each.arm for each in comparison.cell_results})
+    alike = (
+        f" in {_many(arms, 'arm', 'arms')} (cells that differ only in their seed)"
+        if arms < cells
+        else ""
+    )
     groups = len(set(comparison.cases.groups.tolist()))
     of = (
         f" of {_many(groups, 'patient', 'patients')}" if comparison.cases.unit == "patients" else ""
     )
     sentence = (
-        f"{_many(cells, 'cell', 'cells')}, scored on the same {len(comparison.cases.labels)} test "
-        f"images{of}; intervals are over {comparison.cases.unit}."
+        f"{_many(cells, 'cell', 'cells')}{alike}, scored on the same "
+        f"{len(comparison.cases.labels)} test images{of}; intervals are over "
+        f"{comparison.cases.unit}."
     )
     if failed:
         sentence += f" {failed} of them failed; the table says why."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 DPI = 110  # of pictures: sharp in print, small in the file
+
+NUMBER = re.compile(r"[-+<>=~ ]*\d")  # begins a number, or an interval
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("medtl.reporting"),
@@ -37,6 +40,19 @@ class Table:
     caption: str
     head: Sequence[str]
     rows: Sequence[Row]
+
+    def is_text(self, place: int) -> bool:
+        """Returns whether most values of the column at `place` of the rows are no numbers.
+
+        >>> rows = [Row("a", ["0.9 (0.8 to 1)", "< 0.001", "resnet18"]), Row("b", ["none", "", ""])]
+        >>> [Table("", ["", "", "", ""], rows).is_text(place) for place in range(3)]
+        [False, False, False]
+        >>> Table("", ["", ""], [Row("a", ["resnet18"]), Row("b", ["none"])]).is_text(0)
+        True
+        """
+        values = [str(row.values[place]) for row in self.rows if place < len(row.values)]
+        numbers = sum(not value or NUMBER.match(value) is not None for value in values)
+        return 2 * numbers < len(values)
 
 
 @dataclass(frozen=True)

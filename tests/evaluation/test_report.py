@@ -31,7 +31,8 @@ def subject() -> Subject:
         ),
         sheet=Figure(),
         embedded=True,
-        settings={"data": "x & y"},
+        settings={"data": "x & y", "image_size": 0, "epochs": 0, "positive": ""},
+        resolved={"image_size": "96, 128"},
         pictures=("convergence", "depth", "size"),
     )
 
@@ -54,6 +55,18 @@ def test_every_cell_stands_in_the_page_and_in_the_description(subject, compariso
         assert each.name in written.description
     rows = [line for line in written.description.splitlines() if line.startswith("| broken")]
     assert rows[0].replace("\\|", "").count("|") == 5
+
+
+def test_settings_show_the_values_that_were_used(subject, comparison):
+    page = report(subject, comparison).html
+    rows = dict(re.findall(r'<th scope="row">(\w+)</th>(.*)</tr>', page))
+    assert "96, 128" in rows["image_size"]
+    finished = [each for each in comparison.cell_results if each.outcome is not None]
+    trained = [len(each.outcome.history) for each in finished if each.outcome.lr]
+    assert f">{min(trained)}" in rows["epochs"] if trained else ">none<" in rows["epochs"]
+    assert "none" in rows["positive"]
+    # columns of names are on the left, as their heads are
+    assert re.search(r'<th scope="col" class="text">used</th>', page)
 
 
 def test_the_words_follow_the_numbers(comparison, cases, made):

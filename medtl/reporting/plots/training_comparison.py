@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from medtl.reporting.plots.style import (
     GOOD,
@@ -158,24 +158,26 @@ def values_with_intervals(table: pd.DataFrame, title: str, what: str, zero: bool
 
 
 def score_against_cost(table: pd.DataFrame, metric: str) -> Figure:
-    """Plots one dot per row over its duration: `name`, `score`, `seconds`, `series`."""
+    """Plots one dot per row over its trained compute: `score`, `trained_flops`, `series`."""
     figure = sheet(
-        f"{metric[:1].upper()}{metric[1:]} against time",
-        "the part before a cut is computed by the first training that needs it",
+        f"{metric[:1].upper()}{metric[1:]} against compute",
+        "of the trained part, for one image in the forward pass; classical classifiers have none",
     )
-    axes = plain(figure.subplots(), "Seconds on this machine", metric)
+    axes = plain(figure.subplots(), "Trained compute in MFLOP", metric)
+    compute = table["trained_flops"] / 1e6
     for index, (name, rows) in enumerate(table.groupby("series", sort=False)):
         axes.scatter(
-            rows["seconds"],
+            compute[rows.index],
             rows["score"],
             s=36,
             color=colour(index),
             marker="os^Dv"[index // 8 % 5],
             label=short([name], 44)[0],
         )
-    axes.set_xscale("log")
-    axes.margins(x=0.08, y=0.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # linear below one MFLOP, where classifiers without trained layers are at 0
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xlim(left=-0.2)
+    axes.margins(y=0.1)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     key(axes, "best")

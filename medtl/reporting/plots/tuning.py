@@ -197,7 +197,7 @@ def _upright(values: pd.Series, logarithmic: bool = False) -> _Upright:
         ticks = np.geomspace(low, high, TICKS)
         low, high, numbers = math.log10(low), math.log10(high), np.log10(numbers)
         places = (np.log10(ticks) - low) / (high - low)
-        texts = [f"{tick:.1e}" for tick in ticks]
+        texts = [f"{tick:.2g}" for tick in ticks]
     else:
         ticks = np.linspace(low, high, TICKS)
         places = (ticks - low) / (high - low)
