@@ -199,10 +199,10 @@ def metric_named(name: str) -> Metric:
     return known[name]
 
 
-def scores(cases: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Computes all overall metrics, by name, under `weights` float64 [R, N]: [R] each."""
+def scores(cases: ScoredCases, weights: np.ndarray, ordinal: bool = False) -> dict[str, np.ndarray]:
+    """Computes `overall_metrics`, by name, under `weights` float64 [R, N]: [R] each."""
     weighted = cases.weighted(weights)
-    return {each.name: each.score(weighted) for each in overall_metrics()}
+    return {each.name: each.score(weighted) for each in overall_metrics(ordinal)}
 
 
 def class_scores(cases: ScoredCases, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -98,7 +98,7 @@ class OutOfFold:
         """Formats mean and standard deviation over folds of the headline metrics."""
         spread, count = self.spread(), len(self.folds)
         lines = [f"over folds      (mean and standard deviation of {count} folds, not pooled)"]
-        for metric in headline_metrics():
+        for metric in headline_metrics(self.evaluation.ordinal):
             place = f"{SPLIT}_{metric.name}"
             if f"{place}{STD}" in spread:
                 value = f"{spread[place + MEAN]:.3f} ± {spread[place + STD]:.3f}"
@@ -157,7 +157,7 @@ def fold_table(dataset: Dataset, parts: Sequence[FoldPredictions]) -> pd.DataFra
     for each in parts:
         labels = dataset.labels[each.indices]
         cases = ScoredCases.of(labels, each.probabilities, each.decisions)
-        found = scores(cases, np.ones((1, len(labels))))
+        found = scores(cases, np.ones((1, len(labels))), dataset.ordinal)
         facts = (
             each.fold,
             len(labels),

@@ -20,6 +20,7 @@ from mlflow.types import DataType
 from medtl.errors import MedtlError
 from medtl.inference.predictor import Predictor
 from medtl.networks.registry import packages
+from medtl.serving.handler import FIELDS, HEATMAP
 from medtl.tracking.logged_model import (
     HYBRID,
     PACKAGE,
@@ -65,8 +66,7 @@ def test_signature_and_example_are_those_of_the_interface(logged: ModelInfo, fil
         "",
     )
     names = [column.name for column in logged.signature.outputs]
-    assert names[:5] == ["label", "probability", "probabilities", "decision", "in_domain"]
-    assert {"error", "model", "version", "run_id", "request_id", "heatmap"} == {*names[5:]}
+    assert tuple(names) == (*FIELDS, HEATMAP)
     assert logged.saved_input_example_info["type"] == "dataframe"
     assert logged.metadata["classes"] == ["clear", "focal", "diffuse"]
 
