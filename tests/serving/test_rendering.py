@@ -27,7 +27,10 @@ LUNG, SOFT = "-600/1500", "40/400"
 
 @pytest.fixture
 def slices(tmp_path: Path) -> Path:
-    """Drawn slices in Hounsfield units of two classes, of several shapes: DICOM and TIFF."""
+    """Drawn slices in Hounsfield units of two classes, of several shapes: DICOM and TIFF.
+
+    Beside them in `png` as PNG, stored with an offset of 1024.
+    """
     random = np.random.default_rng(0)
     for number in range(24):
         name = ("dense", "clear")[number % 2]
@@ -36,6 +39,8 @@ def slices(tmp_path: Path) -> Path:
         values = random.normal(-800, 60, (40, 56 + 8 * (number % 3)))
         values[10:30, 15:35] = random.normal(60 if name == "dense" else -10, 20, (20, 20))
         values = values.round().astype(np.int16)
+        (beside := tmp_path / "png" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((values + 1024).astype(np.uint16)).save(beside / f"{number}.png")
         if number % 4 < 2:
             file = dicom(values, Modality="CT", RescaleSlope=1, RescaleIntercept=0)
             file.PatientID = f"P{number}"
@@ -53,26 +58,28 @@ def served(bundle: Predictor, folder: Path) -> tuple[ServedModel, PythonModelCon
 
 
 @pytest.mark.parametrize(
-    ("window", "fit", "interpolation", "crop"),
+    ("folder", "window", "fit", "interpolation", "crop"),
     [
-        (f"{SOFT},{LUNG}", "pad", "bilinear", 1.0),
-        (SOFT, "crop", "bicubic", 0.875),
-        ("percentiles", "squash", "bilinear", 1.0),
-        ("auto", "squash", "bilinear", 1.0),
+        ("slices", f"{SOFT},{LUNG}", "pad", "bilinear", 1.0),
+        ("slices", SOFT, "crop", "bicubic", 0.875),
+        ("slices", "percentiles", "squash", "bilinear", 1.0),
+        ("slices", "auto", "squash", "bilinear", 1.0),
+        ("png", "1064/400,424/1500", "crop", "bicubic", 0.9),
     ],
 )
 def test_served_answers_are_those_of_the_evaluation(
-    bundle: Predictor, slices: Path, tmp_path: Path, window, fit, interpolation, crop
+    bundle: Predictor, slices: Path, tmp_path: Path, folder, window, fit, interpolation, crop
 ):
+    root = slices.parent / folder
     plain = bundle.preprocessing
     rendered = dataclasses.replace(
         plain, window=window, fit=fit, interpolation=interpolation, crop=crop
     )
     model, context = served(dataclasses.replace(bundle, preprocessing=rendered), tmp_path)
     assert model.bundle.preprocessing == rendered
-    dataset = load(str(slices), model.bundle.preprocessing.rendering, seed=0)
+    dataset = load(str(root), model.bundle.preprocessing.rendering, seed=0)
     expected = model.bundle.answer(dataset.images(np.arange(24))).probabilities
-    files = [(slices / path).read_bytes() for path in dataset.frame["path"]]
+    files = [(root / path).read_bytes() for path in dataset.frame["path"]]
     answers = model.predict(context, pd.DataFrame({"image": pd.Series(files, dtype=object)}))
     assert answers["error"].tolist() == [None] * 24
     found = [list(each.values()) for each in answers["probabilities"]]
