@@ -72,6 +72,9 @@ class TuneSettings(ClusterSettings, ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.coverage and self.folds:
+            allowed = "0 with folds, whose cases choose the trial: train the best one with folds"
+            raise ParameterError("coverage", self.coverage, allowed)
         for name in self.optimizer_names:
             if name not in OPTIMIZERS:
                 raise ParameterError("optimizers", name, f"a comma list of {', '.join(OPTIMIZERS)}")

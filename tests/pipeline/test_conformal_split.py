@@ -25,6 +25,7 @@ from medtl.pipeline.conformal_split import check_patients, with_conformal_split
 from medtl.pipeline.predictors import trained_predictor
 from medtl.pipeline.scoring import predict_split
 from medtl.serving.handler import answer_fields
+from medtl.settings.search import TuneSettings
 from medtl.settings.training import PretrainSettings, TrainSettings
 from medtl.training.learner import TransferLearner
 
@@ -85,6 +86,9 @@ def test_coverage_is_zero_or_a_share_of_most(value: float):
         TrainSettings(coverage=value)
     with pytest.raises(ParameterError, match="not served"):
         PretrainSettings(coverage=0.9)
+    # out-of-fold cases of a search have chosen the trial
+    with pytest.raises(ParameterError, match="whose cases choose the trial"):
+        TuneSettings(coverage=0.9, folds=5)
 
 
 def test_thresholds_are_set_on_this_part_alone_which_the_model_records(
