@@ -27,7 +27,7 @@ from medtl.data.pixel_cache import Pixels, decode_all
 from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
 from medtl.errors import MedtlError
 from medtl.imaging.rendering import Rendering
-from medtl.settings.data import Reading
+from medtl.settings.data import CARVED, Reading
 
 
 def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
@@ -253,7 +253,10 @@ def load(
     rows = frame.index.to_numpy(np.int64)[:, None] * images + np.arange(images)
     table = dataclasses.replace(table, frame=frame.reset_index(drop=True))
     patients = patient_groups(table.frame)
-    drawn = tuple(name for name in missing_splits(table.frame) if _is_drawn(name, reading))
+    missing = missing_splits(table.frame)
+    drawn = tuple(name for name in missing if _is_drawn(name, reading))
+    if "test" not in missing and reading.holdout != CARVED:
+        notes += (f"holdout={reading.holdout:g} is not used: the data has a test split",)
     content = table.frame["content"].to_numpy()
     groups = groups_that_stay_together(patients, content)
     table = with_splits(table, seed, groups, reading.holdout)
