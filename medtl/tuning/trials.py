@@ -219,7 +219,8 @@ def tracked_trial(
             pruned = reason
             mlflow.set_tags({"medtl.state": "pruned", "mlflow.note.content": str(reason)})
         else:
-            mlflow.set_tag("medtl.state", "complete")
+            note = f"{candidate}: validation AUROC {score:.4f}"
+            mlflow.set_tags({"medtl.state": "complete", "mlflow.note.content": note})
     if pruned is not None:
         raise pruned
     return score
