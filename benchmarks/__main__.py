@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import mlflow
 
+from benchmarks.backbone import backbone
 from benchmarks.copies import copies
 from benchmarks.coverage import coverage
 from benchmarks.ensemble import ensemble
@@ -56,6 +57,7 @@ def benchmarks() -> None:
     """Measures the cost of medtl beside a plain PyTorch loop."""
 
 
+benchmarks.add_command(backbone)
 benchmarks.add_command(copies)
 benchmarks.add_command(coverage)
 benchmarks.add_command(ensemble)

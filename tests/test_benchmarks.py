@@ -263,3 +263,12 @@ def test_a_right_answer_passes():
 def test_a_wrong_answer_is_told_from_a_right_one(status: int, wrong: dict, reason: str):
     with pytest.raises(MedtlError, match=reason):
         check_answer(status, wrong, ("clear", "focal"), explained=True)
+
+
+def test_the_frozen_pass_is_timed_beside_timms_own():
+    small = ("--architecture", "timm:test_vit", "--size", "32", "--patients", "20")
+    once = ("--pairs", "1", "--trials", "2", "--plain", "1", "--epochs", "1")
+    printed = CliRunner().invoke(benchmarks, ["backbone", *small, *once], catch_exceptions=False)
+    passed, trained = printed.stdout.splitlines()
+    assert passed.startswith("frozen pass of timm:test_vit at 32 px, ")
+    assert "(1 of 2 measured)" in trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
@@ -86,15 +87,16 @@ class ActivationCache:
         return self._open[key]
 
     def _is_worth_it(self, divided: Cut, fresh: ComputedLoader, views: int) -> bool:
-        with FlopCounterMode(display=False) as counter:
-            tensors = fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image a process
-        each, operations = _bytes(tensors), counter.get_total_flops()
-        if self._policy == "auto" and operations < WORTH * each:
-            self.notes[divided.point.name] = (
-                f"computed anew each epoch: {operations / 1e6:.0f} million operations an image "
-                f"cost less than reading {each / 1e6:.2f} MB back"
-            )
-            return False
+        each = 2 * sum(map(math.prod, divided.shapes))  # bytes of an image in 16 bits
+        if self._policy == "auto":
+            with FlopCounterMode(display=False) as counter:
+                fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image a process
+            if (operations := counter.get_total_flops()) < WORTH * each:
+                self.notes[divided.point.name] = (
+                    f"computed anew each epoch: {operations / 1e6:.0f} million operations an image "
+                    f"cost less than reading {each / 1e6:.2f} MB back"
+                )
+                return False
         images = fresh.team.share(len(fresh)) * fresh.team.neighbours  # of this machine
         needed, budget = each * images * views, activation_store.budget_bytes()
         if self._policy == "always" or activation_store.make_room(needed, budget):
