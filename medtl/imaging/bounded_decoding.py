@@ -91,6 +91,14 @@ class BoundedDecoders:
             raise UnreadableImage(answer.decode())
         return np.load(io.BytesIO(answer), allow_pickle=False)
 
+    def end(self) -> None:
+        """Ends all idle processes; the next file starts one again."""
+        with self._changed:
+            while self._idle:
+                self._idle.pop().end()
+                self._count -= 1
+            self._changed.notify_all()
+
     def _taken(self) -> _Decoder:
         mine = object()
         with self._changed:

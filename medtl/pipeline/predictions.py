@@ -6,6 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -83,7 +84,11 @@ def answer_files(
     # no other request waits here, so that a slow file may use all of its time
     decoders = BoundedDecoders(processes, seconds_beside=SECONDS)
     rendering = served.bundle.preprocessing.rendering
-    with FileReader(rendering, served.masked, most_slow=math.inf, decoders=decoders) as reader:
+    with ExitStack() as stack:
+        stack.callback(decoders.end)
+        reader = stack.enter_context(
+            FileReader(rendering, served.masked, most_slow=math.inf, decoders=decoders)
+        )
         ahead = deque[tuple[list[list[Path | None]], Iterator]]()
         for files in chunks:
             ahead.append((files, reader.read(files)))

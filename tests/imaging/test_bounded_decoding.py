@@ -95,6 +95,14 @@ def test_a_file_that_takes_too_much_memory_is_refused():
     assert few.square(picture("PNG"), 8).shape == (1, 8, 8)
 
 
+def test_ended_processes_are_started_again(decoders: BoundedDecoders):
+    decoders.square(picture("PNG"), 8)
+    idle = list(decoders._idle)
+    decoders.end()
+    assert [each._process.returncode is not None for each in idle] == [True] * len(idle)
+    assert decoders.square(picture("PNG"), 8).shape == (1, 8, 8)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_decoder_that_ends_or_hangs_costs_one_image(
     decoders: BoundedDecoders, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
