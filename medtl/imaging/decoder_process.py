@@ -1,7 +1,8 @@
 """Child process that decodes one file after another for its parent.
 
 Protocol: the parent writes the length of a message, such as a file, and a number, 8 bytes each
-(little endian), then the message; the child writes the length of its answer, 8 bytes, then the answer.
+(little endian), then the message; the child writes the length of its answer, 8 bytes, then the
+answer.
 """
 
 from __future__ import annotations
