@@ -104,7 +104,7 @@ class OurSide:
             settings, lambda settings, rendering, _: training_data(settings, rendering)
         )
         (entrant,) = backbone_pool.all
-        probed = {entrant.architecture: probe(backbone_pool.transfer(entrant), "blocks")}
+        probed = {entrant.name: probe(backbone_pool.transfer(entrant), "blocks")}
         starts = starts_of(settings, backbone_pool, probed, known=[])
         best, way = 0.0, ""
 
