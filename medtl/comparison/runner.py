@@ -66,7 +66,7 @@ class SharedResources:
         self._operations: dict[tuple[str, int, tuple[str, ...], int], int] = {}
         self._backbone: tuple[object, Backbone] | None = None
         self._activation_cache: tuple[object, ActivationCache] | None = None
-        self.notes: list[str] = []  # on the sources of pretraining
+        self.notes: list[str] = []  # on the sources of pretraining, and on files of weights
 
     def dataset(self, cells: Iterable[Cell]) -> Dataset:
         """Returns the data set in the rendering of the first cell whose backbone is available.
@@ -397,6 +397,8 @@ class SharedResources:
         key = (cell.architecture, cell.weights, cell.modality, cell.seed, cell.hidden)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = (key, origin.backbone(dataset, cell.seed, cell.hidden))
+            if loaded := self._backbone[1].note:
+                self._note(f"weights {loaded}")
         return self._backbone[1]
 
     def _points(self, cell: Cell, backbone: Backbone) -> Iterator[CutPoint]:
