@@ -44,15 +44,15 @@ class Table:
     def is_text(self, place: int) -> bool:
         """Returns whether most values of the column at `place` of the rows are no numbers.
 
-        >>> rows = [Row("a", ["0.9 (0.8 to 1)", "< 0.001", "resnet18"]), Row("b", ["none", "", ""])]
+        `none` and empty values do not count.
+
+        >>> rows = [Row("a", ["0.9 (0.8 to 1)", "none", "vgg11"]), Row("b", ["none", "", "none"])]
         >>> [Table("", ["", "", "", ""], rows).is_text(place) for place in range(3)]
-        [False, False, False]
-        >>> Table("", ["", ""], [Row("a", ["resnet18"]), Row("b", ["none"])]).is_text(0)
-        True
+        [False, False, True]
         """
         values = [str(row.values[place]) for row in self.rows if place < len(row.values)]
-        numbers = sum(not value or NUMBER.match(value) is not None for value in values)
-        return 2 * numbers < len(values)
+        given = [value for value in values if value not in ("", "none")]
+        return 2 * sum(NUMBER.match(value) is not None for value in given) < len(given)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ def subject() -> Subject:
         ),
         sheet=Figure(),
         embedded=True,
-        settings={"data": "x & y", "image_size": 0, "epochs": 0, "positive": ""},
-        resolved={"image_size": "96, 128"},
+        settings={"data": "x & y", "image_size": 0, "epochs": 0, "device": "auto", "positive": ""},
+        resolved={"image_size": "96, 128", "device": "cpu"},
         pictures=("convergence", "depth", "size"),
     )
 
