@@ -205,8 +205,9 @@ class DataSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ordinal:
-            comma_list("ordinal", self.ordinal)
+        if self.ordinal and len(comma_list("ordinal", self.ordinal)) < 2:
+            allowed = "a comma list of all classes, two or more, from the lowest grade on"
+            raise ParameterError("ordinal", self.ordinal, allowed)
         check_columns(self.columns)
         check_splits(self.splits)
         if self.path_pattern and "{}" not in self.path_pattern:

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
+from plotly.offline import get_plotlyjs
 
 from medtl.cache import cache_root
 from medtl.commands.train import train
@@ -52,7 +53,8 @@ def standing(folder: Path) -> dict[str, tuple[int, int]]:
 def test_a_full_artifact_store_loses_no_trial_and_the_same_command_goes_on(
     clinic, small_disk, read_only, monkeypatch, capsys
 ):
-    disk = small_disk(1024)
+    plots = len(get_plotlyjs().encode()) // 1024  # KiB that the interactive plots of a search take
+    disk = small_disk(1024 + plots)
     MlflowClient().create_experiment("small", artifact_location=str(disk / "artifacts"))
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "small")
     before = standing(clinic)

@@ -29,6 +29,7 @@ OF_DATA = {
     "splits": "1:dev",
     "uncertain": "keep",
     "readers": "keep",
+    "ordinal": "mild",
 }
 OF_LEARNING = OF_DATA | {
     "architecture": "resnet19",
@@ -49,10 +50,19 @@ OF_LEARNING = OF_DATA | {
     "seed": "-1",
     "precision": "int8",
     "device": "cuda:63",
+    "window": "40/0",
+    "fit": "stretch",
+    "normalise": "somehow",
+    "folds": "-1",
+    "holdout": "1.2",
+    "layer_decay": "0",
+    "lora_rank": "0",
 }
 OF_TRAINING = OF_LEARNING | {
     "model_name": "wards/chest",
     "sensitivity": "1.2",
+    "coverage": "1.2",
+    "seeds": "one",
     "cutoff": "layer9",
     "schedule": "three_stage",
     "optimizer": "adaam",
@@ -80,6 +90,7 @@ WRONG = {
     | {
         "model_name": "",
         "sensitivity": "-1",
+        "coverage": "-1",
         "trials": "0",
         "timeout": "inf",
         "cutoffs": "layer9",
@@ -110,6 +121,7 @@ WRONG = {
         "subgroups": ",",
         "against": "no/such/folder",
         "maps": "crayon",
+        "doubtful": "no/such/list.csv",
     },
     "perturb": OF_MODEL
     | {
