@@ -26,7 +26,8 @@ LARGEST_DIFFERENCE = 1e-3
 def write_self_test(folder: Path, predictor: Predictor, sample: Sequence[bytes]) -> None:
     """Stores the pixels of one sample's image files and the logits of `predictor`."""
     rendering = predictor.preprocessing.rendering
-    images = np.stack([rendering.of_file(file) for file in sample])
+    # channels are last in a decoded colour image, and safetensors stores contiguous tensors only
+    images = np.ascontiguousarray([rendering.of_file(file) for file in sample])
     if predictor.modalities:
         images = images[None]
     logits = predictor.scores(images)

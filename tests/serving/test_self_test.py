@@ -14,6 +14,7 @@ from medtl.networks.registry import build
 from medtl.serving import handler
 from medtl.serving.handler import BUNDLE, ServedModel
 from medtl.serving.self_test import SELF_TEST_FILE, run_self_test, write_self_test
+from medtl.tracking.logged_model import example_images
 
 
 @pytest.fixture
@@ -25,6 +26,12 @@ def folder(bundle: Predictor, tmp_path: Path, pixels, image_file) -> Path:
 
 def test_it_passes_where_it_was_written(bundle: Predictor, folder: Path):
     run_self_test(folder, bundle)
+
+
+def test_a_model_of_colour_images_has_one(bundle: Predictor, tmp_path: Path):
+    bundle.save(tmp_path / BUNDLE)
+    write_self_test(tmp_path / BUNDLE, bundle, example_images(bundle.image_size, 3, 1))
+    run_self_test(tmp_path / BUNDLE, bundle)
 
 
 def test_other_scores_are_one_line(bundle: Predictor, folder: Path):
