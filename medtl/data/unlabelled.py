@@ -26,7 +26,7 @@ from medtl.settings.fields import quoted
 from medtl.settings.prediction import PredictSettings
 
 PATIENTS, SEED = 40, 1
-"""Of new phantoms; data sets for training have another seed."""
+"""Seed of new phantoms; data sets for training have another one."""
 LOOKED_AT = 20  # rows in which a column of paths is looked for
 
 

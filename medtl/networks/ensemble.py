@@ -90,7 +90,7 @@ class Ensemble(nn.Module):
 
     @property
     def shares_layers(self) -> bool:
-        """Whether any layer is before the cut."""
+        """True if a layer is before the cut."""
         return self.point.key != (0,)
 
     @cached_property

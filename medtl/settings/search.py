@@ -121,12 +121,12 @@ class TuneSettings(ClusterSettings, ModelSettings):
 
     @property
     def searches_architecture(self) -> bool:
-        """Whether several architectures are searched."""
+        """True if several architectures are searched."""
         return len(self.architectures) > 1
 
     @property
     def searches_weights(self) -> bool:
-        """Whether several weights are searched."""
+        """True if several weights are searched."""
         return len(self.sources) > 1
 
     @property

@@ -16,7 +16,7 @@ from medtl.networks.weights.transformers_vit import named_as_published
 Adapt = Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 LEAST_SHARE = 0.9
-"""Of the backbone's tensors, the share that a file must fill (our choice)."""
+"""Least share of the backbone's tensors that a file fills (our choice)."""
 
 _NAMED = 3  # names in a message
 _AVERAGES = ("ema", "teacher", "momentum", "averaged")

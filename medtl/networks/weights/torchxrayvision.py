@@ -13,7 +13,7 @@ from torch import Tensor
 
 _OPERATING_POINTS = "op_threshs"
 MEAN, STD = 0.5, 1 / 2048
-"""Of images from 0 to 1, which they map to -1024..1024."""
+"""Normalisation of images from 0 to 1 to -1024..1024."""
 
 
 def is_of_torchxrayvision(tensors: Mapping[str, Tensor]) -> bool:
