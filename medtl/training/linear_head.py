@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import fx, nn
 
 from medtl.training.losses import valid_scores
@@ -83,6 +84,8 @@ def linear_layer(suffix: fx.GraphModule) -> nn.Linear | None:
     return None
 
 
+# Products this small lose time on several threads, and their sums would depend on how many.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def solve(
     features: np.ndarray,
     labels: np.ndarray,
