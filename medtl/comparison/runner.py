@@ -280,7 +280,7 @@ class SharedResources:
 
     def scored(self, dataset: Dataset) -> np.ndarray:
         """Returns the samples that cells are scored on: the test split, or all in folds."""
-        return self.folds(dataset).pool if self._settings.folds else dataset.splits["test"]
+        return self.folds(dataset).tested if self._settings.folds else dataset.splits["test"]
 
     def train_settings(self, cell: Cell) -> TrainSettings:
         """Returns the settings of `train` for this cell on all training images.

@@ -24,10 +24,11 @@ from medtl.data.label_encoding import (
 from medtl.data.manifest import CASE, Table, incomplete, read_table, with_frames
 from medtl.data.patients import likely_patients
 from medtl.data.pixel_cache import Pixels, decode_all
-from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits
+from medtl.data.reader_votes import VOTES, soft_targets
+from medtl.data.splits import SPLITS, missing_splits, patient_groups, with_splits_of_measured
 from medtl.errors import MedtlError
 from medtl.imaging.rendering import Rendering
-from medtl.settings.data import CARVED, Reading
+from medtl.settings.data import CARVED, SOFT, Reading
 
 
 def learnable(table: Table) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
@@ -117,6 +118,8 @@ class Dataset:
         source: the name of the folder that the images are in (see `Table`).
         warnings: findings of the data report, which are repeated beside scores; empty before it.
         ordinal: true if the classes are in an order (parameter `ordinal`), such as grades.
+        shares: float32 [N, K] with `readers=soft`, the share of readers for each class or finding
+            (see `reader_shares`), which training fits; None trains on `labels`.
     """
 
     name: str
@@ -134,6 +137,7 @@ class Dataset:
     source: str
     warnings: tuple[str, ...] = ()
     ordinal: bool = False
+    shares: np.ndarray | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -161,7 +165,18 @@ class Dataset:
         place, of the names of files and patients, and of the `allow` parameters.
         """
         _, first, place = np.unique(self.groups, return_index=True, return_inverse=True)
-        return _digest(f"{self.fingerprint} {self.classes} {first[place].tolist()}")
+        shares = "" if self.shares is None else f" {self.shares.tolist()}"
+        return _digest(f"{self.fingerprint} {self.classes} {first[place].tolist()}{shares}")
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Samples that can be scored: bool [N]; not those whose readers have no majority.
+
+        The label of the others, which only train, is the first class of their most votes.
+        """
+        if self.shares is None or self.multi_label:
+            return np.ones(len(self.labels), bool)
+        return self.shares.max(axis=1) > 0.5
 
     @property
     def has_patient(self) -> np.ndarray:
@@ -259,11 +274,19 @@ def load(
         notes += (f"holdout={reading.holdout:g} is not used: the data has a test split",)
     content = table.frame["content"].to_numpy()
     groups = groups_that_stay_together(patients, content)
-    table = with_splits(table, seed, groups, reading.holdout)
+    table, measured = with_splits_of_measured(table, seed, groups, reading.holdout)
+    if not measured.all():
+        table = dataclasses.replace(table, frame=table.frame[measured].reset_index(drop=True))
+        rows, patients, groups = rows[measured], patients[measured], groups[measured]
     frame = table.frame
     notes += _drawn(frame, drawn, reading) + _folds_not_used(frame, reading)
     notes = check_duplicates(table.name, frame, reading.duplicates) + notes
     classes, labels, from_labels = learnable(table) if table.multi_label else _one_label(table)
+    shares = None
+    if reading.readers == SOFT:
+        votes = frame.pop(VOTES) if VOTES in frame else None
+        shares, line = soft_targets(votes, classes, table.multi_label, int((~measured).sum()))
+        notes += (line,)
     splits = {name: np.flatnonzero(frame["split"] == name) for name in SPLITS}
     if len(splits["train"]):
         parts = splits
@@ -286,6 +309,7 @@ def load(
         notes=from_labels + notes,
         source=table.source,
         ordinal=bool(reading.ordinal),
+        shares=shares,
     )
 
 
@@ -405,6 +429,7 @@ def without(dataset: Dataset, labels: Collection[str]) -> Dataset:
         classes=classes,
         frame=frame,
         labels=pd.Categorical(frame["label"], classes).codes.astype(np.int64),
+        shares=_columns(dataset, classes, kept),
         patients=dataset.patients[kept],
         groups=dataset.groups[kept],
         splits={
@@ -420,15 +445,26 @@ def in_order_of(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """Returns the same data with its classes in the order of `classes`, such as grades."""
     places = np.array([classes.index(name) for name in dataset.classes])
     return dataclasses.replace(
-        dataset, classes=classes, labels=places[dataset.labels], ordinal=True
+        dataset,
+        classes=classes,
+        labels=places[dataset.labels],
+        shares=_columns(dataset, classes, np.arange(len(dataset.labels))),
+        ordinal=True,
     )
+
+
+def _columns(dataset: Dataset, classes: Sequence[str], rows: np.ndarray) -> np.ndarray | None:
+    """Returns the shares of readers of these samples for these of the classes, in their order."""
+    if dataset.shares is None:
+        return None
+    return dataset.shares[np.ix_(rows, [dataset.classes.index(name) for name in classes])]
 
 
 def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
     """Returns the same images and splits with these findings only.
 
     Findings that no label of the data names are unknown there, for it does not say that they were
-    looked for. Other findings of the data are left out.
+    looked for. Other findings of the data are left out, and so are the shares of readers.
 
     Raises:
         MedtlError: the data names none of them.
@@ -450,7 +486,8 @@ def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
         ],
         "named in this data, and not asked about": [name for name in named if name not in findings],
     }
-    notes = (f"{what}: {', '.join(names)}" for what, names in lines.items() if names)
+    added = (f"{what}: {', '.join(names)}" for what, names in lines.items() if names)
+    notes = (*dataset.notes, *added)
     return dataclasses.replace(
-        dataset, classes=tuple(findings), labels=labels, notes=(*dataset.notes, *notes)
+        dataset, classes=tuple(findings), labels=labels, shares=None, notes=notes
     )

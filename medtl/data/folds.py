@@ -46,14 +46,21 @@ class Folds:
         """Indices of all samples in folds, int64, ascending."""
         return np.flatnonzero(self.fold != HELD_OUT)
 
+    @property
+    def tested(self) -> np.ndarray:
+        """Indices of the samples that a fold tests, int64, ascending: the pool that is measured."""
+        return np.flatnonzero((self.fold != HELD_OUT) & self.dataset.measured)
+
     def splits(self, number: int) -> dict[str, np.ndarray]:
-        """Returns the samples that fold `number` (from 0) trains on, validates on and tests."""
+        """Returns the samples that fold `number` (from 0) trains on, validates on and tests.
+
+        Samples that cannot be scored (see `Dataset.measured`) are trained on alone.
+        """
         out, valid = self.fold == number, self.validating[number]
         learned = (self.fold != HELD_OUT) & ~out & ~valid
-        return {
-            name: np.flatnonzero(each)
-            for name, each in {"train": learned, "valid": valid, "test": out}.items()
-        }
+        measured = self.dataset.measured
+        parts = {"train": learned, "valid": valid & measured, "test": out & measured}
+        return {name: np.flatnonzero(each) for name, each in parts.items()}
 
     def of(self, number: int) -> Dataset:
         """Returns the data set with the splits of fold `number`; its fingerprint stays."""

@@ -22,6 +22,13 @@ from medtl.data.label_encoding import (
 )
 from medtl.data.patients import with_patients
 from medtl.data.printable_names import on_disk, printable
+from medtl.data.reader_votes import (
+    NO_MAJORITY,
+    VOTES,
+    majority,
+    votes_in_two_classes,
+    with_first_of_votes,
+)
 from medtl.data.sources.csv_columns import FILE, FRAME, SPLIT_NAMES
 from medtl.data.sources.csv_file import lists_images
 from medtl.data.sources.registry import embedded, source_of, sources
@@ -69,7 +76,8 @@ def joined(file: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
     again = frame.duplicated([CASE, MODALITY])
     remedy = "give every image of a case a modality of its own"
     refuse_rows(file, frame, again, "a modality that its case has before", remedy)
-    for column in ("label", "patient", "split", *(["fold"] if "fold" in frame else [])):
+    optional = [name for name in ("fold", VOTES) if name in frame]
+    for column in ("label", "patient", "split", *optional):
         differs = frame[column] != frame.groupby(CASE)[column].transform("first")
         remedy = f"a case has one {column}; cases of two patients need names of their own"
         refuse_rows(file, frame, differs, f"another {column} than their case", remedy)
@@ -104,7 +112,7 @@ class Table:
         frame: columns `path` (relative to root, or absolute), `label`, `patient` ('' where
             unknown), `split` (train, valid, test, or '' where unknown), and what else a CSV had.
             Of cases of several images: `case` instead of `path`, and `image_MODALITY` with the
-            path of each image ('' for a missing one).
+            path of each image ('' for a missing one). Of `readers=soft` also `VOTES`.
         classes: the labels in alphabetical order, or in that of `ordinal`; the index is the class
             number. Of two, the second is the positive one: `negative`, `normal` and similar come
             first. With findings, all of them.
@@ -251,7 +259,7 @@ def _table(
     if reading.positive:
         frame, left_out = _in_two_classes(name, frame, reading.positive)
         notes += left_out
-    counts = frame["label"].value_counts()
+    counts = frame["label"][frame["label"] != NO_MAJORITY].value_counts()
     if len(counts) == 1:
         raise MedtlError(
             f"{name}: all {len(frame)} images are of one class, {counts.index[0]}; "
@@ -269,6 +277,9 @@ def _table(
     else:
         classes = in_order(counts.index)
         notes += positive_class_note(classes)
+    if VOTES in frame:
+        frame, left_out = with_first_of_votes(frame, classes)
+        notes += left_out
     return Table(name, root, frame.reset_index(drop=True), classes, modalities, notes=notes)
 
 
@@ -276,7 +287,12 @@ def _in_two_classes(
     name: str, frame: pd.DataFrame, positive: str
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Reduces the labels to two classes; returns the rows with a known label, and a note."""
-    labels = two_classes(name, frame["label"], positive)
+    if VOTES in frame:
+        votes = votes_in_two_classes(name, frame[VOTES], positive)
+        frame = frame.assign(**{VOTES: votes})
+        labels = votes.map(majority, na_action="ignore")
+    else:
+        labels = two_classes(name, frame["label"], positive)
     known = labels.notna()
     if not known.any():
         raise MedtlError(f"{name}: of no image is it known whether it is positive={positive}")

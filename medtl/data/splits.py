@@ -10,6 +10,7 @@ import pandas as pd
 
 from medtl.data.label_encoding import encode_findings, membership_matrix
 from medtl.data.manifest import Table
+from medtl.data.reader_votes import VOTES, majority
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
 from medtl.settings.data import CARVED
@@ -56,6 +57,32 @@ def with_splits(
         given = (split == "test").any()
         _check_classes(table, split, SPLITS if holdout or given else SPLITS[:-1])
     return dataclasses.replace(table, frame=frame.assign(split=split))
+
+
+def with_splits_of_measured(
+    table: Table, seed: int, groups: np.ndarray, holdout: float
+) -> tuple[Table, np.ndarray]:
+    """Fills the splits (see `with_splits`) as if all images had a majority of readers.
+
+    Images without one train, unless their patient or the table puts them into another split.
+
+    Returns:
+        The table, and which of its rows are used: bool [N].
+    """
+    frame = table.frame
+    decided = np.full(len(frame), True)
+    if VOTES in frame and not table.multi_label:
+        decided = (frame[VOTES].map(majority) == frame["label"]).to_numpy()
+    if decided.all():
+        return with_splits(table, seed, groups, holdout), decided
+    own = dataclasses.replace(table, frame=frame[decided].reset_index(drop=True))
+    split = frame["split"].to_numpy(dtype=object, copy=True)
+    split[decided] = with_splits(own, seed, groups[decided], holdout).frame["split"]
+    by_group = dict(zip(groups[decided].tolist(), split[decided].tolist(), strict=True))
+    for row in np.flatnonzero(~decided & np.isin(split, ("", "train"))):
+        split[row] = by_group.get(int(groups[row]), "train")
+    used = decided | (split == "train")
+    return dataclasses.replace(table, frame=frame.assign(split=split)), used
 
 
 def drawn_part(

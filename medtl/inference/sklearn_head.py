@@ -123,23 +123,35 @@ def fit_sklearn_head(
     labels: np.ndarray,
     balance: str,
     seed: int,
+    weighted: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> SklearnHead:
     """Fits `classifier` (logistic, svm, forest, knn) on `features` [N, F], `labels` int [N].
 
     With `components` above 0 the features are first reduced to so many principal components.
     `balance=loss` weights classes by inverse frequency; k-NN has no class weights.
 
+    With `weighted`, images int [R] and weights [R], the `labels` [R] are those of these images, and
+    the weights include `balance`. Scaling and components are fitted on each image once.
+
     Raises:
-        ParameterError: more components than features or images, or `balance` with k-NN.
+        ParameterError: more components than features or images, or weights or `balance` with k-NN.
     """
+    if weighted and classifier == "knn":
+        allowed = "logistic, svm or forest where readers=soft: k-NN takes no weights of images"
+        raise ParameterError("classifier", classifier, allowed)
     steps: list[tuple[str, BaseEstimator]] = [("standardised", StandardScaler())]
     if components:
         most = min(features.shape)
         if components > most:
             raise ParameterError("pca", components, f"at most {most} at this cut-off")
         steps.append(("components", PCA(components, random_state=seed)))
-    steps.append(("classifier", _classifier(classifier, balance, seed)))
-    return SklearnHead(Pipeline(steps).fit(features, labels))
+    if not weighted:
+        steps.append(("classifier", _classifier(classifier, balance, seed)))
+        return SklearnHead(Pipeline(steps).fit(features, labels))
+    rows, weights = weighted
+    last = _classifier(classifier, "none", seed)
+    last.fit(Pipeline(steps).fit_transform(features)[rows], labels, sample_weight=weights)
+    return SklearnHead(Pipeline([*steps, ("classifier", last)]))
 
 
 def _classifier(name: str, balance: str, seed: int) -> BaseEstimator:

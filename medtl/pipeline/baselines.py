@@ -138,7 +138,7 @@ def by_brightness(transfer: TransferLearner) -> np.ndarray:
     train, valid, test = (_brightness(transfer.dataset, s) for s in ("train", "valid", "test"))
     if transfer.rows is not None:
         train = train[transfer.rows]
-    labels = transfer.labels("train"), transfer.labels("valid")
+    labels = transfer.targets(), transfer.labels("valid")
     head = solve(train, labels[0], valid, labels[1], transfer.settings.balance)
     return _predicted(transfer, head, valid, test)
 

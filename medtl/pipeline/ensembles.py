@@ -71,6 +71,7 @@ def ensemble_predictor(
     )
     splits = learner.dataset.splits
     pool = np.sort(np.concatenate([splits["train"], splits["valid"]]))
+    pool = pool[learner.dataset.measured[pool]]
     if first.cut.point.key != (0,):
         limits = _drawn(groups, learner.settings.seed)
     elif held_out is not None:

@@ -49,8 +49,9 @@ def decided(bundle: Predictor, own: np.ndarray, mapping: ClassMapping) -> np.nda
 
 
 def indices_of(dataset: Dataset, split: str) -> np.ndarray:
-    """Returns the samples of a split, or of `all`: int64 [n]."""
-    return np.arange(len(dataset.labels)) if split == "all" else dataset.splits[split]
+    """Returns the samples of a split, or of `all`, that can be scored: int64 [n]."""
+    indices = np.arange(len(dataset.labels)) if split == "all" else dataset.splits[split]
+    return indices[dataset.measured[indices]]
 
 
 def in_batches(

@@ -20,7 +20,7 @@ from medtl.settings.fields import (
 FIRST, ALL = "first", "all"
 AUTO, PLAIN = "auto", "plain"
 IGNORE = "ignore"
-MAJORITY, ANY = "majority", "any"
+MAJORITY, ANY, SOFT = "majority", "any", "soft"
 NAMED_COLUMNS = ("path", "label", "patient", "split", "fold", "case", "modality")
 CARVED = 0.15
 """Share of all images that goes to valid, and by default to test, where they are not given."""
@@ -44,7 +44,7 @@ class Reading:
     path_pattern: str = ""  # path of an image, {} stands for the value of its column
     splits: str = ""  # names of the splits: VALUE:SPLIT
     uncertain: str = ""  # or ignore (the same), positive, negative: findings marked as -1
-    readers: str = ""  # or majority, any, all: several rows of one image, refused without it
+    readers: str = ""  # or majority, any, all, soft: several rows of one image
     ordinal: str = ""  # all classes in their order, from the lowest grade on
     holdout: float = CARVED  # share drawn as test split where none is given
     folds: int = 0  # of a cross-validation of the rest, 0 for none
@@ -188,8 +188,8 @@ class DataSettings(Settings):
     readers: str = option(
         "",
         "several rows of one image, as by several readers, refused if empty; with any and all "
-        "labels are findings",
-        choices=("", MAJORITY, ANY, ALL),
+        "labels are findings; with soft training fits the share of readers",
+        choices=("", MAJORITY, ANY, ALL, SOFT),
         changes_result=True,
         decides=DATA,
         added_later=True,

@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from medtl.cache import content_key, digest_of
@@ -40,7 +39,7 @@ from medtl.training.device import (
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
 from medtl.training.epoch_budget import Budget, usual_patience
 from medtl.training.layer_decay import rate_shares
-from medtl.training.linear_head import LinearHead, linear_layer, solve
+from medtl.training.linear_head import LinearHead, linear_layer, solve, weighted_rows
 from medtl.training.loaders import PASS_BATCH, CachedLoader, ComputedLoader, Loader, SubsetLoader
 from medtl.training.loop import (
     Epoch,
@@ -52,7 +51,7 @@ from medtl.training.loop import (
     predict,
 )
 from medtl.training.lora import adapted, attention_weights
-from medtl.training.losses import valid_scores
+from medtl.training.losses import train_loss
 from medtl.training.training_thread import run_in_own_thread
 
 
@@ -201,20 +200,20 @@ class TransferLearner:
             raise ParameterError("cutoff", cutoff, "a later layer where transfer=hybrid")
         divided = cut(network, point, self.image_size)
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
-        train_labels, valid_labels = self.labels("train"), self.labels("valid")
         settings = self.settings
+        rows, labels, weights = weighted_rows(self.targets(), settings.balance)
         tail = fit_sklearn_head(
             settings.classifier,
             settings.pca,
             train,
-            train_labels,
+            labels,
             settings.balance,
             settings.seed,
+            None if weights is None else (rows, weights),
         )
-        train_logits = torch.from_numpy(tail.logits(train))
-        loss = F.cross_entropy(train_logits, torch.from_numpy(train_labels)).item()
+        loss = train_loss(tail.logits(train), self.targets(), multi_label=False)
         valid_logits = tail.logits(valid)
-        epoch = measured_epoch(1, 1.0, loss, valid_logits, valid_labels, started)
+        epoch = measured_epoch(1, 1.0, loss, valid_logits, self.labels("valid"), started)
         return Trained(network, divided, TrainResult((epoch,), epoch, valid_logits), tail)
 
     def logits(self, trained: Trained, split: str) -> np.ndarray:
@@ -228,6 +227,16 @@ class TransferLearner:
         """Returns the labels of the images of a split that are used, int64 [N]."""
         labels = self.dataset.labels[self.dataset.splits[split]]
         return labels if self.rows is None or split != "train" else labels[self.rows]
+
+    def targets(self) -> np.ndarray:
+        """Returns what training fits: the labels of `train`, or the shares of readers.
+
+        Of N images int64 [N], int8 [N, K] of findings, or float32 [N, K] (see `Dataset.shares`).
+        """
+        if self.dataset.shares is None:
+            return self.labels("train")
+        shares = self.dataset.shares[self.dataset.splits["train"]]
+        return shares if self.rows is None else shares[self.rows]
 
     def features(self, divided: Cut, split: str) -> np.ndarray:
         """Computes pooled features float32 [N, F] at a cut, without augmentation."""
@@ -315,7 +324,7 @@ class TransferLearner:
                 fitted = fit(
                     divided.suffix,
                     self.feed(divided, "train", self.augmentation),
-                    self.labels("train"),
+                    self.targets(),
                     self.feed(divided, "valid", None),
                     self.labels("valid"),
                     recipe,
@@ -367,7 +376,7 @@ class TransferLearner:
             predict(divided.suffix, self.feed(divided, split, None), self.precision)
             for split in ("train", "valid")
         )
-        loss = valid_scores(train, self.labels("train"))["valid_loss"]
+        loss = train_loss(train, self.targets(), self.dataset.multi_label)
         epoch = measured_epoch(1, 1.0, loss, valid, self.labels("valid"), started)
         on_epoch(epoch)
         return Trained(network, divided, TrainResult((epoch,), epoch, valid), solved=head)
@@ -378,13 +387,12 @@ class TransferLearner:
         Training images are not augmented.
         """
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
-        labels = self.labels("train"), self.labels("valid")
-        return solve(train, labels[0], valid, labels[1], self.settings.balance)
+        return solve(train, self.targets(), valid, self.labels("valid"), self.settings.balance)
 
     def _training_key(self, divided: Cut, recipe: TrainConfig) -> str:
         """Hashes everything that a training depends on: equal keys give equal trainings."""
         samples = [self.dataset.splits[split] for split in ("train", "valid")]
-        labels = [self.labels(split) for split in ("train", "valid")]
+        labels = [self.targets(), self.labels("valid")]
         rows = [each for each in (self.rows, self.pool) if each is not None]
         settings = self.settings
         return content_key(

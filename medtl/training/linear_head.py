@@ -100,16 +100,21 @@ def solve(
     Args:
         features: float [N, F].
         labels: int [N], or int8 [N, K] of findings (1 present, 0 absent, -1 unknown), each fitted
-            on the images with a known label.
+            on the images with a known label; or shares of readers, float32 [N, K] (-1 unknown),
+            for which an image counts once a class, weighted by its share.
         valid_features: float [M, F].
         valid_labels: as `labels`, [M] or [M, K].
         balance: `none`; any other value weights classes by inverse frequency.
     """
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features).astype(np.float64)
-    one_label = labels.ndim == 1
+    one_label = valid_labels.ndim == 1
     columns = [labels] if one_label else list(labels.T)
-    solvers = [_Solver(scaled[each >= 0], each[each >= 0], balance) for each in columns]
+    solvers = []
+    for column in columns:
+        known = np.flatnonzero(column >= 0) if column.ndim == 1 else np.arange(len(column))
+        images, codes, weights = weighted_rows(column[known], balance)
+        solvers.append(_Solver(scaled[known[images]], codes, balance, weights))
     heads: list[tuple[np.ndarray, np.ndarray]] = []
     rows = []
     for strength in STRENGTHS:
@@ -131,15 +136,42 @@ def solve(
     return LinearHead(weight, bias, path)
 
 
+def weighted_rows(
+    labels: np.ndarray, balance: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns rows to fit a classifier on: their images, classes and weights, each [R].
+
+    Labels int [N] are a row an image, without weights. Shares of readers, float32 [N, K] of
+    classes or [N] of a finding, are a row for each class of an image, weighted by its share; with
+    a `balance` also by inverse frequency of the class.
+    """
+    if not np.issubdtype(labels.dtype, np.floating):
+        return np.arange(len(labels)), labels, None
+    shares = labels if labels.ndim == 2 else np.stack([1 - labels, labels], axis=1)
+    rows, codes = np.nonzero(shares > 0)
+    weights = shares[rows, codes].astype(np.float64)
+    if balance != "none":
+        counts = shares.sum(axis=0, dtype=np.float64)
+        weights *= (counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1e-12)))[codes]
+    return rows, codes, weights
+
+
 class _Solver:
     """Logistic regression of one label, warm-started from its last solution."""
 
-    def __init__(self, features: np.ndarray, labels: np.ndarray, balance: str) -> None:
-        self._features, self._labels = features, labels
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        balance: str,
+        weights: np.ndarray | None,
+    ) -> None:
+        self._features, self._labels, self._weights = features, labels, weights
         self._regression = LogisticRegression(
             max_iter=MOST_ITERATIONS,
             warm_start=True,
-            class_weight=None if balance == "none" else "balanced",
+            # weights of rows already balance the classes
+            class_weight=None if balance == "none" or weights is not None else "balanced",
         )
 
     def solve(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +182,7 @@ class _Solver:
         if len(np.unique(self._labels)) < 2:
             share = (self._labels.sum() + 1) / (len(self._labels) + 2)
             return np.zeros((1, self._features.shape[1])), np.array([logit(share)])
-        self._regression.set_params(C=strength).fit(self._features, self._labels)
+        self._regression.set_params(C=strength).fit(self._features, self._labels, self._weights)
         return self._regression.coef_, self._regression.intercept_
 
 

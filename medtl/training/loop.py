@@ -18,7 +18,7 @@ from medtl.training.checkpoints import Checkpoint
 from medtl.training.device import autocast
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
 from medtl.training.loaders import PASS_BATCH, Loader
-from medtl.training.losses import objective, valid_scores
+from medtl.training.losses import draw_chances, objective, valid_scores
 from medtl.training.resident import to_device
 
 
@@ -189,6 +189,8 @@ def fit(
 
     `shares` are those of the learning rate by name of the parameter, 1 where there is none.
 
+    `train_labels` are int [N], int8 [N, K] of findings, or shares of readers, float32 [N, K].
+
     Each process of a `team` calls this with its own loaders and the labels of all rows, and ends
     with the same weights, curves and scores.
 
@@ -313,8 +315,7 @@ def _batches(labels: np.ndarray, recipe: TrainConfig, epoch: int) -> Iterator[np
     """Yields shuffled rows. Drops the incomplete last batch: batch norm needs full ones."""
     generator = np.random.default_rng([recipe.seed, epoch])
     if recipe.balance == "sampler":
-        chances = 1.0 / np.bincount(labels)[labels]
-        order = generator.choice(len(labels), len(labels), p=chances / chances.sum())
+        order = generator.choice(len(labels), len(labels), p=draw_chances(labels))
     else:
         order = generator.permutation(len(labels))
     size = min(recipe.batch_size, len(order))

@@ -1,4 +1,8 @@
-"""Losses and validation scores, single-label and multi-label."""
+"""Losses and validation scores, single-label and multi-label.
+
+The labels of a loss may also be shares of readers, float32 [B, K]: its value is then the mean of
+the losses of all readers, each with the weight of one reader.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,16 @@ class OneLabel:
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the mean over a batch: `logits` [B, K], `labels` int64 [B]."""
-        return F.cross_entropy(logits, labels, weight=self.weights)
+        if labels.ndim == 1:
+            return F.cross_entropy(logits, labels, weight=self.weights)
+        # PyTorch divides by the number of rows, and not by their weights
+        total = F.cross_entropy(logits, labels, weight=self.weights, reduction="sum")
+        return total / self.weight(labels).clamp(min=1e-12)
 
     def weight(self, labels: Tensor) -> Tensor:
         """Returns the weight of a batch in a mean over batches: the sum of its labels' weights."""
+        if labels.ndim == 2:
+            return (labels if self.weights is None else labels * self.weights).sum()
         weights = torch.ones_like(labels) if self.weights is None else self.weights[labels]
         return weights.sum().float()
 
@@ -39,7 +49,7 @@ class Findings:
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the mean over the known labels: `logits` [B, K], `labels` int8 [B, K]."""
         known = (labels >= 0).to(logits.dtype)
-        present = (labels == 1).to(logits.dtype)
+        present = labels.clamp(min=0).to(logits.dtype)
         total = F.binary_cross_entropy_with_logits(
             logits, present, weight=known, pos_weight=self.weights, reduction="sum"
         )
@@ -55,19 +65,42 @@ def objective(
 ) -> OneLabel | Findings:
     """Returns the loss for labels int [N], or int8 [N, K] of findings, of the two splits.
 
-    `balance=loss` weighs classes by inverse frequency; of a finding, images with and without it
-    weigh the same in total.
+    Those of training may be shares of readers, float32 [N, K]. `balance=loss` weighs classes by
+    inverse frequency; of a finding, images with and without it weigh the same in total.
     """
     kind: type[OneLabel] | type[Findings]
-    if train_labels.ndim == 2:
-        there, absent = ((train_labels == each).sum(axis=0) for each in (1, 0))
-        weights, kind = absent / np.maximum(there, 1), Findings
+    if valid_labels.ndim == 2:
+        known = train_labels >= 0
+        there = np.where(known, train_labels, 0).sum(axis=0, dtype=np.float64)
+        weights, kind = (known.sum(axis=0) - there) / np.maximum(there, 1), Findings
     else:
-        counts = np.bincount(train_labels, minlength=int(valid_labels.max()) + 1)
-        weights, kind = len(train_labels) / (len(counts) * np.maximum(counts, 1)), OneLabel
+        counts = class_counts(train_labels, int(valid_labels.max()) + 1)
+        weights, kind = counts.sum() / (len(counts) * np.maximum(counts, 1)), OneLabel
     if balance != "loss":
         return kind()
     return kind(torch.tensor(weights, dtype=torch.float32, device=device))
+
+
+def class_counts(labels: np.ndarray, classes: int = 0) -> np.ndarray:
+    """Counts the images of each class, `classes` or more: labels int [N]; shares add up."""
+    if labels.ndim == 2:
+        return labels.sum(axis=0, dtype=np.float64)
+    return np.bincount(labels, minlength=classes)
+
+
+def draw_chances(labels: np.ndarray) -> np.ndarray:
+    """Returns chances [N] by which classes are drawn equally often; labels int [N], or shares."""
+    counts = class_counts(labels)
+    chances = 1.0 / counts[labels] if labels.ndim == 1 else labels @ (1.0 / np.maximum(counts, 1))
+    return chances / chances.sum()
+
+
+def train_loss(logits: np.ndarray, labels: np.ndarray, multi_label: bool) -> float:
+    """Computes the loss of logits [N, K] without weights of classes; labels may be shares."""
+    truth = torch.from_numpy(labels)
+    truth = truth.double() if truth.is_floating_point() else truth
+    kind = Findings() if multi_label else OneLabel()
+    return kind.loss(torch.from_numpy(logits).double(), truth).item()
 
 
 def valid_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -100,6 +100,7 @@ def probe(transfer: TransferLearner, kind: Literal["blocks", "layers"]) -> Probe
     points = [p for p in cut_points(transfer.backbone.network, kind) if p.position > 0]
     dataset = transfer.dataset
     train = dataset.splits["train"]
+    train = train[dataset.measured[train]]
     if len(train) > MOST_IMAGES:
         generator = np.random.default_rng(transfer.settings.seed)
         train = np.sort(generator.choice(train, MOST_IMAGES, replace=False))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medtl.data.reader_votes import VOTES
 from medtl.data.sources.given_columns import finding_columns
 from medtl.errors import MedtlError
 from medtl.label_syntax import BETWEEN
@@ -20,7 +21,7 @@ CASE_COLUMNS = ("case", "modality")
 FILE, FRAME = "frame_file", "frame_number"
 """Columns of a table that uses frames other than the first (see `frames`)."""
 
-RESERVED = ("content", "width", "height", "mode", "reason", FILE, FRAME)
+RESERVED = ("content", "width", "height", "mode", "reason", FILE, FRAME, VOTES)
 """Columns that are derived from the images; equally named ones of a CSV are renamed."""
 
 SPLIT_NAMES = {

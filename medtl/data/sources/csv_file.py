@@ -17,7 +17,7 @@ from medtl.data.sources.table_file import header, read_text
 from medtl.data.text_normalization import NO_LABEL, joined_by
 from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN
-from medtl.settings.data import MAJORITY, Reading, check_splits
+from medtl.settings.data import ALL, ANY, Reading, check_splits
 from medtl.settings.fields import quoted
 
 SPLITS = ("train", "valid", "test")
@@ -72,7 +72,7 @@ def checked_rows(
     from_readers: tuple[str, ...] = ()
     if reading.readers:
         if findings is None:
-            findings = reading.readers != MAJORITY or has_findings(frame["label"])
+            findings = reading.readers in (ANY, ALL) or has_findings(frame["label"])
         frame, from_readers = merged_readers(file, frame, reading.readers, findings)
     _check_paths(file, frame, reading.outside, root)
     return Rows(root, frame, (*notes, *from_columns, *from_paths, *from_readers), findings)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from medtl.data.label_encoding import NO_FINDING, in_plain_order, refuse_rows
+from medtl.data.reader_votes import NO_MAJORITY, VOTES, majority
 from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN, UNKNOWN, negativity, parted
-from medtl.settings.data import ALL, ANY, IGNORE, MAJORITY, check_columns
+from medtl.settings.data import ALL, ANY, IGNORE, MAJORITY, SOFT, check_columns
 from medtl.settings.fields import quoted
 
 PRESENT, ABSENT, UNCERTAIN, BLANK = "1", "0", "-1", ""
@@ -144,8 +145,9 @@ def merged_readers(
 
     Of findings, `majority` keeps those that more than half of the readers see (half and half is
     unknown), `any` those that one sees, `all` those that all see. Of one label, `majority` keeps
-    the label of more than half of the readers, and omits images without one. An image has the
-    other columns of its first row.
+    the label of more than half of the readers, and omits images without one. `soft` merges as
+    `majority`, keeps these images, and adds the labels of all readers in the column `VOTES`. An
+    image has the other columns of its first row.
 
     Raises:
         MedtlError: rows of one image differ in patient or split.
@@ -161,22 +163,23 @@ def merged_readers(
     if findings:
         frame = in_plain_order(file, frame)
     votes = frame.groupby("path", sort=False)["label"].agg(list)
-    merge = _merged_findings if findings else _merged_label
-    labels = votes.map(lambda texts: merge(texts, readers))
+    labels = (
+        votes.map(lambda texts: _merged_findings(texts, readers))
+        if findings
+        else votes.map(majority)
+    )
     first = frame.drop_duplicates("path")
     merged = first.assign(label=first["path"].map(labels))
-    known = merged["label"] != ""
     several = int((votes.map(len) > 1).sum())
     line = f"{several} images have several rows, merged to one (readers={readers})"
+    if readers == SOFT:
+        counted = first["path"].map(votes.map(lambda texts: tuple(sorted(texts))))
+        return merged.assign(**{VOTES: counted}).reset_index(drop=True), (line,)
+    known = merged["label"] != NO_MAJORITY
     if not known.all():
         left_out = int((~known).sum())
         line += f"; {left_out} images left out, whose readers have no majority for one label"
     return merged[known].reset_index(drop=True), (line,)
-
-
-def _merged_label(texts: list[str], readers: str) -> str:
-    most = max(texts, key=texts.count)
-    return most if 2 * texts.count(most) > len(texts) else ""
 
 
 def _merged_findings(texts: list[str], readers: str) -> str:
@@ -188,12 +191,13 @@ def _merged_findings(texts: list[str], readers: str) -> str:
         knowing = len(parts) - sum(name in unknown for _, unknown in parts)
         there = {
             MAJORITY: 2 * seen > knowing,
+            SOFT: 2 * seen > knowing,
             ANY: seen > 0,
             ALL: seen == knowing > 0,
         }[readers]
         if there:
             kept.append(name)
-        elif knowing == 0 or (readers == MAJORITY and 2 * seen == knowing):
+        elif knowing == 0 or (readers in (MAJORITY, SOFT) and 2 * seen == knowing):
             kept.append(f"{UNKNOWN}{name}")
     return BETWEEN.join(kept) or NO_FINDING
 
