@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +11,17 @@ import numpy as np
 import pandas as pd
 
 from medtl.cache import content_key, get_or_create, kept_folder
+from medtl.data.decoding import ImageFile, decode_in_order
 from medtl.data.manifest import Table
 from medtl.data.sources.csv_columns import FRAME
-from medtl.imaging.decode import in_window, values_of
-from medtl.imaging.pixels import SEVERAL, UnreadableImage, counted
+from medtl.imaging.pixels import SEVERAL, counted
 from medtl.imaging.rendering import Rendering
-from medtl.imaging.window_syntax import AUTO
 from medtl.progress import progress
 
 _FORMAT = 3
 """Increased when decoding or the files change, so that earlier files are not read."""
 
-_AHEAD = 128
-"""Images in decoding, or rewritten, at a time; bounds memory."""
-
-_Image = tuple[Path | None, int]  # a file and its frame
+_BLOCK = 128  # images rewritten at a time
 
 
 @dataclass(frozen=True)
@@ -53,12 +45,6 @@ class Pixels:
     file_sizes: np.ndarray
     rendering: Rendering
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    pixels: np.ndarray | None
-    row: tuple[str, int, int, str, str, str]
 
 
 def decode_all(table: Table, image_size: int | Rendering) -> Pixels:
@@ -98,49 +84,16 @@ def decode_all(table: Table, image_size: int | Rendering) -> Pixels:
     )
 
 
-def _write(folder: Path, images: list[_Image], rendering: Rendering) -> None:
+def _write(folder: Path, images: list[ImageFile], rendering: Rendering) -> None:
     rows = []
     place = folder / "pixels.npy"
     with closing(_Squares(place, len(images), rendering.image_size)) as squares:
-        decoded = _decode_images(images, rendering)
+        decoded = decode_in_order(images, rendering)
         for image in progress(decoded, len(images), "decoding"):
             rows.append(image.row)
             squares.add(image.pixels)
     columns = ["content", "width", "height", "mode", "reason", "remarks"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
-
-
-def _decode_images(images: list[_Image], rendering: Rendering) -> Iterator[_Decoded]:
-    """Decodes in order, with one thread per processor (decoders release the GIL)."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(images), _AHEAD):
-            batch = images[start : start + _AHEAD]
-            yield from pool.map(lambda image: _decode_image(image[0], image[1], rendering), batch)
-
-
-def _decode_image(file: Path | None, frame: int, rendering: Rendering) -> _Decoded:
-    if file is None:
-        return _Decoded(None, ("", 0, 0, "", "", ""))
-    try:
-        values = values_of(file.read_bytes(), frame)
-        plain = in_window(values, AUTO)
-        decoded = plain if rendering.window == AUTO else in_window(values, rendering.window)
-    except (UnreadableImage, OSError) as error:
-        return _Decoded(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
-    pixels = plain.pixels
-    content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
-    content.update(np.ascontiguousarray(pixels).data)
-    deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
-    mode = "colour" if pixels.ndim == 3 else deep
-    row = (
-        content.hexdigest(),
-        pixels.shape[1],
-        pixels.shape[0],
-        mode,
-        "",
-        "\n".join(decoded.remarks),
-    )
-    return _Decoded(rendering.square(decoded.pixels), row)
 
 
 class _Squares:
@@ -180,7 +133,7 @@ class _Squares:
         with self._place.open("rb") as narrow:
             np.lib.format.read_magic(narrow)
             np.lib.format.read_array_header_1_0(narrow)
-            while (squares := np.fromfile(narrow, before, _AHEAD * each)).size:
+            while (squares := np.fromfile(narrow, before, _BLOCK * each)).size:
                 self._file.write(self._wide(squares.reshape(shape)))
         wider.replace(self._place)
 

@@ -1,0 +1,201 @@
+"""Decoding of many image files at once: by threads, and by processes where many are left.
+
+Pillow and NumPy release the interpreter lock for about three quarters of the time of a JPEG, a PNG
+or an uncompressed DICOM file of a megapixel, so that threads use about four processors. OpenJPEG
+(JPEG 2000) and the decoder of run lengths hold it nearly all the time: only processes decode these
+at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import medtl
+from medtl.data import decoding_worker
+from medtl.errors import MedtlError
+from medtl.imaging.decode import in_window, values_of
+from medtl.imaging.decoder_process import DecoderProcess
+from medtl.imaging.pixels import UnreadableImage
+from medtl.imaging.rendering import Rendering
+from medtl.imaging.window_syntax import AUTO
+
+AHEAD = 128
+"""Images decoded before they are needed; bounds memory."""
+FIRST = 64
+"""Images decoded by threads, whose time tells whether processes are started."""
+PAYS = 20.0
+"""Least seconds that the other images would take, for processes to be started. Ours: a process
+starts in half a second of processor time."""
+MOST = 16
+"""Largest number of processes; each holds 70 MB, and the image that it decodes."""
+
+ImageFile = tuple[Path | None, int]
+"""Path of an image file, None where it is missing, and its frame from 1."""
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Image rendered as a square, and its row in the index of the pixel cache.
+
+    Attributes:
+        pixels: [C, S, S], None if the image is missing or unreadable.
+        row: hash of the pixels at full size, width, height, mode, reason, remarks.
+    """
+
+    pixels: np.ndarray | None
+    row: tuple[str, int, int, str, str, str]
+
+
+def decode_in_order(images: Sequence[ImageFile], rendering: Rendering) -> Iterator[DecodedImage]:
+    """Decodes images with all processors, and yields them in their order.
+
+    Threads decode a small set. Processes take over where, at the speed of the first images, the
+    others would take more than `PAYS` seconds: the images are the same.
+
+    Raises:
+        MedtlError: a process was killed, as when memory is short.
+    """
+    by_thread = partial(decode_image, rendering=rendering)
+    workers = min(MOST, _processors())
+    began = time.monotonic()
+    yield from _in_order(by_thread, images[:FIRST], workers)
+    rest = images[FIRST:]
+    if workers == 1 or len(rest) * (time.monotonic() - began) / FIRST < PAYS:
+        yield from _in_order(by_thread, rest, workers)
+        return
+    processes = _Processes(rendering)
+    try:
+        yield from _in_order(processes.decode, rest, workers)
+    finally:
+        processes.end()
+
+
+def decode_image(image: ImageFile, rendering: Rendering) -> DecodedImage:
+    """Decodes and renders one image; the reason is in the row where it cannot be read."""
+    file, frame = image
+    if file is None:
+        return DecodedImage(None, ("", 0, 0, "", "", ""))
+    try:
+        values = values_of(file.read_bytes(), frame)
+        plain = in_window(values, AUTO)
+        decoded = plain if rendering.window == AUTO else in_window(values, rendering.window)
+    except (UnreadableImage, OSError) as error:
+        return _unreadable(error)
+    pixels = plain.pixels
+    content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
+    content.update(np.ascontiguousarray(pixels).data)
+    deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
+    row = (
+        content.hexdigest(),
+        pixels.shape[1],
+        pixels.shape[0],
+        "colour" if pixels.ndim == 3 else deep,
+        "",
+        "\n".join(decoded.remarks),
+    )
+    return DecodedImage(rendering.square(decoded.pixels), row)
+
+
+def _unreadable(error: Exception) -> DecodedImage:
+    return DecodedImage(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
+
+
+def _processors() -> int:
+    """Returns the number of processors that this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+def _in_order(
+    decode: Callable[[ImageFile], DecodedImage], images: Sequence[ImageFile], workers: int
+) -> Iterator[DecodedImage]:
+    """Decodes with threads; after an error, or Ctrl-C, those that have not begun are left out."""
+    pool = ThreadPoolExecutor(workers)
+    ahead: deque[Future[DecodedImage]] = deque()
+    try:
+        for image in images:
+            ahead.append(pool.submit(decode, image))
+            if len(ahead) == AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Processes:
+    """Decoder processes, one for each thread that calls `decode`."""
+
+    def __init__(self, rendering: Rendering) -> None:
+        self._rendering = rendering
+        self._own = threading.local()
+        self._begun: list[_Decoder] = []
+
+    def decode(self, image: ImageFile) -> DecodedImage:
+        """Decodes an image in the process of this thread, or here if none can be started.
+
+        Raises:
+            MedtlError: the process was killed.
+        """
+        decoder = getattr(self._own, "decoder", None)
+        if decoder is None:
+            try:
+                decoder = self._own.decoder = _Decoder()
+            except OSError:
+                return decode_image(image, self._rendering)
+            self._begun.append(decoder)
+        try:
+            return decoder.ask(image, self._rendering)
+        except UnreadableImage as error:
+            self._own.decoder = None
+            if decoder.was_killed():
+                raise MedtlError(
+                    "a process that decodes images was killed, as when memory is short; free some "
+                    "memory, then the same command decodes them anew"
+                ) from error
+            return _unreadable(error)
+
+    def end(self) -> None:
+        """Ends all processes."""
+        for decoder in self._begun:
+            decoder.end()
+
+
+class _Decoder(DecoderProcess):
+    def __init__(self) -> None:
+        package = Path(medtl.__file__).parent.parent
+        super().__init__(
+            [decoding_worker.__file__, str(package)],
+            "the image is damaged: its decoder crashed",
+            environment=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            process_group=0,  # Ctrl-C in a terminal is for the process that starts it
+        )
+
+    def ask(self, image: ImageFile, rendering: Rendering) -> DecodedImage:
+        """Returns the image as decoded by the process.
+
+        Raises:
+            UnreadableImage: the process crashed.
+            Exception: as raised by `decode_image`.
+        """
+        self._send(pickle.dumps((image, rendering)), 0)
+        answer = pickle.loads(self._receive())
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def was_killed(self) -> bool:
+        """Returns whether the process, which has ended, was killed from outside."""
+        return self._process.wait() == -9  # SIGKILL, as sent by the kernel when memory is short
