@@ -38,7 +38,7 @@ from medtl.reporting.model_card import (
     shortened,
 )
 from medtl.settings.data import DataSettings
-from medtl.settings.training import ModelSettings
+from medtl.settings.training import AUTO, ModelSettings
 from medtl.tracking.artifacts import log_intervals, log_table
 from medtl.tracking.lineage import BASELINES
 from medtl.tracking.logged_model import example_images, log_model
@@ -62,8 +62,8 @@ class TrainingFacts:
         values: values that it used in the end, see `resolved_values`.
         calibrated_on: cases that temperature and thresholds were fitted on, in words.
         unfinished: line for a training whose best epoch is the last, else ''.
-        solved: the model's head if it was solved at the cut `head`, which is the baseline on
-            features.
+        solved: the model's head if it was solved at the cut `head` without augmented views, which
+            is the baseline on features.
     """
 
     values: Mapping[str, str]
@@ -97,6 +97,8 @@ class Concluded:
         lines += [f"warning       {each.warning()}" for each in self.below]
         if self.unfinished:
             lines.append(f"best epoch    {self.unfinished}")
+        if augment := self.facts.training.get("augment"):
+            lines.append(f"augmentation  {augment}")
         return "\n".join(lines)
 
 
@@ -113,7 +115,8 @@ def evaluate_and_log(
     if solved is not None:
         log_table(solved.path, "training/penalties.csv")
         head = resolve(backbone.network, backbone.architecture, "head")
-        solved = solved if trained.cut.point.key == head.key else None
+        is_plain = trained.cut.point.key == head.key and not solved.views
+        solved = solved if is_plain else None
     used = resolved_values(transfer, trained) | dict(values or {})
     facts = TrainingFacts(used, unfinished=unfinished(trained), solved=solved)
     return evaluate_predictor(transfer, trained_predictor(transfer, trained), facts)
@@ -222,12 +225,16 @@ def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, st
             "images_per_step": str(config.batch_size),
             "precision": config.precision,
         }
+        if transfer.settings.augment == AUTO:
+            values["augment"] = config.augment
         if config.layer_decay != 1:
             values["layer_decay"] = f"{config.layer_decay:g}"
         if config.lora_rank:
             values["lora_rank"] = f"{config.lora_rank}: adapters of attention and the head alone"
     elif trained.solved is not None:
         values["optimizer"] = "none: the output layer is solved"
+        if augment := _chosen_augmentation(trained.solved, transfer):
+            values["augment"] = augment
     elif trained.tail is not None:
         values["optimizer"] = f"none: {transfer.settings.classifier} on frozen features"
     return values | {
@@ -235,6 +242,18 @@ def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, st
         "hardware": hardware(transfer.device),
         "software": software(),
     }
+
+
+def _chosen_augmentation(head: LinearHead, transfer: TransferLearner) -> str:
+    """Describes the augmentation that validation chose for a solved head; '' without a choice."""
+    aurocs = head.path.groupby("views")["valid_auroc"].max()
+    if not (views := int(aurocs.index.max())):
+        images = len(transfer.labels("train"))
+        return f"none: {images} images are many" if transfer.settings.augment == AUTO else ""
+    return (
+        f"{transfer.augment if head.views else 'none'}: validation AUROC {aurocs[views]:.3f} with "
+        f"{views} augmented views of each image, {aurocs[0]:.3f} without"
+    )
 
 
 def software() -> str:

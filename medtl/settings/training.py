@@ -24,6 +24,8 @@ MOST_SEED = 2**31
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 TRANSFERS = ("finetune", "hybrid", "lora")
 CLASSIFIERS = ("logistic", "svm", "forest", "knn")
+AUTO = "auto"
+AUGMENTS = ("none", "light", "flip", AUTO)
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,10 @@ class LearningSettings(RenderingSettings):
                              low=0, high=2048, changes_result=True)  # fmt: skip
     augment: str = option(
         "light",
-        "augmentation: light (shift, scale, tilt, exposure, noise), flip (light and mirroring)",
-        choices=("none", "light", "flip"),
+        "augmentation: light (shift, scale, tilt, exposure, noise), flip (light and mirroring), "
+        "none; auto: light or none, by validation for a solved head and as a parameter of a "
+        "search, else light",
+        choices=AUGMENTS,
         changes_result=True,
     )
     views: int = option(4, "augmented views kept of each training image where activations are kept",

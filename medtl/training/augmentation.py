@@ -67,6 +67,10 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
     "light": Augmentation(),
     "flip": Augmentation(mirror=True),
 }
+USUAL = "light"  # where nothing chooses
+SEARCHED = (USUAL, "none")
+"""Augmentations that a search chooses among. Mirroring is left to the user: it is wrong where the
+side matters."""
 
 
 def _either_way(count: int, most: float, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ STEPS = 240  # of the optimizer, if all layers are trained
 FEWEST, MOST_OF_ALL_LAYERS = 8, 40  # epochs, if all layers are trained
 MOST = 100  # epochs from any cut-off
 LEAST_PATIENCE = 4  # epochs
-FORMAT = 1  # of budgets, in the keys of searches and cells; a new number invalidates them
+FORMAT = 2  # of budgets and solved heads, in the keys of searches and cells, which it invalidates
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from medtl.networks.flops import operations
 from medtl.networks.partition import Cut, cut
 from medtl.networks.pooled_features import pooled
 from medtl.networks.pretrained import Backbone
-from medtl.settings.training import ModelSettings
+from medtl.settings.training import AUTO, ModelSettings
 from medtl.training.activation_cache import ActivationCache
-from medtl.training.augmentation import AUGMENTATIONS, Augmentation
+from medtl.training.augmentation import AUGMENTATIONS, USUAL, Augmentation
 from medtl.training.checkpoints import CheckpointHold
 from medtl.training.device import (
     OutOfMemoryError,
@@ -39,7 +39,15 @@ from medtl.training.device import (
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
 from medtl.training.epoch_budget import Budget, usual_patience
 from medtl.training.layer_decay import rate_shares
-from medtl.training.linear_head import LinearHead, linear_layer, solve, weighted_rows
+from medtl.training.linear_head import (
+    FEW_IMAGES,
+    MOST_VERSIONS,
+    LinearHead,
+    linear_layer,
+    solve,
+    weighted_rows,
+    with_views,
+)
 from medtl.training.loaders import PASS_BATCH, CachedLoader, ComputedLoader, Loader, SubsetLoader
 from medtl.training.loop import (
     Epoch,
@@ -116,8 +124,13 @@ class TransferLearner:
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """Augmentation of training images."""
-        return AUGMENTATIONS[self.settings.augment]
+        """Augmentation of training images; with `augment=auto` the usual one."""
+        return AUGMENTATIONS[self.augment]
+
+    @property
+    def augment(self) -> str:
+        """Name of this augmentation."""
+        return USUAL if self.settings.augment == AUTO else self.settings.augment
 
     def recipe(self, optimizer: str, lr: float) -> TrainConfig:
         """Returns the settings' recipe with this optimizer and learning rate."""
@@ -134,6 +147,7 @@ class TransferLearner:
             precision=self.precision,
             layer_decay=settings.layer_decay,
             lora_rank=settings.lora_rank if settings.transfer == "lora" else 0,
+            augment=self.augment,
         )
 
     def train(
@@ -240,11 +254,7 @@ class TransferLearner:
 
     def features(self, divided: Cut, split: str) -> np.ndarray:
         """Computes pooled features float32 [N, F] at a cut, without augmentation."""
-        feed = self.feed(divided, split, None)
-        starts = range(0, len(feed), PASS_BATCH)
-        batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
-        parts = [pooled(feed.batch(rows, 1)).cpu().numpy() for rows in batches]
-        return np.concatenate(parts)
+        return _features(self.feed(divided, split, None), 1)
 
     def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Loader:
         """Returns the activations at the cut of a split's used images; cached where that pays."""
@@ -323,7 +333,7 @@ class TransferLearner:
             with lora, enough_memory(recipe.batch_size, self.image_size):
                 fitted = fit(
                     divided.suffix,
-                    self.feed(divided, "train", self.augmentation),
+                    self.feed(divided, "train", AUGMENTATIONS[recipe.augment]),
                     self.targets(),
                     self.feed(divided, "valid", None),
                     self.labels("valid"),
@@ -370,6 +380,8 @@ class TransferLearner:
         """Trains the linear head to its optimum, recorded as one epoch."""
         started = time.perf_counter()
         head = self.linear_head(divided)
+        if count := self.head_views:
+            head = self._with_views(head, divided, count)
         head.copy_to(layer)
         divided.suffix.eval()
         train, valid = (
@@ -389,6 +401,22 @@ class TransferLearner:
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
         return solve(train, self.targets(), valid, self.labels("valid"), self.settings.balance)
 
+    @property
+    def head_views(self) -> int:
+        """Number of augmented views of each image that a head is solved on beside the images."""
+        images = len(self.labels("train"))
+        if self.augmentation is None or (images > FEW_IMAGES and self.settings.augment != AUTO):
+            return 0
+        return max(0, min(self.settings.views, MOST_VERSIONS // images - 1))
+
+    def _with_views(self, plain: LinearHead, divided: Cut, count: int) -> LinearHead:
+        """Fits a linear head on augmented views too, and returns the better one on validation."""
+        train, valid = (self.features(divided, split) for split in ("train", "valid"))
+        feed = self.feed(divided, "train", self.augmentation)
+        views = np.stack([_features(feed, view) for view in range(1, count + 1)])
+        labels = self.targets(), self.labels("valid")
+        return with_views(plain, train, views, labels[0], valid, labels[1], self.settings.balance)
+
     def _training_key(self, divided: Cut, recipe: TrainConfig) -> str:
         """Hashes everything that a training depends on: equal keys give equal trainings."""
         samples = [self.dataset.splits[split] for split in ("train", "valid")]
@@ -402,7 +430,7 @@ class TransferLearner:
             digest_of(value.cpu().numpy() for value in divided.suffix.state_dict().values()),
             digest_of([*samples, *labels, *rows]),
             _values(recipe),
-            repr(self.augmentation),
+            repr(AUGMENTATIONS[recipe.augment]),
             settings.seed if self.view_seed is None else self.view_seed,
             settings.views,
             settings.keep,
@@ -411,8 +439,15 @@ class TransferLearner:
         )
 
 
+def _features(feed: Loader, view: int) -> np.ndarray:
+    """Computes pooled features float32 [N, F] of the images of a loader, or of a view of them."""
+    starts = range(0, len(feed), PASS_BATCH)
+    batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
+    return np.concatenate([pooled(feed.batch(rows, view)).cpu().numpy() for rows in batches])
+
+
 def _values(recipe: TrainConfig) -> tuple[object, ...]:
     """Returns the values of a recipe as keys of earlier releases have them."""
-    *earlier, layer_decay, lora_rank = dataclasses.astuple(recipe)
+    *earlier, layer_decay, lora_rank, _ = dataclasses.astuple(recipe)
     added = (layer_decay, lora_rank)
     return tuple(earlier) if added == (1, 0) else (*earlier, *added)

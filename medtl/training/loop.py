@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import MedtlError
+from medtl.training.augmentation import USUAL
 from medtl.training.checkpoints import Checkpoint
 from medtl.training.device import autocast
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
@@ -71,6 +72,7 @@ class TrainConfig:
     precision: str  # float32, bf16
     layer_decay: float = 1.0  # learning rate of a block as a share of that of the block after it
     lora_rank: int = 0  # of adapters, which are trained with the head; 0 trains all layers
+    augment: str = USUAL  # name in `medtl.training.augmentation.AUGMENTATIONS`
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from medtl.pipeline.pretraining import ensure_backbone
 from medtl.pipeline.setup import Origin, note_weights, noted_data, plain, study_name, training_data
 from medtl.settings.fields import TRAINING, comma_list, key_values
 from medtl.settings.search import TuneSettings
+from medtl.settings.training import AUTO
 from medtl.training import epoch_budget
+from medtl.training.augmentation import SEARCHED
 from medtl.training.learner import TransferLearner
 from medtl.training.lora import last_attention
 from medtl.tuning.search_space import (
@@ -299,7 +301,8 @@ def search_space(settings: TuneSettings, architecture: str, network: nn.Module) 
             raise ParameterError("cutoffs", settings.cutoffs, "later layers where transfer=hybrid")
         return HybridSpace(settings.classifier, later)
     names = tuple(point.name for point in points)
-    return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names)
+    augments = SEARCHED if settings.augment == AUTO else ()
+    return Space(settings.optimizer_names, settings.lr_low, settings.lr_high, names, augments)
 
 
 def _one_each(settings: TuneSettings) -> list[TuneSettings]:

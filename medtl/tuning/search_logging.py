@@ -13,7 +13,7 @@ from medtl.tuning.search_result import NetworkTrials, SearchResult
 from medtl.tuning.search_space import AnySpace
 
 METRIC = "validation AUROC"
-PARAMETERS = ("architecture", "weights", "optimizer", "lr", "classifier", "cutoff")
+PARAMETERS = ("architecture", "weights", "optimizer", "lr", "augment", "classifier", "cutoff")
 """Columns of the trials that are shown where they are searched."""
 
 

@@ -43,48 +43,70 @@ class Candidate:
     lr: float
     cutoff: str  # name of a layer
     network: NetworkName = NetworkName()
+    augment: str = ""  # name of the augmentation; '' if it is not searched
 
     def params(self) -> dict[str, Param]:
         """Returns the MLflow parameters."""
-        own: dict[str, Param] = {"optimizer": self.optimizer, "lr": self.lr, "cutoff": self.cutoff}
-        return self.network.params() | own
+        own: dict[str, Param] = {"optimizer": self.optimizer, "lr": self.lr}
+        searched: dict[str, Param] = {"augment": self.augment} if self.augment else {}
+        return self.network.params() | own | searched | {"cutoff": self.cutoff}
 
     def __str__(self) -> str:
         of = f"{self.network}, " if str(self.network) else ""
-        return f"{of}{self.optimizer}, learning rate {self.lr:.2g}, trained from {self.cutoff} on"
+        by = f", augmentation {self.augment}" if self.augment else ""
+        return (
+            f"{of}{self.optimizer}, learning rate {self.lr:.2g}{by}, trained from {self.cutoff} on"
+        )
 
 
 @dataclass(frozen=True)
 class Space:
-    """Optimizers, learning rates from `lr_low` to `lr_high` (log), cut-offs in forward order."""
+    """Optimizers, learning rates from `lr_low` to `lr_high` (log), cut-offs in forward order.
+
+    `augments` are names of augmentations, the usual one first; none if they are not searched.
+    """
 
     optimizers: tuple[str, ...]
     lr_low: float
     lr_high: float
     cutoffs: tuple[str, ...]
+    augments: tuple[str, ...] = ()
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         """Returns the Optuna distributions."""
-        return {
+        found: dict[str, optuna.distributions.BaseDistribution] = {
             "optimizer": optuna.distributions.CategoricalDistribution(self.optimizers),
             "lr": optuna.distributions.FloatDistribution(self.lr_low, self.lr_high, log=True),
             "depth": optuna.distributions.IntDistribution(0, len(self.cutoffs) - 1),
         }
+        if self.augments:
+            found["augment"] = optuna.distributions.CategoricalDistribution(self.augments)
+        return found
 
     def candidate(self, params: Mapping[str, Param]) -> Candidate:
         """Returns the candidate of a trial's Optuna parameters."""
         return Candidate(
-            str(params["optimizer"]), float(params["lr"]), self.cutoffs[int(params["depth"])]
+            str(params["optimizer"]),
+            float(params["lr"]),
+            self.cutoffs[int(params["depth"])],
+            augment=str(params["augment"]) if self.augments else "",
         )
 
     def params(self, candidate: AnyCandidate) -> dict[str, Param]:
-        """Returns the Optuna parameters; a learning rate outside the space is clipped."""
+        """Returns the Optuna parameters.
+
+        A learning rate outside the space is clipped; a candidate without an augmentation gets the
+        usual one.
+        """
         assert isinstance(candidate, Candidate)
-        return {
+        found: dict[str, Param] = {
             "optimizer": candidate.optimizer,
             "lr": min(max(candidate.lr, self.lr_low), self.lr_high),
             "depth": self.cutoffs.index(candidate.cutoff),
         }
+        if self.augments:
+            found["augment"] = candidate.augment or self.augments[0]
+        return found
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ def trial_seconds(
             cost.trained_share for cost in reversed(costs) if cost.point.position <= point.position
         )
         views, epochs = 1, 0
-        if not isinstance(space, HybridSpace) and not _is_solved(transfer, point, share):
+        if not isinstance(space, HybridSpace) and _is_solved(transfer, point, share):
+            views += transfer.head_views
+        elif not isinstance(space, HybridSpace):
             epochs = settings.epochs or Budget.of(max(share, 1e-6), steps).epochs
             views = 1 if transfer.augmentation is None else min(epochs, settings.views)
         passes = (1 - share) * (views * train + valid) + epochs * share * (STEP * train + valid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ def fit_candidate(
         on_epoch(model.fit.best)
         return model
     recipe = transfer.recipe(candidate.optimizer, candidate.lr)
+    if candidate.augment:
+        recipe = dataclasses.replace(recipe, augment=candidate.augment)
     return transfer.train(candidate.cutoff, recipe, on_epoch, ends)
 
 

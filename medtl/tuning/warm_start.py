@@ -62,7 +62,13 @@ def first_trials(
         entry = near.entry
         optimizer = entry.recipe.get("optimizer")
         if entry.cutoff in space.cutoffs and optimizer in space.optimizers:
-            candidate = Candidate(str(optimizer), float(entry.recipe["lr"]), entry.cutoff)
+            augment = str(entry.recipe.get("augment", ""))
+            candidate = Candidate(
+                str(optimizer),
+                float(entry.recipe["lr"]),
+                entry.cutoff,
+                augment=augment if augment in space.augments else "",
+            )
             why = f"best on {entry.data} (distance {near.distance:.2f}, run {entry.run_id})"
             starts.append(Start(candidate, why))
     lr = math.sqrt(space.lr_low * space.lr_high)

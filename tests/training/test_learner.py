@@ -12,6 +12,7 @@ from medtl.errors import MedtlError, ParameterError
 from medtl.networks.cutoffs import cut_points, resolve
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
+from medtl.training import learner
 from medtl.training.activation_store import KIND
 from medtl.training.learner import TransferLearner
 from medtl.training.loop import Epoch
@@ -155,6 +156,38 @@ def test_the_best_epoch_is_restored_from_a_real_copy(transfer):
     np.testing.assert_allclose(logits, trained.fit.valid_logits, rtol=1e-4, atol=1e-4)
     best = max(trained.fit.epochs, key=lambda epoch: epoch.valid_auroc)
     assert trained.fit.best == best
+
+
+def test_a_head_on_few_images_is_also_solved_on_views_and_on_many_where_it_is_asked(transfer):
+    def path(**settings: object) -> set[int]:
+        made = transfer(epochs=0, **settings)
+        trained = made.train("head", made.recipe("adam", 1e-3))
+        assert trained.solved is not None
+        return set(trained.solved.path["views"])
+
+    assert path() == path(augment="auto") == {0, 2}
+    assert path(augment="none") == {0}
+    images = len(transfer().labels("train"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "FEW_IMAGES", images - 1)
+        assert path() == {0}
+        assert path(augment="auto") == {0, 2}
+        patch.setattr(learner, "MOST_VERSIONS", 2 * images)
+        assert path(augment="auto") == {0, 1}
+
+
+def test_a_search_may_train_with_each_augmentation(transfer):
+    from medtl.tuning.search_space import Candidate
+    from medtl.tuning.trials import fit_candidate
+
+    made = transfer(epochs=1, augment="auto")
+    losses = {}
+    for augment in ("", "light", "none"):
+        candidate = Candidate("adam", 1e-3, "layer4", augment=augment)
+        losses[augment] = fit_candidate(made, candidate, lambda epoch: None).fit.best.train_loss
+    plain = transfer(epochs=1, augment="none")
+    expected = plain.train("layer4", plain.recipe("adam", 1e-3)).fit.best.train_loss
+    assert losses[""] == losses["light"] != losses["none"] == expected
 
 
 def made_predictions(made, trained) -> np.ndarray:

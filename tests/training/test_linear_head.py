@@ -12,7 +12,7 @@ from torch import nn
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
-from medtl.training.linear_head import linear_layer, solve
+from medtl.training.linear_head import linear_layer, solve, with_views
 
 
 def drawn(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +77,41 @@ def test_weights_of_rare_classes_count_more_where_balance_is_asked():
         for how in ("none", "loss")
     )
     assert balanced.mean() > plain.mean()
+
+
+def of_classes(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Draws features float32 [N, 12] around the means of three overlapping classes."""
+    means = np.random.default_rng(7).normal(size=(3, 12))
+    noise = np.random.default_rng(seed).normal(size=(len(labels), 12))
+    return (means[labels] + 3 * noise).astype(np.float32)
+
+
+def test_validation_decides_on_augmented_views():
+    labels, valid_labels = np.arange(24) % 3, np.arange(150) % 3
+    train, valid = of_classes(labels, 0), of_classes(valid_labels, 1)
+    plain = solve(train, labels, valid, valid_labels, "none")
+    assert plain.views == 0
+    good = np.stack([of_classes(labels, seed) for seed in range(2, 6)])
+    poor = np.stack([of_classes(np.roll(labels, 1), seed) for seed in range(2, 6)])
+    known = labels, valid, valid_labels, "none"
+    better = with_views(plain, train, good, *known)
+    assert better.views == 4
+    assert better.valid_auroc == better.path["valid_auroc"].max() > plain.valid_auroc
+    assert better.path["chosen"].sum() == 1
+    same = with_views(plain, train, poor, *known)
+    assert same.views == 0
+    assert np.array_equal(same.weight, plain.weight)
+    assert set(same.path["views"]) == {0, 4}
+
+
+def test_an_image_and_its_views_weigh_as_one_image():
+    (train, labels), (valid, valid_labels) = drawn(80, 3, 0), drawn(60, 3, 1)
+    plain = solve(train, labels, valid, valid_labels, "loss")
+    copies = np.stack([train] * 3)
+    path = with_views(plain, train, copies, labels, valid, valid_labels, "loss").path
+    rows = path.set_index(["views", "c"])["valid_loss"]
+    assert 1 < len(rows[3]) < len(rows[0])
+    np.testing.assert_allclose(rows[3], rows[0][rows[3].index], rtol=1e-3)
 
 
 @pytest.mark.parametrize(

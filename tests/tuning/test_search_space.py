@@ -153,3 +153,15 @@ def test_a_search_of_several_that_was_stopped_ends_as_an_unbroken_one(tmp_path):
         told.append([trial.params for trial in studies.finished(study)])
     assert told[0] == told[1]
     assert len(told[0]) == 12
+
+
+def test_augmentation_is_a_parameter_where_it_is_searched():
+    space = Space(("adam",), 1e-4, 1e-2, ("layer1", "fc"), augments=("light", "none"))
+    assert set(space.distributions()) == {"optimizer", "lr", "depth", "augment"}
+    for augment in space.augments:
+        candidate = Candidate("adam", 1e-3, "fc", augment=augment)
+        assert space.candidate(space.params(candidate)) == candidate
+        assert candidate.params()["augment"] == augment
+        assert f"augmentation {augment}" in str(candidate)
+    assert space.params(Candidate("adam", 1e-3, "fc"))["augment"] == "light"
+    assert "augment" not in Candidate("adam", 1e-3, "fc").params()
