@@ -14,9 +14,9 @@ import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 from torch import fx, nn
 
+from medtl.blas import one_blas_thread
 from medtl.training.losses import valid_scores
 
 STRENGTHS = np.logspace(-5, 1, 13)  # scikit-learn's C, for standardized features
@@ -101,8 +101,7 @@ def linear_layer(suffix: fx.GraphModule) -> nn.Linear | None:
     return None
 
 
-# Products this small lose time on several threads, and their sums would depend on how many.
-@threadpool_limits.wrap(limits=1, user_api="blas")
+@one_blas_thread
 def solve(
     features: np.ndarray,
     labels: np.ndarray,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.fft import dct
 
+from medtl.blas import one_blas_thread
 from medtl.data.quality.thumbnails import THUMBNAIL, ImageRows, Looks
 from medtl.data.quality.turned_copies import POSES, Pose, pairs_in_pose
 
@@ -114,6 +115,7 @@ class Details:
         return (weight * (agreement - self.expected)).sum(axis=1) / np.maximum(possible, _TINY)
 
 
+@one_blas_thread
 def _waves(
     thumbnails: np.ndarray, down: np.ndarray | None = None, across: np.ndarray | None = None
 ) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from medtl.blas import one_blas_thread
 from medtl.cache import nameless_file
 from medtl.data.dataset import Dataset
 from medtl.data.manifest import IMAGE
@@ -103,6 +104,7 @@ class Looks:
         return self.deviation < SMOOTHEST
 
 
+@one_blas_thread
 def looks_of(images: ImageRows) -> Looks:
     """Reads every image once; takes 8 kB per image, in an unnamed file in the cache.
 
