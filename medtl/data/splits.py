@@ -77,7 +77,9 @@ def with_splits_of_measured(
         return with_splits(table, seed, groups, holdout), decided
     own = dataclasses.replace(table, frame=frame[decided].reset_index(drop=True))
     split = frame["split"].to_numpy(dtype=object, copy=True)
-    split[decided] = with_splits(own, seed, groups[decided], holdout).frame["split"]
+    # numbered by first appearance, as groups are: the draw depends on their order
+    units = pd.factorize(groups[decided])[0]
+    split[decided] = with_splits(own, seed, units, holdout).frame["split"]
     by_group = dict(zip(groups[decided].tolist(), split[decided].tolist(), strict=True))
     for row in np.flatnonzero(~decided & np.isin(split, ("", "train"))):
         split[row] = by_group.get(int(groups[row]), "train")
