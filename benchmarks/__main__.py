@@ -24,6 +24,7 @@ from benchmarks.folds import folds
 from benchmarks.fuzz import fuzz
 from benchmarks.gate import gate
 from benchmarks.gpu import gpu
+from benchmarks.head_views import head_views
 from benchmarks.hostile_load import beside
 from benchmarks.in_domain import in_domain
 from benchmarks.kills import JOBS, WRONG, kill_and_compare
@@ -67,6 +68,7 @@ benchmarks.add_command(folds)
 benchmarks.add_command(fuzz)
 benchmarks.add_command(gate)
 benchmarks.add_command(gpu)
+benchmarks.add_command(head_views)
 benchmarks.add_command(in_domain)
 benchmarks.add_command(memory)
 benchmarks.add_command(prediction)

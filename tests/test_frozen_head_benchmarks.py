@@ -1,4 +1,4 @@
-"""Benchmarks of doubtful labels and of prediction sets, on features that are made up."""
+"""Benchmarks of doubtful labels, prediction sets and heads on views, on made-up features."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest
 
 from benchmarks.flipped_labels import flip, rows
 from benchmarks.frozen_heads import FrozenFeatures
+from benchmarks.head_views import ViewFeatures
+from benchmarks.head_views import line as view_line
+from benchmarks.head_views import rows as view_rows
 from benchmarks.prediction_sets import lines
 from medtl.data.dataset import load
 
@@ -44,3 +47,15 @@ def test_coverage_is_measured_for_both_origins_of_thresholds(frozen: FrozenFeatu
         name, origin, covered, *_ = line.split()
         assert (name, origin) == ("mean", source)
         assert float(covered) > 0.6
+
+
+def test_the_gain_by_views_is_measured_beside_heads_without():
+    random, labels = np.random.default_rng(0), np.arange(240) % 3
+    noise = random.normal(size=(5, 240, 12))
+    images, *views = (3 * noise + 3 * np.eye(12)[labels]).astype(np.float32)
+    features = ViewFeatures(labels, np.arange(240), images, np.stack(views))
+    ((size, draws),) = view_rows(features, (30,), 3, seed=0)
+    assert size == 30
+    assert np.mean([each.views - each.without for each in draws]) > 0.05
+    assert all(each.selected in (each.views, each.without) for each in draws)
+    assert view_line(draws).split()[1].startswith("+0.")

@@ -43,10 +43,11 @@ from medtl.training.linear_head import (
     FEW_IMAGES,
     MOST_VERSIONS,
     LinearHead,
+    better,
     linear_layer,
     solve,
+    solve_with_views,
     weighted_rows,
-    with_views,
 )
 from medtl.training.loaders import PASS_BATCH, CachedLoader, ComputedLoader, Loader, SubsetLoader
 from medtl.training.loop import (
@@ -252,9 +253,13 @@ class TransferLearner:
         shares = self.dataset.shares[self.dataset.splits["train"]]
         return shares if self.rows is None else shares[self.rows]
 
-    def features(self, divided: Cut, split: str) -> np.ndarray:
-        """Computes pooled features float32 [N, F] at a cut, without augmentation."""
-        return _features(self.feed(divided, split, None), 1)
+    def features(self, divided: Cut, split: str, view: int = 0) -> np.ndarray:
+        """Computes pooled features float32 [N, F] at a cut, of an augmented view; 0 for none."""
+        feed = self.feed(divided, split, self.augmentation if view else None)
+        starts = range(0, len(feed), PASS_BATCH)
+        batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
+        parts = [pooled(feed.batch(rows, max(view, 1))).cpu().numpy() for rows in batches]
+        return np.concatenate(parts)
 
     def feed(self, divided: Cut, split: str, augmentation: Augmentation | None) -> Loader:
         """Returns the activations at the cut of a split's used images; cached where that pays."""
@@ -412,10 +417,10 @@ class TransferLearner:
     def _with_views(self, plain: LinearHead, divided: Cut, count: int) -> LinearHead:
         """Fits a linear head on augmented views too, and returns the better one on validation."""
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
-        feed = self.feed(divided, "train", self.augmentation)
-        views = np.stack([_features(feed, view) for view in range(1, count + 1)])
+        views = np.stack([self.features(divided, "train", view) for view in range(1, count + 1)])
         labels = self.targets(), self.labels("valid")
-        return with_views(plain, train, views, labels[0], valid, labels[1], self.settings.balance)
+        known = labels[0], valid, labels[1], self.settings.balance
+        return better(plain, solve_with_views(plain, train, views, *known))
 
     def _training_key(self, divided: Cut, recipe: TrainConfig) -> str:
         """Hashes everything that a training depends on: equal keys give equal trainings."""
@@ -437,13 +442,6 @@ class TransferLearner:
             self.device.type,
             *self.team.key[1:],
         )
-
-
-def _features(feed: Loader, view: int) -> np.ndarray:
-    """Computes pooled features float32 [N, F] of the images of a loader, or of a view of them."""
-    starts = range(0, len(feed), PASS_BATCH)
-    batches = (np.arange(at, min(at + PASS_BATCH, len(feed))) for at in starts)
-    return np.concatenate([pooled(feed.batch(rows, view)).cpu().numpy() for rows in batches])
 
 
 def _values(recipe: TrainConfig) -> tuple[object, ...]:

@@ -156,7 +156,7 @@ def solve(
     return LinearHead(weight, bias, path)
 
 
-def with_views(
+def solve_with_views(
     plain: LinearHead,
     features: np.ndarray,
     views: np.ndarray,
@@ -165,9 +165,9 @@ def with_views(
     valid_labels: np.ndarray,
     balance: str,
 ) -> LinearHead:
-    """Solves a head on images and their augmented views; validation decides between it and `plain`.
+    """Solves a head on images and their augmented views, which weigh as one image together.
 
-    By the rule of `solve`; ties are for `plain`. Only strengths near that of `plain` are tried.
+    Only strengths near that of `plain` are tried.
 
     Args:
         plain: head of the same images without views.
@@ -181,7 +181,7 @@ def with_views(
     at = int(np.flatnonzero(plain.path["chosen"])[0])
     near = STRENGTHS[max(at + NEAR[0], 0) : at + NEAR[1]]
     versions = 1 + len(views)
-    augmented = solve(
+    return solve(
         np.concatenate([features, *views]),
         np.concatenate([labels] * versions),
         valid_features,
@@ -190,6 +190,13 @@ def with_views(
         near,
         versions,
     )
+
+
+def better(plain: LinearHead, augmented: LinearHead) -> LinearHead:
+    """Returns the better of two heads on validation, by the rule of `solve`; ties are for `plain`.
+
+    Its path has the rows of both.
+    """
     best = max(plain, augmented, key=_rank)
     path = pd.concat([plain.path, augmented.path], ignore_index=True)
     path["chosen"] &= path["views"] == best.views

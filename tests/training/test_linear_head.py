@@ -12,7 +12,7 @@ from torch import nn
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
-from medtl.training.linear_head import linear_layer, solve, with_views
+from medtl.training.linear_head import better, linear_layer, solve, solve_with_views
 
 
 def drawn(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,11 +94,11 @@ def test_validation_decides_on_augmented_views():
     good = np.stack([of_classes(labels, seed) for seed in range(2, 6)])
     poor = np.stack([of_classes(np.roll(labels, 1), seed) for seed in range(2, 6)])
     known = labels, valid, valid_labels, "none"
-    better = with_views(plain, train, good, *known)
-    assert better.views == 4
-    assert better.valid_auroc == better.path["valid_auroc"].max() > plain.valid_auroc
-    assert better.path["chosen"].sum() == 1
-    same = with_views(plain, train, poor, *known)
+    gained = better(plain, solve_with_views(plain, train, good, *known))
+    assert gained.views == 4
+    assert gained.valid_auroc == gained.path["valid_auroc"].max() > plain.valid_auroc
+    assert gained.path["chosen"].sum() == 1
+    same = better(plain, solve_with_views(plain, train, poor, *known))
     assert same.views == 0
     assert np.array_equal(same.weight, plain.weight)
     assert set(same.path["views"]) == {0, 4}
@@ -108,10 +108,11 @@ def test_an_image_and_its_views_weigh_as_one_image():
     (train, labels), (valid, valid_labels) = drawn(80, 3, 0), drawn(60, 3, 1)
     plain = solve(train, labels, valid, valid_labels, "loss")
     copies = np.stack([train] * 3)
-    path = with_views(plain, train, copies, labels, valid, valid_labels, "loss").path
-    rows = path.set_index(["views", "c"])["valid_loss"]
-    assert 1 < len(rows[3]) < len(rows[0])
-    np.testing.assert_allclose(rows[3], rows[0][rows[3].index], rtol=1e-3)
+    augmented = solve_with_views(plain, train, copies, labels, valid, valid_labels, "loss")
+    assert augmented.views == 3
+    losses, expected = (each.path.set_index("c")["valid_loss"] for each in (augmented, plain))
+    assert 1 < len(losses) < len(expected)
+    np.testing.assert_allclose(losses, expected[losses.index], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
