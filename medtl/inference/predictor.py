@@ -19,12 +19,8 @@ from torch import Tensor, nn
 from medtl.errors import MedtlError
 from medtl.inference.captum_maps import occlusion
 from medtl.inference.decisions import calibrated, decide, decide_findings, findings_text, presence
-from medtl.inference.grad_cam import (
-    explanation_cuts,
-    heatmap_png,
-    mean_grad_cam,
-    side_by_side,
-)
+from medtl.inference.explanation_cut import Explained, explained
+from medtl.inference.grad_cam import heatmap_png, mean_grad_cam, side_by_side
 from medtl.inference.label_record import LabelRecord
 from medtl.inference.out_of_distribution import LAYOUT, MIDDLE, NETWORK, DomainReference, layout
 from medtl.inference.prediction_sets import PredictionSets
@@ -322,9 +318,9 @@ class Predictor:
         return resolve(network, self.architecture, "head" if self.tail is None else self.cutoff)
 
     @cached_property
-    def _explained(self) -> list[Cut]:
+    def _explained(self) -> Explained:
         """The network, or each member, cut for heat maps; cached, as the cut is slow."""
-        return explanation_cuts(self.network, self.image_size)
+        return explained(self.network, self.image_size)
 
     def _prepared(self, images: np.ndarray) -> Tensor:
         device = next(self.network.parameters()).device

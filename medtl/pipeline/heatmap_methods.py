@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from medtl.errors import ParameterError
 from medtl.evaluation.heatmap_checks import names_from, randomised
 from medtl.inference.captum_maps import Scores, integrated_gradients, occlusion
-from medtl.inference.grad_cam import explanation_cuts, mean_grad_cam
+from medtl.inference.explanation_cut import explained, explained_at
+from medtl.inference.grad_cam import mean_grad_cam
 from medtl.inference.predictor import Predictor
 from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.ensemble import Ensemble, members_of
-from medtl.networks.partition import cut
 from medtl.networks.registry import build
 from medtl.settings.evaluation import GRAD_CAM, OCCLUSION
 
@@ -80,12 +80,12 @@ def drawing(bundle: Predictor, method: str, seed: int) -> Drawing:
         return _of_hybrid(bundle, bundle.tail, seed)
     if method == GRAD_CAM:
         size = bundle.image_size
-        halves = explanation_cuts(copy.deepcopy(bundle.network), size)
-        point = halves[0].point
-        trained: Draw = partial(mean_grad_cam, halves)
+        network = explained(copy.deepcopy(bundle.network), size)
+        point = network.cuts[0].point
+        trained: Draw = partial(mean_grad_cam, network)
 
         def of(network: nn.Module) -> Draw:
-            return partial(mean_grad_cam, [cut(each, point, size) for each in members_of(network)])
+            return partial(mean_grad_cam, explained_at(network, point, size))
     else:
         draw = occlusion if method == OCCLUSION else integrated_gradients
 

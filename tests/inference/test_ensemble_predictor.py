@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 from PIL import Image
 
 from medtl.errors import MedtlError
-from medtl.inference.grad_cam import explanation_cut, grad_cam, mean_grad_cam
+from medtl.inference.explanation_cut import explained
+from medtl.inference.grad_cam import grad_cam, mean_grad_cam
 from medtl.inference.out_of_distribution import LAYOUT, NETWORK, DomainReference
 from medtl.inference.predictor import CHECKSUMS_FILE, SETTINGS_FILE, Predictor
-from medtl.networks.cutoffs import resolve
+from medtl.networks.cutoffs import CutPoint, resolve
 from medtl.networks.ensemble import Ensemble
 from medtl.networks.partition import cut
 from medtl.pipeline.heatmap_methods import drawing
@@ -96,15 +98,32 @@ def test_without_a_common_part_features_are_of_the_first_member(bundle: Predicto
 def test_the_heat_map_is_the_scaled_mean_of_the_members_maps(several, pixels):
     predictor, alone = several
     images, classes = predictor._prepared(pixels(2, 11)), torch.tensor([0, 2])
-    halves = [explanation_cut(each.network, 64) for each in alone]
-    one = grad_cam(halves[0], images, classes)
-    mean = mean_grad_cam(halves, images, classes)
+    apart = explained(Ensemble([each.network for each in alone], CutPoint("all", 0), 64), 64)
+    one = grad_cam(apart.cuts[0], images, classes)
+    mean = mean_grad_cam(apart, images, classes)
     assert np.abs(mean - one).max() > 1e-3
     np.testing.assert_allclose(mean.max(axis=(1, 2)), 1)
-    np.testing.assert_allclose(
-        mean_grad_cam(predictor._explained, images, classes), mean, atol=1e-4
-    )
+    np.testing.assert_array_equal(mean_grad_cam(predictor._explained, images, classes), mean)
     assert len(predictor.heatmaps(pixels(2, 11), classes.numpy())) == 2
+
+
+# the maps are behind features.7
+@pytest.mark.parametrize(
+    ("cutoff", "passes"), [("features.4", [1, 3]), ("features.9", [1, 1]), ("all", [3, 3])]
+)
+def test_heat_maps_run_the_common_part_once(
+    bundle: Predictor, pixels, cutoff: str, passes: list[int]
+):
+    predictor, _ = ensemble(bundle, cutoff)
+    network, names = predictor._explained, ("features.3.squeeze", "features.6.squeeze")
+    runs: Counter[str] = Counter()
+    for member in predictor.network.members:
+        for name in names:
+            member.get_submodule(name).register_forward_hook(
+                lambda *_, name=name: runs.update([name])
+            )
+    mean_grad_cam(network, predictor._prepared(pixels(2, 11)), torch.tensor([0, 2]))
+    assert [runs[name] for name in names] == passes
 
 
 def test_checks_of_maps_randomise_each_member(bundle: Predictor, pixels):

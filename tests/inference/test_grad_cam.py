@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from medtl.errors import MedtlError
-from medtl.inference.grad_cam import (
-    LEAST_SIDE,
-    as_map,
-    explanation_cut,
-    grad_cam,
-    heatmap_png,
-    places_a_side,
-)
+from medtl.inference.explanation_cut import LEAST_SIDE, explanation_cut
+from medtl.inference.grad_cam import grad_cam, heatmap_png
+from medtl.inference.image_maps import as_map, places_a_side
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut
 from medtl.networks.registry import build
@@ -297,6 +292,78 @@ def test_tokens_that_are_ordered_by_windows_are_no_map():
     name = "timm:hiera_tiny_224?embed_dim=24&num_heads=1&stages=[1,1,1,1]"
     with pytest.raises(MedtlError, match="no map of 4 x 4 places at image_size 96"):
         explanation_cut(sensitive(name, 96), 96)
+
+
+class Tokens(nn.Module):
+    """Tokens of patches in the order of `order`, in two branches if it is of two."""
+
+    def __init__(self, *orders: Tensor, mixing: float = 0) -> None:
+        super().__init__()
+        self.embeds = nn.ModuleList(nn.Conv2d(3, 8, 8, stride=8) for _ in orders)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU()) for _ in orders
+        )
+        self.orders, self.mixing = orders, mixing
+        self.fc = nn.Linear(8 * len(orders), 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        branches = []
+        for embed, order in zip(self.embeds, self.orders, strict=True):
+            tokens = embed(images).flatten(2).transpose(1, 2)[:, order]
+            mean = tokens.mean(dim=1, keepdim=True)
+            branches.append(tokens + self.mixing * (mean - tokens))
+        found = [
+            (tokens + block(tokens)) * tokens.sum(dim=1, keepdim=True)
+            for tokens, block in zip(branches, self.blocks, strict=True)
+        ]
+        return self.fc(torch.cat([tokens.mean(dim=1) for tokens in found], dim=1))
+
+
+PLACES = torch.arange(64)
+IN_ROWS = PLACES.unflatten(0, (8, 8))
+
+
+def built(*orders: Tensor, mixing: float = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Tokens(*orders, mixing=mixing).eval()
+
+
+def test_tokens_of_two_branches_give_one_map():
+    network = built(PLACES, PLACES)
+    halves = explanation_cut(network, 64)
+    assert halves.shapes == ((64, 8), (64, 8))
+    images = torch.zeros(2, 3, 64, 64)
+    images[1, :, 8:16, 40:48] = 4
+    heats = [grad_cam(halves, images, each)[1] for each in range(2)]
+    assert (1, 5) in [divmod(int(each[4::8, 4::8].argmax()), 8) for each in heats]
+    torch.testing.assert_close(halves.suffix(*halves.prefix(images)), network(images))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        built(IN_ROWS.T.flatten()),
+        built(IN_ROWS.flip(0).flatten()),
+        built(IN_ROWS.unflatten(0, (2, 4)).unflatten(2, (2, 4)).transpose(1, 2).flatten()),
+        built(PLACES, IN_ROWS.T.flatten()),
+        built(PLACES, mixing=1),
+    ],
+    ids=["transposed", "upside down", "windows", "one of two branches", "no place left"],
+)
+def test_tokens_that_are_not_where_their_patches_are_give_no_map(network: nn.Module):
+    with pytest.raises(MedtlError, match="that keeps the places of the image") as raised:
+        explanation_cut(network, 64)
+    assert "\n" not in str(raised.value)
+
+
+def test_two_branches_of_timm_give_one_map():
+    name = "timm:crossvit_tiny_240?embed_dim=[16,32]&depth=[[1,1,0],[1,1,0]]&num_heads=[2,2]"
+    halves = explanation_cut(sensitive(name, 240), 240)
+    assert halves.shapes == ((401, 16), (197, 32))
+    heats = grad_cam(halves, torch.rand(1, 3, 240, 240), 0)
+    assert heats.shape == (1, 240, 240)
+    assert heats.max() == 1
 
 
 class UsedTwice(nn.Module):
