@@ -175,7 +175,7 @@ def _read(data: str, reading: Reading) -> Table:
     name, place = data_name(data), _place(data)
     rows = source_of(place, reading).read(place, reading)
     frame, notes = _in_plain_words(rows.frame, reading.patient_pattern)
-    notes = rows.notes + notes
+    notes = tuple(dict.fromkeys(rows.notes + notes))  # merged readers name near-equal labels, too
     findings = has_findings(frame["label"]) if rows.findings is None else rows.findings
     multi_label = findings and not reading.positive
     if multi_label:

@@ -167,3 +167,16 @@ def test_readers_of_the_images_of_a_case_are_the_same(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(MedtlError, match="another labels_of_readers than their case"):
         read(str(tmp_path / "labels.csv"), "soft")
+
+
+@pytest.mark.parametrize("readers", ["majority", "soft"])
+def test_forms_of_one_label_count_together(tmp_path, readers):
+    data = write(tmp_path, ["1/1.0/0", "0/0.0/1", "0/0", "1/1", "x /x/X"] * 4)
+    found = read(data, readers)
+    assert found.classes == ("0", "1", "x")
+    if readers == "soft":
+        values = np.unique(found.shares)
+        np.testing.assert_allclose(values, [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+    notes = [note for note in found.notes if "differ only in case" in note]
+    assert len(notes) == 1
+    assert any("labels that are one number are one" in note for note in found.notes)

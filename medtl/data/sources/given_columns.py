@@ -9,6 +9,7 @@ import pandas as pd
 
 from medtl.data.label_encoding import NO_FINDING, in_plain_order, refuse_rows
 from medtl.data.reader_votes import NO_MAJORITY, VOTES, majority
+from medtl.data.text_normalization import in_one_form
 from medtl.errors import MedtlError, ParameterError
 from medtl.label_syntax import BETWEEN, UNKNOWN, negativity, parted
 from medtl.settings.data import ALL, ANY, IGNORE, MAJORITY, SOFT, check_columns
@@ -141,13 +142,14 @@ def labels_of_columns(
 def merged_readers(
     file: Path, frame: pd.DataFrame, readers: str, findings: bool
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Merges the rows of each path to one; returns the rows and a note.
+    """Merges the rows of each path to one; returns the rows and notes.
 
     Of findings, `majority` keeps those that more than half of the readers see (half and half is
     unknown), `any` those that one sees, `all` those that all see. Of one label, `majority` keeps
     the label of more than half of the readers, and omits images without one. `soft` merges as
     `majority`, keeps these images, and adds the labels of all readers in the column `VOTES`. An
-    image has the other columns of its first row.
+    image has the other columns of its first row. Forms of one label count together (see
+    `in_one_form`).
 
     Raises:
         MedtlError: rows of one image differ in patient or split.
@@ -160,6 +162,8 @@ def merged_readers(
             differs = frame[column] != frame.groupby("path")[column].transform("first")
             remedy = f"give all rows of an image one {column}"
             refuse_rows(file, frame, differs, f"another {column} than their image before", remedy)
+    labels, notes = in_one_form(frame["label"])
+    frame = frame.assign(label=labels)
     if findings:
         frame = in_plain_order(file, frame)
     votes = frame.groupby("path", sort=False)["label"].agg(list)
@@ -174,12 +178,12 @@ def merged_readers(
     line = f"{several} images have several rows, merged to one (readers={readers})"
     if readers == SOFT:
         counted = first["path"].map(votes.map(lambda texts: tuple(sorted(texts))))
-        return merged.assign(**{VOTES: counted}).reset_index(drop=True), (line,)
+        return merged.assign(**{VOTES: counted}).reset_index(drop=True), (*notes, line)
     known = merged["label"] != NO_MAJORITY
     if not known.all():
         left_out = int((~known).sum())
         line += f"; {left_out} images left out, whose readers have no majority for one label"
-    return merged[known].reset_index(drop=True), (line,)
+    return merged[known].reset_index(drop=True), (*notes, line)
 
 
 def _merged_findings(texts: list[str], readers: str) -> str:
