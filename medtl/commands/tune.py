@@ -56,6 +56,7 @@ from medtl.tuning.source_comparison import compare_sources
 from medtl.tuning.storage import Store, connected, is_shared, open_store
 from medtl.tuning.study import Schedule
 from medtl.tuning.time_estimate import search_seconds, trial_seconds
+from medtl.tuning.trial_costs import costs_of
 from medtl.tuning.trials import fit_candidate, run_trials
 from medtl.tuning.warm_start import Start, first_trials, in_turn, plain_recipes
 
@@ -194,9 +195,9 @@ def _prepared(search: _Search) -> dict[NetworkName, Probe]:
         print(f"tried early   {_place(start.candidate)}: {start.why}")
     params = [(search.backbone_pool.space.params(start.candidate), start.why) for start in starts]
     studies.prepare(study, params, search.run_id)
-    search.timer.end("layer probe")
     if line := _time_line(search, probed, starts):
         print(line)
+    search.timer.end("layer probe")
     for line in _watch_lines(search):
         print(line)
     return probed
@@ -226,7 +227,9 @@ def _time_line(
         return ""
     by_network = {
         each.name: trial_seconds(
-            pool.transfer(each), each.space, probed[each.name].seconds_per_image
+            pool.transfer(each),
+            each.space,
+            costs_of(pool.transfer(each), each.space, probed[each.name].seconds_per_image),
         )
         for each in pool.all
     }

@@ -30,6 +30,11 @@ WORTH = 50
 must not depend on the clock."""
 
 
+def pays(operations: int, size: int) -> bool:
+    """Returns whether reading `size` bytes is cheaper than computing them."""
+    return operations >= WORTH * size
+
+
 class ActivationCache:
     """Activations of one backbone on one data set, cached on disk.
 
@@ -91,7 +96,7 @@ class ActivationCache:
         if self._policy == "auto":
             with FlopCounterMode(display=False) as counter:
                 fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image a process
-            if (operations := counter.get_total_flops()) < WORTH * each:
+            if not pays(operations := counter.get_total_flops(), each):
                 self.notes[divided.point.name] = (
                     f"computed anew each epoch: {operations / 1e6:.0f} million operations an image "
                     f"cost less than reading {each / 1e6:.2f} MB back"
