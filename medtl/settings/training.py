@@ -154,6 +154,13 @@ class LearningSettings(RenderingSettings):
         changes_result=True,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N", changes_result=False)
+    compile: str = option(
+        "none",
+        "training steps on a GPU: none launches each kernel, cudagraphs replays them where that is "
+        "faster, inductor compiles them in a minute",
+        choices=("none", "cudagraphs", "inductor"),
+        changes_result=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

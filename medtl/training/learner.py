@@ -28,6 +28,7 @@ from medtl.settings.training import AUTO, ModelSettings
 from medtl.training.activation_cache import ActivationCache
 from medtl.training.augmentation import AUGMENTATIONS, USUAL, Augmentation
 from medtl.training.checkpoints import CheckpointHold
+from medtl.training.compiled_step import NONE
 from medtl.training.device import (
     OutOfMemoryError,
     enough_memory,
@@ -114,6 +115,8 @@ class TransferLearner:
         self.precision = resolve_precision(self.settings.precision, self.device)
         if self.device.type == "cpu":
             reuse_freed_memory()
+            if self.settings.compile != NONE:
+                print("note: compile is for GPUs, and has no effect here", file=sys.stderr)
         self.activation_cache = shared or ActivationCache(
             self.backbone, self.dataset.fingerprint, self.settings.keep
         )
@@ -347,6 +350,7 @@ class TransferLearner:
                     checkpoint,
                     self.team,
                     shares,
+                    self.settings.compile if self.device.type == "cuda" else NONE,
                 )
         except (Stopped, MedtlError):
             checkpoint.drop()

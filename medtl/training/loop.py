@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medtl.errors import MedtlError
 from medtl.training.augmentation import USUAL
 from medtl.training.checkpoints import Checkpoint
+from medtl.training.compiled_step import CUDA_GRAPHS, INDUCTOR, NONE, ReplayedStep, Step, compiled
 from medtl.training.device import autocast
 from medtl.training.distributed import SINGLE_PROCESS, SingleProcess
 from medtl.training.loaders import PASS_BATCH, Loader
@@ -186,10 +187,13 @@ def fit(
     checkpoint: Checkpoint | None = None,
     team: SingleProcess = SINGLE_PROCESS,
     shares: Mapping[str, float] | None = None,
+    compile: str = NONE,
 ) -> TrainResult:
     """Trains `suffix` in place and leaves it at its best epoch by validation AUROC.
 
     `shares` are those of the learning rate by name of the parameter, 1 where there is none.
+    `compile` names what makes the steps on a GPU faster, see `medtl.training.compiled_step`;
+    several processes launch each kernel where it is `cudagraphs`.
 
     `train_labels` are int [N], int8 [N, K] of findings, or shares of readers, float32 [N, K].
 
@@ -222,6 +226,20 @@ def fit(
     for epoch in course.epochs:
         on_epoch(epoch)
     joined = team.joined(suffix)
+    forward = compiled(joined) if compile == INDUCTOR else joined
+
+    def launched(inputs: tuple[Tensor, ...], labels: Tensor, rows: np.ndarray) -> Tensor:
+        with autocast(device, recipe.precision):
+            logits = forward(*inputs)
+        loss = team.loss(minimised, logits.float(), labels, rows)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    step: Step = launched
+    if compile == CUDA_GRAPHS and team.size == 1:
+        step = ReplayedStep(launched, suffix, optimizer)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while not course.is_over(recipe):
             number = len(course.epochs) + 1
@@ -232,15 +250,9 @@ def fit(
             total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
             for rows in _batches(train_labels, recipe, number):
                 labels = to_device(train_labels[rows], device)
-                inputs = train.batch(rows, number)
-                with autocast(device, recipe.precision):
-                    logits = joined(*inputs)
-                loss = team.loss(minimised, logits.float(), labels, rows)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+                loss = step(train.batch(rows, number), labels, rows)
                 schedule.step()
-                total += loss.detach().double() * len(rows)
+                total += loss.double() * len(rows)
                 seen += len(rows)
             valid_logits = predict(suffix, valid, recipe.precision, team)
             train_loss = team.mean(total.item()) / seen
