@@ -74,9 +74,12 @@ class Draw:
 
 
 def draw(features: ViewFeatures, size: int, random: np.random.Generator) -> Draw:
-    """Solves the heads of one draw of about `size` training images."""
-    train, valid, test = drawn(features.groups, size, random)
+    """Solves the heads of a draw of about `size` training images, with every class in each part."""
     labels, images = features.labels, features.images
+    parts = drawn(features.groups, size, random)
+    while any(len(np.unique(labels[part])) <= labels.max() for part in parts):
+        parts = drawn(features.groups, size, random)
+    train, valid, test = parts
     known = labels[train], images[valid], labels[valid], "none"
     plain = solve(images[train], *known)
     began = time.perf_counter()
