@@ -16,7 +16,11 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-OWNER_TAG = "medtl.process"  # on a run: host, process number, and when the process began
+from medtl.tracking.hidden_tags import hidden_tag
+
+OWNER_TAG = (
+    "mlflow.medtl.process"  # hidden, on a run: host, process number, and when the process began
+)
 PARENT_TAG = "mlflow.parentRunId"
 SILENT = 3600.0
 """Seconds without a logged metric after which a run of another host is orphaned. A run logs system
@@ -26,9 +30,14 @@ _SAME_START = 0.02  # seconds by which two readings of a process's start may dif
 
 
 def owner(number: int | None = None) -> str:
-    """Formats a process of this host (default: this one) as the tag `medtl.process`."""
+    """Formats a process of this host (default: this one) as the tag `OWNER_TAG`."""
     process = psutil.Process(number)
     return f"{_host()} {process.pid} {_began(process):.2f}"
+
+
+def owner_of(run: Run) -> str:
+    """Returns the process of a run as `owner` formats it, '' if unknown."""
+    return hidden_tag(run.data.tags, OWNER_TAG) or ""
 
 
 def is_orphaned(run: Run) -> bool:
@@ -40,7 +49,7 @@ def is_orphaned(run: Run) -> bool:
     """
     if run.info.status != "RUNNING":
         return False
-    host, _, process = run.data.tags.get(OWNER_TAG, "").partition(" ")
+    host, _, process = owner_of(run).partition(" ")
     if host == _host():
         number, _, started = process.partition(" ")
         return not _lives(int(number), float(started))

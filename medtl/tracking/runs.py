@@ -26,10 +26,11 @@ from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError, masked_value
 from medtl.settings.fields import Settings, key_values, place_names
 from medtl.tracking.addresses import mark_experiment
+from medtl.tracking.hidden_tags import hidden_tag, names_of
 from medtl.tracking.lineage import SETTINGS_FILE
 from medtl.tracking.refused_data_logging import log_refused
 from medtl.tracking.relocate import check_in_place
-from medtl.tracking.run_ownership import OWNER_TAG, PARENT_TAG, is_orphaned, owner
+from medtl.tracking.run_ownership import OWNER_TAG, PARENT_TAG, is_orphaned, owner, owner_of
 from medtl.tracking.store import (
     ask_only_once,
     check_login,
@@ -67,7 +68,7 @@ def hide_passwords(run: Run) -> None:
 
 
 ERROR_TAG = "medtl.error"
-ASKS_TAG = "medtl.asks"  # on a run of an entry point: key of its settings
+ASKS_TAG = "mlflow.medtl.asks"  # hidden, on a run of an entry point: key of its settings
 SUCCESSOR_TAG = "medtl.successor"  # on an interrupted run: the run that continued its work
 STOPPED = "stopped; the same command goes on from here"
 DIED = "its worker died; the search goes on"
@@ -237,13 +238,14 @@ def close_cut_off_run(run_id: str | None, successor: str) -> None:
 
 def _close_predecessors(run: Run, asks: str) -> None:
     """Ends and links interrupted runs with the settings of `run`."""
-    found = MlflowClient().search_runs(
-        [run.info.experiment_id],
-        f"tags.`{ASKS_TAG}` = '{asks}' and attributes.status != 'FINISHED'",
-    )
-    for each in found:
-        if SUCCESSOR_TAG not in each.data.tags:
-            close_cut_off_run(each.info.run_id, run.info.run_id)
+    for name in names_of(ASKS_TAG):
+        found = MlflowClient().search_runs(
+            [run.info.experiment_id],
+            f"tags.`{name}` = '{asks}' and attributes.status != 'FINISHED'",
+        )
+        for each in found:
+            if SUCCESSOR_TAG not in each.data.tags:
+                close_cut_off_run(each.info.run_id, run.info.run_id)
 
 
 def _close_unfinished_models(run: Run) -> None:
@@ -333,8 +335,8 @@ def has_answered(run_id: str, asking: str) -> bool:
         run = client.get_run(run_id)
     except MlflowException:  # it was deleted
         return False
-    asked = client.get_run(asking).data.tags[ASKS_TAG]
-    return run.info.status == "FINISHED" and run.data.tags.get(ASKS_TAG) == asked
+    asked, had = (hidden_tag(each.data.tags, ASKS_TAG) for each in (client.get_run(asking), run))
+    return run.info.status == "FINISHED" and had == asked
 
 
 def was_cut_off(run_id: str) -> bool:
@@ -362,5 +364,5 @@ def is_at_work(run_id: str, study: str) -> bool:
             f"{masked_value(mlflow.get_tracking_uri())}; set MLFLOW_TRACKING_URI as it was then, "
             "or give another study name"
         ) from error
-    here = owner().partition(" ")[0] == run.data.tags.get(OWNER_TAG, "").partition(" ")[0]
+    here = owner().partition(" ")[0] == owner_of(run).partition(" ")[0]
     return here and run.info.status == "RUNNING" and not is_orphaned(run)

@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from medtl.tracking.hidden_tags import names_of
 from medtl.tuning.search_space import Param
 
 LARGEST = 512  # numbers of a description; longer features are averaged in equal groups
@@ -100,7 +101,7 @@ def nearest(
 
 
 ENTRY_FILE = "search/ocl_entry.json"
-ENTRY_TAG = "medtl.ocl"  # on runs that hold entries: the best cut-off of each
+ENTRY_TAG = "mlflow.medtl.ocl"  # hidden, on runs that hold entries: the best cut-off of each
 MOST_ENTRIES = 500  # newest searches that are read
 AT_ONCE = 8  # threads that read them, which mostly wait for the server
 
@@ -118,11 +119,16 @@ def known_entries() -> list[Entry]:
     """Returns all entries of this tracking store, the newest search first."""
     client = MlflowClient()
     experiments = [each.experiment_id for each in client.search_experiments()]
-    runs = client.search_runs(
-        experiments,
-        f"tags.`{ENTRY_TAG}` != '' and attributes.status = 'FINISHED'",
-        max_results=MOST_ENTRIES,
-    )
+    runs = [
+        run
+        for name in names_of(ENTRY_TAG)
+        for run in client.search_runs(
+            experiments,
+            f"tags.`{name}` != '' and attributes.status = 'FINISHED'",
+            max_results=MOST_ENTRIES,
+        )
+    ]
+    runs = sorted(runs, key=lambda run: run.info.start_time, reverse=True)[:MOST_ENTRIES]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return [entry for entries in threads.map(_entries, runs) for entry in entries]
 

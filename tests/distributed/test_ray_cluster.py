@@ -107,7 +107,7 @@ def stop_when_it_works(head, node, data: Path) -> None:
         if "metrics.valid_auroc" not in trials:
             continue
         # the study knows the run of a trial that has told of an epoch
-        for process in trials[trials["metrics.valid_auroc"].notna()]["tags.medtl.process"]:
+        for process in trials[trials["metrics.valid_auroc"].notna()]["tags.mlflow.medtl.process"]:
             if is_on(node, process):
                 head.remove_node(node, allow_graceful=False)
                 hidden.rename(data)
@@ -164,7 +164,7 @@ def test_a_study_runs_its_cells_on_two_nodes_and_shows_the_one_that_fails(
     cells = runs("cell")
     assert sorted(cells["status"]) == ["FAILED"] * 2 + ["FINISHED"] * 6
     assert set(cells["tags.mlflow.parentRunId"]) == set(runs("compare")["run_id"])
-    assert len(set(cells["tags.medtl.process"])) == 2
+    assert len(set(cells["tags.mlflow.medtl.process"])) == 2
     done = cells[cells["status"] == "FINISHED"]
     arms = done.groupby(["params.architecture", "params.cutoff"])
     assert (arms["params.lr"].nunique() == 1).all()

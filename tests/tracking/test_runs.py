@@ -10,6 +10,7 @@ from medtl.errors import MedtlError
 from medtl.settings.training import TrainSettings
 from medtl.tracking.run_ownership import OWNER_TAG, owner
 from medtl.tracking.runs import (
+    ASKS_TAG,
     DIED,
     ERROR_TAG,
     STOPPED,
@@ -17,6 +18,7 @@ from medtl.tracking.runs import (
     close_cut_off_run,
     close_dead,
     close_stopped,
+    has_answered,
     nested_run,
     succeed_trials,
     tracked_run,
@@ -144,6 +146,32 @@ def test_the_same_command_closes_what_was_killed_and_links_what_was_stopped():
     assert status(last.info.run_id) == "FINISHED"
     assert successor(failed.info.run_id) is None, "it ended by itself"
     assert successor(killed.info.run_id) == stopped.info.run_id
+
+
+def test_a_run_of_an_earlier_release_is_closed_and_recognised_by_its_tags():
+    settings = TrainSettings(epochs=5)
+    with tracked_run("train", settings) as now:
+        asks = mlflow.get_run(now.info.run_id).data.tags[ASKS_TAG]
+    client = MlflowClient()
+    tags = {"medtl.process": DEAD, "medtl.asks": asks}
+    cut_off, finished = (client.create_run("0", tags=tags).info.run_id for _ in range(2))
+    client.set_terminated(finished, "FINISHED")
+    assert has_answered(finished, now.info.run_id)
+    assert was_cut_off(cut_off)
+    with tracked_run("train", settings) as again:
+        assert successor(cut_off) == again.info.run_id
+    assert status(cut_off) == "KILLED"
+
+
+def test_tags_that_only_the_program_needs_are_hidden_by_mlflow():
+    with tracked_run("train", TrainSettings()) as run, nested_run("trial", {}, {}) as nested:
+        shown = [
+            name
+            for each in (run, nested)
+            for name in mlflow.get_run(each.info.run_id).data.tags
+            if not name.startswith("mlflow.")
+        ]
+    assert shown == ["medtl.kind"]
 
 
 def test_where_and_how_long_is_no_other_question_and_all_else_is():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import mlflow
+import pytest
 
 from medtl.tuning.cutoff_dictionary import (
     ENTRY_FILE,
@@ -37,10 +38,11 @@ def test_a_search_of_several_architectures_leaves_an_entry_of_each():
     assert mlflow.get_run(run.info.run_id).data.tags[ENTRY_TAG] == "features.7, layer4"
 
 
-def test_an_entry_that_was_written_bare_is_still_known():
+@pytest.mark.parametrize("tag", [ENTRY_TAG, "medtl.ocl"])
+def test_an_entry_that_was_written_bare_is_still_known(tag):
     values = dataclasses.asdict(ENTRY)
     del values["run_id"]
     with mlflow.start_run() as run:
         mlflow.log_dict(values, ENTRY_FILE)
-        mlflow.set_tag(ENTRY_TAG, ENTRY.cutoff)
+        mlflow.set_tag(tag, ENTRY.cutoff)
     assert known_entries() == [dataclasses.replace(ENTRY, run_id=run.info.run_id)]

@@ -65,7 +65,9 @@ def kill_a_worker(killed: list[int]) -> None:
         trials = runs("trial")
         if "metrics.valid_loss" not in trials:
             continue
-        for process in trials.loc[trials["metrics.valid_loss"].notna(), "tags.medtl.process"]:
+        for process in trials.loc[
+            trials["metrics.valid_loss"].notna(), "tags.mlflow.medtl.process"
+        ]:
             number = int(process.split()[1])
             if number != os.getpid():
                 os.kill(number, signal.SIGKILL)
@@ -91,7 +93,7 @@ def test_a_killed_worker_loses_no_trial(clinic, database, capsys):
     again = trials.loc[cut_off["tags.medtl.successor"]]
     for name in ("cutoff", "optimizer", "lr"):
         assert again[f"params.{name}"] == cut_off[f"params.{name}"]
-    processes = {int(each.split()[1]) for each in trials["tags.medtl.process"]}
+    processes = {int(each.split()[1]) for each in trials["tags.mlflow.medtl.process"]}
     assert killed[0] in processes
     assert os.getpid() not in processes
     study = optuna.load_study(study_name="many", storage=open_store(database).storage)
@@ -163,7 +165,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
 
     def trials_of_others() -> pd.DataFrame:
         trials = runs("trial")
-        return trials[~trials["tags.medtl.process"].str.contains(f" {os.getpid()} ")]
+        return trials[~trials["tags.mlflow.medtl.process"].str.contains(f" {os.getpid()} ")]
 
     def kill_when_joined() -> None:
         while "joined" not in printed.getvalue():
@@ -181,7 +183,7 @@ def test_a_leading_command_that_is_killed_is_followed_by_one_that_joined(
     with contextlib.redirect_stdout(printed):
         tune(TuneSettings(**asked, storage=database))
     thread.join()
-    workers = {int(each.split()[1]) for each in trials_of_others()["tags.medtl.process"]}
+    workers = {int(each.split()[1]) for each in trials_of_others()["tags.mlflow.medtl.process"]}
     assert workers
     assert not any(map(psutil.pid_exists, workers)), "they ended with the leader"
     commands = runs("tune").set_index("status")
