@@ -276,6 +276,36 @@ vitamin_small_224 volo_d1_224 xception41p xcit_nano_12_p8_224
 """.split()
 
 
+def assert_training_leaves_the_frozen_part(network: nn.Module, side: int) -> None:
+    """Takes a step with all of the network in training mode, from a block in the later half on."""
+    points = cut_points(network, "blocks")
+    halves = None
+    for point in points[3 * len(points) // 4 :]:
+        try:
+            halves = cut(network, point, side)
+        except MedtlError:  # a layer is used on both sides
+            continue
+        break
+    assert halves is not None
+    own = tensors(halves.suffix).keys()
+    before = {name: value.clone() for name, value in tensors(network).items()}
+    assert before.keys() - own
+    network.train()
+    optimizer = torch.optim.AdamW(halves.suffix.parameters(), lr=0.01, weight_decay=0.1)
+    scores = halves.suffix.train()(*halves.prefix(images(side)))
+    nn.functional.cross_entropy(scores, torch.tensor([0, 1])).backward()
+    optimizer.step()
+    after = tensors(network)
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved
+    assert moved <= own
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, also those outside the state dict."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_smallest_of_every_file_of_timm(name: str) -> None:
@@ -284,6 +314,7 @@ def test_the_smallest_of_every_file_of_timm(name: str) -> None:
     side = usual.image_size if only_usual else min(usual.image_size, 224)
     network = build(f"timm:{name}", classes=3, image_size=side, seed=0).eval()
     assert_joined_equals_whole(network, side, least_blocks=4)
+    assert_training_leaves_the_frozen_part(network, side)
 
 
 @pytest.mark.slow
