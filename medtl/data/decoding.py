@@ -8,7 +8,6 @@ at once.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import threading
@@ -16,20 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 import medtl
 from medtl.data import decoding_worker
+from medtl.data.decoded_image import DecodedImage, ImageFile, decode_image, unreadable
 from medtl.errors import MedtlError
-from medtl.imaging.decode import in_window, values_of
 from medtl.imaging.decoder_process import DecoderProcess
 from medtl.imaging.pixels import UnreadableImage
 from medtl.imaging.rendering import Rendering
-from medtl.imaging.window_syntax import AUTO
 
 AHEAD = 128
 """Images decoded before they are needed; bounds memory."""
@@ -40,22 +35,6 @@ PAYS = 20.0
 starts in half a second of processor time."""
 MOST = 16
 """Largest number of processes; each holds 70 MB, and the image that it decodes."""
-
-ImageFile = tuple[Path | None, int]
-"""Path of an image file, None where it is missing, and its frame from 1."""
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """Image rendered as a square, and its row in the index of the pixel cache.
-
-    Attributes:
-        pixels: [C, S, S], None if the image is missing or unreadable.
-        row: hash of the pixels at full size, width, height, mode, reason, remarks.
-    """
-
-    pixels: np.ndarray | None
-    row: tuple[str, int, int, str, str, str]
 
 
 def decode_in_order(images: Sequence[ImageFile], rendering: Rendering) -> Iterator[DecodedImage]:
@@ -80,36 +59,6 @@ def decode_in_order(images: Sequence[ImageFile], rendering: Rendering) -> Iterat
         yield from _in_order(processes.decode, rest, workers)
     finally:
         processes.end()
-
-
-def decode_image(image: ImageFile, rendering: Rendering) -> DecodedImage:
-    """Decodes and renders one image; the reason is in the row where it cannot be read."""
-    file, frame = image
-    if file is None:
-        return DecodedImage(None, ("", 0, 0, "", "", ""))
-    try:
-        values = values_of(file.read_bytes(), frame)
-        plain = in_window(values, AUTO)
-        decoded = plain if rendering.window == AUTO else in_window(values, rendering.window)
-    except (UnreadableImage, OSError) as error:
-        return _unreadable(error)
-    pixels = plain.pixels
-    content = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
-    content.update(np.ascontiguousarray(pixels).data)
-    deep = "deep grey" if pixels.dtype == np.uint16 else "grey"
-    row = (
-        content.hexdigest(),
-        pixels.shape[1],
-        pixels.shape[0],
-        "colour" if pixels.ndim == 3 else deep,
-        "",
-        "\n".join(decoded.remarks),
-    )
-    return DecodedImage(rendering.square(decoded.pixels), row)
-
-
-def _unreadable(error: Exception) -> DecodedImage:
-    return DecodedImage(None, ("", 0, 0, "", " ".join(str(error).split()), ""))
 
 
 def _processors() -> int:
@@ -165,7 +114,7 @@ class _Processes:
                     "a process that decodes images was killed, as when memory is short; free some "
                     "memory, then the same command decodes them anew"
                 ) from error
-            return _unreadable(error)
+            return unreadable(error)
 
     def end(self) -> None:
         """Ends all processes."""

@@ -17,7 +17,7 @@ import warnings
 def serve() -> None:
     """Decodes images until standard input closes."""
     sys.path.insert(0, sys.argv[1])
-    from medtl.data.decoding import decode_image
+    from medtl.data.decoded_image import decode_image
 
     warnings.simplefilter("ignore")
     # output of native code must not mix with an answer

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from medtl.cache import content_key, get_or_create, kept_folder
-from medtl.data.decoding import ImageFile, decode_in_order
+from medtl.data.decoded_image import ImageFile
+from medtl.data.decoding import decode_in_order
 from medtl.data.manifest import Table
 from medtl.data.sources.csv_columns import FRAME
 from medtl.imaging.pixels import SEVERAL, counted

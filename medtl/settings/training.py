@@ -160,6 +160,7 @@ class LearningSettings(RenderingSettings):
         "faster, inductor compiles them in a minute",
         choices=("none", "cudagraphs", "inductor"),
         changes_result=False,
+        added_later=True,
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from medtl.data import decoding
-from medtl.data.decoding import DecodedImage, ImageFile, decode_in_order
+from medtl.data.decoded_image import DecodedImage, ImageFile
+from medtl.data.decoding import decode_in_order
 from medtl.errors import MedtlError
 from medtl.imaging.rendering import Rendering
 
