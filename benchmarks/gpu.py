@@ -1,291 +1,348 @@
-"""Speed on one device: frozen pass, full fine-tuning and trials, each beside a peer.
+"""Speed on one device: frozen pass, trials and full fine-tuning, each beside a peer.
 
 Meant for a GPU; on the CPU, and small, it tests itself. The images are phantoms: the time does not
-depend on what they show.
+depend on what they show. Each part has a time limit, and a part that fails leaves the others.
 """
 
 from __future__ import annotations
 
 import resource
+import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
 import click
 import numpy as np
-import timm
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from timm.data.loader import PrefetchLoader
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torchvision import transforms
+from torch import nn
 
+from benchmarks.device_peers import plain_trial, timm_epochs, wait
+from benchmarks.large_table import Rates, large_table, measured_rates
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.networks.cutoffs import cut_points, resolve
-from medtl.networks.partition import cut, stages
-from medtl.networks.registry import build
+from medtl.networks.partition import stages
 from medtl.pipeline.setup import Origin, training_data
 from medtl.settings.training import TrainSettings
-from medtl.training.device import autocast, resolve_device
+from medtl.training.device import (
+    autocast,
+    give_back_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from medtl.training.learner import TransferLearner
 from medtl.training.loaders import PASS_BATCH, ComputedLoader
 from medtl.training.loop import Epoch
 
 NETWORKS = "densenet121,timm:vit_small_patch14_dinov2"
-PAIRS = 3  # measurements of each side, in turn
+PAIRS = 3  # measurements of each side of the pass, in turn
+# trials of the list: places of the cut-offs among the blocks, optimizers, learning rates
+HEAD, DEEP = 1.0, 0.75
+TRIALS = (
+    (HEAD, "adam", 1e-3),
+    (HEAD, "sgd", 1e-2),
+    (0.95, "adam", 1e-3),
+    (0.9, "adam", 1e-3),
+    (0.9, "rmsprop", 1e-4),
+    (DEEP, "adam", 1e-3),
+    (0.6, "adam", 1e-3),
+    (0.4, "adam", 1e-3),
+    (0.2, "adam", 1e-3),
+    (0.0, "adam", 1e-3),
+)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Rates of medtl and of its peer, in the same unit; the higher the better."""
+    """Measurement of medtl and of its peer; NaN for a peer that was not measured."""
 
     name: str
     medtl: float
     peer: float
+    smaller_is_better: bool = False
 
     @property
     def line(self) -> str:
-        """Line of the table."""
-        return (
-            f"  {self.name:<40}{self.medtl:>10.4g}{self.peer:>10.4g}{self.medtl / self.peer:>8.2f}"
-        )
+        """Line of the table; the ratio is above 1 where medtl is better."""
+        name, ratio = f"  {self.name:<45}{self.medtl:>10.4g}", self.medtl / self.peer
+        if np.isnan(self.peer):
+            return f"{name}{'-':>10}{'-':>9}"
+        return f"{name}{self.peer:>10.4g}{1 / ratio if self.smaller_is_better else ratio:>9.2f}"
+
+
+class TooLong(BaseException):
+    """A part of the measurement exceeds its time limit."""
 
 
 @click.command()
 @click.option("--networks", default=NETWORKS, help="comma list of architectures")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 @click.option("--size", default=224, help="side of the images in pixels")
-@click.option("--patients", default=400, help="of the phantoms, about two training images each")
+@click.option("--patients", default=300, help="of the phantoms, about two training images each")
 @click.option("--epochs", default=3, help="epochs of a training")
+@click.option("--originals", default=640, help="images of 1024 pixels that are decoded")
+@click.option("--minutes", default=8.0, help="of the whole measurement; parts that exceed it end")
 @click.option("--compiled/--eager", default=True, help="whether timm's loop is compiled on a GPU")
-def gpu(networks: str, device: str, size: int, patients: int, epochs: int, compiled: bool) -> None:
-    """Times pass, full fine-tuning and trials beside plain PyTorch and timm's loop."""
-    place = resolve_device(device)
+def gpu(
+    networks: str,
+    device: str,
+    size: int,
+    patients: int,
+    epochs: int,
+    originals: int,
+    minutes: float,
+    compiled: bool,
+) -> None:
+    """Times pass, trials and full fine-tuning beside plain PyTorch and timm's loop."""
+    place, names = resolve_device(device), networks.split(",")
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else "CPU"
-    print(f"{name}, PyTorch {torch.__version__}, {size} px; phantoms, random weights")
-    for architecture in networks.split(","):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            mock.patch.dict("os.environ", {"MEDTL_CACHE": f"{folder}/cache"}),
-        ):
-            write_chest_phantoms(Path(folder), patients=patients, image_size=size)
-            learner = _learner(architecture, folder, str(place), size, epochs)
-            print(f"{architecture}, {learner.precision}, {len(learner.labels('train'))} images")
-            print(f"  {'':<40}{'medtl':>10}{'peer':>10}{'ratio':>8}")
-            for pair in (
-                _frozen_pass(learner),
-                *_trials(learner, Path(folder)),
-                _full_training(learner, compiled and place.type == "cuda"),
-            ):
-                print(pair.line, flush=True)
-            print(f"  peak memory {_peak(place)}")
+    precision = resolve_precision("auto", place)
+    print(f"{name}, PyTorch {torch.__version__}, {precision}; random weights, {size} px")
+    print(f"phantoms of {patients} patients, {epochs} epochs a training")
+    end, failed = time.monotonic() + 60 * minutes, 0
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        write_chest_phantoms(folder, patients=patients, image_size=size)
+        rates = Rates()
+        failed += not _part("originals", 60, end, lambda: measured_rates(rates, folder, originals))
+        for number, architecture in enumerate(names):
+            cache = str(folder / f"cache-{number}")
+            with mock.patch.dict("os.environ", {"MEDTL_CACHE": cache}):
+                left = end - time.monotonic()
+                own_end = time.monotonic() + left / (len(names) - number)
+                print(f"  {architecture:<45}{'medtl':>10}{'peer':>10}{'ratio':>9}")
+                measured = _Network(architecture, folder, place, size, epochs, compiled)
+                for part, limit in measured.parts():
+                    failed += not _part(part.__name__, limit, own_end, _printed(part))
+                for line in large_table(rates, measured.passed, measured.bytes, measured.trained):
+                    print(line)
+            del measured
+            give_back_freed_memory()
+    if failed:
+        raise SystemExit(1)
 
 
-def _learner(
-    architecture: str, folder: str, device: str, size: int, epochs: int
-) -> TransferLearner:
-    settings = TrainSettings(
-        data=f"{folder}/labels.csv",
-        architecture=architecture,
-        weights="random",
-        image_size=size,
-        device=device,
-        epochs=epochs,
-        patience=epochs,
-        augment="none",
-    )
-    origin = Origin.of(settings)
-    return origin.transfer(training_data(settings, origin.rendering), settings)
-
-
-def _frozen_pass(learner: TransferLearner) -> Pair:
-    """Images a second from stored pixels to the head, and of the same network in plain PyTorch."""
-    device, backbone = learner.device, learner.backbone
-    point = resolve(backbone.network, backbone.architecture, "head")
-    (prefix,) = stages(backbone.network, [point], learner.image_size)
-    prefix.to(device)
-    rows = learner.dataset.splits["train"]
-    pixels = ComputedLoader(
-        learner.dataset, rows, nn.Identity(), backbone.preprocessing, None, 0, "float32", device
-    )
-    plain = backbone.copy().to(device).to(memory_format=torch.channels_last).eval()
-    dtype = torch.bfloat16 if learner.precision == "bf16" else torch.float32
-    plain.to(dtype)
-
-    def ours() -> None:
-        with torch.no_grad(), autocast(device, learner.precision):
-            for batch in _batches(len(rows)):
-                prefix(pixels.inputs(batch, 1))
-
-    def peer() -> None:
-        with torch.inference_mode():
-            for batch in _batches(len(rows)):
-                plain(pixels.inputs(batch, 1).to(dtype))
-
-    seconds = _in_turn(device, ours, peer)
-    return Pair("frozen pass, images a second", *(len(rows) / each for each in seconds))
-
-
-def _full_training(learner: TransferLearner, compiled: bool) -> Pair:
-    """Images a second of fine-tuning all layers, and of timm's loop with its fast settings.
-
-    The peer has AMP in bf16, channels-last, a fused AdamW, timm's prefetcher, and is compiled on a
-    GPU; the epoch that compiles it is not counted. Both score the validation images each epoch.
-    """
-    epochs: list[float] = []
-
-    def on_epoch(epoch: Epoch) -> None:
-        epochs.append(epoch.seconds)
-
-    learner.train("all", learner.recipe("adamw", 1e-4), on_epoch)
-    count = len(learner.labels("train"))
-    peers = list(_timm_epochs(learner, compiled))
-    ours, peer = (statistics.median(each[1:] or each) for each in (epochs, peers))
-    return Pair("all layers, images a second", count / ours, count / peer)
-
-
-def _timm_epochs(learner: TransferLearner, compiled: bool) -> Iterator[float]:
-    """Yields the seconds of the epochs of timm's training loop."""
-    device, dataset = learner.device, learner.dataset
-    _, _, family = learner.backbone.architecture.rpartition("timm:")
-    network: nn.Module
-    classes = len(dataset.classes)
-    if family != learner.backbone.architecture:
-        network = timm.create_model(family, num_classes=classes, img_size=learner.image_size)
+def _part(name: str, limit: float, end: float, run: Callable[[], None]) -> bool:
+    """Runs a part until its limit in seconds or until `end`; returns whether it was completed."""
+    seconds = min(limit, end - time.monotonic())
+    try:
+        if seconds < 1:
+            raise TooLong
+        with _time_limit(seconds):
+            run()
+    except TooLong:
+        print(f"  {name.strip('_')}: not completed in {max(0.0, seconds):.0f} s", flush=True)
+    # a part may fail with any error, and the others are measured all the same
+    except Exception as error:
+        kind, reason = type(error).__name__, " ".join(str(error).split())[:300]
+        print(f"  {name.strip('_')}: failed ({kind}: {reason})", flush=True)
     else:
-        network = build(family, classes, learner.image_size, seed=0)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
-    forward = torch.compile(network) if compiled else network
-    loaders = [_timm_loader(learner, split) for split in ("train", "valid")]
-    for _ in range(learner.settings.epochs + compiled):
-        _wait(device)
-        began = time.perf_counter()
-        network.train()
-        for images, labels in loaders[0]:
-            with autocast(device, learner.precision):
-                loss = F.cross_entropy(forward(images).float(), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        network.eval()
-        with torch.inference_mode(), autocast(device, learner.precision):
-            scores = [network(images).float().cpu() for images, _ in loaders[1]]
-        torch.cat(scores)
-        yield time.perf_counter() - began
+        return True
+    return False
 
 
-def _timm_loader(learner: TransferLearner, split: str) -> Iterable[tuple[Tensor, Tensor]]:
-    """Returns batches of a split: uint8 in memory, moved and normalised by timm's prefetcher."""
-    dataset, preprocessing = learner.dataset, learner.backbone.preprocessing
-    indices = dataset.splits[split]
-    stored = torch.from_numpy(dataset.images(indices)).expand(-1, 3, -1, -1).contiguous()
-    data = TensorDataset(stored, torch.from_numpy(dataset.labels[indices]))
-    on_gpu, size = learner.device.type == "cuda", learner.settings.batch_size
-    loader = DataLoader(
-        data, size, shuffle=split == "train", drop_last=split == "train", pin_memory=on_gpu
-    )
-    if on_gpu:
-        mean, std = preprocessing.mean, preprocessing.std
-        return PrefetchLoader(loader, mean, std, device=learner.device)
-    return _Normalised(loader, preprocessing.mean, preprocessing.std)
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises `TooLong` in the block after some seconds, where the system has such a timer."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ended(*_: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
-class _Normalised:
-    """Loader that normalises uint8 batches on the CPU, where timm's prefetcher does not run."""
+def _printed(part: Callable[[], Iterator[Pair]]) -> Callable[[], None]:
+    def run() -> None:
+        for pair in part():
+            print(pair.line, flush=True)
 
-    def __init__(self, loader: DataLoader, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self._loader = loader
-        self._mean, self._std = (255 * torch.tensor(each).view(3, 1, 1) for each in (mean, std))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self._loader:
-            scaled = (images.float() - self._mean) / self._std
-            yield scaled.contiguous(memory_format=torch.channels_last), labels
+    return run
 
 
-def _trials(learner: TransferLearner, folder: Path) -> Iterator[Pair]:
-    """Trials a second of a head and of a deep cut, after the first, and of a plain loop."""
-    network = learner.backbone.network
-    blocks = cut_points(network, "blocks")
-    deep = blocks[round(0.75 * (len(blocks) - 1))].name
-    recipe = learner.recipe("adam", 1e-3)
-    for cutoff, name in (("head", "head trial"), (deep, f"trial from {deep}")):
-        learner.train(cutoff, recipe)  # keeps the activations
-        _wait(learner.device)
-        began = time.perf_counter()
-        learner.train(cutoff, recipe)
-        _wait(learner.device)
-        ours = time.perf_counter() - began
-        plain = _plain_trial(learner, cutoff, folder)
-        yield Pair(f"{name}, trials a second", 1 / ours, 1 / plain)
+@dataclass
+class _Network:
+    """Measurement of one network; its parts yield the lines of the table."""
 
+    architecture: str
+    folder: Path
+    device: torch.device
+    size: int
+    epochs: int
+    compiled: bool
+    passed: float = float("nan")  # images a second of the frozen pass
+    bytes: float = float("nan")  # kept of an image at the head, in 16 bits
+    trained: float = float("nan")  # images a second of training a head on kept activations
+    _plain: dict[float, float] = field(default_factory=dict)  # seconds of a trial, by cut-off
+    _timm: float = float("nan")  # images a second
+    _timm_peak: float = float("nan")  # GB
 
-def _plain_trial(learner: TransferLearner, cutoff: str, folder: Path) -> float:
-    """Returns the seconds of a loop in the form of PyTorch's tutorials.
+    def parts(self) -> list[tuple[Callable[[], Iterator[Pair]], float]]:
+        """Returns the parts, the most important first, with their time limits in seconds."""
+        on_gpu = self.device.type == "cuda"
+        first: list[tuple[Callable[[], Iterator[Pair]], float]] = [
+            (self._frozen_pass, 40),
+            (self._plain_trials, 70),
+            (self._list, 60),
+            (self._trials, 30),
+            (self._timm_loop, 100),
+            (self._all_layers, 40),
+        ]
+        of_gpu: list[tuple[Callable[[], Iterator[Pair]], float]] = [
+            (self._replayed, 40),
+            (self._compiled_layers, 100),
+        ]
+        return first + of_gpu if on_gpu else first
 
-    In float32; it decodes each image in each epoch and computes the whole network in each step,
-    with the parameters before the cut-off frozen.
-    """
-    device = learner.device
-    network = learner.backbone.copy().to(device)
-    trained = dict(_suffix_parameters(learner, network, cutoff))
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in trained)
-    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 1e-3)
-    size = learner.settings.batch_size
-    train = DataLoader(_Files(learner, "train", folder), size, shuffle=True, drop_last=True)
-    valid = DataLoader(_Files(learner, "valid", folder), size)
-    _wait(device)
-    began = time.perf_counter()
-    for _ in range(learner.settings.epochs):
-        network.train()
-        for images, labels in train:
-            loss = F.cross_entropy(network(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        network.eval()
-        with torch.no_grad():
-            for images, _ in valid:
-                network(images.to(device)).cpu()
-    _wait(device)
-    return time.perf_counter() - began
+    def _learner(self, **settings: object) -> TransferLearner:
+        options: dict[str, object] = {
+            "data": f"{self.folder}/labels.csv",
+            "architecture": self.architecture,
+            "weights": "random",
+            "image_size": self.size,
+            "device": str(self.device),
+            "epochs": self.epochs,
+            "patience": self.epochs,
+            "augment": "none",
+        }
+        made = TrainSettings(**(options | settings))  # type: ignore[arg-type]  # by name
+        origin = Origin.of(made)
+        return origin.transfer(training_data(made, origin.rendering), made)
 
+    def _cutoff(self, learner: TransferLearner, place: float) -> str:
+        blocks = cut_points(learner.backbone.network, "blocks")
+        if place == HEAD:
+            return "head"
+        return "all" if not place else blocks[round(place * (len(blocks) - 1))].name
 
-class _Files(Dataset):
-    """Image files of a split, decoded, resized and normalised one at a time."""
-
-    def __init__(self, learner: TransferLearner, split: str, folder: Path) -> None:
-        indices, expected = learner.dataset.splits[split], learner.backbone.preprocessing
-        self._paths = [folder / path for path in learner.dataset.frame["path"].iloc[indices]]
-        self._labels = learner.dataset.labels[indices].tolist()
-        self._steps = transforms.Compose(
-            [
-                transforms.Resize((expected.image_size, expected.image_size)),
-                transforms.ToTensor(),
-                transforms.Normalize(expected.mean, expected.std),
-            ]
+    def _frozen_pass(self) -> Iterator[Pair]:
+        """Images a second from stored pixels to the head, and of the same in plain PyTorch."""
+        learner = self._learner()
+        device, backbone = learner.device, learner.backbone
+        point = resolve(backbone.network, backbone.architecture, "head")
+        (prefix,) = stages(backbone.network, [point], learner.image_size)
+        prefix.to(device)
+        rows = learner.dataset.splits["train"]
+        pixels = ComputedLoader(
+            learner.dataset, rows, nn.Identity(), backbone.preprocessing, None, 0, "float32", device
         )
+        plain = backbone.copy().to(device).to(memory_format=torch.channels_last).eval()
+        dtype = torch.bfloat16 if learner.precision == "bf16" else torch.float32
+        plain.to(dtype)
 
-    def __len__(self) -> int:
-        return len(self._paths)
+        def ours() -> None:
+            with torch.no_grad(), autocast(device, learner.precision):
+                for batch in _batches(len(rows)):
+                    prefix(pixels.inputs(batch, 1))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._steps(Image.open(self._paths[index]).convert("RGB")), self._labels[index]
+        def peer() -> None:
+            with torch.inference_mode():
+                for batch in _batches(len(rows)):
+                    plain(pixels.inputs(batch, 1).to(dtype))
 
+        with torch.no_grad(), autocast(device, learner.precision):
+            kept = prefix(pixels.inputs(np.arange(1), 1))
+        self.bytes = 2.0 * sum(tensor[0].numel() for tensor in kept)
+        rates = [len(rows) / each for each in _in_turn(device, ours, peer)]
+        self.passed = rates[0]
+        yield Pair("frozen pass, images a second", *rates)
 
-def _suffix_parameters(
-    learner: TransferLearner, network: nn.Module, cutoff: str
-) -> Iterator[tuple[str, nn.Parameter]]:
-    point = resolve(network, learner.backbone.architecture, cutoff)
-    yield from cut(network, point, learner.image_size).suffix.named_parameters()
+    def _plain_trials(self) -> Iterator[Pair]:
+        """Trials of a plain loop, measured once for each cut-off of the list."""
+        learner = self._learner()
+        for place in sorted({place for place, *_ in TRIALS}, key=lambda at: at not in (HEAD, DEEP)):
+            self._plain[place] = plain_trial(learner, self._cutoff(learner, place), self.folder)
+        yield from ()
+
+    def _list(self) -> Iterator[Pair]:
+        """Seconds of ten trials, with decoding and passes, and of the same by a plain loop."""
+        began = time.perf_counter()
+        learner = self._learner()
+        for place, optimizer, lr in TRIALS:
+            learner.train(self._cutoff(learner, place), learner.recipe(optimizer, lr))
+        wait(self.device)
+        seconds = time.perf_counter() - began
+        plain = sum(self._plain.get(place, float("nan")) for place, *_ in TRIALS)
+        yield Pair("list of ten trials, seconds", seconds, plain, True)
+
+    def _trials(self, compile: str = "none") -> Iterator[Pair]:
+        """Trials a second of a head and of a deep cut, after the first, and of a plain loop."""
+        learner = self._learner(compile=compile)
+        recipe = learner.recipe("adam", 1e-3)
+        for place in (HEAD, DEEP):
+            cutoff = self._cutoff(learner, place)
+            epochs: list[float] = []
+            learner.train(cutoff, recipe)  # keeps the activations
+            wait(self.device)
+            began = time.perf_counter()
+            learner.train(cutoff, recipe, lambda epoch: epochs.append(epoch.seconds))  # noqa: B023
+            wait(self.device)
+            ours = time.perf_counter() - began
+            if place == HEAD:
+                count = len(learner.labels("train"))
+                self.trained = max(count / min(epochs), np.nan_to_num(self.trained))
+            ways = "" if compile == "none" else f", {compile}"
+            plain = self._plain.get(place, float("nan"))
+            yield Pair(f"trial from {cutoff}{ways}, a second", 1 / ours, 1 / plain)
+
+    def _timm_loop(self) -> Iterator[Pair]:
+        """Images a second of fine-tuning all layers by timm's loop; the compilation apart."""
+        learner = self._learner()
+        self._reset_peak()
+        epochs = list(timm_epochs(learner, self.compiled and self.device.type == "cuda"))
+        self._timm = len(learner.labels("train")) / statistics.median(epochs[1:] or epochs)
+        self._timm_peak = self._peak()
+        yield from ()
+
+    def _all_layers(self, compile: str = "none") -> Iterator[Pair]:
+        """Images a second of fine-tuning all layers, beside timm's loop, and peaks of memory.
+
+        Both score the validation images each epoch.
+        """
+        learner, epochs = self._learner(compile=compile), list[Epoch]()
+        self._reset_peak()
+        learner.train("all", learner.recipe("adamw", 1e-4), epochs.append)
+        seconds = [epoch.seconds for epoch in epochs]
+        usual = statistics.median(seconds[1:] or seconds)
+        ways = "" if compile == "none" else f", {compile}"
+        count = len(learner.labels("train"))
+        yield Pair(f"all layers{ways}, images a second", count / usual, self._timm)
+        yield Pair(f"all layers{ways}, peak memory in GB", self._peak(), self._timm_peak, True)
+        if compile != "none":
+            yield Pair(f"  {compile}, seconds of its start", seconds[0] - usual, float("nan"))
+
+    def _replayed(self) -> Iterator[Pair]:
+        """Trials and all layers by steps that are replayed as CUDA graphs."""
+        yield from self._trials("cudagraphs")
+        yield from self._all_layers("cudagraphs")
+
+    def _compiled_layers(self) -> Iterator[Pair]:
+        """All layers compiled by Inductor."""
+        yield from self._all_layers("inductor")
+
+    def _reset_peak(self) -> None:
+        give_back_freed_memory()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _peak(self) -> float:
+        """Returns GB on the GPU since the last reset; of this process so far on the CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def _batches(count: int) -> Iterator[np.ndarray]:
@@ -298,21 +355,10 @@ def _in_turn(device: torch.device, *sides: Callable[[], None]) -> list[float]:
     seconds: list[list[float]] = [[] for _ in sides]
     for turn in range(PAIRS + 1):
         for side, own in zip(sides, seconds, strict=True):
-            _wait(device)
+            wait(device)
             began = time.perf_counter()
             side()
-            _wait(device)
+            wait(device)
             if turn:
                 own.append(time.perf_counter() - began)
     return [statistics.median(own) for own in seconds]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _peak(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB on the GPU"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB"

@@ -206,18 +206,6 @@ def test_all_sides_run_a_trial_in_processes_of_their_own(subset: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_each_measurement_of_a_device_has_a_peer() -> None:
-    asked = "--networks timm:test_vit --device cpu --size 64 --patients 24 --epochs 1"
-    done = CliRunner().invoke(benchmarks, ["gpu", *asked.split()])
-
-    assert done.exit_code == 0, done.output
-    found = [line.split() for line in done.stdout.splitlines() if "a second" in line]
-    assert len(found) == 4
-    for *_, ours, peer, ratio in found:
-        assert float(ours) / float(peer) == pytest.approx(float(ratio), abs=0.02)
-
-
-@pytest.mark.slow
 def test_a_network_goes_the_whole_road_and_one_that_fails_does_not_stop_it():
     arguments = ["papers", "--image-size", "64", "--only", "resnet19", "--only", "squeezenet1_1"]
     done = CliRunner().invoke(benchmarks, arguments)
