@@ -26,7 +26,7 @@ from medtl.training.learner import TransferLearner
 def scored_cases(dataset: Dataset, indices: np.ndarray) -> tuple[Cases, list[str]]:
     """Returns samples as cases, and their names: hashes of the contents of their images."""
     labels, groups = dataset.labels[indices], dataset.groups[indices]
-    cases = Cases(labels, groups, dataset.classes, dataset.unit)
+    cases = Cases(labels, groups, dataset.classes, dataset.unit, dataset.known_patients(indices))
     return cases, np.asarray(dataset.frame["content"])[indices].tolist()
 
 

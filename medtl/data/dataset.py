@@ -188,6 +188,10 @@ class Dataset:
         study = self.frame.get("study", pd.Series("", index=self.frame.index))
         return ((patient != "") & (patient != study)).to_numpy()
 
+    def known_patients(self, indices: np.ndarray) -> int:
+        """Returns the number of known patients of samples."""
+        return self.frame["patient"].iloc[indices[self.has_patient[indices]]].nunique()
+
     @property
     def unit(self) -> str:
         """Sampling unit of the intervals, as in `95 % intervals over patients`."""

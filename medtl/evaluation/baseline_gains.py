@@ -25,12 +25,14 @@ class Cases:
         groups: [N], any codes; cases of one group are dependent.
         classes: K names.
         unit: sampling unit of intervals, see `Dataset.unit`.
+        patients: number of known patients; patients with an identical image are one group.
     """
 
     labels: np.ndarray
     groups: np.ndarray
     classes: tuple[str, ...]
     unit: str = "patients"
+    patients: int = 0
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def fold_table(dataset: Dataset, parts: Sequence[FoldPredictions]) -> pd.DataFra
         facts = (
             each.fold,
             len(labels),
-            len(np.unique(dataset.groups[each.indices])),
+            len(np.unique(dataset.patients[each.indices])),
             each.calibration.temperature,
         )
         rows.append(

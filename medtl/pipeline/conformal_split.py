@@ -47,10 +47,11 @@ def with_conformal_split(dataset: Dataset, coverage: float, seed: int) -> Datase
     splits = dataset.splits | {"valid": valid[~taken], CONFORMAL: valid[taken]}
     parts = {name: splits[name] for name in (VALID, CONFORMAL)}
     before = few_cases(dataset.labels, dataset.classes, dataset.groups, {VALID: valid})
+    own = len(np.unique(dataset.patients[valid[taken]]))
     whose = "patients" if dataset.has_patient.all() else "patients or images of unknown patients"
     notes = (
         *(note for note in dataset.notes if note not in before),
-        f"{int(taken.sum())} of {len(valid)} images of validation, of {count} {whose}, are set "
+        f"{int(taken.sum())} of {len(valid)} images of validation, of {own} {whose}, are set "
         "aside for the thresholds of prediction sets",
         *few_cases(dataset.labels, dataset.classes, dataset.groups, parts),
     )

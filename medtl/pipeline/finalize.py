@@ -349,13 +349,13 @@ def split_facts(dataset: Dataset) -> tuple[SplitFacts, ...]:
     """Counts images, patients and images of each class, or with each finding, by split."""
     facts = []
     for name, indices in dataset.splits.items():
-        counts, known = dataset.counts(indices), indices[dataset.has_patient[indices]]
+        counts = dataset.counts(indices)
         facts.append(
             SplitFacts(
                 name,
                 images=len(indices),
-                patients=dataset.frame["patient"].iloc[known].nunique(),
-                unknown=len(indices) - len(known),
+                patients=dataset.known_patients(indices),
+                unknown=int((~dataset.has_patient[indices]).sum()),
                 per_class=dict(zip(dataset.classes, counts.tolist(), strict=True)),
             )
         )

@@ -72,14 +72,16 @@ def _counts(comparison: Comparison) -> str:
         if arms < cells
         else ""
     )
-    groups = len(set(comparison.cases.groups.tolist()))
-    of = (
-        f" of {_many(groups, 'patient', 'patients')}" if comparison.cases.unit == "patients" else ""
-    )
+    scored = comparison.cases
+    patients, groups = scored.patients, len(set(scored.groups.tolist()))
+    of, joined = "", ""
+    if scored.unit == "patients":
+        of = f" of {_many(patients, 'patient', 'patients')}"
+        if groups < patients:
+            joined = f" ({groups}, as patients with an identical image count as one)"
     sentence = (
         f"{_many(cells, 'cell', 'cells')}{alike}, scored on the same "
-        f"{len(comparison.cases.labels)} test images{of}; intervals are over "
-        f"{comparison.cases.unit}."
+        f"{len(scored.labels)} test images{of}; intervals are over {scored.unit}{joined}."
     )
     if failed:
         sentence += f" {failed} of them failed; the table says why."

@@ -12,7 +12,7 @@ from medtl.evaluation.model_comparison import Cases, CellResult, Comparison, Out
 
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.integers(0, 3, 90)
-CASES = Cases(LABELS, np.arange(90) // 2, ("a", "b", "c"))
+CASES = Cases(LABELS, np.arange(90) // 2, ("a", "b", "c"), patients=45)
 
 
 def probabilities(skill: float, seed: int = 0) -> np.ndarray:

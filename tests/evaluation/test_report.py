@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -88,6 +89,15 @@ def test_the_words_follow_the_numbers(comparison, cases, made):
     assert "choice of test cases" not in text
     assert "with one seed" in text
     assert "drawings" not in text
+
+
+def test_the_text_counts_the_patients_of_the_table_and_names_those_that_count_as_one(comparison):
+    whole = " ".join(summary(comparison, embedded=False))
+    assert "90 test images of 45 patients; intervals are over patients." in whole
+    groups = np.where(comparison.cases.groups == 44, 0, comparison.cases.groups)
+    cases = dataclasses.replace(comparison.cases, groups=groups)
+    joined = " ".join(summary(dataclasses.replace(comparison, cases=cases), embedded=False))
+    assert "of 45 patients; intervals are over patients (44, as patients with an " in joined
 
 
 def test_the_cheapest_within_a_standard_error_is_named():
