@@ -305,7 +305,7 @@ def _copies(facts: DataFacts) -> Section:
         f"{many(len(pairs) + groups, 'image stands', 'images stand')} in "
         f"{many(groups, 'group', 'groups')} of copies; {len(crossing(pairs, 'split'))} of the "
         f"groups lie across splits, {len(crossing(pairs, 'label'))} under several labels, "
-        f"{of_several} are of several known patients. Of the "
+        f"{of_several} {'is' if of_several == 1 else 'are'} of several known patients. Of the "
         f"{many(len(pairs), 'pair', 'pairs')} that tie them together {exact} "
         f"{'is' if exact == 1 else 'are'} identical in every pixel. {_HOW_COPIES}"
     )

@@ -163,7 +163,9 @@ def score_against_cost(table: pd.DataFrame, metric: str) -> Figure:
         f"{metric[:1].upper()}{metric[1:]} against compute",
         "of the trained part, for one image in the forward pass; classical classifiers have none",
     )
-    axes = plain(figure.subplots(), "Trained compute in MFLOP", metric)
+    axes = plain(
+        figure.subplots(), "Trained compute in MFLOP (above 1 on a logarithmic scale)", metric
+    )
     compute = table["trained_flops"] / 1e6
     for index, (name, rows) in enumerate(table.groupby("series", sort=False)):
         axes.scatter(
@@ -176,9 +178,22 @@ def score_against_cost(table: pd.DataFrame, metric: str) -> Figure:
         )
     # linear below one MFLOP, where classifiers without trained layers are at 0
     axes.set_xscale("symlog", linthresh=1.0)
-    axes.set_xlim(left=-0.2)
+    ticks = _compute_ticks(float(compute.max()))
+    axes.set_xlim(-0.2, 1.1 * ticks[-1])
     axes.margins(y=0.1)
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
     axes.minorticks_off()
     key(axes, "best")
     return finished(figure)
+
+
+def _compute_ticks(most: float) -> list[float]:
+    """Returns ticks from 0 over 1 to `most` or the next one: decades, and 3 of each of few.
+
+    >>> _compute_ticks(3.5), _compute_ticks(4000.0)
+    ([0.0, 1.0, 3.0, 10.0], [0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0])
+    """
+    decades = max(1, math.ceil(math.log10(max(most, 1.0)) - 1e-9))
+    whole = [10.0**power for power in range(decades + 1)]
+    thirds = [3 * tick for tick in whole[:-1]] if decades < 3 else []
+    return [0.0, *sorted(whole + thirds)]
