@@ -18,7 +18,7 @@ from medtl.networks.partition import Cut, Frozen, cut, cut_by_way_of
 
 LEAST_SIDE = 4  # places; a smaller map is too coarse (our choice)
 MOST_MAPS = 4  # at a cut, one for each branch of the network
-LEAST_ALIGNMENT = 0.6  # between that of maps out of order (below 0.4) and in order (0.7 or more)
+LEAST_ALIGNMENT = 0.55  # between that of maps out of order (below 0.4) and in order (0.7 or more)
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,10 @@ def explanation_cut(network: nn.Module, image_size: int) -> Cut:
 def _map_points(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
     """Yields the cut points at which maps are all that depends on the image, deepest first.
 
-    Those of a single map come first, then those of two, and so on. In front of tokens out of order,
-    and of several maps, only those in the later half of the operations count: an early map shows
-    little of the network.
+    Those of a single map come first, then those of two, and so on. An early map shows little of the
+    network: of several maps, and in front of tokens out of order, only those in the later half of
+    the operations count; a single map in the first quarter comes last, and not where there are
+    several maps later.
     """
     graph = trace(network)
     gradients = _gradients(network, graph, image_size)
@@ -114,21 +115,27 @@ def _map_points(network: nn.Module, image_size: int) -> Iterator[CutPoint]:
         measured = alignments(graph, maps, image_size)
         return frozenset(node for node, each in measured.items() if each >= LEAST_ALIGNMENT)
 
-    earliest = 0
-    for size in range(1, MOST_MAPS + 1):
+    later, early = len(graph.nodes) // 2, len(graph.nodes) // 4
+    earliest = {1: early} | dict.fromkeys(range(2, MOST_MAPS + 1), later)
+    is_in_order, has_branches = True, False
+    for size, least in [*earliest.items(), (1, 0)]:
+        if least == 0 and has_branches:
+            return
         for node in filter(maps.__contains__, reversed(gradients)):
             place = graph.places[node]
             crossing = {n for n, last in last_use.items() if graph.places[n] <= place < last}
-            if place < earliest or len(crossing) != size or not crossing <= maps:
+            if place < (least if is_in_order else later):
+                break
+            if len(crossing) != size or not crossing <= maps:
                 continue
             # convolutions keep places; tokens, and channels behind the places (Swin), may not
             *_, high, wide = gradients[node].shape
-            is_trusted = gradients[node].ndim > 3 and high == wide and size == 1 and not earliest
-            if not is_trusted and not crossing <= aligned():
-                earliest = len(graph.nodes) // 2
-                continue
-            yield CutPoint(f"operation {place + 1}", place + 1)
-        earliest = len(graph.nodes) // 2
+            is_convolution = gradients[node].ndim > 3 and high == wide
+            if (is_convolution and size == 1 and is_in_order) or crossing <= aligned():
+                has_branches = has_branches or size > 1
+                yield CutPoint(f"operation {place + 1}", place + 1)
+            elif size == 1:
+                is_in_order = False
 
 
 def _gradients(network: nn.Module, graph: Graph, image_size: int) -> dict[fx.Node, Tensor]:
