@@ -91,7 +91,8 @@ class ReplayedStep:
             replayed = _seconds(replay, labels.device)
         except RuntimeError as error:
             self._check_launch(run, error)
-            replayed = float("inf")
+            before.restore()
+            return self._step
         before.restore()
         if replayed > FASTER * launched:
             return self._step

@@ -9,7 +9,6 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from medtl.commands.evaluate import evaluate
@@ -111,26 +110,3 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
 def test_a_device_that_is_not_here_is_refused():
     with pytest.raises(ParameterError, match=r"device=cuda:99 is not allowed: this machine has"):
         evaluate(EvaluateSettings(device="cuda:99"))
-
-
-@pytest.mark.gpu
-def test_a_model_is_evaluated_on_the_gpu_as_on_the_processor(small_phantoms: Path):
-    train(
-        TrainSettings(
-            data=str(small_phantoms),
-            architecture="small_resnet",
-            weights="random",
-            image_size=64,
-            epochs=1,
-            augment="none",
-            device="cpu",
-        )
-    )
-    uri = mlflow.search_logged_models(output_format="list")[0].model_uri
-    evaluate(EvaluateSettings(model=uri, device="cpu"))
-    expected = last_run("evaluate")["metrics.test_brier"]
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    evaluate(EvaluateSettings(model=uri, device="cuda"))
-    assert torch.cuda.max_memory_allocated() > before
-    assert last_run("evaluate")["metrics.test_brier"] == pytest.approx(expected, abs=0.01)

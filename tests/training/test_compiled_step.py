@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ from medtl.training.compiled_step import (
 from medtl.training.learner import TransferLearner
 from medtl.training.loop import build_optimizer
 
+DEVICE = os.environ.get("MEDTL_TEST_GPU", "cuda")
 OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop"]
 
 
@@ -100,9 +102,9 @@ def test_a_cuda_graph_trains_as_launched_kernels(
     optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled_step, "FASTER", float("inf"))
-    replayed = outcome(optimizer, capture_cuda_graph, "cuda")
+    replayed = outcome(optimizer, capture_cuda_graph, DEVICE)
     monkeypatch.setattr(compiled_step, "FASTER", 0.0)
-    launched = outcome(optimizer, capture_cuda_graph, "cuda")
+    launched = outcome(optimizer, capture_cuda_graph, DEVICE)
 
     torch.testing.assert_close(replayed[1], launched[1], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(replayed[1], outcome(optimizer, None)[1], rtol=1e-2, atol=5e-1)

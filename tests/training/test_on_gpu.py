@@ -1,10 +1,14 @@
-"""Training on a GPU: frozen layers, kept activations, resumption, precision, memory."""
+"""Training on a GPU: frozen layers, kept activations, resumption, precision, memory.
+
+`MEDTL_TEST_GPU=cpu` runs the same tests on the processor.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +31,8 @@ from medtl.training.loop import Epoch
 
 pytestmark = pytest.mark.gpu
 
+DEVICE = os.environ.get("MEDTL_TEST_GPU", "cuda")
+
 Made = Callable[..., TransferLearner]
 
 
@@ -35,7 +41,7 @@ def trained_scores(made: TransferLearner, cutoff: str = "layer3") -> np.ndarray:
 
 
 def test_frozen_layers_are_equal_to_the_bit(transfer: Made) -> None:
-    made = transfer(device="cuda", weight_decay=0.1)
+    made = transfer(device=DEVICE, weight_decay=0.1)
     before = copy.deepcopy(made.backbone.network.state_dict())
 
     after = made.train("layer3", made.recipe("adamw", 1e-2)).network.state_dict()
@@ -43,44 +49,44 @@ def test_frozen_layers_are_equal_to_the_bit(transfer: Made) -> None:
     frozen = [name for name in before if name.startswith(("conv1", "bn1", "layer1", "layer2"))]
     assert len(frozen) > 20
     assert all(torch.equal(before[name], after[name].cpu()) for name in frozen)
-    assert after["layer3.conv1.weight"].device.type == "cuda"
+    assert after["layer3.conv1.weight"].device.type == DEVICE
     assert not torch.equal(before["layer3.conv1.weight"], after["layer3.conv1.weight"].cpu())
 
 
 def test_kept_activations_equal_a_fresh_pass_to_sixteen_bits(transfer: Made) -> None:
-    made = transfer(device="cuda", precision="float32")
-    network = made.backbone.copy().to("cuda")
+    made = transfer(device=DEVICE, precision="float32")
+    network = made.backbone.copy().to(DEVICE)
     halves = cut(network, resolve(network, "small_resnet", "layer3"), made.image_size)
     feed = made.feed(halves, "valid", None)
     rows = np.array([5, 0, 3])
 
     (kept,), (fresh,) = feed.batch(rows, 1), feed.fresh.batch(rows, 1)
 
-    assert kept.device.type == "cuda"
+    assert kept.device.type == DEVICE
     torch.testing.assert_close(kept, fresh, rtol=5e-3, atol=5e-3)
 
 
 def test_augmentation_is_drawn_on_the_gpu_and_repeats_by_its_seed() -> None:
-    images = torch.rand(4, 1, 32, 32, device="cuda")
+    images = torch.rand(4, 1, 32, 32, device=DEVICE)
 
     def changed(seed: int) -> torch.Tensor:
-        return Augmentation(mirror=True)(images, torch.Generator("cuda").manual_seed(seed))
+        return Augmentation(mirror=True)(images, torch.Generator(DEVICE).manual_seed(seed))
 
-    assert changed(0).device.type == "cuda"
+    assert changed(0).device.type == DEVICE
     assert torch.equal(changed(0), changed(0))
     assert not torch.equal(changed(0), changed(1))
 
 
 def test_the_same_seed_gives_the_same_scores(transfer: Made) -> None:
-    first, again = (trained_scores(transfer(device="cuda")) for _ in range(2))
+    first, again = (trained_scores(transfer(device=DEVICE)) for _ in range(2))
 
     np.testing.assert_allclose(first, again, rtol=1e-3, atol=1e-3)
 
 
 def test_a_resumed_training_ends_as_an_undisturbed_one(transfer: Made, monkeypatch) -> None:
     monkeypatch.setattr("medtl.training.checkpoints.LEAST", 0.0)
-    expected = trained_scores(transfer(device="cuda", epochs=3))
-    made = transfer(device="cuda", epochs=3)
+    expected = trained_scores(transfer(device=DEVICE, epochs=3))
+    made = transfer(device=DEVICE, epochs=3)
 
     def killed(epoch: Epoch) -> None:
         if epoch.number == 2:
@@ -94,7 +100,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(transfer: Made, monkeypat
 
 def test_bf16_gives_the_scores_of_float32_to_its_precision(transfer: Made) -> None:
     scores = [
-        trained_scores(transfer(device="cuda", precision=precision), "layer4")
+        trained_scores(transfer(device=DEVICE, precision=precision), "layer4")
         for precision in ("float32", "bf16")
     ]
 
@@ -103,37 +109,49 @@ def test_bf16_gives_the_scores_of_float32_to_its_precision(transfer: Made) -> No
 
 
 def test_the_gpu_gives_the_scores_of_the_processor(transfer: Made) -> None:
-    made = {device: transfer(device=device, precision="float32") for device in ("cpu", "cuda")}
+    made = [transfer(device=device, precision="float32") for device in ("cpu", DEVICE)]
 
-    heads = {
-        device: each.linear_head(
+    on_processor, on_gpu = (
+        each.linear_head(
             cut(
-                network := each.backbone.copy().to(device),
+                network := each.backbone.copy().to(each.device),
                 resolve(network, "small_resnet", "head"),
                 each.image_size,
             )
         )
-        for device, each in made.items()
-    }
+        for each in made
+    )
 
-    assert heads["cuda"].valid_auroc == pytest.approx(heads["cpu"].valid_auroc, abs=0.01)
+    assert on_gpu.valid_auroc == pytest.approx(on_processor.valid_auroc, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["cudagraphs", "inductor"])
+@pytest.mark.parametrize("cutoff", ["layer4", "head"])
+def test_faster_steps_give_the_scores_of_launched_ones(
+    transfer: Made, cutoff: str, name: str
+) -> None:
+    launched, faster = (
+        trained_scores(transfer(device=DEVICE, precision="float32", compile=compile), cutoff)
+        for compile in ("none", name)
+    )
+
+    np.testing.assert_allclose(faster, launched, rtol=1e-2, atol=1e-2)
 
 
 def test_a_lack_of_memory_is_one_line() -> None:
-    free, _ = torch.cuda.mem_get_info()
     with pytest.raises(OutOfMemoryError, match="lower batch_size"), enough_memory(32, 224):
-        torch.empty(2 * free, dtype=torch.uint8, device="cuda")
+        torch.empty(1 << 50, dtype=torch.uint8, device=DEVICE)
 
 
 def test_half_the_batch_is_tried_when_memory_is_short(transfer: Made, monkeypatch, capsys) -> None:
-    made = transfer(device="cuda")
+    made = transfer(device=DEVICE)
     original, sizes = TransferLearner._train_on, []
 
     def short(self, network, cutoff, recipe, *rest):
         sizes.append(recipe.batch_size)
         if recipe.batch_size > 16:
             with enough_memory(recipe.batch_size, self.image_size):
-                torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+                torch.empty(1 << 50, dtype=torch.uint8, device=DEVICE)
         return original(self, network, cutoff, recipe, *rest)
 
     monkeypatch.setattr(TransferLearner, "_train_on", short)
@@ -152,7 +170,7 @@ def scores_in_process(table: str, cache: str, results: multiprocessing.Queue) ->
         network = build("small_resnet", len(dataset.classes), 48, seed=0)
         expected = Preprocessing((0.5,) * 3, (0.25,) * 3, 48)
         backbone = Backbone("small_resnet", "random", network, expected)
-        settings = TrainSettings(epochs=2, views=2, device="cuda")
+        settings = TrainSettings(epochs=2, views=2, device=DEVICE)
         results.put(trained_scores(TransferLearner(backbone, dataset, settings)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,11 @@ from medtl.training.resident import Rows, to_device
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.gpu),
+    pytest.param(os.environ.get("MEDTL_TEST_GPU", "cuda"), marks=pytest.mark.gpu),
 ]
+
+
+MEMORY = 10**9  # bytes
 
 
 def pixels(dtype: type, images: int = 7) -> np.ndarray:
@@ -38,28 +43,39 @@ def test_an_array_is_copied(device: str) -> None:
     np.testing.assert_array_equal(to_device(array, torch.device(device)).cpu().numpy(), array)
 
 
-@pytest.mark.gpu
-def test_the_least_recently_used_array_leaves_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = torch.device("cuda")
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A GPU, or the processor with the memory of one."""
+    if request.param == "cpu":
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (MEMORY, MEMORY))
+    return torch.device(request.param)
+
+
+def test_the_least_recently_used_array_leaves_the_gpu(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, total = torch.cuda.mem_get_info(device)
     stored = pixels(np.uint8)
     monkeypatch.setattr(resident, "SHARE", 2.5 * stored.nbytes / total)
     first, second, third = (Rows(stored.__getitem__, len(stored)) for _ in range(3))
     for rows in (first, second, first, third):
-        rows.on(device, np.array([1]))
+        assert rows._fits(device)
 
     assert first in resident._HELD
     assert third in resident._HELD
     assert second not in resident._HELD
+    np.testing.assert_array_equal(first._whole.cpu().numpy(), stored)
 
 
-@pytest.mark.gpu
-def test_an_array_that_does_not_fit_is_read_by_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_that_does_not_fit_is_read_by_batches(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resident, "SHARE", 0.0)
     stored = pixels(np.uint8)
     rows = Rows(stored.__getitem__, len(stored))
 
-    read = rows.on(torch.device("cuda"), np.array([3]))
+    assert not rows._fits(device)
+    read = rows.on(device, np.array([3]))
 
     np.testing.assert_array_equal(read.cpu().numpy(), stored[[3]])
     assert rows not in resident._HELD
