@@ -5,7 +5,8 @@ the whole network. With a fixed number of epochs, late cut-offs would stop early
 would favour early ones. Cheaper epochs are therefore more, but not in proportion: with 1/16 of the
 operations, four times the epochs for a quarter of the compute.
 
-The numbers are ours.
+A few dozen images give one or two steps an epoch, and so are trained for more epochs. The numbers
+are ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 STEPS = 240  # of the optimizer, if all layers are trained
 FEWEST, MOST_OF_ALL_LAYERS = 8, 40  # epochs, if all layers are trained
 MOST = 100  # epochs from any cut-off
+LEAST_STEPS = 120  # of the optimizer, beyond these limits of epochs if need be
 LEAST_PATIENCE = 4  # epochs
 FORMAT = 2  # of budgets and solved heads, in the keys of searches and cells, which it invalidates
 
@@ -43,8 +45,9 @@ class Budget:
             trained_share: operations of the trained part, as a share of the whole network's.
             steps: of the optimizer in an epoch.
         """
-        whole = min(max(STEPS / steps, FEWEST), MOST_OF_ALL_LAYERS)
-        epochs = min(round(whole / math.sqrt(trained_share)), MOST)
+        least = LEAST_STEPS / steps
+        whole = min(max(STEPS / steps, FEWEST), max(MOST_OF_ALL_LAYERS, least))
+        epochs = min(round(whole / math.sqrt(trained_share)), max(MOST, round(least)))
         return cls(epochs, usual_patience(epochs))
 
 

@@ -5,17 +5,24 @@ import dataclasses
 import pytest
 
 from medtl.settings.training import TrainSettings
-from medtl.training.epoch_budget import FEWEST, LEAST_PATIENCE, MOST, MOST_OF_ALL_LAYERS, Budget
+from medtl.training.epoch_budget import (
+    FEWEST,
+    LEAST_PATIENCE,
+    LEAST_STEPS,
+    MOST,
+    MOST_OF_ALL_LAYERS,
+    Budget,
+)
 
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.01, 0.001)
 
 
-@pytest.mark.parametrize("steps", [1, 8, 33, 200, 3000])
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 33, 200, 3000])
 def test_cheaper_epochs_are_more_and_cost_no_more(steps):
     epochs = [Budget.of(share, steps).epochs for share in SHARES]
     assert epochs == sorted(epochs)
-    assert epochs[-1] <= MOST
-    assert FEWEST <= epochs[0] <= MOST_OF_ALL_LAYERS
+    assert epochs[-1] <= max(MOST, LEAST_STEPS / steps)
+    assert FEWEST <= epochs[0] <= max(MOST_OF_ALL_LAYERS, LEAST_STEPS / steps)
     compute = [count * share for count, share in zip(epochs, SHARES, strict=True)]
     assert compute == sorted(compute, reverse=True)
 
@@ -26,12 +33,18 @@ def test_all_layers_are_trained_for_a_number_of_steps():
 
 
 def test_the_number_of_images_bounds_the_epochs():
-    assert Budget.of(1.0, 1).epochs == MOST_OF_ALL_LAYERS
+    assert Budget.of(1.0, 4).epochs == MOST_OF_ALL_LAYERS
     assert Budget.of(1.0, 3500).epochs == FEWEST
 
 
+@pytest.mark.parametrize("share", SHARES)
+def test_few_images_are_trained_for_a_least_number_of_steps(share):
+    assert Budget.of(share, 1).epochs == LEAST_STEPS
+    assert 2 * Budget.of(share, 2).epochs >= LEAST_STEPS
+
+
 def test_patience_is_a_quarter_of_the_epochs():
-    assert Budget.of(1.0, 1).patience == MOST_OF_ALL_LAYERS // 4
+    assert Budget.of(1.0, 4).patience == MOST_OF_ALL_LAYERS // 4
     assert Budget.of(1.0, 3500).patience == LEAST_PATIENCE
 
 
