@@ -96,6 +96,16 @@ def test_a_folder_without_images(tmp_path):
         read_table(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet", "breastmnist.npz"])
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_folder_without_classes_names_the_table_to_give(write_folder, name, images):
+    root = write_folder({".": images})
+    root.mkdir(exist_ok=True)
+    (root / name).write_bytes(b"path,label")
+    with pytest.raises(MedtlError, match=rf"pass data=\S+/{name} to read that file, or put them"):
+        read_table(str(root))
+
+
 @pytest.mark.parametrize("data", ["", "/nowhere/at/all", "phantom"])
 def test_what_is_not_there_is_a_wrong_parameter(data):
     with pytest.raises(ParameterError, match=f"data={data} is not allowed: no such folder"):

@@ -130,7 +130,7 @@ def _check_paths(file: Path, frame: pd.DataFrame, outside: str, root: Path) -> N
     if outside == "refuse":
         check_inside(file, frame, root)
     full = frame["path"].map(lambda path: os.path.normpath(root / path))
-    remedy = "list each image once, or merge its rows with readers=majority"
+    remedy = "list each image once, or merge its rows with readers=majority (or soft, any, all)"
     refuse_rows(file, frame, full.duplicated(), "a path named before", remedy)
     gone = ~full.map(os.path.isfile)
     remedy = f"paths start at {root}; other places are given by path_pattern, as images/{{}}.jpg"

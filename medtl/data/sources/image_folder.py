@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,8 @@ from medtl.data.sources.segmentation_masks import are_masks, is_named_as_masks, 
 from medtl.errors import MedtlError
 from medtl.settings.data import Reading
 
-_TABLES = frozenset((".csv", ".tsv", ".xls", ".xlsx"))
+_TABLES = frozenset((".csv", ".tsv", ".xls", ".xlsx", ".parquet"))
+_ARRAYS = frozenset((".npz", ".h5"))  # images in one file, which a source may read
 _ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tar.gz", ".gz", ".7z", ".rar"))
 _DOCUMENTS = frozenset(
     ("", ".csv", ".html", ".ipynb", ".json", ".log", ".md", ".pdf", ".py", ".tsv", ".txt", ".xlsx",
@@ -146,15 +147,15 @@ def _beside(found: Found, level: int) -> list[str]:
     packed = [path for path in packed if suffix(path) in _ARCHIVES]
     if packed:
         lines.append(with_examples("archives beside the class folders, not unpacked", packed))
-    tables = _tables(found)
+    tables = _files_beside(found, _TABLES)
     if tables:
         what = "tables beside the class folders, not read (for its labels pass one as data)"
         lines.append(with_examples(what, tables))
     return lines
 
 
-def _tables(found: Found) -> list[str]:
-    return [path for path in found.others if "/" not in path and suffix(path) in _TABLES]
+def _files_beside(found: Found, suffixes: Collection[str]) -> list[str]:
+    return [path for path in found.others if "/" not in path and suffix(path) in suffixes]
 
 
 def _others(paths: Sequence[str]) -> list[str]:
@@ -176,7 +177,11 @@ def _check_filled(
         what = "images, but none in a folder that names their class" if beside else "no images"
         others = [path for path in found.others if path.startswith(f"{folder}/" if folder else "")]
         unread = f" (but {by_suffix(others)})" if others and not beside else ""
-        raise MedtlError(f"{root / folder} holds {what}{unread}: put them into one folder a class")
+        listing = _files_beside(found, _TABLES | _ARRAYS)
+        remedy = f"pass data={root / listing[0]} to read that file, or " if listing else ""
+        raise MedtlError(
+            f"{root / folder} holds {what}{unread}: {remedy}put them into one folder a class"
+        )
 
 
 def _check_emptied(root: Path, found: Found, level: int, known: set[str]) -> tuple[str, ...]:
@@ -217,7 +222,7 @@ def _check_classes(root: Path, found: Found, labels: Sequence[str], level: int) 
     """Refuses folders named as archive parts, folds, patients or sites."""
     if len(labels) < 2:
         return
-    tables = _tables(found)
+    tables = _files_beside(found, _TABLES)
     remedy = (
         f"pass data={root / tables[0]} to read labels from it"
         if tables
