@@ -256,9 +256,8 @@ class _Network:
         with torch.no_grad(), autocast(device, learner.precision):
             kept = prefix(pixels.inputs(np.arange(1), 1))
         self.bytes = 2.0 * sum(tensor[0].numel() for tensor in kept)
-        rates = [len(rows) / each for each in _in_turn(device, ours, peer)]
-        self.passed = rates[0]
-        yield Pair("frozen pass, images a second", *rates)
+        self.passed, plainly = (len(rows) / each for each in _in_turn(device, ours, peer))
+        yield Pair("frozen pass, images a second", self.passed, plainly)
 
     def _plain_trials(self) -> Iterator[Pair]:
         """Trials of a plain loop, measured once for each cut-off of the list."""

@@ -33,6 +33,9 @@ FIRST = 64
 PAYS = 20.0
 """Least seconds that the other images would take, for processes to be started. Ours: a process
 starts in half a second of processor time."""
+BUSY = 0.8
+"""Share of the time of all processors that threads use, above which processes are not faster.
+Ours."""
 MOST = 16
 """Largest number of processes; each holds 70 MB, and the image that it decodes."""
 
@@ -40,18 +43,21 @@ MOST = 16
 def decode_in_order(images: Sequence[ImageFile], rendering: Rendering) -> Iterator[DecodedImage]:
     """Decodes images with all processors, and yields them in their order.
 
-    Threads decode a small set. Processes take over where, at the speed of the first images, the
-    others would take more than `PAYS` seconds: the images are the same.
+    Threads decode a small set. Processes take over where, as measured on the first images, threads
+    leave processors idle and the others would take more than `PAYS` seconds. The images are the
+    same.
 
     Raises:
         MedtlError: a process was killed, as when memory is short.
     """
     by_thread = partial(decode_image, rendering=rendering)
     workers = min(MOST, _processors())
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     yield from _in_order(by_thread, images[:FIRST], workers)
     rest = images[FIRST:]
-    if workers == 1 or len(rest) * (time.monotonic() - began) / FIRST < PAYS:
+    seconds, used = time.monotonic() - began, time.process_time() - worked
+    is_short = len(rest) * seconds / FIRST < PAYS
+    if workers == 1 or is_short or used > BUSY * workers * seconds:
         yield from _in_order(by_thread, rest, workers)
         return
     processes = _Processes(rendering)

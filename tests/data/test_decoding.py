@@ -42,7 +42,7 @@ def children() -> set[int]:
 @pytest.fixture
 def processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads decode two images, and two processes the others."""
-    for name, value in {"FIRST": 2, "PAYS": 0.0, "MOST": 2, "AHEAD": 3}.items():
+    for name, value in {"FIRST": 2, "PAYS": 0.0, "BUSY": 1e9, "MOST": 2, "AHEAD": 3}.items():
         monkeypatch.setattr(decoding, name, value)
     monkeypatch.setattr(decoding, "_processors", lambda: 2)
 
@@ -71,12 +71,16 @@ def test_processes_decode_the_same_images_in_the_same_order(
         np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
-def test_a_small_set_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("busy", [1e9, 0.0])
+def test_no_process_is_started_for_a_small_set_or_where_threads_use_the_processors(
+    tmp_path: Path, processes_at_once: None, monkeypatch: pytest.MonkeyPatch, busy: float
+) -> None:
     def refused(*_: object) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(decoding._Decoder, "__init__", refused)
-    monkeypatch.setattr(decoding, "FIRST", 2)
+    monkeypatch.setattr(decoding, "BUSY", busy)
+    monkeypatch.setattr(decoding, "PAYS", 0.0 if busy == 0 else 20.0)
 
     assert len(decoded(drawn(tmp_path))) == 10
 
