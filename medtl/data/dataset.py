@@ -461,7 +461,8 @@ def _columns(dataset: Dataset, classes: Sequence[str], rows: np.ndarray) -> np.n
     """Returns the shares of readers of these samples for these of the classes, in their order."""
     if dataset.shares is None:
         return None
-    return dataset.shares[np.ix_(rows, [dataset.classes.index(name) for name in classes])]
+    columns = np.array([dataset.classes.index(name) for name in classes], np.int64)
+    return dataset.shares[np.ix_(rows, columns)]
 
 
 def with_findings(dataset: Dataset, findings: Sequence[str]) -> Dataset:
