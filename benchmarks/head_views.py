@@ -90,7 +90,7 @@ def draw(features: ViewFeatures, size: int, random: np.random.Generator) -> Draw
     def auroc(head: LinearHead) -> float:
         return valid_scores(head.logits(images[test]), labels[test])["valid_auroc"]
 
-    return Draw(*map(auroc, (plain, augmented, selected)), selected.views > 0, seconds)
+    return Draw(auroc(plain), auroc(augmented), auroc(selected), selected.views > 0, seconds)
 
 
 def rows(
