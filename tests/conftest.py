@@ -41,12 +41,12 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") is None or "MEDTL_TEST_GPU" in os.environ:
+    if item.get_closest_marker("gpu") is None or "GPU_TESTS_ON" in os.environ:
         return
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip("there is no GPU here; MEDTL_TEST_GPU=cpu runs these tests on the processor")
+        pytest.skip("there is no GPU here; GPU_TESTS_ON=cpu runs these tests on the processor")
 
 
 @pytest.fixture(scope="session")

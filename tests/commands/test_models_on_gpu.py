@@ -1,6 +1,6 @@
 """A model trained on a GPU: evaluated and predicted there, served by the processor.
 
-`MEDTL_TEST_GPU=cpu` runs the same tests on the processor.
+`GPU_TESTS_ON=cpu` runs the same tests on the processor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from medtl.tracking.logged_model import load_bundle
 
 pytestmark = pytest.mark.gpu
 
-DEVICE = os.environ.get("MEDTL_TEST_GPU", "cuda")
+DEVICE = os.environ.get("GPU_TESTS_ON", "cuda")
 
 
 def trained_on_gpu(table: Path) -> str:

@@ -24,7 +24,7 @@ from medtl.training.compiled_step import (
 from medtl.training.learner import TransferLearner
 from medtl.training.loop import build_optimizer
 
-DEVICE = os.environ.get("MEDTL_TEST_GPU", "cuda")
+DEVICE = os.environ.get("GPU_TESTS_ON", "cuda")
 OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop"]
 
 

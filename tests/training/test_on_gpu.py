@@ -1,6 +1,6 @@
 """Training on a GPU: frozen layers, kept activations, resumption, precision, memory.
 
-`MEDTL_TEST_GPU=cpu` runs the same tests on the processor.
+`GPU_TESTS_ON=cpu` runs the same tests on the processor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from medtl.training.loop import Epoch
 
 pytestmark = pytest.mark.gpu
 
-DEVICE = os.environ.get("MEDTL_TEST_GPU", "cuda")
+DEVICE = os.environ.get("GPU_TESTS_ON", "cuda")
 
 Made = Callable[..., TransferLearner]
 

@@ -13,7 +13,7 @@ from medtl.training.resident import Rows, to_device
 
 DEVICES = [
     "cpu",
-    pytest.param(os.environ.get("MEDTL_TEST_GPU", "cuda"), marks=pytest.mark.gpu),
+    pytest.param(os.environ.get("GPU_TESTS_ON", "cuda"), marks=pytest.mark.gpu),
 ]
 
 
