@@ -29,8 +29,15 @@ from tests.page_commands import PAGES, ROOT, RUN, RUN_BEGINS, UNIQUE, Command, b
 from tools.generate_reference import ENTRY_POINTS
 
 WIDTH = 80  # characters of a line of code that the site shows without scrolling
+OF_TESTS = "GPU_TESTS_ON"  # read by these tests
 # of other programs, which this project's commands hand over to
-ENVIRONMENT = ("PGPASSWORD", "RAY_AUTH_MODE", "OMP_NUM_THREADS", "UVICORN_LIMIT_CONCURRENCY")
+ENVIRONMENT = (
+    OF_TESTS,
+    "PGPASSWORD",
+    "RAY_AUTH_MODE",
+    "OMP_NUM_THREADS",
+    "UVICORN_LIMIT_CONCURRENCY",
+)
 
 OWN_DATA = "another parameter of a command that is run, on the reader's images"
 LONG = "takes minutes to hours; the entry point is run with small settings, or by its own tests"
