@@ -127,7 +127,9 @@ def test_learning_curves_mark_the_kept_epoch():
 
 def test_learning_curves_of_one_epoch():
     history = pd.DataFrame({"epoch": [1], "train_loss": [1.0], "valid_accuracy": [0.5]})
-    drawn(training_curves.learning_curves(history, best_epoch=1))
+    figure = training_curves.learning_curves(history, best_epoch=1)
+    drawn(figure)
+    assert all(axes.get_xticks().tolist() == [1] for axes in figure.axes)
 
 
 def test_worst_mistakes_are_the_most_confident():

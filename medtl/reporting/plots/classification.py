@@ -119,12 +119,13 @@ def _move_beside(axes: Axes) -> None:
 
 
 def _subtitle(labels: np.ndarray, per_class: pd.DataFrame) -> str:
-    what = "each class against the rest"
+    what, dot = "each class against the rest", "the dot is the decision among all classes"
     if has_findings(labels):
-        what = "each finding where it is known"
+        what, dot = "each finding where it is known", "the dot is the operating point"
     elif len(per_class) == 2:
         what = f"{per_class['class'][1]} against {per_class['class'][0]}"
-    return f"{len(labels):,} cases, {what}; the dot is the operating point"
+        dot = "the dot is the operating point"
+    return f"{len(labels):,} cases, {what}; {dot}"
 
 
 def _unit_square(figure: Figure, across: str, up: str) -> Axes:

@@ -21,7 +21,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     kept = history.loc[history["epoch"] == best_epoch]
     figure = sheet(
         "Learning curves",
-        f"{len(history)} epochs; the weights of epoch {best_epoch} were kept",
+        _subtitle(len(history), best_epoch),
         width=8.0,
         height=4.2,
     )
@@ -37,8 +37,17 @@ def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
             axes.plot(kept["epoch"], kept[column], "o", markersize=6, color=colour(index))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.03)
+        if len(history) == 1:
+            axes.set_xticks(history["epoch"])
         key(axes, "best")
     return finished(figure)
+
+
+def _subtitle(epochs: int, best_epoch: int) -> str:
+    """Describes the epochs; a head that is solved without epochs is recorded as one."""
+    if epochs == 1:
+        return "one epoch, or a head that was solved without epochs"
+    return f"{epochs} epochs; the weights of epoch {best_epoch} were kept"
 
 
 def repeated_curves(history: pd.DataFrame, what: str) -> Figure:
