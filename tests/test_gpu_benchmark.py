@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import benchmarks
-from benchmarks.gpu import Pair, _part
+from benchmarks.gpu import Pair, _Network, _part
 from benchmarks.large_table import Rates, large_table
 
 ROW = re.compile(r"  (\S.*?) {2,}([\d.e+-]+) +([\d.e+-]+) +([\d.]+)")
@@ -26,7 +26,7 @@ def test_each_measurement_of_a_device_has_a_peer() -> None:
         "frozen pass, images a second",
         "list of ten trials, seconds",
         "trial from head, a second",
-        "trial from blocks.9, a second",
+        "trial from blocks.5, a second",
         "all layers, images a second",
         "all layers, peak memory in GB",
     ]
@@ -36,6 +36,21 @@ def test_each_measurement_of_a_device_has_a_peer() -> None:
         assert (peer / ours if is_cost else ours / peer) == pytest.approx(ratio, rel=0.02, abs=0.02)
     assert "112,120 images, one stage after the other: " in done.stdout
     assert "nan" not in done.stdout
+
+
+@pytest.mark.slow
+def test_parts_of_a_gpu_run_on_the_processor_without_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        _Network, "parts", lambda self: [(self._replayed, 60), (self._compiled_layers, 60)]
+    )
+    asked = "--networks timm:test_vit --device cpu --size 64 --patients 16 --epochs 1 --originals 8"
+    done = CliRunner().invoke(benchmarks, ["gpu", *asked.split()])
+
+    assert done.exit_code == 0, done.output
+    assert "trial from head, cudagraphs, a second" in done.stdout
+    assert "inductor, seconds of its start" in done.stdout
 
 
 def test_a_part_that_fails_or_is_too_long_leaves_the_others(
