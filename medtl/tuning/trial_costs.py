@@ -10,9 +10,9 @@ from statistics import median
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 
+from medtl.blas import one_blas_thread
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut
 from medtl.training.device import OutOfMemoryError, autocast, enough_memory
@@ -137,7 +137,7 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # as the solver
+@one_blas_thread  # as the solver
 def _product_seconds(
     network: nn.Module, architecture: str, image_size: int, findings: bool
 ) -> float:
