@@ -50,6 +50,7 @@ OF_LEARNING = OF_DATA | {
     "seed": "-1",
     "precision": "int8",
     "device": "cuda:63",
+    "compile": "jit",
     "window": "40/0",
     "fit": "stretch",
     "normalise": "somehow",
