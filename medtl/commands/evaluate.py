@@ -43,7 +43,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         uri, bundle = chosen_model(settings)
         announce("evaluate", uri, data_name(settings.data) if settings.data else bundle.data)
         maps = methods_for(bundle, settings.map_methods)
-        bundle.network.to(device)
+        bundle = bundle.moved_to(device)
         dataset = images_for(settings, uri, bundle, bundle.preprocessing.rendering)
         external = dataset.fingerprint != bundle.fingerprint
         if settings.subgroup_columns:

@@ -53,7 +53,7 @@ def predict(settings: PredictSettings) -> None:
         check_unlabelled_place(settings.data)
         table = table_place(settings.output)
         served = _model(settings.model)
-        served.bundle.network.to(device)
+        served.bundle = served.bundle.moved_to(device)
         inputs = read_unlabelled(settings, served.bundle.modalities)
         for note in inputs.notes:
             print(f"data {inputs.name}: {note}", file=sys.stderr)

@@ -33,7 +33,7 @@ from medtl.networks.ensemble import (
     members_of,
     stored_state,
 )
-from medtl.networks.partition import Cut, Frozen, cut_by_way_of
+from medtl.networks.partition import Frozen, cut_by_way_of, folded
 from medtl.networks.pooled_features import pooled, pooled_with_spread
 from medtl.networks.pooled_head import restore_convolution
 from medtl.networks.preprocessing import Preprocessing, network_input, unit_images
@@ -66,6 +66,21 @@ class Answers:
     def in_domain(self) -> np.ndarray | None:
         """Flags images that resemble the training images, bool [B]; None without a reference."""
         return None if self.distances is None else self.distances <= 1
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """Parts of the network, or of an ensemble's members, that `Predictor.answer` runs.
+
+    Attributes:
+        way: from the images to the features, in two steps if there is a middle layer.
+        suffix: from the features to the scores.
+        others: of the other members of an ensemble, from where they differ to their scores.
+    """
+
+    way: list[Frozen]
+    suffix: nn.Module
+    others: list[nn.Module]
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,11 @@ class Predictor:
         """Shape of one grey sample for `answer`: (1, S, S), of a case (M, 1, S, S)."""
         cases = (len(self.modalities),) if self.modalities else ()
         return (*cases, 1, self.image_size, self.image_size)
+
+    def moved_to(self, device: torch.device) -> Predictor:
+        """Moves the network to a device; returns the predictor that computes there."""
+        self.network.to(device)
+        return dataclasses.replace(self)  # without the parts that were made for another device
 
     def answer(self, images: np.ndarray) -> Answers:
         """Predicts stored pixels [B, 1 or 3, S, S], uint8 or uint16.
@@ -206,7 +226,10 @@ class Predictor:
     @torch.no_grad()
     def read(self, prepared: Tensor) -> np.ndarray:
         """Returns `features` of network input [B, 3, S, S], for cases [B, M x 3, S, S]."""
-        return pooled(self._cuts[1].prefix(prepared)).cpu().numpy()
+        crossing: tuple[Tensor, ...] = (prepared,)
+        for part in self._passes.way:
+            crossing = part(*crossing)
+        return pooled(crossing).cpu().numpy()
 
     def scores_of(self, prepared: Tensor) -> Tensor:
         """Returns a hybrid's scores [B, K] of network input, as `read` takes it."""
@@ -293,18 +316,19 @@ class Predictor:
             ) from error
 
     @cached_property
-    def _cuts(self) -> tuple[list[Frozen], Cut]:
-        """The network, of an ensemble its first member, cut at the features.
-
-        The first part is the path to the features, in two steps with the middle layer between them.
-        """
+    def _passes(self) -> _Passes:
+        """The network cut at the features: copies, with batch norms folded into convolutions."""
         network = members_of(self.network)[0]
         point = self._features_point(network)
         middle = halfway(network, point)
         stops = [] if middle is None else [middle]
         way, halves = cut_by_way_of(stops, network, point, self.image_size)
-        halves.suffix.eval()
-        return way, halves
+        others = self.network.suffixes[1:] if isinstance(self.network, Ensemble) else []
+        return _Passes(
+            way=[Frozen(folded(part.operations)) for part in way],
+            suffix=folded(halves.suffix),
+            others=[folded(suffix) for suffix in others],
+        )
 
     def _features_point(self, network: nn.Module) -> CutPoint:
         """Returns the place of the features: a hybrid's cut-off, else before the last layer.
@@ -330,8 +354,7 @@ class Predictor:
     def _forward(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         prepared = self._prepared(images)
         crossing, compared = (prepared,), {LAYOUT: layout(images)}
-        way, halves = self._cuts
-        *before, last = way
+        *before, last = self._passes.way
         for part in before:
             crossing = part(*crossing)
             compared[MIDDLE] = pooled_with_spread(crossing).cpu().numpy()
@@ -339,19 +362,20 @@ class Predictor:
         features = compared[NETWORK] = pooled(crossing).cpu().numpy()
         if self.tail is not None:
             return self.tail.logits(features), compared
-        scores = self._scores(prepared, crossing, halves.suffix)
+        scores = self._scores(prepared, crossing)
         return scores.float().cpu().numpy(), compared
 
-    def _scores(self, prepared: Tensor, crossing: tuple[Tensor, ...], suffix: nn.Module) -> Tensor:
+    def _scores(self, prepared: Tensor, crossing: tuple[Tensor, ...]) -> Tensor:
         """Computes logits [B, K] by the suffix at the features, and by the other members.
 
         The others continue from the features too, or from the images where they share no layer.
         """
+        passes = self._passes
         if not isinstance(self.network, Ensemble):
-            return suffix(*crossing)
+            return passes.suffix(*crossing)
         start = crossing if self.network.shares_layers else (prepared,)
-        others = member_scores(self.network.suffixes[1:], start)
-        return torch.stack([suffix(*crossing), *others]).mean(dim=0)
+        others = member_scores(passes.others, start)
+        return torch.stack([passes.suffix(*crossing), *others]).mean(dim=0)
 
 
 def _tail(file: Path) -> SklearnHead:

@@ -291,13 +291,13 @@ def stages(network: nn.Module, points: Sequence[CutPoint], image_size: int) -> l
     """
     graph = trace(network)
     known = borders(graph, [_IMAGES, *points], image_size)
-    return [Frozen(_folded(part(graph, start, stop))) for start, stop in pairwise(known)]
+    return [Frozen(folded(part(graph, start, stop))) for start, stop in pairwise(known)]
 
 
-def _folded(operations: fx.GraphModule) -> fx.GraphModule:
-    """Returns a copy with batch norms folded into the convolutions before them.
+def folded(operations: fx.GraphModule) -> fx.GraphModule:
+    """Returns a copy in eval mode with batch norms folded into the convolutions before them.
 
-    Equal but for rounding.
+    Equal but for rounding. Later changes of the network, also of its device, do not affect it.
     """
     operations = copy.deepcopy(operations).eval()
     calls = Counter(node.target for node in operations.graph.nodes if node.op == "call_module")

@@ -70,8 +70,7 @@ class Attacked:
                 f"{uri} is a hybrid: its classifier has no gradient to make a perturbation with; "
                 "give a model of transfer=finetune"
             )
-        bundle.network.to(device)
-        return cls(uri, bundle, dataset, device)
+        return cls(uri, bundle.moved_to(device), dataset, device)
 
     def scores(self, images: Tensor) -> Tensor:
         """Computes logits [B, K] of images [B, C, S, S] from -1 to 1, differentiable."""

@@ -57,6 +57,37 @@ def test_scores_are_those_of_the_whole_network(bundle: Predictor, pixels):
     np.testing.assert_allclose(bundle.scores(images), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_batch_norms_are_folded_into_the_convolutions_before_them(bundle: Predictor, pixels):
+    network, ran = build("small_resnet", 3, 64, seed=1).eval(), []
+    norms = [each for each in network.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    normed = {"architecture": "small_resnet", "network": network, "domain": None}
+    predictor, images = dataclasses.replace(bundle, **normed), pixels(2, 8)
+    predictor.scores(images)  # cuts the network, which runs it
+    for norm in norms:
+        norm.register_forward_hook(lambda *_: ran.append(1))
+    found = predictor.scores(images)
+    assert not ran
+    prepared = (torch.from_numpy(images).float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        expected = network(prepared.expand(-1, 3, -1, -1)).numpy()
+    assert len(ran) == len(norms)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_moved_predictor_computes_on_the_new_device(bundle: Predictor, pixels):
+    copied = dataclasses.replace(bundle, network=copy.deepcopy(bundle.network))
+    expected = copied.scores(pixels(2, 8))
+    moved = copied.moved_to(torch.device("meta"))
+    assert next(moved.network.parameters()).is_meta
+    # its parts are those of the device, not the copies of the first pass
+    with pytest.raises(NotImplementedError, match="meta"):
+        moved.scores(pixels(2, 8))
+    assert expected.shape == (2, len(bundle.classes))
+
+
 def test_answers_are_calibrated_and_decided_at_the_operating_point(bundle: Predictor, pixels):
     images = pixels(5, 7)
     answers = bundle.answer(images)
