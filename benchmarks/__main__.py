@@ -17,6 +17,7 @@ import mlflow
 from benchmarks.backbone import backbone
 from benchmarks.copies import copies
 from benchmarks.coverage import coverage
+from benchmarks.decoding import decoding
 from benchmarks.ensemble import ensemble
 from benchmarks.flipped_labels import flipped_labels
 from benchmarks.fold_coverage import fold_coverage
@@ -61,6 +62,7 @@ def benchmarks() -> None:
 benchmarks.add_command(backbone)
 benchmarks.add_command(copies)
 benchmarks.add_command(coverage)
+benchmarks.add_command(decoding)
 benchmarks.add_command(ensemble)
 benchmarks.add_command(flipped_labels)
 benchmarks.add_command(fold_coverage)

@@ -51,7 +51,7 @@ def decode_in_order(images: Sequence[ImageFile], rendering: Rendering) -> Iterat
         MedtlError: a process was killed, as when memory is short.
     """
     by_thread = partial(decode_image, rendering=rendering)
-    workers = min(MOST, _processors())
+    workers = min(MOST, processors())
     began, worked = time.monotonic(), time.process_time()
     yield from _in_order(by_thread, images[:FIRST], workers)
     rest = images[FIRST:]
@@ -67,7 +67,7 @@ def decode_in_order(images: Sequence[ImageFile], rendering: Rendering) -> Iterat
         processes.end()
 
 
-def _processors() -> int:
+def processors() -> int:
     """Returns the number of processors that this process may use."""
     known = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1

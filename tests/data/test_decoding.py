@@ -44,7 +44,7 @@ def processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads decode two images, and two processes the others."""
     for name, value in {"FIRST": 2, "PAYS": 0.0, "BUSY": 1e9, "MOST": 2, "AHEAD": 3}.items():
         monkeypatch.setattr(decoding, name, value)
-    monkeypatch.setattr(decoding, "_processors", lambda: 2)
+    monkeypatch.setattr(decoding, "processors", lambda: 2)
 
 
 def test_processes_decode_the_same_images_in_the_same_order(
