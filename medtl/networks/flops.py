@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
 from medtl.networks.cutoffs import CutPoint, cut_points
 from medtl.networks.graph import Graph, evaluating, path_of, trace
@@ -67,9 +67,23 @@ def operations(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
     """
     device = next(module.parameters()).device
     tensors = [torch.zeros(1, *shape, device=device, requires_grad=True) for shape in shapes]
-    with evaluating(module), FlopCounterMode(display=False) as counter:
+    with evaluating(module), _counter() as counter:
         module(*tensors)
     return counter.get_total_flops()
+
+
+def _counter() -> FlopCounterMode:
+    """Returns a counter that knows the fused attention of processors, as PyTorch 2.11 does not."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    missing = {} if attention in flop_registry else {attention: _attention_flops}
+    return FlopCounterMode(display=False, custom_mapping=missing)
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object
+) -> int:
+    """Returns the operations of attention from the shapes of its inputs."""
+    return sdpa_flop_count(query, key, value)
 
 
 def _cost(
@@ -109,7 +123,7 @@ class _Counter(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         """Runs an operation and counts its FLOPs."""
-        with FlopCounterMode(display=False) as mode:
+        with _counter() as mode:
             value = super().run_node(n)
         self.flops[n] = mode.get_total_flops()
         return value
