@@ -8,6 +8,7 @@ from functools import partial
 from medtl.data.dataset import load
 from medtl.errors import MedtlError
 from medtl.pipeline.finalize import gate_cases, test_scores
+from medtl.pipeline.model_and_data import data_of_training
 from medtl.pipeline.setup import registered_name
 from medtl.settings.data import Reading
 from medtl.settings.evaluation import PromoteSettings
@@ -44,7 +45,8 @@ def _judged(name: str, settings: PromoteSettings) -> Verdict:
     bundle = load_bundle(uri)
     made = training_settings(uri)
     seed = int(str(made["seed"]))
-    data = LearningSettings(data=str(made["data"]), **dataclasses.asdict(Reading.of(made)))
+    place = data_of_training(uri, made, f"put it there, or promote by hand with version={version}")
+    data = LearningSettings(data=place, **dataclasses.asdict(Reading.of(made)))
     dataset = load(data.data, bundle.preprocessing.rendering, seed, data.reading)
     if dataset.fingerprint != bundle.fingerprint:
         raise MedtlError(

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 
 from medtl.data.dataset import Dataset, in_order_of, load, with_findings
+from medtl.data.manifest import EMBEDDED
+from medtl.data.printable_names import on_disk
 from medtl.data.sources.phantoms.datasets import TARGET
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.rendering import Rendering
@@ -76,7 +81,7 @@ def images_for(settings: About, uri: str, bundle: Predictor, rendering: Renderin
         dataset = load(settings.data, rendering, settings.seed, settings.reading)
     else:
         made = training_settings(uri)
-        data, seed = str(made["data"]), int(str(made["seed"]))
+        data, seed = data_of_training(uri, made, "give data=PLACE"), int(str(made["seed"]))
         dataset = load(data, rendering, seed, Reading.of(made))
         if dataset.fingerprint != bundle.fingerprint:
             raise MedtlError(
@@ -104,6 +109,19 @@ def images_for(settings: About, uri: str, bundle: Predictor, rendering: Renderin
     if bundle.ordinal and set(dataset.classes) == set(bundle.classes):
         dataset = in_order_of(dataset, bundle.classes)
     return with_findings(dataset, bundle.classes) if bundle.multi_label else dataset
+
+
+def data_of_training(uri: str, made: Mapping[str, object], remedy: str) -> str:
+    """Returns the place of the data that a model was trained on, by its settings `made`.
+
+    Raises:
+        MedtlError: nothing is there; `remedy` says what to do.
+    """
+    data = str(made["data"])
+    if data in EMBEDDED or on_disk(Path.cwd(), os.path.expanduser(data)).exists():
+        return data
+    seen = "" if os.path.isabs(os.path.expanduser(data)) else f" (seen from {Path.cwd()})"
+    raise MedtlError(f"{data}, on which {uri} was trained, is not there{seen}; {remedy}")
 
 
 def check_one_label(dataset: Dataset, what: str) -> None:

@@ -21,6 +21,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from requests.exceptions import RequestException
 
 from medtl.cache import cache_root, content_key
+from medtl.data.manifest import EMBEDDED
 from medtl.data.printable_names import printable_text
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError, masked_value
@@ -112,7 +113,7 @@ def tracked_run(kind: str, settings: Settings) -> Iterator[Run]:
         hide_passwords(run)
         missing = {name: values[name] for name in values if name not in run.data.params}
         mlflow.log_params(missing)
-        mlflow.log_dict(values, SETTINGS_FILE)
+        mlflow.log_dict(_seen_from_anywhere(values), SETTINGS_FILE)
         yield run
         # again: an interruption on another host is noticed only after a while
         _close_predecessors(run, asks)
@@ -257,6 +258,14 @@ def _close_unfinished_models(run: Run) -> None:
     for model in found:
         if model.status == LoggedModelStatus.PENDING:
             client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+
+
+def _seen_from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings with the absolute path of their data, for commands in another folder."""
+    data = values.get("data")
+    if not data or data in EMBEDDED or not Path(data).expanduser().exists():
+        return values
+    return values | {"data": os.path.abspath(Path(data).expanduser())}
 
 
 def _place(value: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from medtl.errors import MedtlError
-from medtl.pipeline.model_and_data import chosen_model
+from medtl.pipeline.model_and_data import chosen_model, data_of_training
 from medtl.settings.evaluation import EvaluateSettings, PerturbSettings
 
 
@@ -46,3 +46,17 @@ def test_a_registered_model_without_a_champion_is_promoted(tmp_path):
     client.create_model_version("mine", str(tmp_path))
     with pytest.raises(MedtlError, match=r"promote .* model_name=mine -P version=1$"):
         chosen_model(EvaluateSettings(model_name="mine"))
+
+
+def test_data_of_a_training_that_is_elsewhere_is_said_with_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert data_of_training("models:/mine/1", {"data": "images"}, "give data=") == "images"
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(MedtlError) as told:
+        data_of_training("models:/mine/1", {"data": "images"}, "give data=")
+    assert str(told.value) == (
+        f"images, on which models:/mine/1 was trained, is not there (seen from "
+        f"{tmp_path / 'below'}); give data="
+    )

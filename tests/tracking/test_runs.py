@@ -194,3 +194,14 @@ def test_a_run_handed_over_by_mlflow_has_an_owner_and_ends_killed_when_stopped(m
         with nested_run("trial", {}, {}) as nested:
             raise KeyboardInterrupt
     assert status(handed_over) == status(nested.info.run_id) == "KILLED"
+
+
+def test_settings_name_the_data_for_commands_in_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "phantoms").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = []
+    for data in ("images", "phantoms"):
+        with tracked_run("train", TrainSettings(data=data)) as run:
+            places.append(mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/settings.json"))
+    assert [each["data"] for each in places] == [str(tmp_path / "images"), "phantoms"]
