@@ -92,8 +92,23 @@ def internal_measures(
         patient_groups(table)[kept],
         mapping.labels,
         int(str(training_settings(uri)["seed"])),
-        decisions=decided(bundle, own[kept], mapping),
+        decisions=_told(bundle, table, own, mapping)[kept],
     )
+
+
+def _told(
+    bundle: Predictor, table: pd.DataFrame, own: np.ndarray, mapping: ClassMapping
+) -> np.ndarray:
+    """Returns the decisions on the model's own test split, in the labels of other data.
+
+    With the model's own classes they are those of the training: of out-of-fold predictions each
+    fold decides by thresholds of its own, which are not those of the ensemble.
+    """
+    if mapping != ClassMapping.same(bundle.classes):
+        return decided(bundle, own, mapping)
+    if bundle.multi_label:
+        return encode_findings(table["decision"], bundle.classes)
+    return pd.Categorical(table["decision"], bundle.classes).codes.astype(np.int64)
 
 
 def note_seen(bundle: Predictor, dataset: Dataset, indices: np.ndarray) -> None:

@@ -16,7 +16,10 @@ import pytest
 from mlflow.entities import Run
 
 from medtl.commands.train import train
+from medtl.data.dataset import load
 from medtl.errors import ParameterError
+from medtl.evaluation.external_validation import ClassMapping
+from medtl.pipeline.external_validation import internal_measures
 from medtl.settings.training import PretrainSettings, TrainSettings
 from medtl.tracking.logged_model import load_bundle
 
@@ -76,6 +79,12 @@ def test_without_a_test_split_each_case_is_tested_once(small_phantoms, capsys):
     assert "there is no test split (holdout=0)" in capsys.readouterr().out
     champion = mlflow.MlflowClient().get_model_version_by_alias("wards", "champion")
     assert int(champion.version) == 1
+    bundle = load_bundle(model_of(run))
+    data = load(settings["data"], bundle.preprocessing.rendering, 0)
+    same = ClassMapping.same(bundle.classes)
+    internal = internal_measures(model_of(run), bundle, same, data).summary
+    for name in ("auroc", "sensitivity", "balanced_accuracy", "f1"):
+        assert internal[name].value == pytest.approx(run.data.metrics[f"test_{name}"]), name
 
 
 def stop_in_fold(command: list[str], fold: str) -> None:
