@@ -216,5 +216,7 @@ def _log_table(table: Path, count: int) -> list[str]:
     if len(errors):
         kinds = Counter(errors).most_common(MOST_NAMED)
         named = "; ".join(f"{number} x {error}" for error, number in kinds)
+        if others := len(errors) - sum(number for _, number in kinds):
+            named += f"; {others} x others, see the column error"
         lines.append(f"not answered  {len(errors)} of {count} ({named})")
     return [*lines, f"table         {table.resolve()}, and {table.stem}{PARQUET} beside it"]

@@ -67,8 +67,8 @@ def train(settings: TrainSettings) -> None:
 def _lead(settings: TrainSettings, team: SingleProcess) -> None:
     with CheckpointHold() as ends, tracked_run("train", settings) as run, heard(team):
         _check_together(settings, team)
-        trained = f"{check_training(settings)} from {settings.cutoff} on"
-        announce("train", trained, data_name(settings.data))
+        trained = f"trained from {settings.cutoff} on"
+        announce("train", check_training(settings), data_name(settings.data), trained)
         if settings.model_name != "auto":
             check_registry(settings.model_name)
         settings = ensure_backbone(settings)

@@ -102,10 +102,11 @@ class DomainEvaluation:
         """Formats the table for the console."""
         own = "" if self.expected is None else f"; {self.expected:.3f} expected of own images"
         lines = [f"in domain   (share of images out of domain{own}; AUROC against own images)"]
+        width = max(25, *(len(name) for name in self.table["against"]))
         for row in self.table.to_dict("records"):
             auroc = _text(row, "auroc")
             known = "" if np.isnan(row["auroc"]) else f"   AUROC {auroc}"
-            lines.append(f"  {row['against']:<26}{_text(row, 'flagged')}{known}")
+            lines.append(f"  {row['against']:<{width}} {_text(row, 'flagged')}{known}")
         return lines
 
 

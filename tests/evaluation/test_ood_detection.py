@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medtl.evaluation.ood_detection import cropped, detection_auroc, inverted, trimmed, turned
+from medtl.evaluation.ood_detection import (
+    DomainEvaluation,
+    cropped,
+    detection_auroc,
+    inverted,
+    trimmed,
+    turned,
+)
 from medtl.reporting.plots import robustness
 
 
@@ -74,3 +81,14 @@ def test_the_picture_shows_each_set_and_the_limit():
     assert names == ["wards\n5% flagged", "natural\n100% flagged, AUROC 1.000"]
     (line,) = (each for each in axes.lines if "limit" in each.get_label())
     assert line.get_xdata()[0] == 1
+
+
+@pytest.mark.parametrize("name", ["wards", "labels of the second clinic"])
+def test_numbers_stand_below_each_other_however_long_the_name_of_the_data_is(name: str):
+    bounds = {f"{each}_{end}": 0.5 for each in ("auroc", "flagged") for end in ("low", "high")}
+    names = [name, f"{name}, inverted"]
+    table = pd.DataFrame(
+        [{"against": each, "auroc": 0.5, "flagged": 0.25, **bounds} for each in names]
+    )
+    _, *lines = DomainEvaluation({}, table, ("inverted",), None).lines()
+    assert len({line.index(" 0.250 (") for line in lines}) == 1
