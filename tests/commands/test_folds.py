@@ -69,7 +69,7 @@ def test_folds_are_runs_of_their_own_and_the_ensemble_is_tested_once(small_phant
 @pytest.mark.slow
 def test_without_a_test_split_each_case_is_tested_once(small_phantoms, capsys):
     settings = {"data": str(small_phantoms), **TINY, "epochs": 1, "views": 1}
-    train(TrainSettings(**settings, folds=2, holdout=0.0, model_name="wards"))
+    train(TrainSettings(**settings, folds=2, holdout=0.0, sensitivity=0.9, model_name="wards"))
     (run,) = runs("train")
     assert run.data.tags["medtl.test"] == "out-of-fold"
     assert run.data.metrics["test_auroc"] == run.data.metrics["cv_auroc"]
