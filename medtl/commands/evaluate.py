@@ -88,8 +88,9 @@ def evaluate(settings: EvaluateSettings) -> None:
         else:
             log_domain(domain)
             lines += domain.lines()
-        if external:
+        if not own_test:
             note_seen(bundle, dataset, indices)
+        if external:
             try:
                 comparison = evaluate_external(uri, bundle, dataset, evaluation, mapping)
             except MedtlError as error:

@@ -99,7 +99,10 @@ def test_a_demanded_sensitivity_is_reached_on_validation_and_subgroups_are_score
     assert list(groups["column"]) == ["sex"] * 2 + ["age"] * 4
     assert groups.groupby("column")["cases"].sum().nunique() == 1
     assert groups["auroc"].notna().all()
-    printed = capsys.readouterr().out
+    told = capsys.readouterr()
+    assert int(last_run("evaluate")["tags.medtl.seen"]) > 0
+    assert "the scores are biased upwards" in told.err
+    printed = told.out
     assert "subgroups     6 by sex, age: " in printed
     assert " of 15 differences to the rest have an interval without zero" in printed
 
