@@ -91,7 +91,10 @@ class ServedModel(PythonModel):
             self.audit = open_audit_log()
             install_request_handler(self.answers, dataclasses.asdict(self.identity))
             bounded_decoders().start()
-            line = f"medtl: serving {self.identity.line()}, {threads} threads"
+            alone = self.passes.choose_threads(np.zeros((1, *self.bundle.shape), np.uint8))
+            line = (
+                f"medtl: serving {self.identity.line()}, {threads} threads, {alone} for one image"
+            )
             print(line, file=sys.stderr, flush=True)
 
     def predict(

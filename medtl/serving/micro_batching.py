@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from medtl.inference.predictor import Answers
+from medtl.serving.thread_count import compute_threads, fastest_thread_count
 
 Result = TypeVar("Result")
 
@@ -17,14 +19,16 @@ Result = TypeVar("Result")
 class MicroBatcher:
     """Runs the forward passes of all requests in one thread.
 
-    A pass uses all cores, and each computing thread has its own OpenMP threads, which would compete
-    for them. Requests that arrive during a pass are batched: a few images together take less time
-    than one after the other. Large batches take more, as activations exceed the processor's cache.
+    A pass of several images uses all cores, and each computing thread has its own OpenMP threads,
+    which would compete for them. Requests that arrive during a pass are batched: a few images
+    together take less time than one after the other. Large batches take more, as activations exceed
+    the processor's cache.
     """
 
     def __init__(self, answer: Callable[[np.ndarray], Answers], most: int) -> None:
         """Sets the function of a pass, `Predictor.answer`, and its largest number of images."""
         self._answer, self._most = answer, most
+        self._threads_of_one = 0  # as many as PyTorch has
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[tuple[np.ndarray, Future[Answers]]] = deque()
 
@@ -41,6 +45,16 @@ class MicroBatcher:
             futures.append(future)
         return _joined([future.result() for future in futures])
 
+    def choose_threads(self, image: np.ndarray) -> int:
+        """Measures with how many threads a pass of one image is fastest; uses and returns it.
+
+        Args:
+            image: stored pixels [1, ...].
+        """
+        measured = partial(self._answer, image)
+        self._threads_of_one = self.alone(fastest_thread_count, measured)
+        return self._threads_of_one
+
     def alone(self, compute: Callable[..., Result], *arguments: object) -> Result:
         """Runs `compute` between two passes and returns its result, or raises its error."""
         return self._thread.submit(compute, *arguments).result()
@@ -51,8 +65,13 @@ class MicroBatcher:
             taken.append(self._waiting.popleft())
         if not taken:
             return  # an earlier pass included them
+        together = np.concatenate([images for images, _ in taken])
         try:
-            answers = self._answer(np.concatenate([images for images, _ in taken]))
+            if len(together) == 1 and self._threads_of_one:
+                with compute_threads(self._threads_of_one):
+                    answers = self._answer(together)
+            else:
+                answers = self._answer(together)
         except BaseException as error:
             for _, future in taken:
                 future.set_exception(error)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from medtl.inference.predictor import Answers, Predictor
 from medtl.serving.micro_batching import MicroBatcher
+from medtl.serving.thread_count import fastest_thread_count
 
 
 def asked_while_busy(passes: MicroBatcher, requests: list[np.ndarray]) -> list[Future[Answers]]:
@@ -77,3 +80,38 @@ def test_what_is_computed_alone_gives_its_result_or_raises(bundle: Predictor):
     assert passes.alone(max, 3, 4) == 4
     with pytest.raises(ZeroDivisionError):
         passes.alone(divmod, 1, 0)
+
+
+def test_one_image_has_the_number_of_threads_that_was_fastest(
+    bundle: Predictor, pixels, request: pytest.FixtureRequest
+):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    used: list[tuple[int, int]] = []
+
+    def answer(images: np.ndarray) -> Answers:
+        threads = torch.get_num_threads()
+        used.append((len(images), threads))
+        time.sleep(0.01 * threads if len(images) == 1 else 0)
+        return bundle.answer(images)
+
+    passes = MicroBatcher(answer, most=8)
+    passes.alone(torch.set_num_threads, 2)
+    assert passes.choose_threads(pixels(1, 1)) == 1
+    used.clear()
+    passes.answer(pixels(1, 2))
+    passes.answer(pixels(3, 3))
+    assert used == [(1, 1), (3, 2)]
+    assert passes.alone(torch.get_num_threads) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [({1: 3, 2: 1, 4: 2, 6: 0}, 2), ({1: 3, 2: 2, 4: 1, 6: 0}, 6)]
+)
+def test_numbers_of_threads_are_tried_until_one_is_slower(
+    seconds: dict[int, int], expected: int, monkeypatch: pytest.MonkeyPatch
+):
+    threads = [6]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: threads.__setitem__(0, count))
+    count = fastest_thread_count(lambda: time.sleep(0.005 * seconds[threads[0]]))
+    assert (count, threads[0]) == (expected, 6)
