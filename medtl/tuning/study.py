@@ -192,7 +192,7 @@ def run_trials(
         with coordinator.working(trial), contextlib.suppress(UpdateFinishedTrialError):
             # suppressed if this worker was taken for dead, and its trial was queued again
             try:
-                value, state = objective(trial, space.candidate(trial.params)), None
+                value, state = _defined(objective(trial, space.candidate(trial.params))), None
             except Pruned:
                 value, state = None, TrialState.PRUNED
             except UpdateFinishedTrialError:
@@ -336,6 +336,15 @@ def _open_for(store: Store, name: str, key: str, was_cut_off: Callable[[str], bo
     known = optuna.load_study(study_name=name, storage=store.storage).user_attrs
     concluded_in = known.get(FINISHED)
     return known.get(ASKS) == key and (not concluded_in or was_cut_off(concluded_in))
+
+
+def _defined(score: float) -> float:
+    """Returns a score that is a number; Optuna would fail a trial of NaN without an error."""
+    if math.isnan(score):
+        raise MedtlError(
+            "its AUROC is not defined: the cases that it is scored on are of one class"
+        )
+    return score
 
 
 def _line(error: BaseException) -> str:

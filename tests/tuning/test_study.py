@@ -70,6 +70,22 @@ def test_a_stopped_search_ends_as_an_unbroken_one(storage):
     assert {state for _, state, *_ in told[0]} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
+def test_a_search_without_a_defined_score_ends(storage):
+    study = studies.open_study(storage, "study", True, "asks", schedule(4))
+    tried = []
+
+    def undefined(trial: optuna.Trial, candidate: Candidate) -> float:
+        tried.append(trial.number)
+        assert len(tried) < 9, "endless"
+        return float("nan")
+
+    studies.run_trials(study, SPACE, schedule(4), undefined)
+
+    assert len(studies.failed(study)) == len(tried) == 5
+    with pytest.raises(MedtlError, match="was completed: its AUROC is not defined"):
+        studies.check_completed(study)
+
+
 def test_a_trial_killed_while_its_parameters_were_drawn_draws_the_same(storage):
     study = studies.open_study(storage, "study", True, "asks", schedule(1))
     storage.storage.create_new_trial(study._study_id)
