@@ -107,8 +107,9 @@ def valid_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Computes `valid_loss`, `valid_accuracy`, `valid_auroc` and `valid_f1` of an epoch.
 
     `logits` float32 [N, K] of the validation split, `labels` int64 [N], or int8 [N, K] of findings.
-    AUROC and F1 are means over the classes, each against the rest, or over the findings that are
-    present in some images and absent in others. The accuracy of findings is over known labels.
+    AUROC and F1 are means over the classes that have images, each against the rest, or over the
+    findings that are present in some images and absent in others; NaN if the AUROC of none is
+    defined. The accuracy of findings is over known labels.
     """
     scores, truth = torch.from_numpy(logits).double(), torch.from_numpy(labels)
     if labels.ndim == 2:
@@ -125,12 +126,19 @@ def _of_classes(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, f
     if not np.isfinite(probabilities).all():
         return np.nan, np.nan, np.nan
     predicted = probabilities.argmax(axis=1)
-    binary = probabilities.shape[1] == 2
-    auroc = roc_auc_score(
-        labels, probabilities[:, 1] if binary else probabilities, multi_class="ovr"
-    )
     f1 = f1_score(labels, predicted, average="macro", zero_division=0.0)
-    return accuracy_score(labels, predicted), auroc, f1
+    return accuracy_score(labels, predicted), _auroc_of_classes(probabilities, labels), f1
+
+
+def _auroc_of_classes(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Averages the AUROC of the classes that have cases; NaN if only one has."""
+    there = np.unique(labels)
+    if len(there) < 2:
+        return np.nan
+    if probabilities.shape[1] == 2:
+        return roc_auc_score(labels, probabilities[:, 1])
+    # a fold may test none of a class, for which scikit-learn's multi_class raises
+    return np.mean([roc_auc_score(labels == each, probabilities[:, each]) for each in there])
 
 
 def _of_findings(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:

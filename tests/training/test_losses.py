@@ -55,6 +55,21 @@ def test_an_epoch_is_measured_as_scikit_learn_does():
     assert found["valid_accuracy"] == pytest.approx(((LOGITS >= 0) == (MASKED == 1))[known].mean())
 
 
+def test_a_class_that_nobody_has_is_left_out_of_the_mean():
+    random = np.random.default_rng(0)
+    labels = np.array([0, 1, 1, 0, 1, 0, 0])
+    logits = random.normal(size=(7, 3)).astype(np.float32)
+    shares = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+
+    found = valid_scores(logits, labels)
+
+    each = [roc_auc_score(labels == place, shares[:, place]) for place in (0, 1)]
+    assert found["valid_auroc"] == np.mean(each)
+    assert all(
+        np.isnan(valid_scores(logits[:, :count], labels * 0)["valid_auroc"]) for count in (2, 3)
+    )
+
+
 def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     labels = MASKED.copy()
     labels[:, 1] = 0
