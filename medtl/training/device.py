@@ -17,18 +17,20 @@ from medtl.errors import MedtlError, ParameterError
 def resolve_device(name: str) -> torch.device:
     """Returns the device of a name; `auto` is the first GPU, else the CPU.
 
+    A GPU has its index, as the tensors on it have: PyTorch's `cuda` and `cuda:0` are not equal.
+
     Raises:
         ParameterError: this machine has no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda:0" if name == "cuda" else name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ParameterError("device", name, "auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise ParameterError("device", name, f"this machine has {torch.cuda.device_count()} GPUs")
     return device
 

@@ -37,6 +37,15 @@ def test_unknown_devices_are_refused_by_name():
             resolve_device(name)
 
 
+def test_a_gpu_is_named_as_its_tensors_name_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    found = [resolve_device(name) for name in ("auto", "cuda", "cuda:1")]
+
+    assert found == [torch.device("cuda", 0), torch.device("cuda", 0), torch.device("cuda", 1)]
+
+
 def test_a_precision_that_is_asked_for_is_taken():
     cpu = torch.device("cpu")
     assert resolve_precision("bf16", cpu) == "bf16"
