@@ -183,8 +183,8 @@ class _State:
 def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Turns each value that changes between steps into a tensor on the device."""
     for group in optimizer.param_groups:
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+        # a checkpoint is loaded to the CPU, and a graph would keep the value of a rate there
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
         if device.type == "cuda" and "capturable" in group:
             group["capturable"] = True
     for state in optimizer.state.values():

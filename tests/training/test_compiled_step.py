@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,18 @@ def test_a_resumed_training_keeps_its_moments(
     _, found = resumed.train(step, slice(3, None))
 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_learning_rates_of_a_checkpoint_move_to_the_device(tmp_path: Path) -> None:
+    whole, resumed, place = Training("adam"), Training("adam"), tmp_path / "state.pt"
+    compiled_step._make_capturable(whole.optimizer, torch.device("cpu"))
+    whole.train(whole.step, slice(1))
+    torch.save(whole.optimizer.state_dict(), place)
+    resumed.optimizer.load_state_dict(torch.load(place, map_location="cpu"))
+
+    compiled_step._make_capturable(resumed.optimizer, torch.device("meta"))
+
+    assert {group["lr"].device.type for group in resumed.optimizer.param_groups} == {"meta"}
 
 
 def test_a_step_that_cannot_be_captured_is_launched(capsys: pytest.CaptureFixture[str]) -> None:
