@@ -18,6 +18,7 @@ def resolve_device(name: str) -> torch.device:
     """Returns the device of a name; `auto` is the first GPU, else the CPU.
 
     A GPU has its index, as the tensors on it have: PyTorch's `cuda` and `cuda:0` are not equal.
+    A later one than the first becomes the current one, whose streams events and graphs use.
 
     Raises:
         ParameterError: this machine has no such device.
@@ -32,6 +33,8 @@ def resolve_device(name: str) -> torch.device:
         raise ParameterError("device", name, "auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise ParameterError("device", name, f"this machine has {torch.cuda.device_count()} GPUs")
+    if device.index:
+        torch.cuda.set_device(device)
     return device
 
 

@@ -40,8 +40,12 @@ def test_unknown_devices_are_refused_by_name():
 def test_a_gpu_is_named_as_its_tensors_name_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
 
     found = [resolve_device(name) for name in ("auto", "cuda", "cuda:1")]
+
+    assert current == [torch.device("cuda", 1)]
 
     assert found == [torch.device("cuda", 0), torch.device("cuda", 0), torch.device("cuda", 1)]
 
