@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
-RUNS = 5  # of each number of threads; the fastest counts
+RUNS = 5  # of each number of threads, at most; the fastest counts
+ENOUGH = 0.3  # seconds of runs after which a number of threads is tried no further
 
 
 @contextmanager
@@ -35,14 +36,20 @@ def fastest_thread_count(run: Callable[[], object]) -> int:
     best, least = most, float("inf")
     for count in sorted({most, *(2**power for power in range(most.bit_length()))}):
         with compute_threads(count):
-            seconds = min(_seconds(run) for _ in range(RUNS))
+            seconds = _least_seconds(run)
         if seconds >= least:
             break
         best, least = count, seconds
     return best
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+def _least_seconds(run: Callable[[], object]) -> float:
+    least, spent = float("inf"), 0.0
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - began
+        least, spent = min(least, seconds), spent + seconds
+        if spent > ENOUGH:
+            break
+    return least
