@@ -67,12 +67,12 @@ def operations(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
     """
     device = next(module.parameters()).device
     tensors = [torch.zeros(1, *shape, device=device, requires_grad=True) for shape in shapes]
-    with evaluating(module), _counter() as counter:
+    with evaluating(module), flop_counter() as counter:
         module(*tensors)
     return counter.get_total_flops()
 
 
-def _counter() -> FlopCounterMode:
+def flop_counter() -> FlopCounterMode:
     """Returns a counter that knows the fused attention of processors, as PyTorch 2.11 does not."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     missing = {} if attention in flop_registry else {attention: _attention_flops}
@@ -123,7 +123,7 @@ class _Counter(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         """Runs an operation and counts its FLOPs."""
-        with _counter() as mode:
+        with flop_counter() as mode:
             value = super().run_node(n)
         self.flops[n] = mode.get_total_flops()
         return value

@@ -10,11 +10,10 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from medtl.cache import CannotKeepError, content_key
 from medtl.networks.cutoffs import CutPoint, cut_points
-from medtl.networks.flops import cut_costs
+from medtl.networks.flops import cut_costs, flop_counter
 from medtl.networks.partition import Cut, stages
 from medtl.networks.pretrained import Backbone
 from medtl.progress import progress
@@ -94,7 +93,7 @@ class ActivationCache:
     def _is_worth_it(self, divided: Cut, fresh: ComputedLoader, views: int) -> bool:
         each = 2 * sum(map(math.prod, divided.shapes))  # bytes of an image in 16 bits
         if self._policy == "auto":
-            with FlopCounterMode(display=False) as counter:
+            with flop_counter() as counter:
                 fresh.batch(np.arange(fresh.team.size), epoch=1)  # one image a process
             if not pays(operations := counter.get_total_flops(), each):
                 self.notes[divided.point.name] = (
