@@ -92,11 +92,11 @@ def internal_measures(
         patient_groups(table)[kept],
         mapping.labels,
         int(str(training_settings(uri)["seed"])),
-        decisions=_told(bundle, table, own, mapping)[kept],
+        decisions=_own_decisions(bundle, table, own, mapping)[kept],
     )
 
 
-def _told(
+def _own_decisions(
     bundle: Predictor, table: pd.DataFrame, own: np.ndarray, mapping: ClassMapping
 ) -> np.ndarray:
     """Returns the decisions on the model's own test split, in the labels of other data.
