@@ -1,7 +1,7 @@
 """Number of threads for a forward pass, by measurement.
 
-Operations on one small image take less time than waking a thread, so that a pass of one image is
-often faster in one thread than in all.
+An operation on one small image can take less time than waking a thread, and a container may have
+fewer processors than PyTorch has threads: fewer threads may then be faster.
 """
 
 from __future__ import annotations
