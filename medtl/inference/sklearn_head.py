@@ -1,8 +1,6 @@
 """Classical heads: a scikit-learn classifier on the pooled features at a cut.
 
-Kim et al. 2022 (BMC Medical Imaging 22:69) call this the feature extractor hybrid; Prodanova et al.
-2018 take the features at a hidden layer and reduce their dimension first. The classifiers have
-scikit-learn's default settings except where noted.
+Kim et al. 2022 (BMC Medical Imaging 22:69) call this the feature extractor hybrid.
 """
 
 from __future__ import annotations
@@ -12,16 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
-from medtl.errors import MedtlError, ParameterError
+from medtl.errors import MedtlError
 
 # Types of the pipelines below that skops does not trust by itself; no others are loaded.
 TRUSTED = (
@@ -114,55 +107,3 @@ def shuffled(tail: SklearnHead, seed: int) -> SklearnHead:
         for each in tail.pipelines
     ]
     return SklearnHead.mean_of(changed)
-
-
-def fit_sklearn_head(
-    classifier: str,
-    components: int,
-    features: np.ndarray,
-    labels: np.ndarray,
-    balance: str,
-    seed: int,
-    weighted: tuple[np.ndarray, np.ndarray] | None = None,
-) -> SklearnHead:
-    """Fits `classifier` (logistic, svm, forest, knn) on `features` [N, F], `labels` int [N].
-
-    With `components` above 0 the features are first reduced to so many principal components.
-    `balance=loss` weights classes by inverse frequency; k-NN has no class weights.
-
-    With `weighted`, images int [R] and weights [R], the `labels` [R] are those of these images, and
-    the weights include `balance`. Scaling and components are fitted on each image once.
-
-    Raises:
-        ParameterError: more components than features or images, or weights or `balance` with k-NN.
-    """
-    if weighted and classifier == "knn":
-        allowed = "logistic, svm or forest where readers=soft: k-NN takes no weights of images"
-        raise ParameterError("classifier", classifier, allowed)
-    steps: list[tuple[str, BaseEstimator]] = [("standardised", StandardScaler())]
-    if components:
-        most = min(features.shape)
-        if components > most:
-            raise ParameterError("pca", components, f"at most {most} at this cut-off")
-        steps.append(("components", PCA(components, random_state=seed)))
-    if not weighted:
-        steps.append(("classifier", _classifier(classifier, balance, seed)))
-        return SklearnHead(Pipeline(steps).fit(features, labels))
-    rows, weights = weighted
-    last = _classifier(classifier, "none", seed)
-    last.fit(Pipeline(steps).fit_transform(features)[rows], labels, sample_weight=weights)
-    return SklearnHead(Pipeline([*steps, ("classifier", last)]))
-
-
-def _classifier(name: str, balance: str, seed: int) -> BaseEstimator:
-    weights = "balanced" if balance != "none" else None
-    if name == "logistic":
-        # a tenth of the default C, as the features are many and correlated
-        return LogisticRegression(C=0.1, max_iter=2000, class_weight=weights)
-    if name == "svm":
-        return SVC(class_weight=weights, random_state=seed)
-    if name == "forest":
-        return RandomForestClassifier(500, class_weight=weights, random_state=seed)
-    if weights is not None:
-        raise ParameterError("balance", balance, "none where classifier=knn")
-    return KNeighborsClassifier(15, weights="distance")

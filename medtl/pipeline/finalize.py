@@ -117,6 +117,8 @@ def evaluate_and_log(
         head = resolve(backbone.network, backbone.architecture, "head")
         is_plain = trained.cut.point.key == head.key and not solved.views
         solved = solved if is_plain else None
+    if trained.classical is not None:
+        log_table(trained.classical.path, "training/classifier.csv")
     used = resolved_values(transfer, trained) | dict(values or {})
     facts = TrainingFacts(used, unfinished=unfinished(trained), solved=solved)
     return evaluate_predictor(transfer, trained_predictor(transfer, trained), facts)
@@ -235,8 +237,9 @@ def resolved_values(transfer: TransferLearner, trained: Trained) -> dict[str, st
         values["optimizer"] = "none: the output layer is solved"
         if augment := _chosen_augmentation(trained.solved, transfer):
             values["augment"] = augment
-    elif trained.tail is not None:
-        values["optimizer"] = f"none: {transfer.settings.classifier} on frozen features"
+    elif trained.classical is not None:
+        used = f"{transfer.settings.classifier} ({trained.classical.setting})"
+        values["optimizer"] = f"none: {used} on frozen features"
     return values | {
         "seed": str(transfer.settings.seed),
         "hardware": hardware(transfer.device),

@@ -17,7 +17,7 @@ from torch import nn
 from medtl.cache import content_key, digest_of
 from medtl.data.dataset import Dataset
 from medtl.errors import MedtlError, ParameterError
-from medtl.inference.sklearn_head import SklearnHead, fit_sklearn_head
+from medtl.inference.sklearn_head import SklearnHead
 from medtl.inference.training_record import TrainingRecord
 from medtl.networks.cutoffs import resolve
 from medtl.networks.flops import operations
@@ -28,6 +28,7 @@ from medtl.settings.training import AUTO, ModelSettings
 from medtl.training.activation_cache import ActivationCache
 from medtl.training.augmentation import AUGMENTATIONS, USUAL, Augmentation
 from medtl.training.checkpoints import CheckpointHold
+from medtl.training.classical_head import ClassicalHead, select_classical_head
 from medtl.training.compiled_step import NONE
 from medtl.training.device import (
     OutOfMemoryError,
@@ -72,10 +73,15 @@ class Trained:
     network: nn.Module
     cut: Cut
     fit: TrainResult
-    tail: SklearnHead | None = None  # the classical classifier of a hybrid, else the suffix answers
+    classical: ClassicalHead | None = None  # of a hybrid, in place of the suffix
     halved: int | None = None  # batch size after a lack of memory
     solved: LinearHead | None = None  # linear head solved without gradient training
     config: TrainConfig | None = None  # resolved hyperparameters of a training by gradient
+
+    @property
+    def tail(self) -> SklearnHead | None:
+        """The classical classifier of a hybrid, None where the suffix answers."""
+        return None if self.classical is None else self.classical.head
 
 
 @dataclass
@@ -206,7 +212,8 @@ class TransferLearner:
     def train_hybrid(self, cutoff: str) -> Trained:
         """Fits the settings' classical classifier to the pooled features before layer `cutoff`.
 
-        No image is augmented. The first layer has no features before it.
+        No image is augmented. The first layer has no features before it. The classifier's own
+        setting (see `classical_head.SETTINGS`) is selected on validation.
 
         Raises:
             ParameterError: `cutoff` is the first layer, or the classifier's settings are wrong.
@@ -220,19 +227,22 @@ class TransferLearner:
         train, valid = (self.features(divided, split) for split in ("train", "valid"))
         settings = self.settings
         rows, labels, weights = weighted_rows(self.targets(), settings.balance)
-        tail = fit_sklearn_head(
+        valid_labels = self.labels("valid")
+        classical = select_classical_head(
             settings.classifier,
             settings.pca,
             train,
             labels,
+            valid,
+            valid_labels,
             settings.balance,
             settings.seed,
             None if weights is None else (rows, weights),
         )
-        loss = train_loss(tail.logits(train), self.targets(), multi_label=False)
-        valid_logits = tail.logits(valid)
-        epoch = measured_epoch(1, 1.0, loss, valid_logits, self.labels("valid"), started)
-        return Trained(network, divided, TrainResult((epoch,), epoch, valid_logits), tail)
+        loss = train_loss(classical.head.logits(train), self.targets(), multi_label=False)
+        epoch = measured_epoch(1, 1.0, loss, classical.valid_logits, valid_labels, started)
+        fitted = TrainResult((epoch,), epoch, classical.valid_logits)
+        return Trained(network, divided, fitted, classical=classical)
 
     def logits(self, trained: Trained, split: str) -> np.ndarray:
         """Computes logits float32 [N, K] of a split from the cached activations at the cut."""

@@ -26,6 +26,7 @@ from medtl.settings.search import TuneSettings
 from medtl.settings.training import AUTO
 from medtl.training import epoch_budget
 from medtl.training.augmentation import SEARCHED
+from medtl.training.classical_head import SETTINGS
 from medtl.training.learner import TransferLearner
 from medtl.training.lora import last_attention
 from medtl.tuning.search_space import (
@@ -157,11 +158,13 @@ class BackbonePool:
     @property
     def fingerprint(self) -> str:
         """Key of data, networks and settings; equal keys mean the same search."""
-        parts = []
+        parts: list[object] = []
         for each in self.all:
             # weights by their digest: names differ between machines
             network = (each.architecture, each.backbone, each.space.cutoffs)
             parts += [key_values(each.settings, TRAINING), self.dataset.identity, network]
+        if self._settings.transfer == "hybrid":
+            parts.append(SETTINGS[self._settings.classifier])
         return content_key(epoch_budget.FORMAT, *parts)
 
     @property

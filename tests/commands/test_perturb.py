@@ -19,13 +19,13 @@ from medtl.data.dataset import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.universal_perturbations import AttackRecipe, batched, norms_from_black
 from medtl.inference.predictor import Predictor
-from medtl.inference.sklearn_head import fit_sklearn_head
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.registry import build
 from medtl.settings.evaluation import PerturbSettings
 from medtl.settings.training import TrainSettings
 from medtl.tracking.logged_model import example_images, load_bundle, log_model
 from medtl.tracking.runs import tracked_run
+from medtl.training.classical_head import select_classical_head
 
 SIDE = 64
 
@@ -49,9 +49,9 @@ def logged(small_phantoms: Path) -> Callable[..., str]:
             network=centred(dataset, size),
         )
         if hybrid:
-            features = bundle.features(dataset.images(np.arange(60)))
-            tail = fit_sklearn_head("logistic", 0, features, dataset.labels[:60], "none", seed=0)
-            bundle = dataclasses.replace(bundle, tail=tail)
+            known = bundle.features(dataset.images(np.arange(60))), dataset.labels[:60]
+            classical = select_classical_head("logistic", 0, *known, *known, "none", seed=0)
+            bundle = dataclasses.replace(bundle, tail=classical.head)
         settings = TrainSettings(data=str(small_phantoms), image_size=size)
         with tracked_run("train", settings):
             return log_model(bundle, example_images(SIDE, 1, 1)).model_uri

@@ -7,10 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
-from sklearn.metrics import roc_auc_score
 
-from medtl.errors import MedtlError, ParameterError
-from medtl.inference.sklearn_head import SklearnHead, fit_sklearn_head, shuffled
+from medtl.errors import MedtlError
+from medtl.inference.sklearn_head import SklearnHead
+from medtl.training.classical_head import select_classical_head
 
 
 def separable(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -20,23 +20,6 @@ def separable(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return features.astype(np.float32), labels
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("name", ["logistic", "svm", "forest", "knn"])
-def test_a_tail_tells_classes_apart_and_survives_its_file(name, classes, tmp_path):
-    features, labels = separable(classes)
-    unseen, truth = separable(classes, seed=1)
-    tail = fit_sklearn_head(name, 6, features, labels, "none", seed=0)
-    logits = tail.logits(unseen)
-    assert logits.shape == (120, classes)
-    for label in range(classes):
-        assert roc_auc_score(truth == label, logits[:, label]) > 0.8
-    tail.save(tmp_path / "tail.skops")
-    np.testing.assert_array_equal(SklearnHead.load(tmp_path / "tail.skops").logits(unseen), logits)
-    lost = shuffled(tail, seed=1).logits(unseen)
-    assert lost.shape == logits.shape
-    assert (lost.argmax(axis=1) == truth).mean() < (logits.argmax(axis=1) == truth).mean() - 0.2
-
-
 def test_a_file_with_other_types_is_refused(tmp_path):
     skops.io.dump(pytest.approx, tmp_path / "tail.skops")
     with pytest.raises(MedtlError, match="not trusted"):
@@ -44,8 +27,8 @@ def test_a_file_with_other_types_is_refused(tmp_path):
 
 
 def test_a_payload_in_a_file_is_refused_and_not_run(tmp_path, payload):
-    tail = fit_sklearn_head("logistic", 0, *separable(2), "none", seed=0)
-    tail.save(tmp_path / "whole.skops")
+    classical = select_classical_head("logistic", 0, *separable(2), *separable(2), "none", seed=0)
+    classical.head.save(tmp_path / "whole.skops")
     poisoned = np.array([payload], dtype=object)
     np.save(tmp_path / "objects.npy", poisoned, allow_pickle=True)
     objects = (tmp_path / "objects.npy").read_bytes()
@@ -67,9 +50,3 @@ def test_a_payload_in_a_file_is_refused_and_not_run(tmp_path, payload):
             SklearnHead.load(tmp_path / f"{name}.skops")
         assert "\n" not in str(refused.value)
     assert not os.path.exists(payload.folder)
-
-
-def test_neighbours_cannot_be_balanced():
-    features, labels = separable(2)
-    with pytest.raises(ParameterError, match="knn"):
-        fit_sklearn_head("knn", 0, features, labels, "loss", seed=0)

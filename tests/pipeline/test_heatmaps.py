@@ -20,13 +20,13 @@ from medtl.errors import ParameterError
 from medtl.evaluation.external_validation import ClassMapping
 from medtl.evaluation.split_evaluation import SplitPredictions
 from medtl.inference.predictor import Predictor
-from medtl.inference.sklearn_head import fit_sklearn_head
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.registry import build
 from medtl.pipeline.evaluation_logging import log_heatmaps
 from medtl.pipeline.heatmaps import explain_split
 from medtl.settings.data import Reading
 from medtl.settings.evaluation import EvaluateSettings
+from medtl.training.classical_head import select_classical_head
 
 SIDE = 64
 
@@ -77,9 +77,9 @@ def two_classes(dataset: Dataset) -> Dataset:
 def hybrid_of(dataset: Dataset) -> Predictor:
     """A model for the data whose features at the last layer go to a classical classifier."""
     bundle, learned = bundle_of(dataset, "small_resnet"), np.arange(40)
-    features = bundle.features(dataset.images(learned))
-    tail = fit_sklearn_head("logistic", 0, features, dataset.labels[learned], "none", seed=0)
-    return dataclasses.replace(bundle, tail=tail)
+    known = bundle.features(dataset.images(learned)), dataset.labels[learned]
+    classical = select_classical_head("logistic", 0, *known, *known, "none", seed=0)
+    return dataclasses.replace(bundle, tail=classical.head)
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from PIL import Image
 
 from medtl.imaging.pixels import square
 from medtl.inference.predictor import Predictor
-from medtl.inference.sklearn_head import fit_sklearn_head
 from medtl.serving import handler
 from medtl.serving.handler import BUNDLE, FIELDS, HEATMAP, PREDICTED, ServedModel
 from medtl.serving.request_parsing import Parameters, RefusedRequest
 from medtl.tracking.logged_model import HYBRID, REQUIREMENTS
+from medtl.training.classical_head import select_classical_head
 
 Ask = Callable[..., pd.DataFrame]
 
@@ -128,9 +128,9 @@ def test_explain_adds_a_heat_map(ask: Ask, pixels, image_file):
 
 def test_a_hybrid_is_explained_by_occlusion(bundle: Predictor, tmp_path: Path, pixels, image_file):
     images = pixels(24, 6)
-    labels = np.arange(24) % 3
-    tail = fit_sklearn_head("logistic", 0, bundle.features(images), labels, "none", seed=0)
-    hybrid = dataclasses.replace(bundle, tail=tail)
+    known = bundle.features(images), np.arange(24) % 3
+    classical = select_classical_head("logistic", 0, *known, *known, "none", seed=0)
+    hybrid = dataclasses.replace(bundle, tail=classical.head)
     hybrid.save(tmp_path / BUNDLE)
     model = ServedModel()
     model.load_context(PythonModelContext({BUNDLE: str(tmp_path / BUNDLE)}, None))

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from medtl.errors import ParameterError
-from medtl.inference.sklearn_head import fit_sklearn_head
+from medtl.training.classical_head import ClassicalHead, select_classical_head
 from medtl.training.linear_head import solve, weighted_rows
 from medtl.training.losses import class_counts, draw_chances, objective, train_loss
 
@@ -121,15 +121,20 @@ def peer_of_readers(strength: float, votes: np.ndarray, balance: str) -> Logisti
 
 def test_a_hybrid_is_fitted_to_all_readers():
     rows, labels, weights = weighted_rows(SHARES, "none")
-    head = fit_sklearn_head("logistic", 0, FEATURES, labels, "none", 0, (rows, weights))
+
+    def fitted(name: str, components: int) -> ClassicalHead:
+        known = FEATURES, labels, FEATURES, SHARES.argmax(axis=1)
+        return select_classical_head(name, components, *known, "none", 0, (rows, weights))
+
+    logistic = fitted("logistic", 0)
     scaled = StandardScaler().fit_transform(FEATURES)
-    expected = peer_of_readers(0.1, VOTES, "none").predict_proba(scaled)
-    np.testing.assert_allclose(np.exp(head.logits(FEATURES)), expected, atol=2e-3)
+    strength = float(logistic.path.loc[logistic.path["chosen"], "value"].iloc[0])
+    expected = peer_of_readers(strength, VOTES, "none").predict_proba(scaled)
+    np.testing.assert_allclose(np.exp(logistic.valid_logits), expected, atol=2e-3)
     for name in ("svm", "forest"):
-        other = fit_sklearn_head(name, 3, FEATURES, labels, "none", 0, (rows, weights))
-        assert other.logits(FEATURES).shape == (60, 3)
+        assert fitted(name, 3).head.logits(FEATURES).shape == (60, 3)
     with pytest.raises(ParameterError, match="readers=soft: k-NN"):
-        fit_sklearn_head("knn", 0, FEATURES, labels, "none", 0, (rows, weights))
+        fitted("knn", 0)
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 1}, {"transfer": "hybrid"}])
