@@ -67,10 +67,10 @@ def network_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     std = images.new_tensor(preprocessing.std).view(3, 1, 1)
     normalised = (images - mean) / std
     if images.ndim == 5:
-        normalised = (normalised * _present(images)).flatten(1, 2)
+        normalised = (normalised * present(images)).flatten(1, 2)
     return normalised.contiguous(memory_format=torch.channels_last)
 
 
-def _present(images: Tensor) -> Tensor:
+def present(images: Tensor) -> Tensor:
     """Returns [B, M, 1, 1, 1]: 0 for each missing image of a case, else 1."""
     return images.amax(dim=(2, 3, 4), keepdim=True).sign()

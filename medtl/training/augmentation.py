@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medtl.networks.preprocessing import _present
+from medtl.networks.preprocessing import present
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,4 @@ def augmented(images: Tensor, augmentation: Augmentation, generator: torch.Gener
     if images.ndim == 4:
         return augmentation(images, generator)
     changed = augmentation(images.flatten(1, 2), generator)
-    return changed.view_as(images) * _present(images)
+    return changed.view_as(images) * present(images)

@@ -100,7 +100,10 @@ def _make_room(needed: int, device: torch.device) -> bool:
             break
         rows.drop()
         del _HELD[rows]
-    return needed <= torch.cuda.mem_get_info(device)[0]
+    free, _ = torch.cuda.mem_get_info(device)
+    # PyTorch gives back freed blocks that it holds where it needs the memory
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return needed <= free + held
 
 
 def _with_arithmetic(array: np.ndarray) -> np.ndarray:
