@@ -21,8 +21,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from medtl.blas import one_blas_thread
 from medtl.errors import ParameterError
 from medtl.inference.sklearn_head import SklearnHead
+from medtl.training.linear_head import best_candidate
 from medtl.training.losses import valid_scores
 
 SETTINGS: Mapping[str, tuple[str, tuple[float, ...]]] = {
@@ -56,6 +58,7 @@ class ClassicalHead:
         return f"{row['setting']}={row['value']:g}"
 
 
+@one_blas_thread
 def select_classical_head(
     classifier: str,
     components: int,
@@ -110,9 +113,7 @@ def select_classical_head(
         scores.append(logits)
         found.append({"setting": parameter, "value": value, **valid_scores(logits, valid_labels)})
     path = pd.DataFrame(found)
-    order = path.assign(auroc=path["valid_auroc"].round(12))
-    order = order.sort_values(["auroc", "valid_loss"], ascending=[False, True], kind="stable")
-    best = int(order.index[0])
+    best = best_candidate(path)
     path["chosen"] = path.index == best
     return ClassicalHead(heads[best], scores[best], path)
 

@@ -149,11 +149,16 @@ def solve(
         logits = (valid_features @ weight.T + bias).astype(np.float32)
         rows.append({"c": strength, "views": versions - 1, **valid_scores(logits, valid_labels)})
     path = pd.DataFrame(rows)
-    order = path.assign(auroc=path["valid_auroc"].round(12))
-    chosen = order.sort_values(["auroc", "valid_loss"], ascending=[False, True], kind="stable")
-    path["chosen"] = path.index == chosen.index[0]
-    weight, bias = heads[chosen.index[0]]
-    return LinearHead(weight, bias, path)
+    best = best_candidate(path)
+    path["chosen"] = path.index == best
+    return LinearHead(*heads[best], path)
+
+
+def best_candidate(path: pd.DataFrame) -> int:
+    """Returns the row with the highest `valid_auroc`; ties by `valid_loss`, then the first row."""
+    rounded = path.assign(valid_auroc=path["valid_auroc"].round(12))
+    by = ["valid_auroc", "valid_loss"]
+    return int(rounded.sort_values(by, ascending=[False, True], kind="stable").index[0])
 
 
 def solve_with_views(
