@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut

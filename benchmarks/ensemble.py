@@ -17,8 +17,9 @@ from benchmarks.hostile import rows_of
 from benchmarks.served import environment_of, serving
 from benchmarks.serving import HEADING, PATH, ROUNDS, Load, example_files, measured_load
 from benchmarks.subset import subset_of
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
 from medtl.data.folds import draw_folds
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.evaluation.confidence_intervals import mean_difference, mean_score
 from medtl.inference.predictor import Predictor

@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
 from medtl.data.folds import draw_folds
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.evaluation.calibration import Calibration
 from medtl.evaluation.confidence_intervals import mean_score

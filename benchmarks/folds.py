@@ -18,8 +18,8 @@ import pandas as pd
 from benchmarks.side_process import Side
 from benchmarks.subset import subset_of
 from benchmarks.trials import Trial
-from medtl.data.dataset import load
 from medtl.data.folds import draw_folds
+from medtl.data.loading import load
 from medtl.settings.data import Reading
 
 LR = 1e-3

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.in_domain import features_of, untrained
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
 from medtl.data.folds import draw_folds
+from medtl.data.loading import load
 from medtl.evaluation.calibration import Calibration
 from medtl.inference.out_of_distribution import NETWORK
 from medtl.settings.data import Reading

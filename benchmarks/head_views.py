@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from benchmarks.in_domain import drawn
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut
 from medtl.pipeline.setup import Origin

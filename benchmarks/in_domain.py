@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 import click
 import numpy as np
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.data.sources.natural_images import natural_images
 from medtl.evaluation.ood_detection import cropped, inverted
 from medtl.inference.out_of_distribution import DomainReference, Sample

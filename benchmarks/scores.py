@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.evaluation.confidence_intervals import mean_difference
 from medtl.inference.decisions import calibrated
 from medtl.networks.pretrained import Backbone, load_weights

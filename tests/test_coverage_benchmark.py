@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks import coverage, fold_coverage
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.evaluation.metrics import overall_metrics
 from medtl.settings.data import Reading

@@ -13,7 +13,7 @@ from benchmarks.head_views import ViewFeatures
 from benchmarks.head_views import line as view_line
 from benchmarks.head_views import rows as view_rows
 from benchmarks.prediction_sets import lines
-from medtl.data.dataset import load
+from medtl.data.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.pipeline.finalize import gate_cases, test_scores
 from medtl.pipeline.model_and_data import data_of_training

@@ -14,7 +14,8 @@ import mlflow
 import numpy as np
 from mlflow.models.model import ModelInfo
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.evaluation.external_validation import ClassMapping
 from medtl.evaluation.split_evaluation import SplitEvaluation, SplitPredictions, evaluate_split
 from medtl.inference.label_record import sample_codes

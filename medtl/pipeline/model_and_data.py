@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from medtl.data.dataset import Dataset, in_order_of, load, with_findings
+from medtl.data.dataset import Dataset, in_order_of, with_findings
+from medtl.data.loading import load
 from medtl.data.manifest import EMBEDDED
 from medtl.data.printable_names import on_disk
 from medtl.data.sources.phantoms.datasets import TARGET

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
 from medtl.data.image_files import images_below
+from medtl.data.loading import load
 from medtl.data.manifest import EMBEDDED, data_name
 from medtl.data.sources.natural_images import natural_images
 from medtl.errors import MedtlError, ParameterError

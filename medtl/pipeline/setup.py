@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import mlflow
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.data.manifest import EMBEDDED, data_name, read_table
 from medtl.data.sources.phantoms.datasets import CASES
 from medtl.errors import MedtlError, ParameterError

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.imaging.rendering import Rendering
 from medtl.networks.cutoffs import resolve

@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import Run
 
 from medtl.commands.train import train
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.errors import ParameterError
 from medtl.evaluation.external_validation import ClassMapping
 from medtl.pipeline.external_validation import internal_measures

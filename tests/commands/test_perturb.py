@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from medtl.commands.perturb import perturb
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.universal_perturbations import AttackRecipe, batched, norms_from_black
 from medtl.inference.predictor import Predictor

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
 from medtl.data.label_encoding import two_classes
+from medtl.data.loading import load
 from medtl.data.manifest import read_table
 from medtl.errors import MedtlError, ParameterError
 from medtl.settings.data import Reading

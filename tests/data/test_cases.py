@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.manifest import read_table
 from medtl.data.sources.phantoms.datasets import write_head_phantoms
 from medtl.errors import MedtlError

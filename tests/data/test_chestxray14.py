@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.manifest import data_name, read_table
 from medtl.errors import MedtlError
 from medtl.settings.data import Reading

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.sources.csv_columns import RESERVED, in_known_columns
 from medtl.errors import MedtlError
 

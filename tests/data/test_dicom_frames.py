@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import UnreadableImage, square

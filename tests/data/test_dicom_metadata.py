@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from medtl.cache import kept_folder
-from medtl.data.dataset import load
 from medtl.data.dicom_metadata import hashed, read_headers
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.pipeline.run_logging import log_data
 from medtl.settings.data import Reading

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
 from medtl.data.duplicates import (
     check_duplicates,
     groups_that_stay_together,
     identical_under_two_patients,
 )
+from medtl.data.loading import load
 from medtl.data.refused_data import RefusedDataError
 from medtl.errors import MedtlError
 from medtl.evaluation.scores_without_duplicates import duplicates_of_training

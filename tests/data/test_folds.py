@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
 from medtl.data.folds import draw_folds
+from medtl.data.loading import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.settings.data import Reading
 

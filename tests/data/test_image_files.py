@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import load
 from medtl.data.image_files import find_images, images_below, suffix
+from medtl.data.loading import load
 from medtl.data.manifest import read_table
 from medtl.data.printable_names import on_disk, printable, printable_text
 from medtl.imaging.decode import decode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.manifest import read_table
 from medtl.data.quality.checks import data_facts
 from medtl.errors import MedtlError

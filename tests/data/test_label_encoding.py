@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
 from medtl.data.label_encoding import encode_findings, stratification_key, two_classes
+from medtl.data.loading import load
 from medtl.data.manifest import read_table
 from medtl.data.quality.checks import data_facts
 from medtl.data.sources.phantoms.datasets import write_finding_phantoms

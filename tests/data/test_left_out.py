@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from medtl.data.dataset import load, without
+from medtl.data.dataset import without
+from medtl.data.loading import load
 
 
 def test_the_others_keep_their_splits_images_and_patients(write_folder):

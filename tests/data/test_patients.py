@@ -7,7 +7,7 @@ import unicodedata
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.patients import with_patients
 from medtl.errors import ParameterError
 from medtl.settings.data import Reading

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.sources.phantoms import chest_xray, ct_slice, datasets
 from medtl.data.sources.phantoms.datasets import write_axial_phantoms, write_chest_phantoms
 from medtl.imaging.decode import decode

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import Dataset, in_order_of, load, without
+from medtl.data.dataset import Dataset, in_order_of, without
 from medtl.data.folds import draw_folds
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.pipeline.scoring import indices_of
 from medtl.settings.data import Reading

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.quality.checks import data_facts
 from medtl.data.quality.thumbnails import images_of, looks_of, mean_over_areas
 from medtl.settings.data import Reading

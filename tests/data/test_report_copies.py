@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.copies import search
 from benchmarks.fundus import draw_eye
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.quality import near_duplicates
 from medtl.data.quality.checks import data_facts
 from medtl.data.quality.near_duplicates import Details, Signatures, copies_of, with_copies

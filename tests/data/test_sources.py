@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from medtl.data import sources as package
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.manifest import EMBEDDED, data_name, read_table
 from medtl.data.sources import registry
 from medtl.data.sources.phantoms import datasets

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit, softmax
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.evaluation.doubtful_labels import (
     doubtful_labels,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.evaluation.confidence_intervals import Sampling, measured
 from medtl.evaluation.metrics import headline_metrics, overall_metrics
 from medtl.evaluation.scored_cases import ScoredCases

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.evaluation.confidence_intervals import measure
 from medtl.evaluation.scored_cases import DecidedCases
 from medtl.evaluation.scores_without_duplicates import scores_without_duplicates

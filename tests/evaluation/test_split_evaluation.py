@@ -14,7 +14,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import medtl.evaluation
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.errors import ParameterError
 from medtl.evaluation import metrics
 from medtl.evaluation.confidence_intervals import mean_score, measure

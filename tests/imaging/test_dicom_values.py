@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.imaging.decode import decode, decode_with_remarks
 from medtl.imaging.dicom import MASKED, NO_SLOPE, PADDED
 from medtl.imaging.dicom_header import POINTS, is_dicom

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.imaging.decode import decode
 from medtl.networks.preprocessing import unit_images
 

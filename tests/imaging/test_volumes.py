@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.imaging.decode import decode
 from medtl.imaging.pixels import UnreadableImage

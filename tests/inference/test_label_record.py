@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.inference.label_record import Agreement, LabelRecord
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.inference.training_record import TrainingRecord, learned_from
 
 SPLITS = ["train"] * 8 + ["valid"] * 4 + ["test"] * 4

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
 from medtl.data.few_cases import CONFORMAL
+from medtl.data.loading import load
 from medtl.data.splits import drawn_part
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.external_validation import ClassMapping

@@ -15,7 +15,7 @@ from PIL import Image
 
 from medtl.cache import cache_root
 from medtl.commands.train import train
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.errors import MedtlError
 from medtl.pipeline.run_logging import log_data
 from medtl.settings.training import TrainSettings

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.data.dataset import Dataset, in_order_of, load
+from medtl.data.dataset import Dataset, in_order_of
+from medtl.data.loading import load
 from medtl.errors import MedtlError, ParameterError
 from medtl.evaluation.split_evaluation import SplitEvaluation, SplitPredictions, evaluate_split
 from medtl.pipeline.doubtful_list import with_doubtful

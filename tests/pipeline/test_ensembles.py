@@ -11,8 +11,9 @@ import mlflow
 import numpy as np
 import pytest
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
 from medtl.data.folds import Folds, draw_folds
+from medtl.data.loading import load
 from medtl.errors import ParameterError
 from medtl.evaluation.calibration import Calibration
 from medtl.evaluation.out_of_fold import OutOfFold, out_of_fold

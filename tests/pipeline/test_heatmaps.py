@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from torch import Tensor, nn
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_head_phantoms
 from medtl.errors import ParameterError
 from medtl.evaluation.external_validation import ClassMapping

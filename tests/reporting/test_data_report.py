@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.quality.checks import data_facts
 from medtl.data.refused_data import RefusedDataError
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms

@@ -13,7 +13,7 @@ from mlflow.pyfunc import PythonModelContext
 from PIL import Image
 
 from medtl.commands.train import train
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.imaging.rendering import Rendering
 from medtl.inference.predictor import Predictor
 from medtl.networks.preprocessing import Preprocessing

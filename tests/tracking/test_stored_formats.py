@@ -25,7 +25,7 @@ import torch
 
 from medtl.commands.evaluate import evaluate
 from medtl.commands.promote import promote
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.errors import ParameterError
 from medtl.inference.predictor import Predictor

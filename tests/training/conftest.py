@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medtl.data.dataset import Dataset, load
+from medtl.data.dataset import Dataset
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.pretrained import Backbone

@@ -32,7 +32,7 @@ from medtl.training.loop import Epoch, Stopped
 
 TRAINING = """
 import sys
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.networks.registry import build
 from medtl.networks.pretrained import Backbone
 from medtl.networks.preprocessing import Preprocessing

@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 from test_distributed import COMMON, TRAININGS, outcome
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.networks.registry import build
 from medtl.networks.pretrained import Backbone
 from medtl.networks.preprocessing import Preprocessing

@@ -17,7 +17,7 @@ from medtl.training import activation_store
 
 TRAINING = """
 import sys
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.networks.registry import build
 from medtl.networks.pretrained import Backbone
 from medtl.networks.preprocessing import Preprocessing

@@ -16,7 +16,7 @@ SEARCH = """
 import dataclasses, json, os, resource, sys
 import numpy as np
 import psutil
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.networks.registry import build
 from medtl.networks.pretrained import Backbone
 from medtl.networks.preprocessing import Preprocessing

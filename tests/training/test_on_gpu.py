@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.networks.cutoffs import resolve
 from medtl.networks.partition import cut
 from medtl.networks.preprocessing import Preprocessing

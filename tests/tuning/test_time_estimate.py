@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from medtl.data.dataset import load
+from medtl.data.loading import load
 from medtl.data.sources.phantoms.datasets import write_chest_phantoms
 from medtl.networks.flops import cut_costs
 from medtl.networks.preprocessing import Preprocessing
