@@ -25,6 +25,8 @@ from medtl.data.manifest import EMBEDDED
 from medtl.errors import ParameterError
 from medtl.settings.comparison import CompareSettings
 
+SCRATCH, DIFFERENT = "scratch", "different domain"
+
 
 @register_study
 def alzubaidi2020(settings: CompareSettings) -> Plan:
@@ -35,7 +37,7 @@ def alzubaidi2020(settings: CompareSettings) -> Plan:
         raise ParameterError(
             "same", "''", "a data set like yours to pretrain on, or weights made from one"
         )
-    starts = {"scratch": "random", "different domain": settings.different, "same domain": same}
+    starts = {SCRATCH: "random", DIFFERENT: settings.different, "same domain": same}
     small = is_embedded(settings)
     cells = repeated(
         (
@@ -47,20 +49,20 @@ def alzubaidi2020(settings: CompareSettings) -> Plan:
         fractions(settings, *((0.1, 0.25, 1.0) if small else (0.1, 0.25, 0.5, 1.0))),
         several_seeds(settings, 0, 1),
     )
+    same_setting = ("fraction", "architecture", "optimizer", "hidden")
+    against_scratch = paired(cells, lambda cell: cell.series == SCRATCH, *same_setting)
+    against_other_domain = paired(
+        [cell for cell in cells if cell.series != SCRATCH],
+        lambda cell: cell.series == DIFFERENT,
+        *same_setting,
+    )
     return Plan(
         "alzubaidi2020",
         "Same-domain against different-domain pretraining, by size of the training set",
         "Alzubaidi et al. 2020, Applied Sciences 10(13):4523",
         "f1",
         cells,
-        paired(
-            cells,
-            lambda cell: cell.series == "scratch",
-            "fraction",
-            "architecture",
-            "optimizer",
-            "hidden",
-        ),
+        against_scratch + against_other_domain,
         ("size",),
         image_size=SMALLER_SIZE if small else 0,
         notes=(
