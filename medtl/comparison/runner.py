@@ -43,7 +43,7 @@ from medtl.settings.training import LearningSettings, ModelSettings, PretrainSet
 from medtl.training import epoch_budget
 from medtl.training.activation_cache import ActivationCache
 from medtl.training.checkpoints import CheckpointHold
-from medtl.training.classical_head import SETTINGS
+from medtl.training.classical_head import CLASSIFIER_SETTINGS
 from medtl.training.learner import Trained, TransferLearner
 from medtl.training.loop import Epoch
 
@@ -139,7 +139,7 @@ class SharedResources:
         if not cell.rates:
             del own["rates"]
         if cell.classifier:
-            own["classifier"] = (cell.classifier, *SETTINGS[cell.classifier])
+            own["classifier"] = (cell.classifier, *CLASSIFIER_SETTINGS[cell.classifier])
         shared = key_values(self._settings, TRAINING, declared_by=LearningSettings)
         others = {name: value for name, value in shared.items() if name not in OF_CELL}
         backbone = transfer.backbone

@@ -122,6 +122,9 @@ def ensemble_facts(learner: TransferLearner, members: Sequence[Trained]) -> Trai
         most = members[0].config.epochs
         ran = ", ".join(f"{len(each.fit.epochs)} (best {each.fit.best.number})" for each in members)
         values["epochs"] = f"{ran} of {most}"
+    if members[0].classical is not None:
+        chosen = ", ".join(each.classical.setting for each in members if each.classical)
+        values["optimizer"] = f"none: {learner.settings.classifier} ({chosen}) on frozen features"
     late = [each for each in members if unfinished(each)]
     line = ""
     if late:

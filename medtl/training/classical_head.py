@@ -2,7 +2,8 @@
 
 Kim et al. 2022 (BMC Medical Imaging 22:69) call this the feature extractor hybrid; Prodanova et al.
 2018 take the features at a hidden layer and reduce their dimension first. Settings that are not
-selected are scikit-learn's defaults, except where noted.
+selected are scikit-learn's defaults, but for the 500 trees of the forest and neighbours weighted by
+their distance.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from medtl.inference.sklearn_head import SklearnHead
 from medtl.training.linear_head import best_candidate
 from medtl.training.losses import valid_scores
 
-SETTINGS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+CLASSIFIER_SETTINGS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "logistic": ("C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0)),
     "svm": ("C", (0.1, 1.0, 10.0, 100.0)),
     "forest": ("min_samples_leaf", (1, 5)),
@@ -100,7 +101,7 @@ def select_classical_head(
     weights = {}
     if weighted is not None:
         reduced, weights = reduced[weighted[0]], {"sample_weight": weighted[1]}
-    parameter, values = SETTINGS[classifier]
+    parameter, values = CLASSIFIER_SETTINGS[classifier]
     if classifier == "knn":
         values = tuple(dict.fromkeys(min(each, len(reduced)) for each in values))
     heads, scores, found = [], [], []

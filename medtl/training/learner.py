@@ -213,7 +213,7 @@ class TransferLearner:
         """Fits the settings' classical classifier to the pooled features before layer `cutoff`.
 
         No image is augmented. The first layer has no features before it. The classifier's own
-        setting (see `classical_head.SETTINGS`) is selected on validation.
+        setting (see `classical_head.CLASSIFIER_SETTINGS`) is selected on validation.
 
         Raises:
             ParameterError: `cutoff` is the first layer, or the classifier's settings are wrong.

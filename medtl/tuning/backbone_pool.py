@@ -26,7 +26,7 @@ from medtl.settings.search import TuneSettings
 from medtl.settings.training import AUTO
 from medtl.training import epoch_budget
 from medtl.training.augmentation import SEARCHED
-from medtl.training.classical_head import SETTINGS
+from medtl.training.classical_head import CLASSIFIER_SETTINGS
 from medtl.training.learner import TransferLearner
 from medtl.training.lora import last_attention
 from medtl.tuning.search_space import (
@@ -164,7 +164,7 @@ class BackbonePool:
             network = (each.architecture, each.backbone, each.space.cutoffs)
             parts += [key_values(each.settings, TRAINING), self.dataset.identity, network]
         if self._settings.transfer == "hybrid":
-            parts.append(SETTINGS[self._settings.classifier])
+            parts.append(CLASSIFIER_SETTINGS[self._settings.classifier])
         return content_key(epoch_budget.FORMAT, *parts)
 
     @property

@@ -24,7 +24,7 @@ from medtl.networks.preprocessing import Preprocessing
 from medtl.networks.pretrained import Backbone
 from medtl.networks.registry import build
 from medtl.pipeline.cross_validation import Member, fold_learner, fold_member
-from medtl.pipeline.ensembles import ensemble_predictor, evaluate_and_log_ensemble
+from medtl.pipeline.ensembles import ensemble_facts, ensemble_predictor, evaluate_and_log_ensemble
 from medtl.pipeline.finalize import register_and_gate
 from medtl.pipeline.setup import Origin
 from medtl.reporting.model_card import CARD_FILE
@@ -143,6 +143,10 @@ def test_hybrids_become_the_mean_of_their_classifiers(trainings, dataset, tmp_pa
     loaded = Predictor.load(tmp_path / "model")
     np.testing.assert_array_equal(on_test(loaded, dataset), on_test(predictor, dataset))
     assert len(loaded.tail.pipelines) == 2
+    members = [each.trained for each in made.members]
+    chosen = ", ".join(each.classical.setting for each in members)
+    used = ensemble_facts(made.learner, members).values["optimizer"]
+    assert used == f"none: logistic ({chosen}) on frozen features"
 
 
 def test_members_without_a_common_layer_need_the_cases_that_one_has_not_seen(trainings, dataset):

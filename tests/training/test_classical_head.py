@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medtl.errors import ParameterError
 from medtl.inference.sklearn_head import SklearnHead, shuffled
-from medtl.training.classical_head import SETTINGS, ClassicalHead, select_classical_head
+from medtl.training.classical_head import CLASSIFIER_SETTINGS, ClassicalHead, select_classical_head
 
 
 def separable(classes: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,12 +44,12 @@ def test_a_classifier_tells_classes_apart_and_survives_its_file(name, classes, t
 def test_the_setting_with_the_highest_validation_auroc_is_selected(name):
     made = selected(name, noise=3.0)
     path = made.path
-    assert tuple(path["value"]) == SETTINGS[name][1]
-    assert set(path["setting"]) == {SETTINGS[name][0]}
+    assert tuple(path["value"]) == CLASSIFIER_SETTINGS[name][1]
+    assert set(path["setting"]) == {CLASSIFIER_SETTINGS[name][0]}
     best = path[path["chosen"]].iloc[0]
     assert path["chosen"].sum() == 1
     assert best["valid_auroc"] == path["valid_auroc"].max()
-    assert made.setting == f"{SETTINGS[name][0]}={best['value']:g}"
+    assert made.setting == f"{CLASSIFIER_SETTINGS[name][0]}={best['value']:g}"
     estimator = made.head.pipeline[-1]
     assert estimator.get_params()[best["setting"]] == best["value"]
     _, truth = separable(2, 1, noise=3.0)
